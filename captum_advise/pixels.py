@@ -1,0 +1,146 @@
+"""Model inputs, pictures and masks: the way from a coarse map to an explanation picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PixelSpace:
+    r"""How model inputs relate to pictures with values in [0, 1].
+
+    ``pixels = inputs * std + mean``, channel by channel, which is the inverse of
+    torchvision's ``Normalize(mean, std)``.
+
+    Args:
+        mean: One value per channel, in pixels (0 is black, 1 is white).
+        std: One positive value per channel, in pixels.
+
+    Raises:
+        ValueError: ``mean`` and ``std`` differ in length or are empty, or a ``std`` is not
+            positive.
+
+    Example::
+
+        >>> space = PixelSpace.imagenet()
+        >>> black = space.from_pixels(torch.zeros(1, 3, 2, 2))
+        >>> space.to_pixels(black).abs().max() < 1e-6
+        tensor(True)
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ValueError(
+                "PixelSpace needs one mean and one std per channel, got "
+                f"{len(self.mean)} means and {len(self.std)} stds."
+            )
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"Every std of a PixelSpace must be positive, got {self.std}.")
+
+    @classmethod
+    def imagenet(cls) -> PixelSpace:
+        """The usual normalisation of ImageNet networks (torchvision, timm)."""
+        return cls((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+    @classmethod
+    def identity(cls, channels: int = 3) -> PixelSpace:
+        """Inputs that already are pictures in [0, 1]."""
+        return cls((0.0,) * channels, (1.0,) * channels)
+
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Model inputs (N, C, H, W) to pictures of the same shape; not clamped."""
+        return inputs * self._per_channel(self.std, inputs) + self._per_channel(self.mean, inputs)
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Pictures (N, C, H, W) in [0, 1] to model inputs of the same shape."""
+        return (pixels - self._per_channel(self.mean, pixels)) / self._per_channel(self.std, pixels)
+
+    def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        if like.dim() != 4 or like.shape[1] != len(values):
+            raise ValueError(
+                f"This PixelSpace describes pictures of {len(values)} channels, "
+                f"(N, {len(values)}, H, W), got a tensor of shape {tuple(like.shape)}."
+            )
+        return like.new_tensor(values).view(1, -1, 1, 1)
+
+
+def stretch(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Black and white of each example when no :class:`PixelSpace` is known.
+
+    Args:
+        inputs: (N, ...) model inputs.
+
+    Returns:
+        The lowest and the highest value of each example, both (N, 1, ..., 1).
+    """
+    shape = (-1,) + (1,) * (inputs.dim() - 1)
+    flat = inputs.flatten(1)
+    return flat.amin(1).view(shape), flat.amax(1).view(shape)
+
+
+def normalize_maps(maps: Tensor) -> Tensor:
+    """Min-max of each map to [0, 1], as the protocol does before it masks with a map.
+
+    A constant map has no range: it becomes 1 where it is positive (the evidence is everywhere)
+    and 0 where it is not.
+
+    Args:
+        maps: (N, ...) one map per row of the first dimension.
+
+    Returns:
+        Maps of the same shape, within [0, 1].
+    """
+    lowest, highest = stretch(maps)
+    span = highest - lowest
+    spread = (maps - lowest) / torch.where(span > 0, span, torch.ones_like(span))
+    return torch.where(span > 0, spread, (highest > 0).to(maps.dtype))
+
+
+def upsample_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Maps (N, 1, *spatial) in [0, 1] to the size of the input, clamped to [0, 1].
+
+    Two spatial dimensions use bicubic interpolation with a = -0.5 (Keys 1981, and MATLAB's
+    ``imresize``), one uses linear, three use trilinear.
+
+    Args:
+        maps: (N, 1, *spatial) with one to three spatial dimensions.
+        size: As many positive integers as there are spatial dimensions.
+
+    Returns:
+        (N, 1, *size).
+    """
+    spatial = maps.dim() - 2
+    if spatial != len(size) or spatial not in (1, 2, 3):
+        raise ValueError(
+            f"Cannot upsample maps of shape {tuple(maps.shape)} to {tuple(size)}: "
+            "one to three spatial dimensions are needed, as many as the size has."
+        )
+    if spatial == 2:
+        # antialias changes nothing when enlarging, but selects a = -0.5 instead of -0.75.
+        larger = F.interpolate(maps, size, mode="bicubic", antialias=True, align_corners=False)
+    else:
+        larger = F.interpolate(
+            maps, size, mode={1: "linear", 3: "trilinear"}[spatial], align_corners=False
+        )
+    return larger.clamp(0, 1)
+
+
+def explanation_pictures(pictures: Tensor, masks: Tensor, baselines: Tensor) -> Tensor:
+    """What a map keeps of a picture: ``mask * picture + (1 - mask) * baseline``.
+
+    Args:
+        pictures: (N, C, H, W) pictures, or model inputs.
+        masks: (N, 1, H, W) in [0, 1].
+        baselines: Anything that broadcasts to ``pictures``, in the same values.
+
+    Returns:
+        Tensor like ``pictures``.
+    """
+    return baselines + masks * (pictures - baselines)
