@@ -1,6 +1,22 @@
 """ADVISE visual explanations for convolutional networks, as a Captum extension."""
 
 from captum_advise._version import __version__
+from captum_advise.density import AdaptiveKDE, adaptive_kde, count_modes
+from captum_advise.explanation import Candidate, Explanation
+from captum_advise.layer_advise import LayerAdvise
+from captum_advise.metrics import Protocol
 from captum_advise.pixels import PixelSpace
+from captum_advise.relevance import unit_relevance
 
-__all__ = ["PixelSpace", "__version__"]
+__all__ = [
+    "AdaptiveKDE",
+    "Candidate",
+    "Explanation",
+    "LayerAdvise",
+    "PixelSpace",
+    "Protocol",
+    "__version__",
+    "adaptive_kde",
+    "count_modes",
+    "unit_relevance",
+]

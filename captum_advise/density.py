@@ -165,7 +165,7 @@ class _Block:
 def _blocks(rows: Tensor, grid: Tensor, n_bandwidths: int) -> list[_Block]:
     """Histograms of the rows that have a density, cut into blocks of like rows."""
     lengths = _working_lengths(rows, grid)
-    distinct, which = lengths.unique(return_inverse=True)
+    distinct, which = torch.unique(lengths, return_inverse=True)
     counts = _histograms(rows, grid, distinct, which)
     occupied = (counts > 0).sum(-1)
     defined = (lengths >= 2) & (occupied > 0)
@@ -253,9 +253,7 @@ def _windows(lengths: Tensor, span: float, n_bandwidths: int) -> Tensor:
     step = span / (lengths.to(torch.float64) - 1).clamp(min=1)
     low = torch.log(torch.expm1(5 * step))
     high = torch.log(torch.expm1(torch.full_like(step, span)))
-    fraction = torch.linspace(
-        0, 1, n_bandwidths, dtype=torch.float64, device=lengths.device
-    )
+    fraction = torch.linspace(0, 1, n_bandwidths, dtype=torch.float64, device=lengths.device)
     spaced = low[:, None] + (high - low)[:, None] * fraction
     return torch.nn.functional.softplus(spaced, threshold=100) / step[:, None]
 
@@ -293,13 +291,12 @@ def _smoother(length: int, windows: Tensor):  # type: ignore[no-untyped-def]
 
     Zero padding to a power of two and circular wrap-round are part of the method.
     """
-    sizes = [
-        2 ** math.ceil(math.log2(length + 3 * window)) for window in windows.tolist()
-    ]
+    sizes = [2 ** math.ceil(math.log2(length + 3 * window)) for window in windows.tolist()]
     transfer = [
         torch.exp(
             -0.5
-            * (2 * math.pi * window * torch.arange(size // 2 + 1, device=windows.device) / size) ** 2
+            * (2 * math.pi * window * torch.arange(size // 2 + 1, device=windows.device) / size)
+            ** 2
         )
         for window, size in zip(windows, sizes, strict=True)
     ]

@@ -1,0 +1,72 @@
+"""What the network still believes when it sees only what the map keeps."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def average_drop(confidence: Tensor, explained: Tensor) -> Tensor:
+    """Share of the confidence that is lost: ``max(0, y - o) / y``.
+
+    Chattopadhay et al., "Grad-CAM++", WACV 2018. Smaller is better.
+
+    Args:
+        confidence: (N,) confidence y in the target for the whole picture, in [0, 1].
+        explained: (N,) confidence o in it for the explanation picture.
+
+    Returns:
+        (N,) in [0, 1]; zero where y is zero, as nothing can be lost there.
+
+    Example::
+
+        >>> average_drop(torch.tensor([0.8, 0.5]), torch.tensor([0.6, 0.9]))
+        tensor([0.2500, 0.0000])
+    """
+    drop = (confidence - explained).clamp(min=0)
+    return drop / confidence.where(confidence > 0, confidence.new_ones(()))
+
+
+def increase_in_confidence(confidence: Tensor, explained: Tensor) -> Tensor:
+    """Whether the explanation picture raises the confidence in the target.
+
+    Chattopadhay et al., WACV 2018; their figure is the mean over pictures.
+
+    Args:
+        confidence: (N,) confidence in the target for the whole picture.
+        explained: (N,) confidence in it for the explanation picture.
+
+    Returns:
+        (N,) bool.
+
+    Example::
+
+        >>> increase_in_confidence(torch.tensor([0.8, 0.5]), torch.tensor([0.6, 0.9]))
+        tensor([False,  True])
+    """
+    return explained > confidence
+
+
+def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
+    """Whether the target is among the classes of highest confidence.
+
+    Args:
+        confidences: (N, K) confidences of all classes for the explanation pictures.
+        target: (N,) int64 classes.
+        top: How many classes count, at least one.
+
+    Returns:
+        (N,) bool. Classes of equal confidence share the better rank.
+
+    Example::
+
+        >>> hit(torch.tensor([[0.1, 0.7, 0.2]]), torch.tensor([2]), top=1)
+        tensor([False])
+    """
+    if top < 1:
+        raise ValueError(f"top must be at least 1, got {top}.")
+    return (confidences > target_confidence(confidences, target)[:, None]).sum(1) < top
+
+
+def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:
+    """The target's column of (N, K) confidences, (N,)."""
+    return confidences.gather(1, target[:, None]).squeeze(1)

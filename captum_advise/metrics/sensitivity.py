@@ -1,0 +1,39 @@
+"""Whether a map depends on the class that it is to explain."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
+    """Pearson correlation of the maps of the target and of the runner-up class.
+
+    Near or below zero is good: the map tells the classes apart.
+
+    Args:
+        maps: (N, ...) maps of the target class.
+        runner_up_maps: Maps of the class with the highest confidence beside the target, made
+            from the same units, of the same shape.
+
+    Returns:
+        (N,) in [-1, 1]; zero where a map is constant, as it then tells nothing.
+
+    Example::
+
+        >>> maps = torch.tensor([[0.0, 1.0, 2.0]])
+        >>> class_sensitivity(maps, -maps)
+        tensor([-1.])
+    """
+    if maps.shape != runner_up_maps.shape:
+        raise ValueError(
+            "Both maps must have the same shape, got "
+            f"{tuple(maps.shape)} and {tuple(runner_up_maps.shape)}."
+        )
+    first, second = (
+        m.flatten(1) - m.flatten(1).mean(1, keepdim=True) for m in (maps, runner_up_maps)
+    )
+    covariance = (first * second).sum(1)
+    scale = first.norm(dim=1) * second.norm(dim=1)
+    correlation = covariance / torch.where(scale > 0, scale, torch.ones_like(scale))
+    return torch.where(scale > 0, correlation, torch.zeros_like(scale)).clamp(-1, 1)

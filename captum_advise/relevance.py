@@ -1,0 +1,56 @@
+"""From feature maps to unit relevance: the number of modes of each unit's activation density."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from captum_advise.density import adaptive_kde, count_modes
+from captum_advise.pixels import normalize_maps
+
+ActivationRange = Literal["unit", "minmax"]
+
+
+def unit_relevance(
+    feature_maps: Tensor,
+    *,
+    n_bandwidths: int = 10,
+    activation_range: ActivationRange = "unit",
+) -> Tensor:
+    r"""Relevance score of each unit: modes of the density of its activations on [0, 1].
+
+    The density is :func:`captum_advise.adaptive_kde` on as many equally spaced points of [0, 1] as
+    the unit has positions (section 3 of the ADVISE paper).
+
+    Args:
+        feature_maps: (N, C, \*spatial), C units with P positions each.
+        n_bandwidths: Candidate bandwidths of the density estimate.
+        activation_range: ``"unit"``: activations as they are, those outside [0, 1] do not count
+            (the authors' program). ``"minmax"``: each unit's activations are first mapped onto
+            [0, 1], which makes the score invariant to rescaling and shifting a unit.
+
+    Returns:
+        int64 (N, C). A unit whose density is undefined (fewer than two activations in range, or a
+        single position) scores zero.
+
+    Example::
+
+        >>> unit_relevance(torch.zeros(1, 4, 7, 7))
+        tensor([[0, 0, 0, 0]])
+    """
+    if activation_range not in get_args(ActivationRange):
+        raise ValueError(f'activation_range must be "unit" or "minmax", got {activation_range!r}.')
+    if feature_maps.dim() < 2:
+        raise ValueError(
+            f"Feature maps must be (N, C, *spatial), got shape {tuple(feature_maps.shape)}."
+        )
+    units = feature_maps.detach().reshape(*feature_maps.shape[:2], -1)
+    positions = units.shape[-1]
+    if positions < 2:
+        return units.new_zeros(units.shape[:2], dtype=torch.int64)
+    if activation_range == "minmax":
+        units = normalize_maps(units.double().flatten(0, 1)).view_as(units)
+    grid = torch.linspace(0, 1, positions, dtype=torch.float64, device=units.device)
+    return count_modes(adaptive_kde(units, grid, n_bandwidths=n_bandwidths).density)
