@@ -6,7 +6,7 @@ no display is needed. ``figure.savefig`` writes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -90,7 +90,7 @@ def overlay(
 def groups(
     candidates: Sequence[Candidate],
     *,
-    selected: int | None = None,
+    selected: int | Collection[int] = (),
     unit_relevance: Tensor | None = None,
     ax: Axes | None = None,
 ) -> tuple[Figure, Axes]:
@@ -99,7 +99,7 @@ def groups(
     Args:
         candidates: The groups of one picture, ``explanation.candidates[i]``. Those that span
             several scores are left out.
-        selected: The relevance score that was kept: its bar is dark.
+        selected: The relevance score that was kept, or several: their bars are dark.
         unit_relevance: (C,), ``explanation.unit_relevance[i]``: adds the scores whose units have
             no map with any evidence, and so no AVX.
         ax: Where to draw; a new figure if None.
@@ -126,11 +126,12 @@ def groups(
         for candidate in candidates
         if candidate.relevance is not None and candidate.scores is not None
     }
+    kept = {selected} if isinstance(selected, int) else set(selected)
     shown = sorted(units)
     bars = ax.bar(
         shown,
         [units[score] for score in shown],
-        color=[_KEPT if score == selected else _OTHER for score in shown],
+        color=[_KEPT if score in kept else _OTHER for score in shown],
     )
     ax.bar_label(bars, fontsize="small", padding=2)
     ax.set_xlabel("relevance score (modes per unit)")
@@ -200,16 +201,33 @@ def panel(
         title=f"ADVISE: {kept_units} units{_avx(explanation, index)}",
         ax=advise,
     )
-    selected = int(explanation.selected[index])
     groups(
         explanation.candidates[index],
-        selected=selected,
+        selected=kept_scores(explanation, index),
         unit_relevance=explanation.unit_relevance[index],
         ax=chart,
     )
     chart.set_title("units per relevance score; dark: kept")
     figure.suptitle(_caption(explanation, index, class_name))
     return figure
+
+
+def kept_scores(explanation: Explanation, index: int = 0) -> list[int]:
+    """Relevance scores of the units that the map of one example is made of, ascending."""
+    units = explanation.selected_units[index]
+    return sorted(set(explanation.unit_relevance[index][units].tolist()))
+
+
+def kept_in_words(explanation: Explanation, index: int = 0) -> str:
+    """Which units the map of one example is made of, in a few words."""
+    if explanation.fallback[index]:
+        return "no group has evidence, all units kept"
+    if explanation.selected_units[index].all():
+        return "all units kept"
+    scores = kept_scores(explanation, index)
+    if not scores:
+        return "no units kept"
+    return f"relevance score{'s' * (len(scores) > 1)} {', '.join(map(str, scores))} kept"
 
 
 def _caption(explanation: Explanation, index: int, class_name: str | None) -> str:
@@ -220,14 +238,7 @@ def _caption(explanation: Explanation, index: int, class_name: str | None) -> st
         parts.append(class_name)
     if explanation.confidence is not None:
         parts.append(f"confidence {explanation.confidence[index].item():.1%}")
-    selected = int(explanation.selected[index])
-    if explanation.fallback[index]:
-        parts.append("no group has evidence, all units kept")
-    elif selected >= 0:
-        parts.append(f"relevance score {selected} kept")
-    else:
-        parts.append("several relevance scores kept")
-    return ", ".join(parts)
+    return ", ".join([*parts, kept_in_words(explanation, index)])
 
 
 def _avx(explanation: Explanation, index: int) -> str:

@@ -184,7 +184,7 @@ def test_groups_with_units_that_have_no_map(explanation):
     "candidates", [(), (candidate(None, 30, 0.5),), (candidate(1, 30),)], ids=["none", "all", "one"]
 )
 def test_groups_without_scores(candidates):
-    figure, axes = visualization.groups(candidates, selected=-1)
+    figure, axes = visualization.groups(candidates)
     assert axes.figure.axes == [axes]
     rendered(figure)
 
@@ -229,11 +229,19 @@ def test_panel_takes_one_example_of_a_batch(explanation, grad_cam):
     assert "AVX 0.800" in text
 
 
-def test_panel_of_all_units_and_of_a_fallback(explanation, grad_cam):
+def test_panel_of_other_sets_of_units(explanation, grad_cam):
     bare = dataclasses.replace(grad_cam, scores=None, candidates=((),))
-    assert "several relevance scores kept" in texts(visualization.panel(PICTURE, bare, bare))
+    assert "all units kept" in texts(visualization.panel(PICTURE, bare, bare))
     lost = dataclasses.replace(bare, fallback=torch.tensor([True]))
     assert "no group has evidence" in texts(visualization.panel(PICTURE, lost, lost))
+    relevance = explanation.unit_relevance
+    two = dataclasses.replace(bare, selected_units=(relevance == 1) | (relevance == 3))
+    figure = visualization.panel(PICTURE, two, bare)
+    assert "relevance scores 1, 3 kept" in texts(figure)
+    shown = bars(figure.axes[3])
+    assert shown[1][1] == shown[3][1] != shown[0][1] == shown[2][1]
+    none = dataclasses.replace(bare, selected_units=relevance == 9)
+    assert "no units kept" in texts(visualization.panel(PICTURE, none, bare))
 
 
 @pytest.mark.parametrize("size", [(224, 224), (160, 240), (300, 200)])
