@@ -1,0 +1,265 @@
+"""Faithfulness measures that play no part in ADVISE's choice: insertion, deletion, and Captum's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from captum.metrics import infidelity as captum_infidelity
+from captum.metrics import sensitivity_max as captum_sensitivity_max
+from torch import Tensor
+
+from captum_advise.class_scores import softmax_over_classes
+from captum_advise.metrics.confidence import target_confidence
+from captum_advise.pixels import PixelSpace, stretch
+
+_BLUR_KERNEL, _BLUR_SIGMA = 11, 5.0
+
+
+def insertion_auc(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    baselines: Tensor | None = None,
+    steps: int = 32,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    internal_batch_size: int = 32,
+) -> Tensor:
+    """Area under the confidence in the target while pixels are inserted, most important first.
+
+    Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
+    Models", BMVC 2018. The curve begins with the baseline and ends with the whole picture.
+
+    Args:
+        forward_func: (M, C, H, W) inputs to class scores (M, K).
+        inputs: (N, C, H, W) model inputs.
+        maps: (N, 1, H, W) importance of each pixel. Pixels of equal importance are taken row by
+            row.
+        target: (N,) int64 classes.
+        baselines: What is shown where no pixel has been inserted, in the model's inputs; anything
+            that broadcasts to ``inputs``. Default: :func:`blurred` inputs, as in RISE.
+        steps: Into how many equal shares the pixels are divided.
+        confidence: Class scores to probabilities. Default: softmax.
+        internal_batch_size: How many pictures go through the model at once.
+
+    Returns:
+        (N,) in [0, 1], larger is better: trapezoidal area, the picture's pixels counting as one.
+
+    Raises:
+        ValueError: Maps of another size than the inputs, or ``steps`` below one.
+
+    Example::
+
+        >>> insertion_auc(model, inputs, maps, torch.tensor([281]))
+        tensor([0.6521])
+    """
+    start = blurred(inputs) if baselines is None else baselines
+    return _auc(
+        forward_func, start, inputs, inputs, maps, target, steps, confidence, internal_batch_size
+    )
+
+
+def deletion_auc(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    baselines: Tensor | None = None,
+    pixel_space: PixelSpace | None = None,
+    steps: int = 32,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    internal_batch_size: int = 32,
+) -> Tensor:
+    """Area under the confidence in the target while pixels are deleted, most important first.
+
+    Petsiuk et al., BMVC 2018. The curve begins with the whole picture and ends with the baseline.
+
+    Args:
+        forward_func: (M, C, H, W) inputs to class scores (M, K).
+        inputs: (N, C, H, W) model inputs.
+        maps: (N, 1, H, W) importance of each pixel. Pixels of equal importance are taken row by
+            row.
+        target: (N,) int64 classes.
+        baselines: What deleted pixels become, in the model's inputs; anything that broadcasts to
+            ``inputs``. Default: black.
+        pixel_space: Says what black is. None: the lowest value of each example.
+        steps: Into how many equal shares the pixels are divided.
+        confidence: Class scores to probabilities. Default: softmax.
+        internal_batch_size: How many pictures go through the model at once.
+
+    Returns:
+        (N,) in [0, 1], smaller is better.
+
+    Raises:
+        ValueError: Maps of another size than the inputs, or ``steps`` below one.
+
+    Example::
+
+        >>> deletion_auc(model, inputs, maps, torch.tensor([281]))
+        tensor([0.1342])
+    """
+    if baselines is not None:
+        end = baselines
+    elif pixel_space is not None:
+        end = pixel_space.from_pixels(inputs.new_zeros(1, inputs.shape[1], 1, 1))
+    else:
+        end = stretch(inputs)[0]
+    return _auc(
+        forward_func, inputs, end, inputs, maps, target, steps, confidence, internal_batch_size
+    )
+
+
+def blurred(inputs: Tensor) -> Tensor:
+    """Pictures without detail: a Gaussian of standard deviation 5 pixels, cut to 11 x 11 (RISE).
+
+    Args:
+        inputs: (N, C, H, W) pictures, or model inputs.
+
+    Returns:
+        Tensor like ``inputs``. Borders are mirrored; pictures narrower than 6 pixels use the
+        largest window that this allows.
+    """
+    from torchvision.transforms.v2.functional import gaussian_blur  # as piq, which brings it
+
+    window = min(_BLUR_KERNEL, *(2 * side - 1 for side in inputs.shape[-2:]))
+    return cast(Tensor, gaussian_blur(inputs, [window, window], [_BLUR_SIGMA, _BLUR_SIGMA]))
+
+
+def infidelity(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    noise: float = 0.1,
+    n_perturb_samples: int = 10,
+    internal_batch_size: int = 32,
+) -> Tensor:
+    """Captum's ``infidelity`` (Yeh et al., NeurIPS 2019) of a map, under Gaussian noise.
+
+    The map is taken as the attribution of every channel, and scaled as fits best
+    (``normalize=True``), because maps have no scale of their own.
+
+    Args:
+        forward_func: (M, C, H, W) inputs to class scores (M, K).
+        inputs: (N, C, H, W) model inputs.
+        maps: (N, 1, H, W).
+        target: (N,) int64 classes.
+        noise: Standard deviation of the noise, in the model's inputs.
+        n_perturb_samples: How many noisy pictures are compared per example.
+        internal_batch_size: How many pictures go through the model at once.
+
+    Returns:
+        (N,) at least zero, smaller is better. Depends on torch's random state.
+
+    Example::
+
+        >>> infidelity(model, inputs, maps, torch.tensor([281]))
+        tensor([0.0113])
+    """
+
+    def perturb(whole: Tensor) -> tuple[Tensor, Tensor]:
+        change = noise * torch.randn_like(whole)
+        return change, whole - change
+
+    at_once = min(max(internal_batch_size, len(inputs)), len(inputs) * n_perturb_samples)
+    found = captum_infidelity(
+        forward_func,
+        perturb,
+        inputs,
+        maps.expand_as(inputs),
+        target=target,
+        n_perturb_samples=n_perturb_samples,
+        max_examples_per_batch=at_once,
+        normalize=True,
+    )
+    # Captum's polynomial expansion of a square can end below zero by rounding.
+    return cast(Tensor, found).clamp(min=0)
+
+
+def sensitivity_max(
+    explain: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    target: Tensor,
+    *,
+    perturb_radius: float = 0.02,
+    n_perturb_samples: int = 10,
+) -> Tensor:
+    """Captum's ``sensitivity_max`` (Yeh et al., NeurIPS 2019): how far small noise moves a map.
+
+    Args:
+        explain: (M, C, H, W) inputs and (M,) targets to maps.
+        inputs: (N, C, H, W) model inputs.
+        target: (N,) int64 classes.
+        perturb_radius: Largest change of any value, in the model's inputs.
+        n_perturb_samples: How many noisy pictures are explained per example.
+
+    Returns:
+        (N,) largest change relative to the map, in the Euclidean norm; at least zero, smaller is
+        better. Depends on torch's random state.
+
+    Example::
+
+        >>> grad_cam = LayerGradCam(model, model.layer4)
+        >>> sensitivity_max(grad_cam.attribute, inputs, torch.tensor([281]))
+        tensor([0.0313])
+    """
+
+    def explanation(pictures: tuple[Tensor, ...], target: Tensor) -> tuple[Tensor, ...]:
+        # A tuple, because Captum would take the rows of a tensor for several explanations.
+        return (explain(pictures[0], target),)
+
+    return cast(
+        Tensor,
+        captum_sensitivity_max(
+            explanation,
+            inputs,
+            perturb_radius=perturb_radius,
+            n_perturb_samples=n_perturb_samples,
+            target=target,
+        ),
+    )
+
+
+@torch.no_grad()
+def _auc(
+    forward_func: Callable[[Tensor], Tensor],
+    start: Tensor,
+    end: Tensor,
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    steps: int,
+    confidence: Callable[[Tensor], Tensor],
+    internal_batch_size: int,
+) -> Tensor:
+    """Area under the confidence while the pixels turn from ``start`` into ``end``."""
+    n_examples, _, height, width = inputs.shape
+    if maps.shape != (n_examples, 1, height, width):
+        raise ValueError(
+            f"Inputs of shape {tuple(inputs.shape)} need maps of shape "
+            f"{(n_examples, 1, height, width)}, got {tuple(maps.shape)}; "
+            "captum_advise.pixels.upsample_maps enlarges them."
+        )
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(height * width, device=maps.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, places).view_as(maps)
+    start, end = start.expand_as(inputs), end.expand_as(inputs)
+
+    changed = [round(step * height * width / steps) for step in range(steps + 1)]
+    counts = torch.tensor(changed, device=maps.device).repeat(n_examples)
+    examples = torch.arange(n_examples, device=maps.device).repeat_interleave(steps + 1)
+    heights = []
+    for first in range(0, len(examples), internal_batch_size):
+        some = examples[first : first + internal_batch_size]
+        count = counts[first : first + internal_batch_size].view(-1, 1, 1, 1)
+        pictures = torch.where(rank[some] < count, end[some], start[some])
+        heights.append(target_confidence(confidence(forward_func(pictures)), target[some]))
+    curve = torch.cat(heights).view(n_examples, steps + 1)
+    return torch.trapezoid(curve, dx=1 / steps)
