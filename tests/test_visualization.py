@@ -217,8 +217,11 @@ def test_panel_takes_one_example_of_a_batch(explanation, grad_cam):
         explanation,
         **{
             name: torch.cat([getattr(explanation, name)] * 2)
-            for name in ("attributions", "target", "unit_relevance", "selected_units", "fallback")
+            for name in ("attributions", "target", "unit_relevance", "fallback")
         },
+        selected_units=torch.cat(
+            [explanation.unit_relevance == score for score in (2, 1)],
+        ),
         confidence=torch.tensor([0.1, 0.9]),
         selected=torch.tensor([2, 1]),
         scores=VisualExplainability.concatenate([scores(0.3), scores(0.8)]),
