@@ -225,7 +225,8 @@ def _histograms(rows: Tensor, grid: Tensor, distinct: Tensor, which: Tensor) -> 
 
     The last bin is closed to all but its left edge, so samples right of that edge are lost.
     """
-    longest = int(distinct.max()) if len(distinct) else 0
+    # At least two points, so that there is a step even where no row has a working grid.
+    longest = max([2, *distinct.tolist()])
     cells = torch.arange(longest, device=rows.device, dtype=rows.dtype)
     last = (distinct - 1).clamp(min=1)[:, None]
     points = grid[0] + cells * (grid[-1] - grid[0]) / last
