@@ -12,7 +12,9 @@ which the search does not see.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -25,6 +27,8 @@ _MAX_STEPS = 29
 _COST_ROUNDING = 1e-12
 # A smoothing matrix has length^2 entries: longer grids convolve by FFT.
 _MAX_MATRIX_POINTS = 512
+# Smaller exponentials would be denormal numbers, which processors compute with very slowly.
+_LEAST_EXPONENT = -690.0
 # Elements of the largest temporary: small enough to stay in a processor's cache.
 _CPU_BLOCK = 1 << 17
 _CUDA_BLOCK = 1 << 24
@@ -135,7 +139,7 @@ def _checked_grid(samples: Tensor, grid: Tensor) -> Tensor:
         raise ValueError(f"grid must be (L,) with at least two points, got {tuple(grid.shape)}.")
     grid = grid.detach().to(samples.device, torch.float64)
     steps = grid.diff()
-    if not bool((steps > 0).all()) or bool(steps.max() - steps.min() > 1e-6 * steps.mean()):
+    if not bool((steps > 0).all()) or bool(steps.max() - steps.min() > 1e-3 * steps.mean()):
         raise ValueError("grid must be increasing and equally spaced, as torch.linspace makes it.")
     return grid
 
@@ -150,15 +154,16 @@ class _Block:
 
     ``index`` (B,) is each row's place in the input, ``lengths`` (B,) the points of its working
     grid, ``counts`` (B, L) its histogram and ``occupied`` the largest number of non-empty bins.
-    ``segments`` lists (length, first row, last row + 1), ``windows`` (S, M) the bandwidths tried
-    on each segment's grid, in cells.
+    ``segment`` (B,) tells to which run of rows of one length a row belongs, ``segments`` lists
+    (length, rows) of the runs, ``windows`` (S, M) the bandwidths tried there, in cells.
     """
 
     index: Tensor
     lengths: Tensor
     counts: Tensor
     occupied: int
-    segments: tuple[tuple[int, int, int], ...]
+    segment: Tensor
+    segments: tuple[tuple[int, int], ...]
     windows: Tensor
 
 
@@ -173,38 +178,37 @@ def _blocks(rows: Tensor, grid: Tensor, n_bandwidths: int) -> list[_Block]:
     order = (lengths * (counts.shape[-1] + 1) + occupied).argsort(stable=True)
     order = order[defined[order]]
 
-    windows = _windows(distinct, float(grid[-1] - grid[0]), n_bandwidths)
+    # Blocks of equal work, each inside one cache; a block's padding is little, as rows are sorted.
     limit = _CUDA_BLOCK if rows.is_cuda else _CPU_BLOCK
-    facts = torch.stack([lengths[order], occupied[order], which[order]], 1).tolist()
-    blocks = []
-    start = 0
-    while start < len(facts):
-        stop, most = start, 0
-        while stop < len(facts):
-            longest = facts[stop][0]
-            most = max(most, facts[stop][1])
-            if stop > start and (stop + 1 - start) * longest * max(most, n_bandwidths) > limit:
-                break
-            stop += 1
-        members = facts[start:stop]
-        starts = [i for i in range(len(members)) if i == 0 or members[i][0] != members[i - 1][0]]
-        segments = tuple(
-            (members[first][0], first, last)
-            for first, last in zip(starts, [*starts[1:], len(members)], strict=True)
-        )
-        index = order[start:stop]
-        blocks.append(
-            _Block(
-                index,
-                lengths[index],
-                counts[index, : members[-1][0]],
-                max(fact[1] for fact in members),
-                segments,
-                windows[[members[first][2] for first in starts]],
-            )
-        )
-        start = stop
-    return blocks
+    work = (lengths * occupied.clamp(min=n_bandwidths))[order].cumsum(0)
+    number = torch.div(work, limit, rounding_mode="floor")
+    sizes = torch.unique_consecutive(number, return_counts=True)[1].tolist()
+    windows = _windows(distinct, float(grid[-1] - grid[0]), n_bandwidths)
+    return [
+        _block(index, lengths[index], counts[index], occupied[index], which[index], windows)
+        for index in order.split(sizes)
+    ]
+
+
+def _block(
+    index: Tensor,
+    lengths: Tensor,
+    counts: Tensor,
+    occupied: Tensor,
+    which: Tensor,
+    windows: Tensor,
+) -> _Block:
+    kinds, segment, sizes = torch.unique_consecutive(which, return_inverse=True, return_counts=True)
+    distinct = torch.unique_consecutive(lengths).tolist()
+    return _Block(
+        index=index,
+        lengths=lengths,
+        counts=counts[:, : distinct[-1]],
+        occupied=int(occupied.max()),
+        segment=segment,
+        segments=tuple(zip(distinct, sizes.tolist(), strict=True)),
+        windows=windows[kinds],
+    )
 
 
 def _working_lengths(rows: Tensor, grid: Tensor) -> Tensor:
@@ -242,7 +246,7 @@ def _histograms(rows: Tensor, grid: Tensor, distinct: Tensor, which: Tensor) -> 
     bins = torch.where(inside, (rows - first_edge) / step[which], -1).floor().long()
     kept = inside & ((bins < last[which]) | (rows == last_edge))
     counts = rows.new_zeros(len(rows), longest)
-    return counts.scatter_add_(-1, bins.clamp(0, max(longest - 1, 0)), kept.to(rows))
+    return counts.scatter_add_(-1, bins.clamp(0, longest - 1), kept.to(rows))
 
 
 def _padded(values: Tensor, length: int) -> Tensor:
@@ -261,109 +265,146 @@ def _windows(lengths: Tensor, span: float, n_bandwidths: int) -> Tensor:
 
 def _estimate(block: _Block, tolerance: float) -> tuple[Tensor, Tensor]:
     """Density (per span of the grid) and bandwidth (likewise) on the working grids, (B, L)."""
-    search = _StiffnessSearch(block)
-    found, widths = search.run(tolerance)
+    found, widths = _StiffnessSearch(block).run(tolerance)
     cells = (block.lengths - 1)[:, None]
     return found / found.sum(-1, keepdim=True) * cells, widths / cells
 
 
-def _favoured_windows(block: _Block) -> Tensor:
-    """Ratio of the best bandwidth inside each window to the window's width, (B, M, L)."""
-    n_rows, longest = block.counts.shape
+def _favoured_bandwidths(block: _Block) -> Tensor:
+    """Which bandwidth has the least cost around each point, for each window: (B, M, L)."""
     n_windows = block.windows.shape[1]
-    # Beyond a row's own grid a ratio of one never marks a change.
-    ratio = block.counts.new_ones(n_rows, n_windows, longest)
-    for (length, first, last), windows in zip(block.segments, block.windows, strict=True):
-        smooth = _smoother(length, windows)
-        rows_at_once = max(1, 4 * _CPU_BLOCK // (n_windows**2 * length))
-        for start in range(first, last, rows_at_once):
-            rows = slice(start, min(start + rows_at_once, last))
-            counts = block.counts[rows, None, :length]
-            smoothed = smooth(counts).squeeze(1)
-            cost = smoothed**2 - 2 * counts * smoothed
-            cost += 2 / math.sqrt(2 * math.pi) * counts / windows[:, None]
-            best = smooth(cost).argmin(1)
-            ratio[rows, :, :length] = windows[best] / windows[:, None]
-    return ratio
+    favoured = block.counts.new_zeros(
+        len(block.counts), n_windows, block.counts.shape[1], dtype=_index_type(n_windows)
+    )
+    smoothers = _smoothers([length for length, _ in block.segments], block.windows)
+    penalties = 2 / math.sqrt(2 * math.pi) / block.windows
+    first = 0
+    for (length, n_rows), smooth, penalty in zip(
+        block.segments, smoothers, penalties.tolist(), strict=True
+    ):
+        at_once = max(1, _CPU_BLOCK // (2 * n_windows * length))
+        for start in range(first, first + n_rows, at_once):
+            rows = slice(start, min(start + at_once, first + n_rows))
+            counts = block.counts[rows, :length]
+            smoothed = smooth(counts)
+            best = favoured[rows, :, :length]
+            least = torch.full_like(smoothed, math.inf)
+            for j in range(n_windows):
+                estimate = smoothed[:, j]
+                local = smooth(estimate.square() + counts * (penalty[j] - 2 * estimate))
+                best.masked_fill_(local < least, j)
+                torch.minimum(least, local, out=least)
+        first += n_rows
+    return favoured
 
 
-def _smoother(length: int, windows: Tensor):  # type: ignore[no-untyped-def]
-    """Function (B, J, length) -> (B, J, M, length): each row under each window's Gaussian.
+def _index_type(n_values: int) -> torch.dtype:
+    """The smallest type that counts so far: these tables are what the search reads most."""
+    return torch.uint8 if n_values <= 256 else torch.int32
+
+
+def _smoothers(lengths: list[int], windows: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+    """For each length, a function (B, length) -> (B, M, length): rows under each Gaussian.
 
     Zero padding to a power of two and circular wrap-round are part of the method.
     """
-    sizes = [2 ** math.ceil(math.log2(length + 3 * window)) for window in windows.tolist()]
-    transfer = [
-        torch.exp(
-            -0.5
-            * (2 * math.pi * window * torch.arange(size // 2 + 1, device=windows.device) / size)
-            ** 2
+    points = torch.tensor(lengths, device=windows.device)[:, None] + 3 * windows
+    sizes = torch.exp2(points.log2().ceil()).long()
+    kernels = windows.new_zeros(*windows.shape, max(lengths))
+    for size in torch.unique(sizes).tolist():
+        frequency = torch.arange(size // 2 + 1, device=windows.device) / size
+        transfer = torch.exp(
+            -0.5 * (2 * math.pi * windows[sizes == size][:, None] * frequency) ** 2
         )
-        for window, size in zip(windows, sizes, strict=True)
-    ]
-    if length > _MAX_MATRIX_POINTS:
+        kernel = torch.fft.irfft(transfer.to(torch.complex128), size)[:, : max(lengths)]
+        kernels[..., : kernel.shape[-1]][sizes == size] = kernel
+    for length, kernel in zip(lengths, kernels, strict=True):
+        if length <= _MAX_MATRIX_POINTS:
+            yield partial(_smooth_by_matrix, _toeplitz(kernel[:, :length]))
+        else:
+            yield partial(_smooth_by_fft, kernel[:, :length])
 
-        def smooth_long(values: Tensor) -> Tensor:
-            return torch.stack(
-                [
-                    torch.fft.irfft(torch.fft.rfft(values, size) * gain, size)[..., :length]
-                    for size, gain in zip(sizes, transfer, strict=True)
-                ],
-                -2,
-            )
 
-        return smooth_long
+def _toeplitz(kernels: Tensor) -> Tensor:
+    """Symmetric Toeplitz matrices with the kernels (M, L) as first rows, side by side: (L, M L)."""
+    mirrored = torch.cat([kernels.flip(1), kernels[:, 1:]], 1)
+    length = kernels.shape[1]
+    return mirrored.unfold(1, length, 1).flip(1).permute(1, 0, 2).reshape(length, -1)
 
-    kernels = torch.stack(
-        [
-            torch.fft.irfft(gain.to(torch.complex128), size)[:length]
-            for size, gain in zip(sizes, transfer, strict=True)
-        ]
-    )
-    cells = torch.arange(length, device=windows.device)
-    offsets = (cells[:, None] - cells).abs()
-    matrix = kernels[:, offsets].permute(1, 0, 2).reshape(length, -1)
 
-    def smooth(values: Tensor) -> Tensor:
-        flat = values.reshape(-1, length) @ matrix
-        return flat.view(*values.shape[:-1], len(windows), length)
+def _smooth_by_matrix(matrix: Tensor, values: Tensor) -> Tensor:
+    return (values @ matrix).view(len(values), -1, values.shape[1])
 
-    return smooth
+
+def _smooth_by_fft(kernels: Tensor, values: Tensor) -> Tensor:
+    """The same as by Toeplitz matrices, as a circular convolution of twice the length."""
+    length = values.shape[1]
+    mirrored = torch.cat([kernels, kernels.new_zeros(len(kernels), 1), kernels[:, 1:].flip(1)], 1)
+    spectrum = torch.fft.rfft(values, 2 * length)[:, None]
+    return torch.fft.irfft(spectrum * torch.fft.rfft(mirrored), 2 * length)[..., :length]
 
 
 class _StiffnessSearch:
-    """Golden-section search for each row's stiffness."""
+    """Golden-section search for each row's stiffness.
+
+    A window is chosen at a point when the ratio of its favoured bandwidth to its width reaches
+    the stiffness. The ratios take few values, the *levels* of a grid, so the choice changes only
+    where the stiffness passes a level, and with it everything but a factor: between two levels
+    the smoothed bandwidth is proportional to the stiffness.
+    """
 
     def __init__(self, block: _Block) -> None:
         counts = block.counts
         n_rows, length = counts.shape
-        device = counts.device
-        cells = torch.arange(length, device=device)
-        sizes = torch.tensor([last - first for _, first, last in block.segments], device=device)
-        self.windows = block.windows.repeat_interleave(sizes, 0)
+        cells = torch.arange(length, device=counts.device)
+        self.segment = block.segment
+        self.windows = block.windows
+        self.widest = block.windows.amax(-1)[block.segment]
         self.inside = cells < block.lengths[:, None]
-        ratio = _favoured_windows(block)
-        # The last window whose ratio reaches g is the number of running maxima (from the
-        # widest window down) that reach it.
-        self.ceiling = ratio.flip(1).cummax(1).values.flip(1)
-        self.floor = ratio.amin(1)
-        self.distance2 = ((cells[:, None] - cells) ** 2).to(counts)
+        self.bumps = _cumulative_gaussians(block.windows.view(-1), length)
 
+        ratio = block.windows[:, :, None] / block.windows[:, None, :]  # (S, favoured, window)
+        self.levels = torch.where(ratio < 1, ratio, math.inf).flatten(1).sort(-1).values
+        n_levels = self.levels.shape[1]
+        level = torch.searchsorted(self.levels, ratio.flatten(1)).view_as(ratio)
+        level = torch.where(ratio < 1, level, n_levels).to(_index_type(n_levels + 1))
+        favoured = _favoured_bandwidths(block)
+        windows = torch.arange(ratio.shape[1], device=counts.device)[:, None]
+        rank = level.mT[block.segment[:, None, None], windows, favoured.long()]
+        self.floor = rank.amin(1)
+        # The last window that reaches the stiffness: as many windows as have running maxima,
+        # from the widest window down, that reach it.
+        for window in range(rank.shape[1] - 2, -1, -1):
+            torch.maximum(rank[:, window], rank[:, window + 1], out=rank[:, window])
+        self.ceiling = rank
+
+        # Levels between which this row's choice does not change share a number.
+        passed = torch.zeros(n_rows, n_levels + 1, dtype=torch.bool, device=counts.device)
+        for ranks in (self.ceiling.flatten(1), self.floor):
+            passed.scatter_(1, ranks.long(), True)
+        self.choice_of_level = passed.cumsum(1) - passed.long()
+
+        self.levels = self.levels[block.segment]
         self.n_samples = counts.sum(-1)
         filled = counts.sort(dim=-1, descending=True, stable=True)
-        bins = filled.indices[:, : block.occupied]
-        self.weights = filled.values[:, : block.occupied].T[:, :, None].contiguous()
-        self.bins = bins
-        self.bin_weights = filled.values[:, : block.occupied]
-        self.bin_distance2 = ((cells - bins.T[:, :, None]) ** 2).to(counts)
+        self.bins = filled.indices[:, : block.occupied]
+        self.weights = filled.values[:, : block.occupied]
+        self.distance2 = ((cells - self.bins.T[:, :, None]) ** 2).to(counts)
+
+        # The search moves to and fro between two choices: one memory for each side.
+        self.remembered = torch.full((2, n_rows), -1, device=counts.device)
+        self.proportional = torch.zeros(2, n_rows, dtype=torch.bool, device=counts.device)
+        self.memory = counts.new_zeros(2, n_rows, length)
+        self.rows = torch.arange(n_rows, device=counts.device)
 
     def run(self, tolerance: float) -> tuple[Tensor, Tensor]:
         low = torch.full_like(self.n_samples, 1e-12)
         high = torch.ones_like(low)
         left = _GOLDEN * low + (1 - _GOLDEN) * high
         right = (1 - _GOLDEN) * low + _GOLDEN * high
-        left_cost, _, _ = self.evaluate(left)
-        right_cost, density, width = self.evaluate(right)
+        on_left = torch.zeros_like(self.segment)
+        left_cost, _, _ = self.evaluate(left, on_left)
+        right_cost, density, width = self.evaluate(right, on_left + 1)
         stiffness = right
         for _ in range(_MAX_STEPS):
             active = high - low > tolerance * (left + right)
@@ -380,7 +421,7 @@ class _StiffnessSearch:
                 torch.where(to_right, (1 - _GOLDEN) * low + _GOLDEN * high, stiffness),
             )
             # A row that is done is evaluated again where it was, which changes nothing.
-            cost, density, width = self.evaluate(stiffness)
+            cost, density, width = self.evaluate(stiffness, (~go_left).long())
             left, right = (
                 torch.where(to_left, stiffness, torch.where(to_right, right, left)),
                 torch.where(to_right, stiffness, torch.where(to_left, left, right)),
@@ -391,29 +432,92 @@ class _StiffnessSearch:
             )
         return density, width
 
-    def evaluate(self, stiffness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, stiffness: Tensor, side: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cost (B,), density and bandwidth (B, L) at each row's stiffness."""
-        width = self.smoothed_bandwidth(stiffness)
-        kernel = self.bin_distance2 * (-0.5 / width**2)
-        kernel = kernel.exp_().mul_(self.weights)
+        width = self.smoothed_bandwidth(stiffness, side)
+        kernel = self.distance2 * (-0.5 / width.square())
+        kernel = torch.nn.functional.threshold_(kernel, _LEAST_EXPONENT, -math.inf)
+        kernel = kernel.exp_().mul_(self.weights.T[:, :, None])
         density = kernel.sum(0) / width * self.inside
         density = density * (self.n_samples / density.sum(-1))[:, None]
-        cost = (density**2).sum(-1)
+        cost = density.square().sum(-1)
         at_bins = 2 / math.sqrt(2 * math.pi) / width - 2 * density
-        cost += (self.bin_weights * at_bins.gather(-1, self.bins)).sum(-1)
+        cost += (self.weights * at_bins.gather(-1, self.bins)).sum(-1)
         return cost, density, width
 
-    def smoothed_bandwidth(self, stiffness: Tensor) -> Tensor:
-        reached = (self.ceiling >= stiffness[:, None, None]).sum(1) - 1
-        chosen = self.windows.gather(-1, reached)
-        widest = self.windows.amax(-1, keepdim=True)
-        below = stiffness[:, None] < self.floor
-        spread = torch.where(below, widest / stiffness[:, None], chosen)
-        value = spread * stiffness[:, None]
-        z = torch.exp(-0.5 * self.distance2 / spread[:, None, :] ** 2) / spread[:, None, :]
-        z = z * self.inside[:, None, :]
-        smoothed = (z * value[:, None, :]).sum(-1) / z.sum(-1)
-        return torch.where(self.inside, smoothed, 1.0)
+    def smoothed_bandwidth(self, stiffness: Tensor, side: Tensor) -> Tensor:
+        """Nadaraya-Watson mean of the chosen bandwidths around each point, (B, L).
+
+        ``side`` (B,) tells which memory to use for a choice that neither holds.
+        """
+        level = torch.searchsorted(self.levels, stiffness[:, None]).squeeze(1)
+        choice = self.choice_of_level.gather(1, level[:, None]).squeeze(1)
+        known = self.remembered == choice
+        new = (~known.any(0)).nonzero().squeeze(1)
+        if len(new):
+            smoothed, proportional, repeats = self.smooth_choice(new, level[new], stiffness[new])
+            self.memory[side[new], new] = smoothed
+            self.proportional[side[new], new] = proportional
+            self.remembered[side[new], new] = torch.where(repeats, choice[new], -1)
+        slot = torch.where(known[0], 0, torch.where(known[1], 1, side))
+        factor = torch.where(self.proportional[slot, self.rows], stiffness, 1.0)
+        return self.memory[slot, self.rows] * factor[:, None]
+
+    def smooth_choice(
+        self, rows: Tensor, level: Tensor, stiffness: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean for rows whose choice is new.
+
+        Returns it (R, L), divided by the stiffness where it is proportional to it (R,), and
+        whether the choice alone decides it (R,).
+        """
+        n_windows = self.windows.shape[1]
+        length = self.inside.shape[1]
+        threshold = level.to(self.floor.dtype)[:, None]
+        inside = self.inside[rows]
+        below = (self.floor[rows] >= threshold) & inside
+        window = (self.ceiling[rows] >= threshold[:, None]).sum(1) - 1
+        all_below = (below | ~inside).all(1)
+        mixed = below.any(1) & ~all_below
+
+        # Points that reach no window's ratio take the widest bandwidth in a window of its own.
+        widest = self.widest[rows]
+        own = _cumulative_gaussians((widest / stiffness)[mixed], length)
+        shared = len(self.bumps)
+        tables = torch.cat([self.bumps, own, own.new_zeros(1, own.shape[1])])
+        own_table = shared + mixed.cumsum(0) - 1
+        first_table = self.segment[rows] * n_windows
+        table = torch.where(below, own_table[:, None], first_table[:, None] + window)
+        value = torch.where(
+            below,
+            (widest / stiffness)[:, None],
+            self.windows.view(-1)[(first_table[:, None] + window).clamp(max=shared - 1)],
+        )
+        outside = len(tables) - 1
+        table = table.masked_fill(~inside, outside)
+
+        # Each run of points with one window is a difference of two cumulative Gaussians.
+        table = torch.nn.functional.pad(table, (1, 1), value=outside)
+        value = torch.nn.functional.pad(value, (1, 1))
+        where, edge = (table[:, 1:] != table[:, :-1]).nonzero().T
+        shifted = tables.unfold(1, length, 1)
+        mass = torch.zeros_like(value[:, 1:-1])
+        mean = torch.zeros_like(mass)
+        for side, sign in ((edge, 1), (edge + 1, -1)):
+            part = shifted[table[where, side], length - edge] * sign
+            mass.index_add_(0, where, part)
+            mean.index_add_(0, where, part * value[where, side][:, None])
+        smoothed = torch.where(inside, mean / mass, 1.0)
+        smoothed = torch.where(all_below[:, None], widest[:, None], smoothed)
+        smoothed = torch.where(mixed[:, None], smoothed * stiffness[:, None], smoothed)
+        return smoothed, ~(mixed | all_below), ~mixed
+
+
+def _cumulative_gaussians(windows: Tensor, length: int) -> Tensor:
+    """Sums of each window's Gaussian over the cells from -length up to length - 1 - j, (W, 2 L)."""
+    cells = torch.arange(-length, length, device=windows.device, dtype=windows.dtype)
+    bumps = torch.exp(-0.5 * (cells / windows[:, None]) ** 2) / windows[:, None]
+    return bumps.cumsum(1).flip(1)
 
 
 def _onto_grid(values: Tensor, lengths: Tensor, n_points: int) -> Tensor:
