@@ -33,19 +33,22 @@ class LayerPass:
         self, target: TargetType, *, keep_graph: bool = False, **grad_kwargs: Any
     ) -> tuple[Tensor, ...]:
         """Gradient of each example's score at ``target`` with respect to ``feature_maps``."""
-        scores = _select_targets(self.outputs, target)
-        if scores.shape[0] and scores[0].numel() != 1:
-            raise ValueError(
-                f"The outputs have shape {tuple(self.outputs.shape)}, so that a target must name "
-                "one score per example: give `target`, or wrap `forward_func` to return one."
+        # The caller may have switched gradients off, and then unbinding would cut the graph.
+        with torch.enable_grad():
+            scores = _select_targets(self.outputs, target)
+            if scores.shape[0] and scores[0].numel() != 1:
+                raise ValueError(
+                    f"The outputs have shape {tuple(self.outputs.shape)}, so that a target must "
+                    "name one score per example: give `target`, or wrap `forward_func` to return "
+                    "one."
+                )
+            if keep_graph:
+                grad_kwargs["retain_graph"] = True
+            found = torch.autograd.grad(
+                torch.unbind(scores),
+                [leaf for leaves in self._leaves for leaf in leaves],
+                **grad_kwargs,
             )
-        if keep_graph:
-            grad_kwargs["retain_graph"] = True
-        found = torch.autograd.grad(
-            torch.unbind(scores),
-            [leaf for leaves in self._leaves for leaf in leaves],
-            **grad_kwargs,
-        )
         width = len(self._leaves[0])
         return tuple(_reduce_list([found[i : i + width] for i in range(0, len(found), width)]))
 
