@@ -34,7 +34,7 @@ def overlay(
     title: str | None = None,
     ax: Axes | None = None,
     alpha: float = 0.5,
-    cmap: str = "inferno",
+    cmap: str = "plasma",
 ) -> tuple[Figure, Axes]:
     """A map as heat over the grey picture it explains.
 
@@ -209,6 +209,12 @@ def panel(
     )
     chart.set_title("units per relevance score; dark: kept")
     figure.suptitle(_caption(explanation, index, class_name))
+    figure.supxlabel(
+        "heat: yellow is the most evidence for the class, blue is none",
+        x=0.005,
+        horizontalalignment="left",
+        fontsize="medium",
+    )
     return figure
 
 

@@ -256,7 +256,7 @@ def test_nothing_is_clipped_or_overlaps(explanation, grad_cam, size):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
-    labels = [figure._suptitle]
+    labels = [figure._suptitle, figure._supxlabel]
     for axes in figure.axes:
         labels += [axes.title, axes.xaxis.label, axes.yaxis.label]
         for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
@@ -270,7 +270,11 @@ def test_nothing_is_clipped_or_overlaps(explanation, grad_cam, size):
             assert figure.bbox.containsx(box.x1), label.get_text()
             assert figure.bbox.containsy(box.y0), label.get_text()
             assert figure.bbox.containsy(box.y1), label.get_text()
-    titles = [figure._suptitle, *(axes.title for axes in figure.axes if axes.get_title())]
+    titles = [
+        figure._suptitle,
+        figure._supxlabel,
+        *(axes.title for axes in figure.axes if axes.get_title()),
+    ]
     boxes = [title.get_window_extent(renderer) for title in titles]
     for index, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:index])
