@@ -122,7 +122,8 @@ def _rows(target: Any, n_examples: int) -> list[tuple[int, ...]]:
     if isinstance(target, list):
         return [_index_tuple(element) for element in target]
     raise TypeError(
-        f"A target is an int, a tuple of ints, a tensor or a list of them, got {type(target).__name__}."
+        "A target is an int, a tuple of ints, a tensor or a list of them, got "
+        f"{type(target).__name__}."
     )
 
 

@@ -90,7 +90,8 @@ def adaptive_kde(
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
 
-    rows = samples.detach().reshape(-1, samples.shape[-1]).to(grid)
+    shape = (*samples.shape[:-1], len(grid))
+    rows = samples.detach().to(grid).reshape(math.prod(samples.shape[:-1]), samples.shape[-1])
     n_points = len(grid)
     density = grid.new_full((len(rows), n_points), math.nan)
     bandwidth = torch.full_like(density, math.nan)
@@ -99,7 +100,6 @@ def adaptive_kde(
         density[block.index] = _onto_grid(found, block.lengths, n_points)
         bandwidth[block.index] = _onto_grid(widths, block.lengths, n_points)
     cell_of_grid = grid[-1] - grid[0]
-    shape = (*samples.shape[:-1], n_points)
     return AdaptiveKDE((density / cell_of_grid).view(shape), (bandwidth * cell_of_grid).view(shape))
 
 
@@ -184,6 +184,8 @@ def _blocks(rows: Tensor, grid: Tensor, n_bandwidths: int) -> list[_Block]:
     work = (lengths * occupied.clamp(min=n_bandwidths))[order].cumsum(0)
     number = torch.div(work, limit, rounding_mode="floor")
     sizes = torch.unique_consecutive(number, return_counts=True)[1].tolist()
+    if not sizes:
+        return []
     windows = _windows(distinct, float(grid[-1] - grid[0]), n_bandwidths)
     return [
         _block(index, lengths[index], counts[index], occupied[index], which[index], windows)
@@ -257,11 +259,14 @@ def _padded(values: Tensor, length: int) -> Tensor:
 def _windows(lengths: Tensor, span: float, n_bandwidths: int) -> Tensor:
     """The bandwidths tried on grids of these lengths, (len(lengths), M), in cells."""
     step = span / (lengths.to(torch.float64) - 1).clamp(min=1)
-    low = torch.log(torch.expm1(5 * step))
-    high = torch.log(torch.expm1(torch.full_like(step, span)))
+    low, high = _inverse_softplus(5 * step), _inverse_softplus(torch.full_like(step, span))
     fraction = torch.linspace(0, 1, n_bandwidths, dtype=torch.float64, device=lengths.device)
     spaced = low[:, None] + (high - low)[:, None] * fraction
     return torch.nn.functional.softplus(spaced, threshold=100) / step[:, None]
+
+
+def _inverse_softplus(values: Tensor) -> Tensor:
+    return values + torch.log(-torch.expm1(-values))
 
 
 def _estimate(block: _Block, tolerance: float) -> tuple[Tensor, Tensor]:

@@ -159,6 +159,7 @@ class Choice:
         return self.sets.units[self.best, torch.arange(len(self.best), device=self.best.device)]
 
     def explanation(self, attributions: Tensor) -> Explanation:
+        """The choice, example by example, with the attributions that it led to."""
         candidates: list[list[Candidate]] = [[] for _ in self.best]
         kept = [0] * len(self.best)
         best = self.best.tolist()

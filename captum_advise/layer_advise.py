@@ -455,6 +455,11 @@ class _Request:
     internal_batch_size: int
 
     def __post_init__(self) -> None:
+        if any(tensor.dim() == 0 or len(tensor) == 0 for tensor in self.inputs):
+            raise ValueError(
+                "The inputs hold no example: dimension 0 of each is the batch, and it is empty or "
+                "missing."
+            )
         if self.internal_batch_size < 1:
             raise ValueError(
                 f"internal_batch_size must be at least 1, got {self.internal_batch_size}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -46,8 +47,8 @@ def unit_relevance(
         raise ValueError(
             f"Feature maps must be (N, C, *spatial), got shape {tuple(feature_maps.shape)}."
         )
-    units = feature_maps.detach().reshape(*feature_maps.shape[:2], -1)
-    positions = units.shape[-1]
+    positions = math.prod(feature_maps.shape[2:])
+    units = feature_maps.detach().reshape(*feature_maps.shape[:2], positions)
     if positions < 2:
         return units.new_zeros(units.shape[:2], dtype=torch.int64)
     if activation_range == "minmax":

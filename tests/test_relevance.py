@@ -1,0 +1,73 @@
+"""Unit relevance: modes of known densities, and what leaves it unchanged."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captum_advise import unit_relevance
+
+
+def test_units_with_known_modes():
+    quantiles = torch.linspace(0.01, 0.99, 200, dtype=torch.float64)
+    bell = torch.special.ndtri(quantiles)
+    one = torch.cat([0.5 + 0.1 * bell, 0.5 + 0.1 * bell])
+    two = torch.cat([0.25 + 0.05 * bell, 0.75 + 0.05 * bell])
+    above, below = one + 2, one - 2
+    units = torch.stack([one, two, above, below]).view(1, 4, 20, 20)
+    assert unit_relevance(units).tolist() == [[1, 2, 0, 0]]
+
+
+def test_minmax_ignores_scale_and_offset_where_unit_does_not():
+    torch.manual_seed(0)
+    units = torch.rand(1, 6, 7, 7, dtype=torch.float64)
+    wide = units * 64 - 16
+    assert torch.equal(
+        unit_relevance(units * 64, activation_range="minmax"),
+        unit_relevance(units, activation_range="minmax"),
+    )
+    assert unit_relevance(wide, activation_range="minmax").min() >= 1
+    assert not torch.equal(unit_relevance(wide), unit_relevance(units))
+
+
+@given(st.integers(0, 1000), st.integers(-8, 8))
+def test_minmax_is_exactly_invariant_to_powers_of_two(seed, power):
+    units = torch.randn(1, 5, 6, 6, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(
+        unit_relevance(units * 2.0**power, activation_range="minmax"),
+        unit_relevance(units, activation_range="minmax"),
+    )
+
+
+@given(st.integers(0, 1000))
+def test_permutations_of_positions_and_units(seed):
+    generator = torch.Generator().manual_seed(seed)
+    units = torch.rand(2, 6, 5, 5, generator=generator)
+    scores = unit_relevance(units)
+    positions = torch.randperm(25, generator=generator)
+    shuffled = units.flatten(2)[..., positions].view_as(units)
+    assert torch.equal(unit_relevance(shuffled), scores)
+    order = torch.randperm(6, generator=generator)
+    assert torch.equal(unit_relevance(units[:, order]), scores[:, order])
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 5, 1, 1), (0, 5, 7, 7), (2, 0, 7, 7)])
+def test_nothing_to_estimate(shape):
+    scores = unit_relevance(torch.rand(shape))
+    assert scores.shape == shape[:2]
+    assert scores.dtype == torch.int64
+    assert not scores.any()
+
+
+def test_spatial_ranks():
+    units = torch.rand(2, 3, 24)
+    expected = unit_relevance(units)
+    for shape in ((2, 3, 4, 6), (2, 3, 2, 3, 4)):
+        assert torch.equal(unit_relevance(units.view(shape)), expected)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="activation_range"):
+        unit_relevance(torch.rand(1, 2, 3, 3), activation_range="max")
+    with pytest.raises(ValueError, match="Feature maps"):
+        unit_relevance(torch.rand(3))
