@@ -94,8 +94,8 @@ def resolve_target(outputs: Tensor, target: Any) -> Target:
     for row in rows[:1]:
         if len(row) > len(dims) or any(size != 1 for size in dims[len(row) :]):
             raise ValueError(
-                f"The outputs have shape {tuple(outputs.shape)}: a target must name one of them per "
-                f"example, by {len(dims)} indices, and {target!r} does not."
+                f"The outputs have shape {tuple(outputs.shape)}: a target must name one of them "
+                f"per example, by {len(dims)} indices, and {target!r} does not."
             )
     sizes = torch.tensor(dims, device=outputs.device)
     if bool(((index >= sizes) | (index < -sizes)).any()):

@@ -18,6 +18,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -189,7 +190,7 @@ def _blocks(rows: Tensor, grid: Tensor, n_bandwidths: int) -> list[_Block]:
     windows = _windows(distinct, float(grid[-1] - grid[0]), n_bandwidths)
     return [
         _block(index, lengths[index], counts[index], occupied[index], which[index], windows)
-        for index in order.split(sizes)
+        for index in torch.split(order, sizes)
     ]
 
 
@@ -253,7 +254,7 @@ def _histograms(rows: Tensor, grid: Tensor, distinct: Tensor, which: Tensor) -> 
 
 
 def _padded(values: Tensor, length: int) -> Tensor:
-    return torch.nn.functional.pad(values, (0, length - len(values)))
+    return F.pad(values, (0, length - len(values)))
 
 
 def _windows(lengths: Tensor, span: float, n_bandwidths: int) -> Tensor:
@@ -262,7 +263,7 @@ def _windows(lengths: Tensor, span: float, n_bandwidths: int) -> Tensor:
     low, high = _inverse_softplus(5 * step), _inverse_softplus(torch.full_like(step, span))
     fraction = torch.linspace(0, 1, n_bandwidths, dtype=torch.float64, device=lengths.device)
     spaced = low[:, None] + (high - low)[:, None] * fraction
-    return torch.nn.functional.softplus(spaced, threshold=100) / step[:, None]
+    return F.softplus(spaced, threshold=100) / step[:, None]
 
 
 def _inverse_softplus(values: Tensor) -> Tensor:
@@ -347,7 +348,8 @@ def _smooth_by_fft(kernels: Tensor, values: Tensor) -> Tensor:
     length = values.shape[1]
     mirrored = torch.cat([kernels, kernels.new_zeros(len(kernels), 1), kernels[:, 1:].flip(1)], 1)
     spectrum = torch.fft.rfft(values, 2 * length)[:, None]
-    return torch.fft.irfft(spectrum * torch.fft.rfft(mirrored), 2 * length)[..., :length]
+    smoothed: Tensor = torch.fft.irfft(spectrum * torch.fft.rfft(mirrored), 2 * length)
+    return smoothed[..., :length]
 
 
 class _StiffnessSearch:
@@ -446,7 +448,7 @@ class _StiffnessSearch:
         exponent = torch.addcmul(
             self.log_weights, self.distance2, width.square().reciprocal(), value=-_HALF_LOG2_E
         )
-        kernel = torch.nn.functional.threshold_(exponent, _LEAST_EXPONENT, -math.inf).exp2_()
+        kernel = F.threshold(exponent, _LEAST_EXPONENT, -math.inf, inplace=True).exp2_()
         density = kernel.sum(0) / width * self.inside
         density = density * (self.n_samples / density.sum(-1))[:, None]
         cost = density.square().sum(-1)
@@ -506,8 +508,8 @@ class _StiffnessSearch:
         table = table.masked_fill(~inside, outside)
 
         # Each run of points with one window is a difference of two cumulative Gaussians.
-        table = torch.nn.functional.pad(table, (1, 1), value=outside)
-        value = torch.nn.functional.pad(value, (1, 1))
+        table = F.pad(table, (1, 1), value=outside)
+        value = F.pad(value, (1, 1))
         where, edge = (table[:, 1:] != table[:, :-1]).nonzero().T
         shifted = tables.unfold(1, length, 1)
         mass = torch.zeros_like(value[:, 1:-1])

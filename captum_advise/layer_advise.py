@@ -272,7 +272,8 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         Examples::
 
             >>> explanation = LayerAdvise(net, net.conv4).explain(images)
-            >>> explanation.selected, explanation.scores.avx
+            >>> explanation.selected.shape, explanation.scores.avx.shape
+            (torch.Size([2]), torch.Size([2]))
         """
         request = _Request(
             inputs=_format_tensor_into_tuples(inputs),
