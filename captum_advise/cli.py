@@ -37,6 +37,8 @@ except ModuleNotFoundError as error:
         'pip install "captum-advise[demo]".'
     ) from error
 
+from captum_advise.evaluation.command import evaluate
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -209,6 +211,17 @@ def explain(
     if failures and len(sources) > 1:
         _complain(f"{failures} of {len(sources)} pictures could not be explained.")
     return 1 if failures else 0
+
+
+app.command(
+    epilog="""\b
+Examples:
+  captum-advise evaluate --data photos --output report
+  captum-advise evaluate --data imagenet/val --model resnet50 --output report \\
+    --methods advise,grad-cam,layer-cam,random
+  torchrun --nproc-per-node 4 -m captum_advise evaluate --data photos --output report
+"""
+)(evaluate)
 
 
 @dataclass(frozen=True)

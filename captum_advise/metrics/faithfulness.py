@@ -210,8 +210,9 @@ def sensitivity_max(
     """
 
     def explanation(pictures: tuple[Tensor, ...], target: Tensor) -> tuple[Tensor, ...]:
-        # A tuple, because Captum would take the rows of a tensor for several explanations.
-        return (explain(pictures[0], target),)
+        # Captum repeats several classes for the noisy pictures, but not a single one. It would
+        # take the rows of a tensor for several explanations, of a tuple it does not.
+        return (explain(pictures[0], target.expand(len(pictures[0]))),)
 
     return cast(
         Tensor,

@@ -156,6 +156,14 @@ def test_sensitivity_is_captums():
     torch.manual_seed(5)
     found = sensitivity_max(saliency.attribute, inputs, target)
     torch.testing.assert_close(found, expected)
+    seen = []
+
+    def watching(pictures, classes):
+        seen.append((len(pictures), classes.tolist()))
+        return pictures
+
+    sensitivity_max(watching, inputs[1:], target[1:], n_perturb_samples=3)
+    assert seen == [(1, [1]), (3, [1, 1, 1])]
     layer_map = LayerGradCam(model, model[0]).attribute  # returns a tensor even for a tuple
     assert sensitivity_max(layer_map, inputs, target).shape == (2,)
     constant = sensitivity_max(lambda x, _: torch.ones(len(x), 1, 2, 2), inputs, target)

@@ -1,0 +1,351 @@
+"""Explanation methods under one interface: a network, a layer, inputs and classes to maps."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from inspect import isclass
+from typing import Any, Protocol, TypeAlias, cast
+
+import torch
+from captum.attr import (
+    Attribution,
+    GuidedGradCam,
+    IntegratedGradients,
+    LayerAttribution,
+    LayerGradCam,
+    LayerGradientXActivation,
+    Lime,
+    Occlusion,
+)
+from torch import Tensor, nn
+
+from captum_advise import metrics
+from captum_advise.class_scores import softmax_over_classes
+from captum_advise.evaluation.extras import package
+from captum_advise.layer_advise import LayerAdvise
+from captum_advise.map_scoring import masked_baselines
+from captum_advise.pixels import PixelSpace
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """Settings of the methods that have any, part of a run's configuration.
+
+    Args:
+        integrated_gradients_steps: Points on the path from black to the picture.
+        lime_samples: Pictures with some superpixels blacked out per explanation.
+        lime_grid: The superpixels are this many squares a side.
+        occlusion_windows: The black window has a side of one part in this many of the picture's,
+            and moves by half of it.
+        smooth_grad_cam_samples: Noisy pictures of Smooth Grad-CAM++.
+        is_cam_samples: Steps of IS-CAM, each of one forward pass per unit.
+    """
+
+    integrated_gradients_steps: int = 32
+    lime_samples: int = 1000
+    lime_grid: int = 8
+    occlusion_windows: int = 7
+    smooth_grad_cam_samples: int = 4
+    is_cam_samples: int = 10
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What methods may need to know beside the network, the layer, the inputs and the classes.
+
+    Attributes:
+        pixel_space: How the model's inputs relate to pictures, as in ``LayerAdvise``.
+        confidence: Class scores to probabilities.
+        settings: Of the methods that have any.
+        internal_batch_size: How many pictures should go through the model at once.
+    """
+
+    pixel_space: PixelSpace | None = None
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes
+    settings: MethodSettings = field(default_factory=MethodSettings)
+    internal_batch_size: int = 8
+
+    def black(self, inputs: Tensor) -> Tensor:
+        """A black picture per example, in the model's inputs, like ``inputs``."""
+        (baseline,) = masked_baselines((inputs,), (0,), None, self.pixel_space, 2)
+        return baseline.expand_as(inputs)
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """Maps of a method that explains another class with what it chose for the target.
+
+    Attributes:
+        maps: (N, 1, h, w) for the target.
+        of_class: Classes (N,) to their maps (N, 1, h, w).
+    """
+
+    maps: Tensor
+    of_class: Callable[[Tensor], Tensor]
+
+
+class Method(Protocol):
+    """An explanation method.
+
+    Called with the model in eval mode, one of its layers, inputs (N, C, H, W), classes int64 (N,)
+    and a :class:`Context`, it returns maps (N, 1, h, w) of any size, or (N, C, h, w), which are
+    summed over C. Only positive evidence counts. It may draw from torch's, NumPy's and Python's
+    random numbers, which are seeded for each picture. To tell how much its maps depend on the
+    class, it is called again for the runner-up class, unless it returns :class:`ClassMaps`.
+    """
+
+    def __call__(  # noqa: D102
+        self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> Tensor | ClassMaps: ...
+
+
+MethodLike: TypeAlias = Method | Attribution | type[Attribution]
+
+
+def names() -> tuple[str, ...]:
+    """The methods known by name, those of the ``peers`` extra included."""
+    return tuple(_METHODS)
+
+
+def by_name(wanted: Iterable[str]) -> dict[str, Method]:
+    """Methods by name, in the order given.
+
+    Raises:
+        ValueError: An unknown name, a repeated one, or none at all.
+        ModuleNotFoundError: The package of the ``peers`` extra, or of another one, is missing.
+
+    Example::
+
+        >>> by_name(["advise", "grad-cam"])
+    """
+    found: dict[str, Method] = {}
+    for name in wanted:
+        if name not in _METHODS:
+            close = difflib.get_close_matches(name, _METHODS, n=2)
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise ValueError(
+                f"There is no method {name!r}{hint}: the methods are {', '.join(_METHODS)}."
+            )
+        if name in found:
+            raise ValueError(f"The method {name} is named twice.")
+        found[name] = _METHODS[name]
+        if name in _NEEDED:
+            package(*_NEEDED[name])
+    if not found:
+        raise ValueError(f"Name at least one method: {', '.join(_METHODS)}.")
+    return found
+
+
+def as_method(method: MethodLike) -> Method:
+    """A Captum attribution (object or class) or a callable, as a :class:`Method`.
+
+    A class is made with the model, and with the layer if it is one of Captum's layer attributions
+    or ``GuidedGradCam``, when it is called; an object is used as it is. Either is asked for
+    ``attribute(inputs, target=classes)``.
+
+    Raises:
+        TypeError: It is none of these.
+    """
+    if isclass(method) and issubclass(method, Attribution):
+        made = cast("Callable[..., Attribution]", method)
+        with_layer = issubclass(method, LayerAttribution | GuidedGradCam)
+
+        def of_class(
+            model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+        ) -> Tensor:
+            attribution = made(model, layer) if with_layer else made(model)
+            return _attribute(attribution, inputs, target)
+
+        return of_class
+    if isinstance(method, Attribution):
+        attribution = method
+
+        def of_object(
+            model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+        ) -> Tensor:
+            return _attribute(attribution, inputs, target)
+
+        return of_object
+    if callable(method):
+        return cast(Method, method)
+    raise TypeError(
+        "A method is a Captum attribution (object or class) or a callable, got "
+        f"{type(method).__name__}."
+    )
+
+
+def _attribute(attribution: Attribution, inputs: Tensor, target: Tensor, **options: Any) -> Tensor:
+    found = attribution.attribute(inputs, target=target, **options)
+    if isinstance(found, tuple) and len(found) == 1:
+        (found,) = found
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            f"{type(attribution).__name__} gives {type(found).__name__} instead of one tensor."
+        )
+    return found.detach()
+
+
+def _advise(**options: Any) -> Method:
+    def advise(
+        model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> ClassMaps:
+        attribution = LayerAdvise(
+            model, layer, pixel_space=context.pixel_space, confidence=context.confidence
+        )
+        explanation = attribution.explain(
+            inputs, target, internal_batch_size=context.internal_batch_size, **options
+        )
+        kept = explanation.selected_units[..., None, None]
+
+        def of_class(classes: Tensor) -> Tensor:
+            units = attribution.attribute(
+                inputs, classes, attr_dim_summation=False, unit_selection=None
+            )
+            return (cast(Tensor, units).detach() * kept).sum(1, keepdim=True)
+
+        return ClassMaps(explanation.attributions, of_class)
+
+    return advise
+
+
+def _integrated_gradients(
+    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+) -> Tensor:
+    return _attribute(
+        IntegratedGradients(model),
+        inputs,
+        target,
+        baselines=context.black(inputs),
+        n_steps=context.settings.integrated_gradients_steps,
+        internal_batch_size=context.internal_batch_size,
+    )
+
+
+def _occlusion(
+    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+) -> Tensor:
+    parts = context.settings.occlusion_windows
+    window = [max(1, side // parts) for side in inputs.shape[-2:]]
+    return _attribute(
+        Occlusion(model),
+        inputs,
+        target,
+        sliding_window_shapes=(inputs.shape[1], *window),
+        strides=(inputs.shape[1], *(max(1, side // 2) for side in window)),
+        baselines=context.black(inputs),
+        perturbations_per_eval=context.internal_batch_size,
+    )
+
+
+def _lime(
+    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+) -> Tensor:
+    found = [
+        _attribute(
+            Lime(model),
+            picture,
+            one,
+            baselines=context.black(picture),
+            feature_mask=superpixels(picture, context.settings.lime_grid),
+            n_samples=context.settings.lime_samples,
+            perturbations_per_eval=context.internal_batch_size,
+        )
+        for picture, one in zip(_rows(inputs), _rows(target), strict=True)
+    ]
+    # Every channel of a superpixel carries the superpixel's weight.
+    return torch.cat(found)[:, :1]
+
+
+def _rows(tensor: Tensor) -> list[Tensor]:
+    return [tensor[row : row + 1] for row in range(len(tensor))]
+
+
+def superpixels(inputs: Tensor, grid: int) -> Tensor:
+    """Numbers of ``grid`` x ``grid`` equal rectangles, int64 (1, 1, H, W)."""
+    height, width = inputs.shape[-2:]
+    down = torch.arange(height, device=inputs.device) * min(grid, height) // height
+    across = torch.arange(width, device=inputs.device) * min(grid, width) // width
+    return (down[:, None] * min(grid, width) + across)[None, None]
+
+
+def _random(
+    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+) -> Tensor:
+    # Of a coarse map's size, so that it differs from a real map by its content alone. On the CPU,
+    # so that a seed means the same map on every device.
+    size = [max(2, side // 32) for side in inputs.shape[-2:]]
+    return torch.rand(len(inputs), 1, *size).to(inputs)
+
+
+def _gaussian(
+    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+) -> Tensor:
+    # A quarter of the side as standard deviation: the border is at two.
+    down, across = (
+        torch.exp(-8 * (torch.linspace(-0.5, 0.5, side, device=inputs.device) ** 2))
+        for side in inputs.shape[-2:]
+    )
+    return (down[:, None] * across).expand(len(inputs), 1, -1, -1)
+
+
+def _torchcam(
+    extractor: str, options: Callable[[Context], Mapping[str, Any]] = lambda _: {}
+) -> Method:
+    def cam(
+        model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> Tensor:
+        make = getattr(package("torchcam.methods", "peers"), extractor)
+        # Frozen networks keep no graph of their own.
+        watched = inputs.detach().clone().requires_grad_()
+        with (
+            torch.enable_grad(),
+            make(model, layer, **options(context)) as explain,
+            # An in-place ReLU behind the layer would overwrite what torchcam has kept.
+            layer.register_forward_hook(lambda _module, _inputs, output: output.clone()),
+        ):
+            scores = model(watched)
+            (maps,) = explain(target.tolist(), scores, normalized=False)
+        return cast(Tensor, maps).detach()[:, None]
+
+    return cam
+
+
+_NEEDED = {"lime": ("sklearn", "evaluation")}
+_PEERS = {
+    "grad-cam++": _torchcam("GradCAMpp"),
+    "smooth-grad-cam++": _torchcam(
+        "SmoothGradCAMpp", lambda context: {"num_samples": context.settings.smooth_grad_cam_samples}
+    ),
+    "xgrad-cam": _torchcam("XGradCAM"),
+    "layer-cam": _torchcam("LayerCAM"),
+    "score-cam": _torchcam("ScoreCAM", lambda context: {"batch_size": context.internal_batch_size}),
+    "is-cam": _torchcam(
+        "ISCAM",
+        lambda context: {
+            "batch_size": context.internal_batch_size,
+            "num_samples": context.settings.is_cam_samples,
+        },
+    ),
+}
+_NEEDED.update(dict.fromkeys(_PEERS, ("torchcam", "peers")))
+_METHODS: dict[str, Method] = {
+    "advise": _advise(),
+    "advise-minmax": _advise(activation_range="minmax"),
+    "advise-reference": _advise(protocol=metrics.Protocol.reference()),
+    "grad-cam": as_method(LayerGradCam),
+    "guided-grad-cam": as_method(GuidedGradCam),
+    "layer-gradient-x-activation": as_method(LayerGradientXActivation),
+    "integrated-gradients": _integrated_gradients,
+    "occlusion": _occlusion,
+    "lime": _lime,
+    "random": _random,
+    "gaussian": _gaussian,
+    **_PEERS,
+}

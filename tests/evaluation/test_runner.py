@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from squares import SPACE, Squares, tiny_network
+
+from captum_advise.evaluation import (
+    MethodError,
+    MethodSettings,
+    OutputError,
+    ScoringSettings,
+    evaluate,
+)
+from captum_advise.evaluation.measures import NOT_REPRODUCIBLE
+from captum_advise.metrics import deletion_auc, insertion_auc
+
+METHODS = ("advise", "grad-cam", "lime", "random")
+OPTIONS = {
+    "pixel_space": SPACE,
+    "method_settings": MethodSettings(lime_samples=20, lime_grid=3),
+    "settings": ScoringSettings(steps=3),
+    "progress": False,
+}
+REPORT = {"comparison.png", "gallery.png", "results.csv", "run.json", "summary.csv", "summary.md"}
+
+
+def run(output, dataset=None, methods=METHODS, **options):
+    network = tiny_network()
+    dataset = Squares() if dataset is None else dataset
+    return evaluate(network, network[3], dataset, methods, output, **{**OPTIONS, **options})
+
+
+def reproducible(folder):
+    return pd.read_csv(Path(folder) / "results.csv", dtype=str).drop(columns=[*NOT_REPRODUCIBLE])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run in one process."""
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+class Interrupted(Squares):
+    """Stopped while the fourth picture is read."""
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+class Unreadable(Squares):
+    def __getitem__(self, index):
+        if index in (0, 3):
+            raise ValueError(f"The picture {index} is torn.")
+        return super().__getitem__(index)
+
+
+def test_the_results_are_those_of_the_metrics(whole):
+    table = whole.results.set_index(["index", "method"])
+    assert len(table) == 5 * len(METHODS)
+    assert whole.evaluated == 5
+    squares, network = Squares(), tiny_network()
+    for index, (inputs, label) in enumerate(squares):
+        inputs = inputs[None]
+        outputs = network(inputs).softmax(1)
+        row = table.loc[(index, "grad-cam")]
+        target = outputs.argmax(1) if label is None else torch.tensor([label])
+        assert row["target"] == target
+        assert row["predicted"] == outputs.argmax(1)
+        assert row["confidence"] == pytest.approx(outputs[0, target].item(), rel=1e-5)
+        assert row["file"] == squares.names[index]
+        weights = network[7].weight[target].view(8, 3, 3)
+        # The layer's values, by hand, and its gradients, by autograd on the rest of the network.
+        values = network[:4](inputs).detach().requires_grad_()
+        (gradients,) = torch.autograd.grad(network[4:](values * 1)[0, target].sum(), values)
+        maps = (gradients.mean((2, 3), keepdim=True) * values.detach()).sum(1, keepdim=True).relu()
+        assert weights.shape == (8, 3, 3)
+        maps = torch.nn.functional.interpolate(
+            maps, (24, 24), mode="bicubic", antialias=True, align_corners=False
+        ).clamp(0, maps.max())
+        options = {"steps": 3}
+        for measure, area in (
+            ("insertion", insertion_auc(network, inputs, maps, target, **options)),
+            (
+                "deletion",
+                deletion_auc(network, inputs, maps, target, pixel_space=SPACE, **options),
+            ),
+        ):
+            assert row[measure] == pytest.approx(area.item(), rel=1e-4)
+
+
+def test_the_report_is_there_and_says_what_it_must(whole):
+    assert {entry.name for entry in whole.folder.iterdir()} == {*REPORT, ".lock"}
+    text = (whole.folder / "summary.md").read_text()
+    assert "flatter ADVISE" in text
+    assert text.index("insertion AUC") < text.index("AVX ↑")
+    assert "in 3 steps" in text
+    assert "5 pictures." in text
+    for name in ("comparison.png", "gallery.png"):
+        with Image.open(whole.folder / name) as picture:
+            assert min(picture.size) > 200
+    information = json.loads((whole.folder / "run.json").read_text())
+    assert information["configuration"]["lime_samples"] == 20
+    assert information["configuration"]["layer"] == "3"
+    assert information["versions"]["torch"] == metadata.version("torch")
+    assert information["sessions"][0]["pictures"] == 5
+    means = whole.results.groupby("method")["deletion"].mean()
+    summary = whole.summary.set_index(["measure", "method"])
+    for method in METHODS:
+        assert summary.loc[("deletion", method), "mean"] == pytest.approx(means[method], rel=1e-6)
+
+
+def test_an_interrupted_run_continues_to_the_same_table(whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Interrupted())
+    assert not (tmp_path / "results.csv").exists()
+    part = tmp_path / "results.rank0.csv"
+    assert len(part.read_text().splitlines()) == 1 + 3 * len(METHODS)
+    part.write_bytes(part.read_bytes()[:-40])
+    resumed = run(tmp_path)
+    assert resumed.evaluated == 3
+    pd.testing.assert_frame_equal(reproducible(tmp_path), reproducible(whole.folder))
+    assert (tmp_path / "gallery.png").read_bytes() == (whole.folder / "gallery.png").read_bytes()
+    before = (tmp_path / "results.csv").read_bytes()
+    assert run(tmp_path).evaluated == 0
+    assert (tmp_path / "results.csv").read_bytes() == before
+
+
+SCRIPT = """
+import sys, time
+sys.path[:0] = {path!r}
+import torch
+import test_runner
+
+class Slow(test_runner.Squares):
+    def __getitem__(self, index):
+        time.sleep({pause})
+        return super().__getitem__(index)
+
+torch.set_num_threads(1)
+test_runner.run(sys.argv[1], Slow())
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    def written(pause):
+        path = tmp_path / "script.py"
+        path.write_text(SCRIPT.format(path=[str(Path(__file__).parent)], pause=pause))
+        return path
+
+    return written
+
+
+def test_a_killed_run_continues_to_the_same_table(whole, tmp_path, script):
+    output = tmp_path / "out"
+    part = output / "results.rank0.csv"
+    process = subprocess.Popen([sys.executable, script(pause=1), output])
+    try:
+        deadline = time.monotonic() + 300
+        while not part.exists() or part.read_text().count("\n") < 1 + len(METHODS):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not (output / "results.csv").exists()
+    assert 0 < run(output).evaluated < 5
+    pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))
+
+
+def test_two_processes_give_the_table_of_one(whole, tmp_path, script):
+    output = tmp_path / "out"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "--standalone", script(pause=0), output],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))
+    assert {entry.name for entry in output.iterdir()} == {*REPORT, ".lock"}
+    (session,) = json.loads((output / "run.json").read_text())["sessions"]
+    assert session["processes"] == 2
+
+
+def test_pictures_that_cannot_be_read_are_recorded(whole, tmp_path):
+    found = run(tmp_path, Unreadable())
+    assert found.failures.to_dict("records") == [
+        {"index": "0", "file": "square 0", "reason": "The picture 0 is torn."},
+        {"index": "3", "file": "square 3", "reason": "The picture 3 is torn."},
+    ]
+    expected = reproducible(whole.folder)
+    expected = expected[~expected["index"].isin(["0", "3"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(reproducible(tmp_path), expected)
+    assert "2 more could not be evaluated" in (tmp_path / "summary.md").read_text()
+    # Once they can be read, they are made up for.
+    run(tmp_path)
+    pd.testing.assert_frame_equal(reproducible(tmp_path), reproducible(whole.folder))
+    assert not (tmp_path / "failures.csv").exists()
+
+
+def test_a_run_without_any_result_is_an_error(tmp_path):
+    class Torn(Squares):
+        def __getitem__(self, index):
+            raise OSError("The disk is gone")
+
+    with pytest.raises(ValueError, match=r"None of the 5 pictures .* square 0: The disk is gone"):
+        run(tmp_path / "torn", Torn())
+    assert (tmp_path / "torn" / "failures.csv").read_text().count("\n") == 6
+    assert not (tmp_path / "torn" / "summary.md").exists()
+
+    def broken(*_):
+        raise RuntimeError("no gradient")
+
+    with pytest.raises(MethodError, match=r"pictures all fail.* method x failed: no gradient"):
+        run(tmp_path / "broken", methods={"x": broken})
+
+
+def test_measures_on_request_have_columns(tmp_path):
+    settings = ScoringSettings(
+        steps=1, on_request=frozenset({"infidelity", "sensitivity_max"}), n_perturb_samples=2
+    )
+    found = run(tmp_path, Squares(2), ("integrated-gradients", "gaussian"), settings=settings)
+    rows = found.results.set_index(["index", "method"])
+    assert (rows["infidelity"] >= 0).all()
+    assert (rows.loc[(slice(None), "gaussian"), "sensitivity_max"] == 0).all()
+    assert (rows.loc[(slice(None), "integrated-gradients"), "sensitivity_max"] > 0).all()
+    assert "max-sensitivity" in (tmp_path / "summary.md").read_text()
+
+
+def test_another_run_in_the_same_folder_is_refused(whole):
+    before = (whole.folder / "results.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"holds another run: seed was 0 and is now 1. Give"):
+        run(whole.folder, seed=1)
+    with pytest.raises(ValueError, match="pictures was 5 and is now 4; data_sha256 was"):
+        run(whole.folder, Squares(4))
+    assert (whole.folder / "results.csv").read_bytes() == before
+
+
+def test_a_full_disk_stops_the_run_with_a_sentence(tmp_path, monkeypatch, whole):
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match=r"results.rank0.csv cannot be written \(No space"):
+            run(tmp_path)
+    assert not (tmp_path / "results.csv").exists()
+    run(tmp_path)
+    pd.testing.assert_frame_equal(reproducible(tmp_path), reproducible(whole.folder))
+
+
+def test_bad_arguments_are_named(tmp_path):
+    network = tiny_network()
+    with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
+        evaluate(network.train(), network[3], Squares(), METHODS, tmp_path, **OPTIONS)
+    network.eval()
+    with pytest.raises(ValueError, match="The layer is not a module of the model"):
+        evaluate(network, torch.nn.ReLU(), Squares(), METHODS, tmp_path, **OPTIONS)
+    with pytest.raises(ValueError, match="no picture in the data"):
+        evaluate(network, network[3], Squares(0), METHODS, tmp_path, **OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pandas is missing.*captum-advise\[evaluation"):
+        run(tmp_path)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from captum_advise.evaluation.store import Appender, OutputError, RunFolder, write_whole
+
+COLUMNS = ("index", "file", "method", "value")
+METHODS = ("b", "a")
+CONFIGURATION = {"seed": 1, "methods": ["b", "a"]}
+
+
+def rows(index):
+    file = f'picture, "{index}"\n\u00e9\udcff'
+    return [
+        {"index": index, "file": file, "method": m, "value": index / 3 + (m == "a")}
+        for m in METHODS
+    ]
+
+
+def whole_run(path, n=5, ranks=1):
+    folder = RunFolder(path, COLUMNS, METHODS)
+    path.mkdir(exist_ok=True)
+    folder.prepare(CONFIGURATION)
+    done = folder.finished()
+    todo = [index for index in range(n) if index not in done]
+    for rank in range(ranks):
+        with Appender(folder.part("results", rank), COLUMNS) as appender:
+            for index in reversed(todo[rank::ranks]):
+                appender.append(rows(index))
+    return folder
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    ranks=st.integers(1, 3),
+    again=st.integers(1, 3),
+    cut=st.floats(0, 1),
+    garbage=st.binary(max_size=6),
+)
+def test_a_run_torn_anywhere_ends_like_an_uninterrupted_one(
+    ranks, again, cut, garbage, tmp_path_factory
+):
+    expected = whole_run(tmp_path_factory.mktemp("whole"))
+    expected.merge()
+    torn = whole_run(tmp_path_factory.mktemp("torn"), ranks=ranks)
+    part = torn.part("results", 0)
+    content = part.read_bytes()
+    # After the last whole write, anything may follow but a newline.
+    part.write_bytes(content[: int(cut * len(content))] + garbage.replace(b"\n", b"\0"))
+    resumed = whole_run(torn.path, ranks=again)
+    resumed.merge()
+    assert resumed.results.read_bytes() == expected.results.read_bytes()
+    assert not resumed.parts("results")
+
+
+def test_only_whole_pictures_count(tmp_path):
+    folder = whole_run(tmp_path, n=2)
+    with Appender(folder.part("results", 0), COLUMNS) as appender:
+        appender.append(rows(2)[:1])
+    assert folder.finished() == {0, 1}
+    folder.merge()
+    # A kill between the merge and the removal of the parts leaves both.
+    with Appender(folder.part("results", 7), COLUMNS) as appender:
+        appender.append(rows(1))
+    before = folder.results.read_bytes()
+    folder.merge()
+    assert folder.results.read_bytes() == before
+    assert before.decode(errors="surrogateescape").count("\n") == 1 + 2 * 2
+
+
+def test_failures_are_merged_in_order_and_tried_again(tmp_path):
+    folder = whole_run(tmp_path, n=1)
+    for rank, index in ((0, 11), (1, 9)):
+        with Appender(folder.part("failures", rank), ("index", "file", "reason")) as appender:
+            appender.append([{"index": index, "file": "x", "reason": "torn\nfile"}])
+    folder.merge()
+    assert folder.failures.read_text() == "index,file,reason\n9,x,torn file\n11,x,torn file\n"
+    folder.prepare(CONFIGURATION)
+    assert not folder.failures.exists()
+
+
+def test_another_configuration_is_refused_and_named(tmp_path):
+    folder = whole_run(tmp_path)
+    with pytest.raises(ValueError, match=r"another run: seed was 1 and is now 2; new was None and"):
+        folder.prepare({**CONFIGURATION, "seed": 2, "new": True})
+    folder.prepare(CONFIGURATION)
+    folder.information.write_text("{torn")
+    with pytest.raises(ValueError, match=r"run.json is damaged"):
+        folder.prepare(CONFIGURATION)
+    folder.information.unlink()
+    with pytest.raises(ValueError, match=r"no run.json that says what it is of"):
+        folder.prepare(CONFIGURATION)
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    folder = RunFolder(tmp_path / "out", COLUMNS, METHODS)
+    with folder.reserved(), pytest.raises(OutputError, match="Another run is writing"):
+        folder.reserved().__enter__()
+    with folder.reserved():
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = RunFolder(tmp_path / "file" / "out", COLUMNS, METHODS)
+    with pytest.raises(OutputError, match=r"file/out cannot be written \(Not a directory\)"):
+        folder.reserved().__enter__()
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "summary.md"
+    write_whole(path, "old")
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\): make"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["summary.md"]
+    with pytest.raises(OutputError, match="No space left"):
+        Appender(tmp_path / "results.rank0.csv", COLUMNS)
