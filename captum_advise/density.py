@@ -20,7 +20,7 @@ from captum_advise.stiffness_search import Block, estimate_block
 
 _MAX_WORKING_POINTS = 1000
 # Elements of the largest temporary: small enough to stay in a processor's cache.
-_CPU_BLOCK = 1 << 18
+_CPU_BLOCK = 1 << 19
 _CUDA_BLOCK = 1 << 24
 
 
@@ -55,7 +55,7 @@ def adaptive_kde(
         n_bandwidths: How many bandwidths are tried, at least two.
         tolerance: Relative width of the search's bracket below which costs are predicted from
             the last ones evaluated instead of evaluated. Zero, the default, predicts none;
-            0.1 takes about half the time.
+            0.02 is faster and changes hardly any mode count.
 
     Returns:
         :class:`AdaptiveKDE` with ``density`` and ``bandwidth``, both (..., L). A row is NaN where

@@ -19,6 +19,7 @@ def unit_relevance(
     *,
     n_bandwidths: int = 10,
     activation_range: ActivationRange = "unit",
+    tolerance: float = 0.0,
 ) -> Tensor:
     r"""Relevance score of each unit: modes of the density of its activations on [0, 1].
 
@@ -31,6 +32,8 @@ def unit_relevance(
         activation_range: ``"unit"``: activations as they are, those outside [0, 1] do not count
             (the authors' program). ``"minmax"``: each unit's activations are first mapped onto
             [0, 1], which makes the score invariant to rescaling and shifting a unit.
+        tolerance: Zero is exact; a larger one, 0.02 say, is faster and changes few scores: see
+            :func:`captum_advise.adaptive_kde`.
 
     Returns:
         int64 (N, C). A unit whose density is undefined (fewer than two activations in range, or a
@@ -54,4 +57,6 @@ def unit_relevance(
     if activation_range == "minmax":
         units = normalize_maps(units.double().flatten(0, 1)).view_as(units)
     grid = torch.linspace(0, 1, positions, dtype=torch.float64, device=units.device)
-    return count_modes(adaptive_kde(units, grid, n_bandwidths=n_bandwidths).density)
+    return count_modes(
+        adaptive_kde(units, grid, n_bandwidths=n_bandwidths, tolerance=tolerance).density
+    )

@@ -12,9 +12,9 @@ not see.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -64,30 +64,64 @@ def estimate_block(block: Block, tolerance: float) -> tuple[Tensor, Tensor]:
 
 def _favoured_bandwidths(block: Block) -> Tensor:
     """Which bandwidth has the least cost around each point, for each window: (B, M, L)."""
+    n_rows, longest = block.counts.shape
     n_windows = block.windows.shape[1]
-    favoured = block.counts.new_zeros(
-        len(block.counts), n_windows, block.counts.shape[1], dtype=_index_type(n_windows)
-    )
-    smoothers = _smoothers([length for length, _ in block.segments], block.windows)
+    favoured = block.counts.new_zeros(n_rows, n_windows, longest, dtype=_index_type(n_windows))
+    kernels = _smoothing_kernels([length for length, _ in block.segments], block.windows)
     penalties = 2 / math.sqrt(2 * math.pi) / block.windows
-    first = 0
-    for (length, n_rows), smooth, penalty in zip(
-        block.segments, smoothers, penalties.tolist(), strict=True
-    ):
+    for group in _groups(block.segments, n_windows):
+        segments = [piece.segment for piece in group]
+        length = group[-1].length
+        smooth = _smoother(kernels[segments, :, :length])
+        # Rows (G, R) of each piece, the last one repeated where a piece has fewer.
+        most = max(piece.last - piece.first for piece in group)
+        offsets = torch.arange(most, device=favoured.device)
+        first, last, lengths = torch.tensor(
+            [(piece.first, piece.last - 1, piece.length) for piece in group], device=favoured.device
+        ).T[:, :, None]
+        rows = torch.minimum(first + offsets, last)
+        inside = torch.arange(length, device=favoured.device) < lengths[:, :, None]
+
+        counts = block.counts[rows, :length]
+        smoothed = smooth(counts)
+        best = favoured.new_zeros(smoothed.shape)
+        least = torch.full_like(smoothed, math.inf)
+        for j in range(n_windows):
+            estimate = smoothed[:, :, j]
+            penalty = penalties[segments, j][:, None, None]
+            local = smooth((estimate.square() + counts * (penalty - 2 * estimate)) * inside)
+            best.masked_fill_(local < least, j)
+            torch.minimum(least, local, out=least)
+        favoured[rows, :, :length] = best
+    return favoured
+
+
+class _Piece(NamedTuple):
+    """Rows ``first`` to ``last`` - 1 of a block, which have one length."""
+
+    segment: int
+    length: int
+    first: int
+    last: int
+
+
+def _groups(segments: tuple[tuple[int, int], ...], n_windows: int) -> list[list[_Piece]]:
+    """Rows to smooth together: as many as a cache holds, few enough that padding is little."""
+    groups: list[list[_Piece]] = []
+    first = most = 0
+    for segment, (length, n_rows) in enumerate(segments):
         at_once = max(1, _SMOOTHING_BLOCK // (n_windows * length))
         for start in range(first, first + n_rows, at_once):
-            rows = slice(start, min(start + at_once, first + n_rows))
-            counts = block.counts[rows, :length]
-            smoothed = smooth(counts)
-            best = favoured[rows, :, :length]
-            least = torch.full_like(smoothed, math.inf)
-            for j in range(n_windows):
-                estimate = smoothed[:, j]
-                local = smooth(estimate.square() + counts * (penalty[j] - 2 * estimate))
-                best.masked_fill_(local < least, j)
-                torch.minimum(least, local, out=least)
+            piece = _Piece(segment, length, start, min(start + at_once, first + n_rows))
+            most = max(most, piece.last - piece.first)
+            size = (len(groups[-1]) + 1 if groups else 1) * most * length * n_windows
+            if groups and size <= _SMOOTHING_BLOCK and length <= _MAX_MATRIX_POINTS:
+                groups[-1].append(piece)
+            else:
+                groups.append([piece])
+                most = piece.last - piece.first
         first += n_rows
-    return favoured
+    return groups
 
 
 def _index_type(n_values: int) -> torch.dtype:
@@ -95,46 +129,49 @@ def _index_type(n_values: int) -> torch.dtype:
     return torch.uint8 if n_values <= 256 else torch.int32
 
 
-def _smoothers(lengths: list[int], windows: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
-    """For each length, a function (B, length) -> (B, M, length): rows under each Gaussian.
+def _smoothing_kernels(lengths: list[int], windows: Tensor) -> Tensor:
+    """Each window's Gaussian (S, M, L) at distances from zero up, on grids of these lengths.
 
     Zero padding to a power of two and circular wrap-round are part of the method.
     """
+    longest = max(lengths)
     points = torch.tensor(lengths, device=windows.device)[:, None] + 3 * windows
     sizes = torch.exp2(points.log2().ceil()).long()
-    kernels = windows.new_zeros(*windows.shape, max(lengths))
+    kernels = windows.new_zeros(*windows.shape, longest)
     for size in torch.unique(sizes).tolist():
         frequency = torch.arange(size // 2 + 1, device=windows.device) / size
-        transfer = torch.exp(
-            -0.5 * (2 * math.pi * windows[sizes == size][:, None] * frequency) ** 2
-        )
-        kernel = torch.fft.irfft(transfer.to(torch.complex128), size)[:, : max(lengths)]
+        angle = 2 * math.pi * windows[sizes == size][:, None] * frequency
+        transfer = torch.exp2(-_HALF_LOG2_E * angle.square())
+        kernel = torch.fft.irfft(transfer.to(torch.complex128), size)[:, :longest]
         kernels[..., : kernel.shape[-1]][sizes == size] = kernel
-    for length, kernel in zip(lengths, kernels, strict=True):
-        if length <= _MAX_MATRIX_POINTS:
-            yield partial(_smooth_by_matrix, _toeplitz(kernel[:, :length]))
-        else:
-            yield partial(_smooth_by_fft, kernel[:, :length])
+    return kernels
 
 
-def _toeplitz(kernels: Tensor) -> Tensor:
-    """Symmetric Toeplitz matrices with the kernels (M, L) as first rows, side by side: (L, M L)."""
-    mirrored = torch.cat([kernels.flip(1), kernels[:, 1:]], 1)
-    length = kernels.shape[1]
-    return mirrored.unfold(1, length, 1).flip(1).permute(1, 0, 2).reshape(length, -1)
+def _smoother(kernels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Function (G, R, L) -> (G, R, M, L): each row under each of its group's kernels (G, M, L)."""
+    n_groups, n_windows, length = kernels.shape
+    if length > _MAX_MATRIX_POINTS:
+        gap = kernels.new_zeros(n_groups, n_windows, 1)
+        circle = torch.cat([kernels, gap, kernels[..., 1:].flip(-1)], -1)
+        transfer = torch.fft.rfft(circle)[:, None]
 
+        def convolve(values: Tensor) -> Tensor:
+            spectrum = torch.fft.rfft(values, 2 * length)[:, :, None]
+            smoothed: Tensor = torch.fft.irfft(spectrum * transfer, 2 * length)
+            return smoothed[..., :length]
 
-def _smooth_by_matrix(matrix: Tensor, values: Tensor) -> Tensor:
-    return (values @ matrix).view(len(values), -1, values.shape[1])
+        return convolve
 
+    # Symmetric Toeplitz matrices side by side, (G, L, M L).
+    mirrored = torch.cat([kernels.flip(-1), kernels[..., 1:]], -1)
+    matrices = (
+        mirrored.unfold(-1, length, 1).flip(2).permute(0, 2, 1, 3).reshape(n_groups, length, -1)
+    )
 
-def _smooth_by_fft(kernels: Tensor, values: Tensor) -> Tensor:
-    """The same as by Toeplitz matrices, as a circular convolution of twice the length."""
-    length = values.shape[1]
-    mirrored = torch.cat([kernels, kernels.new_zeros(len(kernels), 1), kernels[:, 1:].flip(1)], 1)
-    spectrum = torch.fft.rfft(values, 2 * length)[:, None]
-    smoothed: Tensor = torch.fft.irfft(spectrum * torch.fft.rfft(mirrored), 2 * length)
-    return smoothed[..., :length]
+    def multiply(values: Tensor) -> Tensor:
+        return (values @ matrices).view(*values.shape[:2], n_windows, length)
+
+    return multiply
 
 
 @dataclass(frozen=True)
