@@ -1,0 +1,228 @@
+"""Small convolutional networks from a seed: what the checks are run on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["relu", "leaky_relu", "tanh", "gelu", "softplus", "none"]
+Pooling = Literal["none", "max", "average"]
+Head = Literal["pooled", "peak", "flat", "hidden", "convolutional"]
+Layer = Literal["convolution", "norm", "activation"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "softplus": nn.Softplus,
+    "none": nn.Identity,
+}
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_MAX_POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+_AVERAGE_POOLINGS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+_GLOBAL_AVERAGES = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+_GLOBAL_PEAKS = (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
+
+_STEM_UNITS_PER_GROUP = 2
+_HIDDEN_UNITS = 6
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A :class:`SmallNetwork` in plain values: equal specs build equal networks.
+
+    Attributes:
+        seed: Of every parameter.
+        spatial_dims: 1, 2 or 3.
+        channels: Of the inputs.
+        size: Edge length of the inputs, in pixels.
+        units: Of the explained layer; a multiple of ``groups``, at least 2.
+        kernel: Edge length of the explained convolution.
+        stride: Of the explained convolution.
+        groups: Of the explained convolution.
+        bias: Whether convolutions have one.
+        batch_norm: Whether a batch norm follows the explained convolution.
+        activation: Of every hidden layer.
+        pooling: 2-wide, behind the activation.
+        head: ``"pooled"`` global average and linear, ``"peak"`` global maximum and linear,
+            ``"flat"`` linear, ``"hidden"`` two linear layers with an activation between,
+            ``"convolutional"`` 1-wide convolution and global average.
+        classes: How many scores the network returns.
+        layer: Which module is explained.
+    """
+
+    seed: int = 0
+    spatial_dims: int = 2
+    channels: int = 3
+    size: int = 6
+    units: int = 4
+    kernel: int = 3
+    stride: int = 1
+    groups: int = 1
+    bias: bool = True
+    batch_norm: bool = False
+    activation: Activation = "relu"
+    pooling: Pooling = "none"
+    head: Head = "pooled"
+    classes: int = 3
+    layer: Layer = "activation"
+
+    @property
+    def map_size(self) -> int:
+        """Edge length of the explained layer's map."""
+        return (self.size - 1) // self.stride + 1
+
+    @property
+    def pooled_size(self) -> int:
+        """Edge length of the map behind the pooling."""
+        return self.map_size if self.pooling == "none" else math.ceil(self.map_size / 2)
+
+    def inputs(self, n_examples: int, seed: int) -> Tensor:
+        """Inputs (n_examples, channels, size, ...), float64, uniform on [0, 1)."""
+        shape = (n_examples, self.channels, *(self.size,) * self.spatial_dims)
+        return torch.rand(shape, generator=generator(seed), dtype=torch.float64)
+
+
+class SmallNetwork(nn.Module):
+    """Stem, the explained convolution, batch norm, activation, pooling, head; float64, eval mode.
+
+    Args:
+        spec: What to build.
+
+    Example::
+
+        >>> SmallNetwork(NetworkSpec())(NetworkSpec().inputs(2, seed=0)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        kind = spec.spatial_dims - 1
+        activation = _ACTIVATIONS[spec.activation]
+        stem_units = _STEM_UNITS_PER_GROUP * spec.groups
+        features = spec.units * spec.pooled_size**spec.spatial_dims
+        # Construction draws from the global generator; what it draws is replaced below.
+        with torch.random.fork_rng(devices=[]):
+            self.stem = nn.Sequential(
+                _CONVOLUTIONS[kind](spec.channels, stem_units, 3, padding=1, bias=spec.bias),
+                activation(),
+            )
+            self.before: nn.Module = nn.Identity()
+            self.convolution = _CONVOLUTIONS[kind](
+                stem_units,
+                spec.units,
+                spec.kernel,
+                stride=spec.stride,
+                padding=spec.kernel // 2,
+                groups=spec.groups,
+                bias=spec.bias,
+            )
+            self.norm: nn.Module = (
+                _BATCH_NORMS[kind](spec.units) if spec.batch_norm else nn.Identity()
+            )
+            self.activation = activation()
+            self.after: nn.Module = nn.Identity()
+            poolings: dict[str, Callable[[], nn.Module]] = {
+                "none": nn.Identity,
+                "max": lambda: _MAX_POOLINGS[kind](2, ceil_mode=True),
+                "average": lambda: _AVERAGE_POOLINGS[kind](2, ceil_mode=True),
+            }
+            self.pooling = poolings[spec.pooling]()
+            heads: dict[str, Callable[[], nn.Sequential]] = {
+                "pooled": lambda: nn.Sequential(
+                    _GLOBAL_AVERAGES[kind](1), nn.Flatten(), nn.Linear(spec.units, spec.classes)
+                ),
+                "peak": lambda: nn.Sequential(
+                    _GLOBAL_PEAKS[kind](1), nn.Flatten(), nn.Linear(spec.units, spec.classes)
+                ),
+                "flat": lambda: nn.Sequential(nn.Flatten(), nn.Linear(features, spec.classes)),
+                "hidden": lambda: nn.Sequential(
+                    nn.Flatten(),
+                    nn.Linear(features, _HIDDEN_UNITS),
+                    activation(),
+                    nn.Linear(_HIDDEN_UNITS, spec.classes),
+                ),
+                "convolutional": lambda: nn.Sequential(
+                    _CONVOLUTIONS[kind](spec.units, spec.classes, 1),
+                    _GLOBAL_AVERAGES[kind](1),
+                    nn.Flatten(),
+                ),
+            }
+            self.head = heads[spec.head]()
+            self.branch: nn.Module | None = None
+        self.double().eval()
+        draw_parameters(self, generator(spec.seed))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs (N, channels, size, ...) to scores (N, classes)."""
+        maps = self.norm(self.convolution(self.before(self.stem(inputs))))
+        features = self.pooling(self.after(self.activation(maps)))
+        scores: Tensor = self.head(features)
+        return scores if self.branch is None else scores + self.branch(features)
+
+    @property
+    def layer(self) -> nn.Module:
+        """The module to explain."""
+        layer: nn.Module = getattr(self, self.spec.layer)
+        return layer
+
+    @property
+    def reader(self) -> nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d:
+        """The module of the head that reads the units."""
+        return next(self._weighted())
+
+    @property
+    def last(self) -> nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d:
+        """The module of the head with one row of weights per class."""
+        return list(self._weighted())[-1]
+
+    def _weighted(self) -> Iterator[nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d]:
+        for module in self.head:
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                yield module
+
+    def outgoing(self) -> Tensor:
+        """The weights by which the head reads the units, a view (rows, units, positions)."""
+        weight = self.reader.weight.data
+        return weight.view(len(weight), self.spec.units, -1)
+
+
+def generator(seed: int) -> torch.Generator:
+    """A generator of random numbers of its own."""
+    return torch.Generator().manual_seed(seed)
+
+
+@torch.no_grad()
+def draw_parameters(module: nn.Module, source: torch.Generator) -> None:
+    """Parameters and running statistics at random, of a size that keeps activations near [0, 1].
+
+    Continuous distributions: equal activations, and so decisions that rounding could turn, have
+    probability zero except where an activation function cuts off.
+    """
+
+    def normal(tensor: Tensor, scale: float) -> None:
+        tensor.copy_(scale * torch.randn(tensor.shape, generator=source, dtype=tensor.dtype))
+
+    def uniform(tensor: Tensor) -> None:
+        tensor.copy_(0.5 + torch.rand(tensor.shape, generator=source, dtype=tensor.dtype))
+
+    for part in module.modules():
+        if isinstance(part, (*_CONVOLUTIONS, nn.Linear)):
+            normal(part.weight, math.sqrt(2 / part.weight[0].numel()))
+            if part.bias is not None:
+                normal(part.bias, 0.2)
+        elif isinstance(part, _BATCH_NORMS):
+            uniform(part.weight)
+            normal(part.bias, 0.2)
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            normal(part.running_mean, 0.2)
+            uniform(part.running_var)

@@ -1,0 +1,112 @@
+"""The pairs are what they claim, by the networks' own outputs and feature maps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from captum_advise.axioms import (
+    REWRITES,
+    NetworkSpec,
+    SmallNetwork,
+    cases,
+    equivalent_pairs,
+    network_specs,
+)
+
+
+def watched(model, layer, inputs):
+    maps = []
+    hook = layer.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+    with torch.no_grad():
+        outputs = model(inputs)
+    hook.remove()
+    (found,) = maps
+    return outputs, found
+
+
+@pytest.mark.parametrize("rewrite", REWRITES)
+def test_pairs_compute_the_same(rewrite):
+    @settings(max_examples=40)
+    @given(equivalent_pairs(rewrite), st.integers(0, 1000))
+    def agrees(pair, seed):
+        inputs = pair.spec.inputs(3, seed)
+        outputs, maps = watched(pair.original, pair.original_layer, inputs)
+        others, other_maps = watched(pair.rewritten, pair.rewritten_layer, inputs)
+        exact = {"rtol": 0, "atol": 0} if pair.exactness == "bitwise" else {}
+        torch.testing.assert_close(others, outputs[:, list(pair.class_map)], **exact)
+        assert len(pair.unit_map) == other_maps.shape[1]
+        assert {unit for unit in pair.unit_map if unit is not None} == set(range(pair.spec.units))
+        for place, unit in enumerate(pair.unit_map):
+            if unit is None:
+                continue
+            ratio = other_maps[:, place].abs().max() / maps[:, unit].abs().max()
+            if rewrite == "rescaled_units":
+                assert torch.isnan(ratio) or torch.log2(ratio) == torch.log2(ratio).round()
+            factor = ratio if rewrite == "rescaled_units" and ratio > 0 else 1.0
+            torch.testing.assert_close(other_maps[:, place], maps[:, unit] * factor, **exact)
+        target = torch.arange(3) % pair.spec.classes
+        rewritten_target = pair.rewritten_target(target)
+        torch.testing.assert_close(
+            others.gather(1, rewritten_target[:, None]), outputs.gather(1, target[:, None])
+        )
+
+    agrees()
+
+
+@settings(max_examples=200)
+@given(cases())
+def test_cases_fit_their_network(case):
+    network = SmallNetwork(case.spec)
+    inputs = case.inputs
+    assert inputs.shape[0] == len(case.targets)
+    assert inputs.min() >= 0
+    assert inputs.max() < 1
+    outputs, maps = watched(network, network.layer, inputs)
+    assert outputs.dtype == torch.float64
+    assert outputs.shape == (len(case.targets), case.spec.classes)
+    assert max(case.targets) < case.spec.classes
+    assert maps.shape[1:] == (case.spec.units, *(case.spec.map_size,) * case.spec.spatial_dims)
+    assert max(maps.shape[2:]) <= 10
+    assert not network.training
+
+
+def test_equal_specs_build_equal_networks_and_draw_nothing_global():
+    before = torch.random.get_rng_state()
+    first, second = (SmallNetwork(NetworkSpec(seed=3, batch_norm=True)) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(
+        torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items()
+    )
+    other = SmallNetwork(NetworkSpec(seed=4, batch_norm=True))
+    assert not torch.equal(first.convolution.weight, other.convolution.weight)
+
+
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+def test_strategies_reach_every_kind(spatial_dims):
+    seen = set()
+
+    @settings(max_examples=400)
+    @given(network_specs(spatial_dims=(spatial_dims,)))
+    def collect(spec):
+        assert spec.spatial_dims == spatial_dims
+        seen.update(
+            [spec.activation, spec.pooling, spec.head, spec.layer, spec.stride, spec.batch_norm]
+        )
+        seen.add(("groups", spec.groups))
+
+    collect()
+    assert seen >= {
+        *("relu", "leaky_relu", "tanh", "gelu", "softplus", "none", "max", "average"),
+        *("pooled", "peak", "flat", "hidden", "convolutional", "convolution", "norm", "activation"),
+        *(1, 2, True, False, ("groups", 1), ("groups", 2)),
+    }
+
+
+def test_rewrites_refuse_what_they_cannot_do():
+    with pytest.raises(ValueError, match="cannot be rescaled"):
+        REWRITES["rescaled_units"](NetworkSpec(activation="tanh"), 0)
+    with pytest.raises(ValueError, match="needs a batch norm"):
+        REWRITES["folded_batch_norm"](NetworkSpec(), 0)

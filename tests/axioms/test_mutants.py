@@ -1,0 +1,230 @@
+"""Deliberately broken attributions, each of which a named check catches."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from captum.attr import LayerGradCam
+
+from captum_advise.axioms import AXIOMS, Method, require, violation
+from captum_advise.axioms.method import AxiomViolation
+
+
+class WrongClass(LayerGradCam):
+    """Explains the next class, off by one."""
+
+    def attribute(self, inputs, target):
+        classes = self.forward_func(inputs).shape[1]
+        return super().attribute(inputs, (target + 1) % classes)
+
+
+class PredictedClass(LayerGradCam):
+    """Explains the predicted class, whatever was asked for."""
+
+    def attribute(self, inputs, target):
+        return super().attribute(inputs, self.forward_func(inputs).argmax(1))
+
+
+class GradientOfAnotherInput(LayerGradCam):
+    """Weights activations by the gradient at a black picture."""
+
+    def attribute(self, inputs, target):
+        def parts(at):
+            maps = []
+            hook = self.layer.register_forward_hook(lambda _m, _i, output: maps.append(output))
+            try:
+                with torch.enable_grad():
+                    scores = self.forward_func(at.detach().requires_grad_())
+                    picked = scores.gather(1, target[:, None]).sum()
+                    return maps[0], torch.autograd.grad(picked, maps[0])[0]
+            finally:
+                hook.remove()
+
+        maps, _ = parts(inputs)
+        _, gradient = parts(torch.zeros_like(inputs))
+        weights = gradient.flatten(2).mean(2).view(*gradient.shape[:2], *(1,) * (maps.dim() - 2))
+        return (weights * maps).sum(1, keepdim=True)
+
+
+class NextExample(LayerGradCam):
+    """Rolls the batch: each example gets its neighbour's map."""
+
+    def attribute(self, inputs, target):
+        return super().attribute(inputs, target).roll(1, 0)
+
+
+class UnitOrder(LayerGradCam):
+    """Favours units that come first."""
+
+    def attribute(self, inputs, target):
+        units = super().attribute(inputs, target, attr_dim_summation=False)
+        weights = 1 / torch.arange(1, units.shape[1] + 1, dtype=units.dtype)
+        return (units * weights.view(-1, *(1,) * (units.dim() - 2))).sum(1, keepdim=True)
+
+
+class BatchLeakage(LayerGradCam):
+    """Scales by the largest attribution of the batch."""
+
+    def attribute(self, inputs, target):
+        maps = super().attribute(inputs, target)
+        largest = maps.abs().max()
+        return maps / largest if largest > 0 else maps
+
+
+class Noise(LayerGradCam):
+    """Averages over nothing but one noisy copy of the inputs."""
+
+    def attribute(self, inputs, target):
+        return super().attribute(inputs + 0.1 * torch.randn_like(inputs), target)
+
+
+class HooksLeftBehind(LayerGradCam):
+    """Never removes its hook."""
+
+    def attribute(self, inputs, target):
+        self.layer.register_forward_hook(lambda _m, _i, _o: None)
+        return super().attribute(inputs, target)
+
+
+class SwitchesToEval(LayerGradCam):
+    """Switches the user's model to eval mode."""
+
+    def attribute(self, inputs, target):
+        self.forward_func.eval()
+        return super().attribute(inputs, target)
+
+
+class LeavesGradients(LayerGradCam):
+    """Goes backward through the whole model, into .grad."""
+
+    def attribute(self, inputs, target):
+        with torch.enable_grad():
+            self.forward_func(inputs).gather(1, target[:, None]).sum().backward()
+        return super().attribute(inputs, target)
+
+
+class ReadsGradients(LayerGradCam):
+    """Takes what .grad happens to hold for its own."""
+
+    def attribute(self, inputs, target):
+        maps = super().attribute(inputs, target)
+        return maps if inputs.grad is None else maps * inputs.grad.mean()
+
+
+class NeedsGradMode(LayerGradCam):
+    """Attributes nothing when the caller switched gradients off."""
+
+    def attribute(self, inputs, target):
+        maps = super().attribute(inputs, target)
+        return maps if torch.is_grad_enabled() else torch.zeros_like(maps)
+
+
+class TrainsDifferently(LayerGradCam):
+    """Drops units in train mode."""
+
+    def attribute(self, inputs, target):
+        maps = super().attribute(inputs, target)
+        return torch.nn.functional.dropout(maps, 0.5, self.forward_func.training)
+
+
+class CountsParameters(LayerGradCam):
+    """Scales by how the model is written instead of by what it computes."""
+
+    def attribute(self, inputs, target):
+        parameters = sum(parameter.numel() for parameter in self.forward_func.parameters())
+        return super().attribute(inputs, target) / parameters
+
+
+class Floor(LayerGradCam):
+    """Nothing is without importance."""
+
+    def attribute(self, inputs, target):
+        return super().attribute(inputs, target) + 1e-3
+
+
+class Rectified(LayerGradCam):
+    """Shows positive evidence only, under the name of signed attributions."""
+
+    def attribute(self, inputs, target):
+        return super().attribute(inputs, target, relu_attributions=True)
+
+
+class WithoutScale(LayerGradCam):
+    """Weighs gradients by whether a unit is active, not by how much."""
+
+    def attribute(self, inputs, target):
+        scale = self.layer
+        maps = []
+        hook = scale.register_forward_hook(lambda _m, _i, output: maps.append(output.detach()))
+        units = super().attribute(inputs, target, attr_dim_summation=False)
+        hook.remove()
+        return torch.where(maps[0] == 0, units, units / maps[0]).sum(1, keepdim=True)
+
+
+CAUGHT_BY = {
+    WrongClass: "dummy_class",
+    PredictedClass: "dummy_class",
+    GradientOfAnotherInput: "locality",
+    NextExample: "batch_invariance",
+    UnitOrder: "permuted_units",
+    BatchLeakage: "batch_invariance",
+    Noise: "determinism",
+    HooksLeftBehind: "model_unchanged",
+    SwitchesToEval: "model_unchanged",
+    LeavesGradients: "leftover_gradient_invariance",
+    ReadsGradients: "leftover_gradient_invariance",
+    NeedsGradMode: "grad_mode_invariance",
+    TrainsDifferently: "training_flag_invariance",
+    CountsParameters: "dead_branch",
+    Floor: "dummy_class",
+    Rectified: "linearity",
+    WithoutScale: "rescaled_units",
+}
+
+
+@pytest.mark.parametrize("mutant", CAUGHT_BY, ids=lambda mutant: mutant.__name__)
+def test_mutant_is_caught(mutant):
+    name = CAUGHT_BY[mutant]
+    # What is broken is the method: Grad-CAM itself fulfils this axiom.
+    require(AXIOMS[name], Method("Grad-CAM", LayerGradCam), effort=0.25)
+    found = violation(AXIOMS[name], Method(mutant.__name__, mutant))
+    assert isinstance(found, AxiomViolation)
+    assert mutant.__name__ in str(found)
+    assert "Case(spec=NetworkSpec(seed=" in str(found)
+
+
+def test_the_case_in_the_message_fails_again():
+    from captum_advise.axioms import Case, NetworkSpec
+
+    method = Method("UnitOrder", UnitOrder)
+    with pytest.raises(AxiomViolation) as caught:
+        require(AXIOMS["permuted_units"], method)
+    text = str(caught.value).partition("Case: ")[2]
+    case = eval(text, {"Case": Case, "NetworkSpec": NetworkSpec})
+    with pytest.raises(AxiomViolation, match="permuted_units"):
+        AXIOMS["permuted_units"].run(method, case)
+
+
+def test_a_method_that_returns_something_else():
+    class Lists(LayerGradCam):
+        def attribute(self, inputs, target):
+            return [super().attribute(inputs, target)]
+
+    with pytest.raises(TypeError, match="one tensor"):
+        require(AXIOMS["determinism"], Method("Lists", Lists), effort=0.1)
+
+
+def test_checks_take_any_model():
+    from captum_advise.axioms.checks import batch_invariance
+
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8, 2)
+    ).double()
+    inputs = torch.rand(3, 1, 4, 4, dtype=torch.float64)
+    before = copy.deepcopy(model.state_dict())
+    batch_invariance(
+        Method("Grad-CAM", LayerGradCam), model, model[1], inputs, torch.tensor([0, 1, 1])
+    )
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
