@@ -1,0 +1,90 @@
+"""Axioms of attribution as a reusable property-test suite, and sanity checks.
+
+Point :class:`AxiomSuite` at a layer attribution in a test file, or name it on the command line::
+
+    captum-advise axioms captum.attr:LayerGradCam
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captum_advise.axioms.equivalence import REWRITES, EquivalentPair
+    from captum_advise.axioms.method import AxiomViolation, Method
+    from captum_advise.axioms.networks import NetworkSpec, SmallNetwork
+    from captum_advise.axioms.reference import REFERENCES, Reference
+    from captum_advise.axioms.registry import AXIOMS, Axiom, require, violation
+    from captum_advise.axioms.sanity import (
+        LabelRandomization,
+        MapSimilarity,
+        ParameterRandomization,
+        edge_detector,
+        map_similarity,
+        randomize_labels,
+        randomize_parameters,
+    )
+    from captum_advise.axioms.strategies import Case, cases, equivalent_pairs, network_specs
+    from captum_advise.axioms.suite import AxiomSuite
+
+__all__ = [
+    "AXIOMS",
+    "REFERENCES",
+    "REWRITES",
+    "Axiom",
+    "AxiomSuite",
+    "AxiomViolation",
+    "Case",
+    "EquivalentPair",
+    "LabelRandomization",
+    "MapSimilarity",
+    "Method",
+    "NetworkSpec",
+    "ParameterRandomization",
+    "Reference",
+    "SmallNetwork",
+    "cases",
+    "edge_detector",
+    "equivalent_pairs",
+    "map_similarity",
+    "network_specs",
+    "randomize_labels",
+    "randomize_parameters",
+    "require",
+    "violation",
+]
+
+_HOME = {
+    "equivalence": ("REWRITES", "EquivalentPair"),
+    "method": ("AxiomViolation", "Method"),
+    "networks": ("NetworkSpec", "SmallNetwork"),
+    "reference": ("REFERENCES", "Reference"),
+    "registry": ("AXIOMS", "Axiom", "require", "violation"),
+    "sanity": (
+        "LabelRandomization",
+        "MapSimilarity",
+        "ParameterRandomization",
+        "edge_detector",
+        "map_similarity",
+        "randomize_labels",
+        "randomize_parameters",
+    ),
+    "strategies": ("Case", "cases", "equivalent_pairs", "network_specs"),
+    "suite": ("AxiomSuite",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Each part needs other packages of the extra, and the command line must start without any.
+    for module, names in _HOME.items():
+        if name in names:
+            try:
+                return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            except ModuleNotFoundError as error:
+                raise ModuleNotFoundError(
+                    f"captum_advise.axioms needs the package {error.name}: "
+                    'pip install "captum-advise[axioms]".',
+                    name=error.name,
+                ) from error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

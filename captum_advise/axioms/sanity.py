@@ -1,0 +1,368 @@
+"""Sanity checks for saliency maps: does a map depend on what the network has learnt?
+
+Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps",
+NeurIPS 2018, https://arxiv.org/abs/1810.03292. Their parameter randomisation (cascading and
+independent) and label randomisation; in place of the correlation of HOG features, the feature
+similarity FSIM, which compares phase congruency and gradient magnitude.
+
+The user's model is never changed: every step works on a copy.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_advise.metrics import fsim, ssim
+from captum_advise.pixels import upsample_maps
+
+MapMethod = Callable[[nn.Module, nn.Module, Tensor, Tensor], Tensor]
+"""``(model, layer, inputs, target) -> maps (N, 1, h, w)``, as :class:`Method` is one."""
+
+Mode = Literal["cascading", "independent"]
+
+_SHORTEST_SIDE = 32
+_BATCH = 50
+# A network built after torch.manual_seed(0) must not be drawn again as it is.
+_SEED_OFFSET = 0x5EED0000
+
+
+@dataclass(frozen=True)
+class MapSimilarity:
+    """How alike two maps are, of absolute and of signed values; all (N,), 1 for equal maps.
+
+    Attributes:
+        spearman_absolute: Rank correlation at the maps' own resolution.
+        spearman_signed: Likewise.
+        ssim_absolute: Structural similarity of the maps at the size of the picture.
+        ssim_signed: Likewise.
+        fsim_absolute: Feature similarity of the maps at the size of the picture.
+        fsim_signed: Likewise.
+    """
+
+    spearman_absolute: Tensor
+    spearman_signed: Tensor
+    ssim_absolute: Tensor
+    ssim_signed: Tensor
+    fsim_absolute: Tensor
+    fsim_signed: Tensor
+
+    def to_dict(self) -> dict[str, float]:
+        """Means over the examples under the attributes' names."""
+        return {f.name: float(getattr(self, f.name).mean()) for f in fields(self)}
+
+
+def map_similarity(maps: Tensor, others: Tensor, size: tuple[int, int]) -> MapSimilarity:
+    """Compare maps as Adebayo et al. do, with FSIM in place of HOG.
+
+    Args:
+        maps: (N, 1, h, w), signed.
+        others: As ``maps``.
+        size: Of the pictures. Maps are scaled by their largest magnitude and enlarged to it before
+            SSIM and FSIM; at least 32 pixels a side, for FSIM's filters.
+
+    Returns:
+        :class:`MapSimilarity`. Of a constant map the rank correlation is taken as 0, with
+        another constant map as 1.
+
+    Example::
+
+        >>> maps = torch.randn(1, 1, 7, 7)
+        >>> map_similarity(maps, -maps, (224, 224)).to_dict()["spearman_signed"]
+        -1.0
+    """
+    if maps.shape != others.shape or maps.dim() != 4 or maps.shape[1] != 1:
+        raise ValueError(
+            "Maps to compare must be (N, 1, h, w) of one shape, got "
+            f"{tuple(maps.shape)} and {tuple(others.shape)}."
+        )
+    enlarged = tuple(max(side, _SHORTEST_SIDE) for side in size)
+    pair = [_scaled(values.double()) for values in (maps, others)]
+    absolute = [upsample_maps(values.abs(), enlarged) for values in pair]
+    signed = [upsample_maps((values + 1) / 2, enlarged) for values in pair]
+    return MapSimilarity(
+        spearman_absolute=_spearman(pair[0].abs(), pair[1].abs()),
+        spearman_signed=_spearman(pair[0], pair[1]),
+        ssim_absolute=ssim(absolute[0], absolute[1]),
+        ssim_signed=ssim(signed[0], signed[1]),
+        fsim_absolute=fsim(absolute[0], absolute[1]),
+        fsim_signed=fsim(signed[0], signed[1]),
+    )
+
+
+def edge_detector(_model: nn.Module, _layer: nn.Module, inputs: Tensor, _target: Tensor) -> Tensor:
+    """Magnitude of the Sobel gradient of the grey picture, (N, 1, H, W).
+
+    It looks like an explanation and knows nothing of the network: what fails the checks by design.
+    """
+    grey = nn.functional.pad(inputs.detach().mean(1, keepdim=True), (1, 1, 1, 1), mode="reflect")
+    across = grey.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    kernels = torch.stack([across, across.T])[:, None]
+    edges: Tensor = nn.functional.conv2d(grey, kernels).square().sum(1, keepdim=True).sqrt()
+    return edges
+
+
+@dataclass(frozen=True)
+class ParameterRandomization:
+    """Result of :func:`randomize_parameters`.
+
+    Attributes:
+        mode: ``"cascading"`` or ``"independent"``.
+        steps: What was randomised, from the top to the bottom of the network.
+        original: Per method, the map (N, 1, h, w) of the network as it is.
+        maps: Per method, the map after each step.
+        similarity: Per method, how like the original map the map after each step is.
+    """
+
+    mode: Mode
+    steps: tuple[str, ...]
+    original: dict[str, Tensor]
+    maps: dict[str, tuple[Tensor, ...]]
+    similarity: dict[str, tuple[MapSimilarity, ...]]
+
+
+def randomize_parameters(
+    methods: Mapping[str, MapMethod],
+    model: nn.Module,
+    layer: str,
+    inputs: Tensor,
+    target: Tensor,
+    *,
+    mode: Mode = "cascading",
+    seed: int = 0,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> ParameterRandomization:
+    """Replace a network's parameters by random ones, block by block, and watch the maps.
+
+    Args:
+        methods: By name; each is tried on the same random networks.
+        model: In eval mode. It is copied, never changed.
+        layer: Dotted name of the layer that is explained.
+        inputs: (N, 1 or 3, H, W).
+        target: (N,) classes, the same at every step.
+        mode: ``"cascading"``: a step randomises a block in addition to all those above it.
+            ``"independent"``: a block by itself.
+        seed: Of the random parameters. Each block draws the same in both modes. The global
+            random state is not changed.
+        progress: Wraps the steps, tqdm say.
+
+    Raises:
+        ValueError: The model has no such layer, or no parameters.
+
+    Example::
+
+        >>> result = randomize_parameters(
+        ...     {"Grad-CAM": Method("Grad-CAM", LayerGradCam)}, model, "layer4", inputs, target
+        ... )
+        >>> result.similarity["Grad-CAM"][-1].to_dict()["spearman_absolute"]
+        0.06
+    """
+    if layer not in dict(model.named_modules()):
+        raise ValueError(f"The model has no layer {layer!r}.")
+    if mode not in ("cascading", "independent"):
+        raise ValueError(f'mode must be "cascading" or "independent", got {mode!r}.')
+    blocks = parameter_blocks(model, inputs)
+
+    def maps(network: nn.Module) -> dict[str, Tensor]:
+        explained = network.get_submodule(layer)
+        return {
+            name: method(network, explained, inputs, target).detach().cpu()
+            for name, method in methods.items()
+        }
+
+    original = maps(copy.deepcopy(model))
+    found: dict[str, list[Tensor]] = {name: [] for name in methods}
+    network = copy.deepcopy(model)
+    for place, block in enumerate(progress(list(blocks))):
+        if mode == "independent":
+            network = copy.deepcopy(model)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(_SEED_OFFSET + seed * 1_000_003 + place)
+            for name in blocks[block]:
+                reset_parameters(network.get_submodule(name))
+        for method, values in maps(network).items():
+            found[method].append(values)
+    size = (inputs.shape[-2], inputs.shape[-1])
+    return ParameterRandomization(
+        mode=mode,
+        steps=tuple(blocks),
+        original=original,
+        maps={name: tuple(values) for name, values in found.items()},
+        similarity={
+            name: tuple(map_similarity(original[name], value, size) for value in values)
+            for name, values in found.items()
+        },
+    )
+
+
+@torch.no_grad()
+def parameter_blocks(model: nn.Module, inputs: Tensor) -> dict[str, tuple[str, ...]]:
+    """Modules with parameters of their own, by block, from the top to the bottom of a network.
+
+    Top is what runs last in a forward pass. A block is a child of the model or, of children that
+    are ``Sequential`` or ``ModuleList``, a child of theirs.
+
+    Returns:
+        Block name to module names.
+    """
+    called: list[str] = []
+    network = copy.deepcopy(model)
+    owners = [
+        name
+        for name, part in network.named_modules()
+        if next(part.parameters(False), None) is not None
+    ]
+    if not owners:
+        raise ValueError("The model has no parameters to randomise.")
+    for name in owners:
+        network.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, _output, name=name: called.append(name)
+        )
+    network(inputs[:1])
+    # What is used without being called has no place in the pass: it goes by registration.
+    order = [*dict.fromkeys(called), *(name for name in owners if name not in called)]
+    blocks: dict[str, tuple[str, ...]] = {}
+    for name in reversed(order):
+        head, _, rest = name.partition(".")
+        child = getattr(model, head) if head else model
+        opened = isinstance(child, nn.Sequential | nn.ModuleList) and rest
+        block = f"{head}.{rest.partition('.')[0]}" if opened else head or type(model).__name__
+        blocks[block] = (*blocks.get(block, ()), name)
+    return blocks
+
+
+@torch.no_grad()
+def reset_parameters(module: nn.Module) -> None:
+    """Draw a module's own parameters anew, from the global random generator.
+
+    By its own ``reset_parameters``, as at construction (which also resets running statistics);
+    where it has none, from the normal distribution with each parameter's mean and deviation (of
+    equal values, their size as the deviation).
+    """
+    reset = getattr(module, "reset_parameters", None)
+    if callable(reset):
+        reset()
+        return
+    for parameter in module.parameters(recurse=False):
+        spread = parameter.std(correction=0)
+        # Of equal values, the deviation says nothing of their size.
+        spread = torch.where(spread > 0, spread, parameter.abs().mean())
+        parameter.copy_(parameter.mean() + spread * torch.randn_like(parameter))
+
+
+@dataclass(frozen=True)
+class LabelRandomization:
+    """Result of :func:`randomize_labels`.
+
+    Attributes:
+        accuracy: Share of the training pictures that the network knows, trained on true labels.
+        shuffled_accuracy: The same for the network trained on shuffled labels, of those labels.
+        similarity: Per method, maps of the two networks compared, (N,).
+        control: Per method, maps of two networks compared that were both trained on true labels,
+            from different initial parameters.
+    """
+
+    accuracy: float
+    shuffled_accuracy: float
+    similarity: dict[str, MapSimilarity]
+    control: dict[str, MapSimilarity]
+
+
+def randomize_labels(
+    methods: Mapping[str, MapMethod], *, seed: int = 0, n_train: int = 500, n_explained: int = 32
+) -> LabelRandomization:
+    """Train a small network on digits with true and with shuffled labels, and compare the maps.
+
+    The 8 x 8 pictures of ``sklearn.datasets.load_digits``; two convolutions and two linear layers,
+    trained until they know the training pictures by heart. The maps are those of the second
+    convolution's ReLU for the true class of training pictures.
+
+    Args:
+        methods: By name.
+        seed: Of the shuffle, the initial parameters and the order of the pictures.
+        n_train: How many pictures to train on, a multiple of 50.
+        n_explained: On how many of them maps are compared.
+
+    Example::
+
+        >>> randomize_labels({"Grad-CAM": Method("Grad-CAM", LayerGradCam)}).shuffled_accuracy
+        1.0
+    """
+    from sklearn.datasets import load_digits
+
+    pictures, labels = load_digits(return_X_y=True)
+    draw = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(labels), generator=draw)[:n_train]
+    inputs = torch.from_numpy(pictures).float()[chosen].view(-1, 1, 8, 8) / 16
+    true = torch.from_numpy(labels).long()[chosen]
+    shuffled = true[torch.randperm(n_train, generator=draw)]
+    network, accuracy = _trained(inputs, true, 3 * seed)
+    other, _ = _trained(inputs, true, 3 * seed + 1)
+    wrong, shuffled_accuracy = _trained(inputs, shuffled, 3 * seed + 2)
+    explained, target = inputs[:n_explained], true[:n_explained]
+    maps = [
+        {name: method(found, found[3], explained, target) for name, method in methods.items()}
+        for found in (network, other, wrong)
+    ]
+    size = (8, 8)
+    return LabelRandomization(
+        accuracy=accuracy,
+        shuffled_accuracy=shuffled_accuracy,
+        similarity={name: map_similarity(maps[0][name], maps[2][name], size) for name in methods},
+        control={name: map_similarity(maps[0][name], maps[1][name], size) for name in methods},
+    )
+
+
+def _trained(inputs: Tensor, labels: Tensor, seed: int) -> tuple[nn.Sequential, float]:
+    """A network that knows the labels by heart, and the share that it knows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 64, 64),
+            nn.ReLU(),
+            nn.Linear(64, 10),
+        )
+        optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+        known = 0.0
+        for _ in range(100):
+            for batch in torch.randperm(len(labels)).view(-1, _BATCH):
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(network(inputs[batch]), labels[batch])
+                torch.autograd.backward(loss)
+                optimizer.step()
+            with torch.no_grad():
+                known = float((network(inputs).argmax(1) == labels).double().mean())
+            if known == 1:
+                break
+    optimizer.zero_grad()
+    return network.eval(), known
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    """Maps divided by their largest magnitude."""
+    largest = maps.flatten(1).abs().amax(1).view(-1, 1, 1, 1)
+    return maps / torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
+def _spearman(maps: Tensor, others: Tensor) -> Tensor:
+    from scipy import stats
+
+    found = []
+    for first, second in zip(maps.flatten(1).numpy(), others.flatten(1).numpy(), strict=True):
+        constant = [bool(np.ptp(values) == 0) for values in (first, second)]
+        if any(constant):
+            found.append(float(all(constant)))
+        else:
+            found.append(float(stats.spearmanr(first, second).statistic))
+    return torch.tensor(found, dtype=torch.float64)
