@@ -85,10 +85,16 @@ def adaptive_kde(
     n_points = len(grid)
     density = grid.new_full((len(rows), n_points), math.nan)
     bandwidth = torch.full_like(density, math.nan)
-    for block in _blocks(rows, grid, n_bandwidths):
+    lengths = _working_lengths(rows, grid)
+    distinct, which = torch.unique(lengths, return_inverse=True)
+    counts = _histograms(rows, grid, distinct, which)
+    windows = _windows(distinct, float(grid[-1] - grid[0]), n_bandwidths)
+    twins = _twins(lengths, counts)
+    for block in _blocks(lengths, counts, which, windows, twins):
         found, widths = estimate_block(block, tolerance)
         density[block.index] = _onto_grid(found, block.lengths, n_points)
         bandwidth[block.index] = _onto_grid(widths, block.lengths, n_points)
+    density, bandwidth = density[twins], bandwidth[twins]
     cell_of_grid = grid[-1] - grid[0]
     return AdaptiveKDE((density / cell_of_grid).view(shape), (bandwidth * cell_of_grid).view(shape))
 
@@ -139,25 +145,36 @@ def _kind(value: object) -> str:
     return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
-def _blocks(rows: Tensor, grid: Tensor, n_bandwidths: int) -> list[Block]:
-    """Histograms of the rows that have a density, cut into blocks of like rows."""
-    lengths = _working_lengths(rows, grid)
-    distinct, which = torch.unique(lengths, return_inverse=True)
-    counts = _histograms(rows, grid, distinct, which)
+def _twins(lengths: Tensor, counts: Tensor) -> Tensor:
+    """For each row a row (R,) with the same working grid and histogram, hence the same density."""
+    generator = torch.Generator().manual_seed(0)
+    mixture = torch.rand(counts.shape[1], generator=generator, dtype=counts.dtype)
+    keys, which = torch.unique(counts @ mixture.to(counts) + lengths, return_inverse=True)
+    rows = torch.arange(len(lengths), device=lengths.device)
+    first = torch.full_like(keys, len(lengths), dtype=torch.int64)
+    twins = first.scatter_reduce_(0, which, rows, "amin")[which]
+    same = (counts == counts[twins]).all(-1) & (lengths == lengths[twins])
+    return torch.where(same, twins, rows)
+
+
+def _blocks(
+    lengths: Tensor, counts: Tensor, which: Tensor, windows: Tensor, twins: Tensor
+) -> list[Block]:
+    """The rows that have a density, one of each set of twins, cut into blocks of like rows."""
     occupied = (counts > 0).sum(-1)
-    defined = (lengths >= 2) & (occupied > 0)
+    is_first = twins == torch.arange(len(twins), device=twins.device)
+    wanted = (lengths >= 2) & (occupied > 0) & is_first
     # Rows with the same working grid share tables, and like occupancy wastes little padding.
     order = (lengths * (counts.shape[-1] + 1) + occupied).argsort(stable=True)
-    order = order[defined[order]]
+    order = order[wanted[order]]
 
     # Blocks of equal work, each inside one cache; a block's padding is little, as rows are sorted.
-    limit = _CUDA_BLOCK if rows.is_cuda else _CPU_BLOCK
-    work = (lengths * occupied.clamp(min=n_bandwidths))[order].cumsum(0)
+    limit = _CUDA_BLOCK if counts.is_cuda else _CPU_BLOCK
+    work = (lengths * occupied.clamp(min=windows.shape[1]))[order].cumsum(0)
     number = torch.div(work, limit, rounding_mode="floor")
     sizes = torch.unique_consecutive(number, return_counts=True)[1].tolist()
     if not sizes:
         return []
-    windows = _windows(distinct, float(grid[-1] - grid[0]), n_bandwidths)
     return [
         _block(index, lengths[index], counts[index], occupied[index], which[index], windows)
         for index in torch.split(order, sizes)

@@ -28,7 +28,7 @@ _COST_ROUNDING = 1e-12
 # A smoothing matrix has length^2 entries: longer grids convolve by FFT.
 _MAX_MATRIX_POINTS = 512
 # Elements of a smoothed block of rows: with its temporaries it stays in a processor's cache.
-_SMOOTHING_BLOCK = 1 << 16
+_SMOOTHING_BLOCK = 1 << 17
 _HALF_LOG2_E = 0.5 / math.log(2)
 # Smaller powers of two would be denormal numbers, which processors compute with very slowly.
 _LEAST_EXPONENT = -1000.0

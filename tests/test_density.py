@@ -147,6 +147,15 @@ def test_leading_shapes_and_dtypes():
     assert adaptive_kde(torch.empty(2, 0), grid).density.isnan().all()
 
 
+def test_equal_histograms_are_estimated_once_and_alike():
+    samples = torch.rand(6, 40)
+    samples[4], samples[5] = samples[1].flip(0), samples[2]
+    estimate = adaptive_kde(samples, torch.linspace(0, 1, 30))
+    assert torch.equal(estimate.density[4], estimate.density[1])
+    assert torch.equal(estimate.bandwidth[5], estimate.bandwidth[2])
+    assert not torch.equal(estimate.density[0], estimate.density[1])
+
+
 def test_non_contiguous():
     samples = torch.rand(40, 5).T
     grid = torch.linspace(0, 1, 30)
