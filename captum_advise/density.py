@@ -164,11 +164,11 @@ def _blocks(
     occupied = (counts > 0).sum(-1)
     is_first = twins == torch.arange(len(twins), device=twins.device)
     wanted = (lengths >= 2) & (occupied > 0) & is_first
-    # Rows with the same working grid share tables, and like occupancy wastes little padding.
-    order = (lengths * (counts.shape[-1] + 1) + occupied).argsort(stable=True)
+    # Rows with the same working grid share tables.
+    order = lengths.argsort(stable=True)
     order = order[wanted[order]]
 
-    # Blocks of equal work, each inside one cache; a block's padding is little, as rows are sorted.
+    # Blocks of equal work, each inside one cache.
     limit = _CUDA_BLOCK if counts.is_cuda else _CPU_BLOCK
     work = (lengths * occupied.clamp(min=windows.shape[1]))[order].cumsum(0)
     number = torch.div(work, limit, rounding_mode="floor")
@@ -176,7 +176,7 @@ def _blocks(
     if not sizes:
         return []
     return [
-        _block(index, lengths[index], counts[index], occupied[index], which[index], windows)
+        _block(index, lengths[index], counts[index], which[index], windows)
         for index in torch.split(order, sizes)
     ]
 
@@ -185,7 +185,6 @@ def _block(
     index: Tensor,
     lengths: Tensor,
     counts: Tensor,
-    occupied: Tensor,
     which: Tensor,
     windows: Tensor,
 ) -> Block:
@@ -195,7 +194,6 @@ def _block(
         index=index,
         lengths=lengths,
         counts=counts[:, : distinct[-1]],
-        occupied=int(occupied.max()),
         segment=segment,
         segments=tuple(zip(distinct, sizes.tolist(), strict=True)),
         windows=windows[kinds],

@@ -41,7 +41,7 @@ class Block:
     """Rows that are estimated together, padded to the longest working grid among them.
 
     ``index`` (B,) is each row's place in the input, ``lengths`` (B,) the points of its working
-    grid, ``counts`` (B, L) its histogram and ``occupied`` the largest number of non-empty bins.
+    grid and ``counts`` (B, L) its histogram.
     ``segment`` (B,) tells to which run of rows of one length a row belongs, ``segments`` lists
     (length, rows) of the runs, ``windows`` (S, M) the bandwidths tried there, in cells.
     """
@@ -49,7 +49,6 @@ class Block:
     index: Tensor
     lengths: Tensor
     counts: Tensor
-    occupied: int
     segment: Tensor
     segments: tuple[tuple[int, int], ...]
     windows: Tensor
@@ -231,11 +230,11 @@ class _StiffnessSearch:
 
         self.levels = self.levels[block.segment]
         self.n_samples = counts.sum(-1)
-        filled = counts.sort(dim=-1, descending=True, stable=True)
-        self.bins = filled.indices[:, : block.occupied]
-        self.weights = filled.values[:, : block.occupied]
-        self.log_weights = self.weights.T[:, :, None].log2()
-        self.distance2 = ((cells - self.bins.T[:, :, None]) ** 2).to(counts)
+        # One entry per occupied bin, as most bins are empty.
+        self.entry_row, self.entry_bin = counts.nonzero().T
+        self.entry_count = counts[self.entry_row, self.entry_bin]
+        self.log_count = self.entry_count.log2()[:, None]
+        self.distance2 = ((cells - self.entry_bin[:, None]) ** 2).to(counts)
 
         # The search moves to and fro between two choices: one memory for each side.
         self.rows = torch.arange(n_rows, device=counts.device)
@@ -310,11 +309,13 @@ class _StiffnessSearch:
 
     def cost(self, place: _Place, rows: Tensor) -> Tensor:
         """Cost (R,) of some rows, remembered."""
+        entries, owner = self.entries_of(rows)
         bandwidth = self.bandwidth(place, rows)
         density = self.density(bandwidth, rows)
-        at_bins = 2 / math.sqrt(2 * math.pi) / bandwidth - 2 * density
-        bins, weights = self.taken(self.bins, rows), self.taken(self.weights, rows)
-        cost = density.square().sum(-1) + (weights * at_bins.gather(-1, bins)).sum(-1)
+        bins = self.taken(self.entry_bin, entries)
+        at_bins = 2 / math.sqrt(2 * math.pi) / bandwidth[owner, bins] - 2 * density[owner, bins]
+        cost = density.square().sum(-1)
+        cost.index_add_(0, owner, at_bins * self.taken(self.entry_count, entries))
 
         slot = place.slot[rows]
         latest = torch.stack([place.stiffness[rows], cost], 1)[:, None]
@@ -324,20 +325,32 @@ class _StiffnessSearch:
 
     def density(self, bandwidth: Tensor, rows: Tensor) -> Tensor:
         """Balloon estimate (R, L) at each point's bandwidth, scaled to the number of samples."""
-        # exp2 of weight and distance together: exp is slow where its result is next to nothing.
+        entries, owner = self.entries_of(rows)
+        # exp2 of count and distance together: exp is slow where its result is next to nothing.
         exponent = torch.addcmul(
-            self.taken(self.log_weights, rows, 1),
-            self.taken(self.distance2, rows, 1),
-            bandwidth.square().reciprocal(),
+            self.taken(self.log_count, entries),
+            self.taken(self.distance2, entries),
+            bandwidth.square().reciprocal()[owner],
             value=-_HALF_LOG2_E,
         )
         kernel = F.threshold(exponent, _LEAST_EXPONENT, -math.inf, inplace=True).exp2_()
-        density = kernel.sum(0) / bandwidth * self.taken(self.inside, rows)
+        density = torch.zeros_like(bandwidth).index_add_(0, owner, kernel) / bandwidth
+        density *= self.taken(self.inside, rows)
         return density * (self.taken(self.n_samples, rows) / density.sum(-1))[:, None]
 
-    def taken(self, values: Tensor, rows: Tensor, dim: int = 0) -> Tensor:
-        """Values of some rows, without a copy when they are all."""
-        return values if len(rows) == len(self.rows) else values.index_select(dim, rows)
+    def entries_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The entries of some rows, and for each the place of its row among them."""
+        if len(rows) == len(self.rows):
+            return self.entry_bin, self.entry_row
+        place = torch.full_like(self.rows, -1)
+        place[rows] = self.rows[: len(rows)]
+        owner = place[self.entry_row]
+        entries = (owner >= 0).nonzero().squeeze(1)
+        return entries, owner[entries]
+
+    def taken(self, values: Tensor, chosen: Tensor) -> Tensor:
+        """The chosen ones of some values, without a copy when they are all."""
+        return values if len(chosen) == len(values) else values[chosen]
 
     def bandwidth(self, place: _Place, rows: Tensor) -> Tensor:
         """Nadaraya-Watson mean of the chosen bandwidths around each point, (R, L)."""
