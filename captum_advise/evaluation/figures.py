@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -65,8 +67,10 @@ def comparison(
         ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", color="#eeeeee", zorder=-1)
+    # From none (floors) over one to thousands.
     axes[-1].set_xscale("symlog", linthresh=1)
-    axes[-1].set_xlim(left=-0.2)
+    axes[-1].xaxis.set_major_formatter(ScalarFormatter())
+    axes[-1].set_xlim(-0.2, 2 * max(2.0, table.loc[cost.name, "mean"].max()))
     axes[0].set_yticks(range(len(methods)), methods)
     for label, method in zip(axes[0].get_yticklabels(), methods, strict=True):
         label.set_color(_colour(method))
@@ -104,7 +108,7 @@ def gallery(scorer: Scorer, dataset: Dataset[Any], results: pd.DataFrame) -> Fig
         line[0].imshow(picture.permute(1, 2, 0).numpy())
         line[0].set_axis_off()
         name = str(rows.loc[(index, methods[0]), "file"])
-        line[0].set_title(f"{label}: {_wrapped(name, 22)}", fontsize=8)
+        line[0].set_title(f"{label}\n{_wrapped(Path(name).stem, 22)}", fontsize=8)
         for ax, method in zip(line[1:], methods, strict=True):
             found = rows.loc[(index, method)]
             areas = f"ins {found['insertion']:.2f}  del {found['deletion']:.2f}"

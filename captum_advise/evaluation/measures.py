@@ -15,6 +15,7 @@ class Measure:
         higher_is_better: Direction.
         independent: Whether it plays no part in ADVISE's choice among groups of units.
         tested: Whether methods are compared by it with Grad-CAM, picture by picture.
+        digits: Behind the point, in tables.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Measure:
     higher_is_better: bool
     independent: bool = False
     tested: bool = True
+    digits: int = 3
 
     @property
     def heading(self) -> str:
@@ -42,7 +44,7 @@ MEASURES = (
     Measure("class_sensitivity", "class sensitivity", False),
     Measure("hit", "hit", True),
     Measure("increase_in_confidence", "increase in confidence", True),
-    Measure("forward_passes", "forward passes", False, tested=False),
+    Measure("forward_passes", "forward passes", False, tested=False, digits=1),
     Measure("seconds", "seconds", False, tested=False),
 )
 ON_REQUEST = ("infidelity", "sensitivity_max")

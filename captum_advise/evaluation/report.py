@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+_ENDS = ("mean", "low", "high")
+
 
 def write_report(
     scorer: Scorer, dataset: Dataset[Any], folder: RunFolder, results: pd.DataFrame
@@ -99,11 +101,10 @@ def _means(table: pd.DataFrame, methods: Sequence[str], measured: Sequence[Measu
         cells = []
         for measure in measured:
             found = table.loc[(method, measure.name)]
-            mean = _number(found["mean"])
+            mean, low, high = (f"{found[end]:.{measure.digits}f}" for end in _ENDS)
             if found["mean"] == best.get(measure.name):
                 mean = f"**{mean}**"
-            interval = f"[{_number(found['low'])}, {_number(found['high'])}]"
-            cells.append(mean if np.isnan(found["low"]) else f"{mean} {interval}")
+            cells.append(mean if np.isnan(found["low"]) else f"{mean} [{low}, {high}]")
         rows.append([method, *cells])
     return _table(["method", *(m.heading for m in measured)], rows)
 
@@ -126,10 +127,6 @@ def _against_reference(
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
 def _png(figure: Figure) -> bytes:

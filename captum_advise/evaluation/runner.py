@@ -51,8 +51,8 @@ class Evaluation:
         summary: One row per method and measure.
         failures: One row per picture that could not be evaluated.
         folder: Where the report is.
-        seconds: How long this call took.
-        evaluated: How many pictures this call evaluated; the others had been before.
+        seconds: How long the pictures of this call took, without the report.
+        evaluated: How many they were; the others had been evaluated before.
     """
 
     results: pd.DataFrame
@@ -167,7 +167,6 @@ def evaluate(
         "device": _device(model).type,
     }
     folder = RunFolder(Path(output), columns_of.columns(settings.on_request), tuple(chosen))
-    began = time.perf_counter()
     with processes(_device(model)) as group, ExitStack() as held:
 
         def prepare() -> None:
@@ -178,8 +177,10 @@ def evaluate(
         folder.check(configuration)  # another host may have other weights or pictures
         finished = folder.finished()
         group.wait()
+        began = time.perf_counter()
         _evaluate_rest(scorer, dataset, folder, finished, group, progress)
         group.wait()
+        seconds = time.perf_counter() - began
 
         def finish() -> None:
             folder.merge()
@@ -190,11 +191,7 @@ def evaluate(
                     f"None of the {_length(dataset)} pictures could be evaluated; the first, "
                     f"{failed['file']}: {failed['reason']} ({folder.failures})."
                 )
-            folder.inform(
-                _information(
-                    folder, configuration, results, time.perf_counter() - began, finished, group
-                )
-            )
+            folder.inform(_information(folder, configuration, results, seconds, finished, group))
             write_report(scorer, dataset, folder, results)
 
         group.first_does(finish)
@@ -204,7 +201,7 @@ def evaluate(
         summary=package("pandas").read_csv(folder.path / "summary.csv"),
         failures=read_failures(folder),
         folder=folder.path,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         evaluated=results["index"].nunique() - len(finished),
     )
 
