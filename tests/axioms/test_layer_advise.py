@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from captum.attr import LayerGradCam
+from captum.attr import LayerGradCam, LayerGradientXActivation, LayerIntegratedGradients
 from torch import nn
 
 from captum_advise import LayerAdvise
@@ -33,3 +35,131 @@ def test_no_grad_of_the_caller(unit_selection):
                 found, LayerGradCam(model, model[0]).attribute(inputs, 1), rtol=0, atol=0
             )
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+# --- counterexamples, each with the condition under which the axiom does hold
+
+
+@pytest.fixture
+def two_units():
+    """Two units whose activations lie in two clusters of [0, 1]."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
+    ).double()
+    model[0].weight.data = torch.tensor([0.9, 0.3], dtype=torch.float64).view(2, 1, 1, 1)
+    model[3].weight.data = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
+    source = torch.Generator().manual_seed(0)
+    low = 0.1 + 0.1 * torch.rand(32, generator=source, dtype=torch.float64)
+    high = 0.8 + 0.1 * torch.rand(32, generator=source, dtype=torch.float64)
+    inputs = torch.cat([low, high]).view(1, 1, 8, 8)
+    return model, inputs
+
+
+def rescaled(model, unit, factor):
+    other = nn.Sequential(*(copy.deepcopy(part) for part in model))
+    other[0].weight.data[unit] *= factor
+    other[3].weight.data[:, unit] /= factor
+    return other
+
+
+def test_rescaling_a_unit_changes_relevance_under_unit_and_not_under_minmax(two_units):
+    model, inputs = two_units
+    other = rescaled(model, 0, 8.0)
+    torch.testing.assert_close(other(inputs), model(inputs))
+
+    def relevance(of, activation_range):
+        return LayerAdvise(of, of[0]).unit_relevance(inputs, activation_range=activation_range)
+
+    # Eight times as large, one cluster is at 0.72 to 1.44 and the other is out of [0, 1].
+    assert relevance(model, "unit")[0, 0] == 2
+    assert relevance(other, "unit")[0, 0] != 2
+    assert torch.equal(relevance(model, "minmax"), relevance(other, "minmax"))
+
+    def attributed(of, activation_range):
+        return LayerAdvise(of, of[0]).attribute(
+            inputs, 0, unit_selection=2, activation_range=activation_range
+        )
+
+    assert not torch.equal(attributed(model, "unit"), attributed(other, "unit"))
+    assert torch.equal(attributed(model, "minmax"), attributed(other, "minmax"))
+
+
+def test_for_fixed_units_rescaling_changes_no_contribution(two_units):
+    model, inputs = two_units
+    other = rescaled(model, 0, 8.0)
+    found, expected = (
+        LayerAdvise(of, of[0]).attribute(inputs, 0, unit_selection=None, attr_dim_summation=False)
+        for of in (other, model)
+    )
+    assert torch.equal(found, expected)
+
+
+def test_factors_that_are_no_power_of_two_hold_up_to_rounding(two_units):
+    model, inputs = two_units
+    other = rescaled(model, 0, 3.7)
+    found, expected = (
+        LayerAdvise(of, of[0]).attribute(inputs, 0, unit_selection=2, activation_range="minmax")
+        for of in (other, model)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_pooled_heads_make_grad_cam_complete_and_a_group_its_share(two_units):
+    """Behind a mean and an affine map, M sums to g(A) - g(0): so Sensitivity(a) holds there."""
+    model, inputs = two_units
+    whole = LayerAdvise(model, model[0]).attribute(inputs, 0, unit_selection=None).sum()
+    with torch.no_grad():
+        difference = model(inputs)[0, 0] - model[3].bias[0]
+    torch.testing.assert_close(whole, difference)
+    advise = LayerAdvise(model, model[0])
+    shares = [
+        advise.attribute(inputs, 0, unit_selection=int(score)).sum()
+        for score in advise.unit_relevance(inputs).unique()
+    ]
+    torch.testing.assert_close(sum(shares), difference)
+
+
+def test_sensitivity_a_fails_where_the_network_is_saturated():
+    """f = 1 - ReLU(1 - x), Sundararajan et al.'s own example: f(0) = 0, f(2) = 1, gradient zero."""
+
+    class Saturated(nn.Module):
+        def forward(self, pooled):
+            score = 1 - torch.relu(1 - pooled)
+            return torch.cat([score, -score], 1)
+
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Saturated()
+    ).double()
+    model[0].weight.data.fill_(1)
+    inputs = torch.full((1, 1, 4, 4), 2.0, dtype=torch.float64)
+    assert model(inputs)[0, 0] - model(0 * inputs)[0, 0] == 1
+    assert not LayerGradCam(model, model[0]).attribute(inputs, 0).any()
+    with pytest.warns(UserWarning, match="no group of units"):
+        assert not LayerAdvise(model, model[0]).attribute(inputs, 0).any()
+    path = LayerIntegratedGradients(model, model[0]).attribute(inputs, target=0)
+    assert float(path.sum()) == pytest.approx(1, abs=0.05)
+
+
+def test_a_location_without_influence_is_attributed_by_grad_cam_and_advise():
+    """The head reads the left half only; the unit's weight applies to the right half as well."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(16, 2)).double()
+    model[0].weight.data.fill_(1)
+    weights = torch.zeros(2, 4, 4, dtype=torch.float64)
+    weights[0, :, :2] = 1
+    model[2].weight.data = weights.flatten(1)
+    inputs = torch.linspace(0.1, 0.9, 16, dtype=torch.float64).view(1, 1, 4, 4)
+    assert LayerGradCam(model, model[0]).attribute(inputs, 0)[..., 2:].gt(0).all()
+    assert LayerAdvise(model, model[0]).attribute(inputs, 0)[..., 2:].gt(0).all()
+    exact = LayerGradientXActivation(model, model[0]).attribute(inputs, 0)
+    assert not exact[..., 2:].any()
+    assert exact[..., :2].gt(0).all()
+
+
+def test_a_unit_without_influence_has_a_weight_of_exactly_zero(two_units):
+    model, inputs = two_units
+    model[3].weight.data[:, 1] = 0
+    advise = LayerAdvise(model, model[0])
+    units = advise.attribute(inputs, 0, unit_selection=None, attr_dim_summation=False)
+    assert not units[:, 1].any()
+    # Its relevance is not zero: relevance is about activations alone.
+    assert advise.unit_relevance(inputs)[0, 1] > 0
