@@ -55,7 +55,7 @@ def adaptive_kde(
         n_bandwidths: How many bandwidths are tried, at least two.
         tolerance: Relative width of the search's bracket below which costs are predicted from
             the last ones evaluated instead of evaluated. Zero, the default, predicts none;
-            0.02 is faster and changes hardly any mode count.
+            0.1 is faster and changes hardly any mode count.
 
     Returns:
         :class:`AdaptiveKDE` with ``density`` and ``bandwidth``, both (..., L). A row is NaN where

@@ -171,7 +171,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                         a unit does not change its score.
                         Default: "unit"
             tolerance (float, optional): How far the density estimate may stray for
-                        speed. 0 is exact; 0.02 is faster and changes the score of
+                        speed. 0 is exact; 0.1 is faster and changes the score of
                         hardly any unit (README, Performance).
                         Default: 0
             baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): What

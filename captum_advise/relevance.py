@@ -32,7 +32,7 @@ def unit_relevance(
         activation_range: ``"unit"``: activations as they are, those outside [0, 1] do not count
             (the authors' program). ``"minmax"``: each unit's activations are first mapped onto
             [0, 1], which makes the score invariant to rescaling and shifting a unit.
-        tolerance: Zero is exact; a larger one, 0.02 say, is faster and changes few scores: see
+        tolerance: Zero is exact; a larger one, 0.1 say, is faster and changes few scores: see
             :func:`captum_advise.adaptive_kde`.
 
     Returns:

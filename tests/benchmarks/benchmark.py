@@ -1,0 +1,295 @@
+"""What LayerAdvise costs, measured against its neighbours in one process.
+
+    python tests/benchmarks/benchmark.py [--threads 2] [--repeats 5] [--csv FILE]
+        [--networks resnet50,alexnet,...] [--batches 1,8] [--device cpu|cuda] [--peers NETWORK]
+
+Methods that are compared take turns, after a warm-up; a time is the median of the repeats and a
+ratio is one of medians. Memory is the peak above what the process held before the call. The four
+networks of the paper have random weights (seed 0), EfficientNet-Lite0 its ImageNet weights.
+Needs the extra `test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from adaptivekde import ssvkernel
+from captum.attr import LayerGradCam, Lime, Occlusion
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import gaussian_kde
+from skimage import data
+
+from captum_advise import LayerAdvise, adaptive_kde, zoo
+
+NETWORKS = {
+    "resnet50": ("resnet50", None),
+    "alexnet": ("alexnet", None),
+    "vgg16": ("vgg16", None),
+    "xception": ("xception", None),
+    "efficientnet-lite0": ("efficientnet-lite0", "_bn1"),
+}
+FAST = 0.1
+
+
+def pictures(network: zoo.Network, number: int) -> torch.Tensor:
+    """Different views of pictures that scikit-image carries."""
+    names = ("chelsea", "astronaut", "coffee", "rocket")
+    views = []
+    for index in range(number):
+        picture = Image.fromarray(getattr(data, names[index % 4])())
+        if index >= 4:
+            picture = picture.rotate(15).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        views.append(network.transform(picture))
+    return torch.stack(views)
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timings(
+    calls: dict[str, Callable[[], object]], repeats: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each call; the calls take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            synchronise(device)
+            start = time.perf_counter()
+            call()
+            synchronise(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def status(field: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise LookupError(field)
+
+
+def peak_memory(call: Callable[[], object], device: torch.device) -> float:
+    """MiB above what was held before; NaN where the system does not tell."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = status("VmRSS")
+        call()
+        return status("VmHWM") - before
+    except (OSError, LookupError):
+        return float("nan")
+
+
+def attribution_rows(
+    names: list[str], batches: list[int], repeats: int, device: torch.device
+) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for name in names:
+        network = load(name, device)
+        grad_cam = LayerGradCam(network.model, network.layer)
+        advise = LayerAdvise(network.model, network.layer, pixel_space=network.pixel_space)
+        for batch in batches:
+            inputs = pictures(network, batch).to(device)
+            with torch.no_grad():
+                target = network.model(inputs).argmax(1)
+
+            def run(inputs=inputs, target=target, method=advise, **options):
+                return lambda: method.attribute(inputs, target, **options)
+
+            calls = {
+                "LayerGradCam": run(method=grad_cam),
+                "LayerAdvise, one group": run(unit_selection=1),
+                f"LayerAdvise, one group, tolerance {FAST}": run(unit_selection=1, tolerance=FAST),
+                "LayerAdvise": run(),
+            }
+            medians = timings(calls, repeats if batch == 1 else max(2, repeats // 2), device)
+            for method, seconds in medians.items():
+                rows.append(
+                    {
+                        "network": f"{name} ({network.weights})",
+                        "layer": network.layer_name,
+                        "batch": batch,
+                        "method": method,
+                        "ms": seconds * 1e3,
+                        "times LayerGradCam": seconds / medians["LayerGradCam"],
+                        "peak MiB": peak_memory(calls[method], device),
+                    }
+                )
+    return rows
+
+
+def load(name: str, device: torch.device) -> zoo.Network:
+    model, layer = NETWORKS[name]
+    weights = "default" if name.startswith("efficientnet") else "random"
+    return zoo.load(model, layer=layer, weights=weights, device=str(device))
+
+
+def peer_rows(name: str, repeats: int, device: torch.device) -> list[dict[str, object]]:
+    """Default LayerAdvise against methods that need many passes or other hooks, one picture."""
+    from torchcam.methods import GradCAMpp, ScoreCAM
+
+    network = load(name, device)
+    inputs = pictures(network, 1).to(device)
+    with torch.no_grad():
+        target = int(network.model(inputs).argmax(1))
+    advise = LayerAdvise(network.model, network.layer, pixel_space=network.pixel_space)
+    side = inputs.shape[-1]
+    cells = torch.arange(8, device=device).repeat_interleave(-(-side // 8))[:side]
+    superpixels = (cells[:, None] * 8 + cells)[None, None]
+
+    def torchcam(make: Callable[..., object], **options: object) -> Callable[[], object]:
+        def call() -> object:
+            with make(network.model, network.layer, **options) as method:
+                return method(target, network.model(inputs))
+
+        return call
+
+    calls = {
+        "LayerAdvise": lambda: advise.attribute(inputs, target),
+        "LayerGradCam": lambda: LayerGradCam(network.model, network.layer).attribute(
+            inputs, target
+        ),
+        "torchcam GradCAMpp": torchcam(GradCAMpp),
+        "torchcam ScoreCAM": torchcam(ScoreCAM, batch_size=16),
+        "Occlusion, 32 px, stride 16": lambda: Occlusion(network.model).attribute(
+            inputs, (3, 32, 32), target=target, strides=(3, 16, 16), perturbations_per_eval=8
+        ),
+        "Lime, 1000 samples": lambda: Lime(network.model).attribute(
+            inputs,
+            target=target,
+            feature_mask=superpixels,
+            n_samples=1000,
+            perturbations_per_eval=8,
+        ),
+    }
+    medians = timings(calls, max(1, repeats // 4), device)
+    return [
+        {
+            "network": name,
+            "method": method,
+            "ms": seconds * 1e3,
+            "times LayerAdvise": seconds / medians["LayerAdvise"],
+            "peak MiB": peak_memory(calls[method], device),
+        }
+        for method, seconds in medians.items()
+    ]
+
+
+def density_rows(repeats: int, device: torch.device) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for samples in (49, 100, 169, 196):
+        grid = torch.linspace(0, 1, samples, dtype=torch.float64)
+        array = grid.numpy()
+        seconds = []
+        counts = (64, 512, 2048, 8192) if samples == 49 else (64, 512, 2048)
+        for n_rows in counts:
+            values = torch.rand(n_rows, samples, generator=torch.Generator().manual_seed(0))
+            values = values.pow(3).to(device)
+            some = values[:8].double().cpu().numpy()
+            on_device = grid.to(device)
+            calls = {
+                "ours": lambda v=values, g=on_device: adaptive_kde(v, g, n_bandwidths=10),
+                "ssvkernel": lambda s=some, a=array: [
+                    ssvkernel(row, a, M=10, nbs=1, WinFunc="Gauss") for row in s
+                ],
+                "scipy": lambda s=some, a=array: [gaussian_kde(row)(a) for row in s],
+            }
+            medians = timings(calls, max(2, repeats // 2), device)
+            seconds.append(medians["ours"])
+            growth = (
+                np.log(seconds[-1] / seconds[-2]) / np.log(n_rows / counts[len(seconds) - 2])
+                if len(seconds) > 1
+                else float("nan")
+            )
+            rows.append(
+                {
+                    "samples": samples,
+                    "rows": n_rows,
+                    "rows per second": n_rows / medians["ours"],
+                    "ssvkernel, rows per second": len(some) / medians["ssvkernel"],
+                    "gaussian_kde, rows per second": len(some) / medians["scipy"],
+                    "times ssvkernel": n_rows / medians["ours"] * medians["ssvkernel"] / len(some),
+                    "growth exponent": growth,
+                    "peak MiB": peak_memory(calls["ours"], device),
+                }
+            )
+    return rows
+
+
+def show(title: str, rows: list[dict[str, object]]) -> None:
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        table.add_row(
+            *(
+                (f"{v:.2f}" if abs(v) < 100 else f"{v:.0f}") if isinstance(v, float) else str(v)
+                for v in row.values()
+            )
+        )
+    Console(width=150).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--peers", default="efficientnet-lite0", help="network, or none")
+    parser.add_argument("--csv", type=Path, help="also write the rows there")
+    arguments = parser.parse_args()
+    unknown = set(arguments.networks.split(",")) - set(NETWORKS)
+    if unknown:
+        parser.error(f"unknown networks {sorted(unknown)}; there are {sorted(NETWORKS)}")
+
+    torch.set_num_threads(arguments.threads)
+    warnings.filterwarnings("ignore", message=".*no group of units.*")
+    device = torch.device(arguments.device)
+    Console().print(
+        f"torch {torch.__version__}, {platform.machine()}, {arguments.threads} threads, {device}"
+    )
+    tables = {
+        "attribution": attribution_rows(
+            arguments.networks.split(","),
+            [int(batch) for batch in arguments.batches.split(",")],
+            arguments.repeats,
+            device,
+        ),
+        "density": density_rows(arguments.repeats, device),
+    }
+    if arguments.peers != "none":
+        tables["peers"] = peer_rows(arguments.peers, arguments.repeats, device)
+    for title, rows in tables.items():
+        show(title, rows)
+    if arguments.csv:
+        columns = list(dict.fromkeys(name for rows in tables.values() for name in rows[0]))
+        with arguments.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["table", *columns])
+            writer.writeheader()
+            for title, rows in tables.items():
+                writer.writerows({"table": title, **row} for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
