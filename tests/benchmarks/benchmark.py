@@ -2,6 +2,7 @@
 
     python tests/benchmarks/benchmark.py [--threads 2] [--repeats 5] [--csv FILE]
         [--networks resnet50,alexnet,...] [--batches 1,8] [--device cpu|cuda] [--peers NETWORK]
+        [--tables attribution,density,peers]
 
 Methods that are compared take turns, after a warm-up; a time is the median of the repeats and a
 ratio is one of medians. Memory is the peak above what the process held before the call. The four
@@ -256,7 +257,8 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--peers", default="efficientnet-lite0", help="network, or none")
+    parser.add_argument("--tables", default="attribution,density,peers")
+    parser.add_argument("--peers", default="efficientnet-lite0", help="the network of that table")
     parser.add_argument("--csv", type=Path, help="also write the rows there")
     arguments = parser.parse_args()
     unknown = set(arguments.networks.split(",")) - set(NETWORKS)
@@ -269,19 +271,20 @@ def main() -> None:
     Console().print(
         f"torch {torch.__version__}, {platform.machine()}, {arguments.threads} threads, {device}"
     )
-    tables = {
-        "attribution": attribution_rows(
+    makers = {
+        "attribution": lambda: attribution_rows(
             arguments.networks.split(","),
             [int(batch) for batch in arguments.batches.split(",")],
             arguments.repeats,
             device,
         ),
-        "density": density_rows(arguments.repeats, device),
+        "density": lambda: density_rows(arguments.repeats, device),
+        "peers": lambda: peer_rows(arguments.peers, arguments.repeats, device),
     }
-    if arguments.peers != "none":
-        tables["peers"] = peer_rows(arguments.peers, arguments.repeats, device)
-    for title, rows in tables.items():
-        show(title, rows)
+    tables = {}
+    for title in arguments.tables.split(","):
+        tables[title] = makers[title]()
+        show(title, tables[title])
     if arguments.csv:
         columns = list(dict.fromkeys(name for rows in tables.values() for name in rows[0]))
         with arguments.csv.open("w", newline="") as file:
