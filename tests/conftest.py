@@ -1,7 +1,6 @@
 """Shared fixtures and the Hypothesis profiles."""
 
 import os
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -10,8 +9,6 @@ import torch
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25)
 hypothesis.settings.register_profile("deep", deadline=None, max_examples=500)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(autouse=True)

@@ -1,19 +1,19 @@
 """The density estimate against the authors' program, a second library and its invariants."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from adaptivekde import ssvkernel
-from conftest import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import find_peaks
 
 from captum_advise import adaptive_kde, count_modes
 
-GOLDEN_KDE = np.load(GOLDEN / "kde_reference.npz")
+GOLDEN_KDE = np.load(Path(__file__).parent / "golden" / "kde_reference.npz")
 CASES = sorted({name.split("__")[0] for name in GOLDEN_KDE})
 
 # Every golden row that differs by more than rounding, and why.

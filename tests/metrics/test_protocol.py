@@ -1,9 +1,10 @@
 """The protocol's parts against the authors' FSIM program, other libraries and by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hmean, pearsonr
@@ -22,7 +23,7 @@ from captum_advise.metrics import (
     visual_explainability,
 )
 
-REFERENCE = np.load(GOLDEN / "fsim_reference.npz")
+REFERENCE = np.load(Path(__file__).parents[1] / "golden" / "fsim_reference.npz")
 unit = st.floats(0, 1, width=32)
 
 
