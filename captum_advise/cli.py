@@ -37,6 +37,7 @@ except ModuleNotFoundError as error:
         'pip install "captum-advise[demo]".'
     ) from error
 
+from captum_advise.axioms.command import axioms, sanity
 from captum_advise.evaluation.command import evaluate
 
 if TYPE_CHECKING:
@@ -222,6 +223,24 @@ Examples:
   torchrun --nproc-per-node 4 -m captum_advise evaluate --data photos --output report
 """
 )(evaluate)
+
+app.command(
+    epilog="""\b
+Examples:
+  captum-advise sanity
+  captum-advise sanity dog.jpg --model resnet50 --seeds 3 --output checks
+"""
+)(sanity)
+
+app.command(
+    epilog="""\b
+Examples:
+  captum-advise axioms captum.attr:LayerGradCam
+  captum-advise axioms captum_advise:LayerAdvise --argument unit_selection=1 \\
+    --argument activation_range=minmax --axiom rescaled_units
+  captum-advise axioms --markdown
+"""
+)(axioms)
 
 
 @dataclass(frozen=True)
