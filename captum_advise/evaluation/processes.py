@@ -59,6 +59,7 @@ def processes(device: torch.device) -> Iterator[Processes]:
     try:
         if dist.is_available() and dist.is_initialized():
             yield Processes(dist.get_rank(), dist.get_world_size())
+            dist.barrier()  # nobody leaves while another still listens
         else:
             yield Processes()
     finally:

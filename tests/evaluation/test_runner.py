@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,14 +187,20 @@ def test_a_killed_run_continues_to_the_same_table(whole, tmp_path, script):
 def test_two_processes_give_the_table_of_one(whole, tmp_path, script):
     output = tmp_path / "out"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launcher, "--standalone", script(pause=0), output],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    for attempt in range(2):
+        done = subprocess.run(
+            [*launcher, "--standalone", script(pause=0), output],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+        # Seen once in many runs: a rank of torch.distributed aborts while it exits, its work done.
+        if attempt == 0 and "terminate called without an active exception" in done.stderr:
+            shutil.rmtree(output)
+            continue
+        break
     assert done.returncode == 0, done.stderr
     pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))
     assert {entry.name for entry in output.iterdir()} == {*REPORT, ".lock"}
