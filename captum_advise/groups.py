@@ -15,6 +15,9 @@ from captum_advise.forward_pass import LayerPass
 from captum_advise.map_scoring import MapScorer
 from captum_advise.metrics import VisualExplainability
 
+# Differences in merit (AVX, average drop) that say nothing: rounding in single precision.
+_TIE = 1e-5
+
 Selection: TypeAlias = Literal["explainability", "confidence"] | frozenset[int] | None
 
 
@@ -138,7 +141,9 @@ def choose_sets(
     merit = scores.avx if selection == "explainability" else -scores.average_drop
     table = merit.new_full(sets.eligible.shape, -torch.inf)
     table[sets.eligible] = merit.nan_to_num(nan=-1e9)
-    return table.argmax(0)
+    # Groups with evidence at one and the same position have equal masks: a real tie, which
+    # rounding would decide otherwise from batch to batch.
+    return (table >= table.amax(0) - _TIE).int().argmax(0)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from captum.attr import LayerGradCam, LayerGradientXActivation, LayerIntegratedG
 from torch import nn
 
 from captum_advise import LayerAdvise
+from captum_advise.axioms import Case, NetworkSpec, SmallNetwork
 from captum_advise.relevance import unit_relevance
 
 
@@ -163,3 +164,31 @@ def test_a_unit_without_influence_has_a_weight_of_exactly_zero(two_units):
     assert not units[:, 1].any()
     # Its relevance is not zero: relevance is about activations alone.
     assert advise.unit_relevance(inputs)[0, 1] > 0
+
+
+def test_groups_with_equal_masks_tie_and_the_lowest_score_wins_in_every_batch():
+    """Each group has evidence at one position, the same: the masks are equal, and so is the AVX."""
+    case = Case(
+        spec=NetworkSpec(
+            seed=8098,
+            size=5,
+            units=2,
+            kernel=1,
+            stride=2,
+            bias=False,
+            batch_norm=True,
+            activation="tanh",
+            pooling="max",
+            head="flat",
+            classes=2,
+        ),
+        targets=(1, 1, 0),
+        input_seed=5418,
+    )
+    model = SmallNetwork(case.spec)
+    advise = LayerAdvise(model, model.layer)
+    together = advise.explain(case.inputs, case.target)
+    first, second = (candidate.scores.avx.item() for candidate in together.candidates[1])
+    assert first == pytest.approx(second, abs=1e-12)
+    alone = advise.explain(case.inputs[1:2], case.target[1:2])
+    assert together.selected[1] == alone.selected[0] == 0
