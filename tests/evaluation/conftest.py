@@ -1,9 +1,19 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 from squares import Squares, tiny_network
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Tables are equal digit by digit only under one number of threads, on any machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
