@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
 import sys
 import warnings
@@ -21,6 +20,7 @@ from torch import Tensor
 from captum_advise import visualization, zoo
 from captum_advise._version import __version__
 from captum_advise.explanation import Explanation
+from captum_advise.files import write_whole
 from captum_advise.layer_advise import LayerAdvise, UnitSelection
 from captum_advise.metrics import VisualExplainability
 from captum_advise.relevance import ActivationRange
@@ -198,8 +198,8 @@ def explain(
         try:
             result = job.explain(source)
             panel, numbers = output / f"{name}.png", output / f"{name}.json"
-            _write(panel, result.png())
-            _write(numbers, result.json())
+            write_whole(panel, result.png())
+            write_whole(numbers, result.json())
         except _USER_ERRORS as error:
             failures += 1
             text = _sentence(error)
@@ -335,7 +335,7 @@ class _Result:
     grad_cam: Explanation
 
     def png(self) -> bytes:
-        figure = visualization.panel(
+        figure, _ = visualization.panel(
             self.picture,
             self.explanation,
             self.grad_cam,
@@ -353,7 +353,7 @@ class _Result:
         if self.target != self.predicted:
             line(f"  explained: {self._class(self.target)}")
         units = self.explanation.selected_units[0]
-        kept = visualization.kept_in_words(self.explanation)
+        kept = self.explanation.kept_in_words()
         line(f"  {kept}: {int(units.sum())} of {len(units)} units")
         table = Table("", "ADVISE", "Grad-CAM", "better")
         advise, grad_cam = _parts(self.explanation.scores), _parts(self.grad_cam.scores)
@@ -493,18 +493,6 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"The output folder {folder} cannot be made: {error.strerror}.") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _complain(text: str) -> None:

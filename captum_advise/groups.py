@@ -168,6 +168,8 @@ class Choice:
         candidates: list[list[Candidate]] = [[] for _ in self.best]
         kept = [0] * len(self.best)
         best = self.best.tolist()
+        evidence = self.contributions.detach()
+        maps = [summarised(evidence, units, True, False) for units in self.sets.units]
         for pair, (which, example) in enumerate(self.sets.pairs.tolist()):
             score = self.sets.relevance[which]
             candidates[example].append(
@@ -175,6 +177,7 @@ class Choice:
                     relevance=None if score < 0 else score,
                     units=self.sets.units[which, example].nonzero().squeeze(1),
                     scores=None if self.scores is None else self.scores[pair],
+                    attributions=maps[which][example],
                 )
             )
             if which == best[example]:

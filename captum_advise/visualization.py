@@ -1,13 +1,16 @@
 """Figures of explanations, on top of ``captum.attr.visualization``.
 
-Figures belong to the caller: none is registered with ``matplotlib.pyplot``, no window opens, and
-no display is needed. ``figure.savefig`` writes them.
+Every function returns the figure and the axes, and draws on axes of the caller's if it is given
+some. It takes NumPy arrays and torch tensors. New figures belong to the caller: none is registered
+with ``matplotlib.pyplot``, no window opens, no display is needed and no setting of matplotlib is
+changed. ``figure.savefig`` writes them; a notebook shows a figure that is a cell's last line.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -17,19 +20,28 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from captum_advise.density import adaptive_kde
+from captum_advise.explanation import Explanation
 from captum_advise.pixels import normalize_maps, upsample_maps
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from captum_advise.explanation import Candidate, Explanation
+    from captum_advise.explanation import Candidate
+    from captum_advise.relevance import ActivationRange
 
-_KEPT, _OTHER, _AVX = "#0072b2", "#b9c4cc", "#d55e00"  # of Okabe and Ito's colour-blind-safe set
+    Array: TypeAlias = Tensor | npt.NDArray[np.generic]
+    ManyAxes: TypeAlias = npt.NDArray[np.object_]
+
+# Of Okabe and Ito's colour-blind-safe set, and a grey.
+_KEPT, _OTHER, _AVX, _TEXT = "#0072b2", "#b9c4cc", "#d55e00", "#404040"
+# Inches: a picture among several, with a title of two lines, and a curve.
+_SIDE, _ROW, _CURVE = 2.6, 3.15, 2.2
 
 
 def overlay(
-    picture: Tensor | npt.NDArray[np.floating],
-    attribution: Tensor | npt.NDArray[np.floating],
+    picture: Array,
+    attribution: Array,
     *,
     title: str | None = None,
     ax: Axes | None = None,
@@ -42,7 +54,7 @@ def overlay(
     as the protocol does before it masks with it.
 
     Args:
-        picture: (H, W, 3) NumPy array or (3, H, W) tensor, in [0, 1].
+        picture: (3 or 1, H, W) tensor, or (H, W, 3 or 1) or (H, W) array, in [0, 1].
         attribution: A map, (h, w) with or without leading dimensions of size 1, of any size.
         title: Written above.
         ax: Where to draw; a new figure if None.
@@ -59,7 +71,7 @@ def overlay(
 
         >>> explanation = advise.explain(inputs)
         >>> picture = pixel_space.to_pixels(inputs)[0]
-        >>> figure, _ = overlay(picture, explanation.attributions[0])
+        >>> figure, ax = overlay(picture, explanation.attributions[0])
         >>> figure.savefig("heat.png")
     """
     pixels = _pixels(picture)
@@ -91,7 +103,7 @@ def groups(
     candidates: Sequence[Candidate],
     *,
     selected: int | Collection[int] = (),
-    unit_relevance: Tensor | None = None,
+    unit_relevance: Array | None = None,
     ax: Axes | None = None,
 ) -> tuple[Figure, Axes]:
     """Number of units per relevance score, as bars, with the AVX of each group as points.
@@ -110,7 +122,7 @@ def groups(
     Example::
 
         >>> explanation = advise.explain(inputs)
-        >>> figure, _ = groups(explanation.candidates[0], selected=int(explanation.selected[0]))
+        >>> figure, ax = groups(explanation.candidates[0], selected=explanation.kept_scores())
     """
     figure, ax = _axes(ax)
     units: Mapping[int, int] = {
@@ -119,7 +131,7 @@ def groups(
         if candidate.relevance is not None
     }
     if unit_relevance is not None:
-        scores, counts = np.unique(unit_relevance.cpu().numpy(), return_counts=True)
+        scores, counts = np.unique(_array(unit_relevance), return_counts=True)
         units = {**units, **dict(zip(scores.tolist(), counts.tolist(), strict=True))}
     avx = {
         candidate.relevance: candidate.scores.avx.item()
@@ -159,84 +171,295 @@ def groups(
     return figure, ax
 
 
+def overlays(
+    pictures: Array | Sequence[Array],
+    attributions: Explanation | Mapping[str, Explanation | Array],
+    *,
+    class_names: Sequence[str] | None = None,
+    axes: npt.ArrayLike | None = None,
+) -> tuple[Figure, ManyAxes]:
+    """Pictures, and beside each the maps that several methods make of it.
+
+    Args:
+        pictures: (N, 3 or 1, H, W) tensor, (N, H, W, 3 or 1) array, or a sequence of N pictures
+            as :func:`overlay` takes them. One picture without N will do for N = 1.
+        attributions: By the methods' names, (N, C, h, w) maps, summed over C, or explanations of
+            the N pictures. One explanation by itself is called ADVISE.
+        class_names: By class, for explanations.
+        axes: Where to draw, N x (1 + methods) of them; a new figure if None.
+
+    Returns:
+        The figure, and the axes (N, 1 + methods).
+
+    Raises:
+        ValueError: The numbers of pictures, maps or axes differ, or one cannot be drawn.
+
+    Example::
+
+        >>> pictures = pixel_space.to_pixels(inputs)
+        >>> grad_cam = LayerGradCam(model, layer).attribute(inputs, target)
+        >>> advise_maps = LayerAdvise(model, layer).explain(inputs, target)
+        >>> figure, axes = overlays(pictures, {"Grad-CAM": grad_cam, "ADVISE": advise_maps})
+    """
+    seen = _pictures(pictures)
+    named = {"ADVISE": attributions} if isinstance(attributions, Explanation) else attributions
+    for name, maps in named.items():
+        if len(maps) != len(seen):
+            raise ValueError(f"{len(seen)} pictures need as many maps of {name}, got {len(maps)}.")
+    columns = 1 + len(named)
+    figure, grid = _grid(axes, len(seen), columns, (_SIDE * columns, _ROW * len(seen)))
+    explained = next((maps for maps in named.values() if isinstance(maps, Explanation)), None)
+    for index, (picture, row) in enumerate(zip(seen, grid, strict=True)):
+        row[0].imshow(picture)
+        row[0].set_axis_off()
+        if explained is not None:
+            class_name = _class_name(explained, index, class_names)
+            caption = "\n".join(_explained(explained, index, class_name))
+            row[0].set_title(caption, fontsize="medium")
+        for ax, (name, maps) in zip(row[1:], named.items(), strict=True):
+            if isinstance(maps, Explanation):
+                values, title = maps.attributions[index], f"{name}\n{_kept(maps, index)}"
+            else:
+                values, title = torch.as_tensor(maps[index]), name
+            if values.dim() == 3:
+                values = values.sum(0)
+            overlay(picture, values, ax=ax)
+            ax.set_title(title, fontsize="medium")
+    return figure, grid
+
+
+def group_maps(
+    picture: Array,
+    explanation: Explanation,
+    *,
+    index: int = 0,
+    columns: int = 4,
+    axes: npt.ArrayLike | None = None,
+) -> tuple[Figure, ManyAxes]:
+    """The map of every group of units that was compared, with its units and its AVX.
+
+    The title of the group that was kept is bold.
+
+    Args:
+        picture: As in :func:`overlay`.
+        explanation: From :meth:`LayerAdvise.explain`.
+        index: Which example of the explanation the picture is.
+        columns: Maps beside each other in a new figure.
+        axes: Where to draw, one for each candidate; a new figure if None.
+
+    Returns:
+        The figure, and one axes per candidate.
+
+    Raises:
+        ValueError: There are no candidates, or another number of axes.
+
+    Example::
+
+        >>> explanation = advise.explain(inputs)
+        >>> figure, axes = group_maps(pixel_space.to_pixels(inputs)[0], explanation)
+    """
+    candidates = explanation.candidates[index]
+    figure, shown = _gallery(axes, len(candidates), columns, "groups")
+    kept = explanation.selected_units[index]
+    for ax, candidate in zip(shown, candidates, strict=True):
+        overlay(picture, candidate.attributions, ax=ax)
+        is_kept = len(candidate.units) == kept.sum() and bool(kept[candidate.units].all())
+        ax.set_title(
+            candidate.describe().replace(": ", "\n"),
+            fontsize="medium",
+            fontweight="bold" if is_kept else "normal",
+        )
+    return figure, shown
+
+
+def densities(
+    activations: Array,
+    units: Sequence[int] | Array,
+    *,
+    n_bandwidths: int = 10,
+    activation_range: ActivationRange = "unit",
+    columns: int = 4,
+    axes: npt.ArrayLike | None = None,
+) -> tuple[Figure, ManyAxes]:
+    r"""Densities of chosen units' activations, with the modes that make their relevance score.
+
+    A tick at the bottom of the axes is an activation, a point on the curve a mode. Modes count
+    however small they are.
+
+    Args:
+        activations: (C, \*spatial) feature maps of one example.
+        units: Which of the C units.
+        n_bandwidths: As in :meth:`LayerAdvise.attribute`.
+        activation_range: Likewise.
+        columns: Densities beside each other in a new figure.
+        axes: Where to draw, one for each unit; a new figure if None.
+
+    Returns:
+        The figure, and one axes per unit.
+
+    Raises:
+        ValueError: No unit, no such unit, another number of axes, or another shape.
+        ModuleNotFoundError: scipy, which finds the modes, is missing; the ``demo`` extra has it.
+
+    Example::
+
+        >>> activations = LayerActivation(model, layer).attribute(inputs)[0]
+        >>> figure, axes = densities(activations, [0, 17, 301])
+    """
+    from scipy.signal import find_peaks
+
+    maps = torch.as_tensor(activations).detach().cpu()
+    wanted = [int(unit) for unit in units]
+    if maps.dim() < 2 or not all(0 <= unit < len(maps) for unit in wanted):
+        raise ValueError(
+            "Feature maps to draw densities of must be (C, *spatial) and hold the units, got "
+            f"{tuple(maps.shape)} and the units {wanted}."
+        )
+    rows = maps[wanted].flatten(1).double()
+    if activation_range == "minmax":
+        rows = normalize_maps(rows)
+    positions = torch.linspace(0, 1, rows.shape[1], dtype=torch.float64)
+    curves = adaptive_kde(rows, positions, n_bandwidths=n_bandwidths).density.numpy()
+    figure, shown = _gallery(axes, len(wanted), columns, "units", height=_CURVE)
+    for ax, unit, row, density in zip(shown, wanted, rows.numpy(), curves, strict=True):
+        modes, _ = find_peaks(np.nan_to_num(density))
+        ax.plot(positions, density, color=_KEPT)
+        ax.plot(positions[modes], density[modes], "o", color=_AVX, markeredgecolor="white")
+        inside = row[(row >= 0) & (row <= 1)]
+        ax.plot(
+            inside, np.full_like(inside, 0.03), "|", color=_TEXT, transform=ax.get_xaxis_transform()
+        )
+        ax.set_title(f"unit {unit}: {len(modes)} mode{'s' * (len(modes) != 1)}", fontsize="medium")
+        ax.set_xlim(-0.02, 1.02)
+        highest = np.nanmax(density, initial=1e-12)
+        ax.set_ylim(-0.04 * highest, 1.08 * highest)
+        ax.set_yticks([])
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        if not len(inside):
+            ax.text(0.5, 0.5, "no activation in [0, 1]", ha="center", transform=ax.transAxes)
+    return figure, shown
+
+
+def unit_gallery(
+    picture: Array,
+    contributions: Array,
+    *,
+    count: int = 8,
+    unit_relevance: Array | None = None,
+    columns: int = 4,
+    axes: npt.ArrayLike | None = None,
+) -> tuple[Figure, ManyAxes]:
+    """The units with the most evidence for the class, each with what it contributes to the map.
+
+    A unit's evidence is the sum of the positive part of its contribution, the unit's mean gradient
+    times its activations; titles give its share of all units' evidence.
+
+    Args:
+        picture: As in :func:`overlay`.
+        contributions: (C, h, w) or (1, C, h, w), ``attribute(..., attr_dim_summation=False)``.
+        count: How many units; fewer if fewer have evidence.
+        unit_relevance: (C,), ``explanation.unit_relevance[i]``: adds the score to the titles.
+        columns: Units beside each other in a new figure.
+        axes: Where to draw, at least as many as there are units; a new figure if None.
+
+    Returns:
+        The figure, and one axes per unit, the one with the most evidence first.
+
+    Raises:
+        ValueError: No unit has evidence, there are too few axes, or another shape.
+
+    Example::
+
+        >>> explanation = advise.explain(inputs, attr_dim_summation=False)
+        >>> figure, axes = unit_gallery(
+        ...     pixel_space.to_pixels(inputs)[0],
+        ...     explanation.attributions,
+        ...     unit_relevance=explanation.unit_relevance[0],
+        ... )
+    """
+    maps = torch.as_tensor(contributions).detach().cpu().float()
+    if maps.dim() == 4 and maps.shape[0] == 1:
+        maps = maps[0]
+    if maps.dim() != 3:
+        raise ValueError(
+            f"Contributions of units must be (C, h, w) for one example, got {tuple(maps.shape)}."
+        )
+    evidence = maps.relu().flatten(1).sum(1)
+    best = evidence.argsort(descending=True, stable=True)[:count]
+    best = best[evidence[best] > 0]
+    if axes is not None:
+        axes = np.ravel(np.asarray(axes, dtype=object))[: len(best)]
+    figure, shown = _gallery(axes, len(best), columns, "units with evidence")
+    for ax, unit in zip(shown, best.tolist(), strict=True):
+        score = "" if unit_relevance is None else f", score {int(unit_relevance[unit])}"
+        overlay(picture, maps[unit], ax=ax)
+        ax.set_title(
+            f"unit {unit}{score}: {evidence[unit] / evidence.sum():.1%}", fontsize="medium"
+        )
+    return figure, shown
+
+
 def panel(
-    picture: Tensor | npt.NDArray[np.floating],
+    picture: Array,
     explanation: Explanation,
     grad_cam: Explanation,
     *,
     index: int = 0,
     class_name: str | None = None,
-) -> Figure:
+    axes: npt.ArrayLike | None = None,
+) -> tuple[Figure, ManyAxes]:
     """Picture, Grad-CAM, ADVISE, and the groups that ADVISE chose from, side by side.
 
     Args:
-        picture: (H, W, 3) NumPy array or (3, H, W) tensor, in [0, 1].
+        picture: As in :func:`overlay`.
         explanation: From :meth:`LayerAdvise.explain`.
         grad_cam: The same for every unit, ``unit_selection=None``.
         index: Which example of the two explanations the picture is.
         class_name: Of the class that is explained; its number if None.
+        axes: Where to draw, four; a new figure if None, which then has a title and a legend for
+            the colours.
+
+    Returns:
+        The figure, and the four axes.
 
     Example::
 
         >>> explanation = advise.explain(inputs)
         >>> grad_cam = advise.explain(inputs, explanation.target, unit_selection=None)
-        >>> panel(pixel_space.to_pixels(inputs)[0], explanation, grad_cam).savefig("panel.png")
+        >>> figure, axes = panel(pixel_space.to_pixels(inputs)[0], explanation, grad_cam)
     """
-    figure = Figure(figsize=(13.5, 4.1), layout="constrained")
-    seen, plain, advise, chart = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.25])
-    seen.imshow(_pixels(picture))
-    seen.set_axis_off()
-    seen.set_title("picture")
-    all_units = explanation.selected_units.shape[1]
-    kept_units = int(explanation.selected_units[index].sum())
-    overlay(
-        picture,
-        grad_cam.attributions[index],
-        title=f"Grad-CAM: {all_units} units{_avx(grad_cam, index)}",
-        ax=plain,
+    (seen,) = _pictures([picture])
+    new = axes is None
+    figure, ((first, plain, advise, chart),) = _grid(
+        axes, 1, 4, (13.5, 4.1), width_ratios=[1, 1, 1, 1.25]
     )
-    overlay(
-        picture,
-        explanation.attributions[index],
-        title=f"ADVISE: {kept_units} units{_avx(explanation, index)}",
-        ax=advise,
-    )
+    first.imshow(seen)
+    first.set_axis_off()
+    first.set_title("picture")
+    for name, maps, ax in (("Grad-CAM", grad_cam, plain), ("ADVISE", explanation, advise)):
+        title = f"{name}: {_kept(maps, index)}"
+        overlay(seen, maps.attributions[index].sum(0), title=title, ax=ax)
     groups(
         explanation.candidates[index],
-        selected=kept_scores(explanation, index),
+        selected=explanation.kept_scores(index),
         unit_relevance=explanation.unit_relevance[index],
         ax=chart,
     )
     chart.set_title("units per relevance score; dark: kept")
-    figure.suptitle(_caption(explanation, index, class_name))
-    figure.supxlabel(
-        "heat: yellow is the most evidence for the class, blue is none",
-        x=0.005,
-        horizontalalignment="left",
-        fontsize="medium",
-    )
-    return figure
+    if new:
+        parts = [*_explained(explanation, index, class_name), explanation.kept_in_words(index)]
+        figure.suptitle(", ".join(parts))
+        figure.supxlabel(
+            "heat: yellow is the most evidence for the class, blue is none",
+            x=0.005,
+            horizontalalignment="left",
+            fontsize="medium",
+        )
+    return figure, np.array([first, plain, advise, chart])
 
 
-def kept_scores(explanation: Explanation, index: int = 0) -> list[int]:
-    """Relevance scores of the units that the map of one example is made of, ascending."""
-    units = explanation.selected_units[index]
-    return sorted(set(explanation.unit_relevance[index][units].tolist()))
-
-
-def kept_in_words(explanation: Explanation, index: int = 0) -> str:
-    """Which units the map of one example is made of, in a few words."""
-    if explanation.fallback[index]:
-        return "no group has evidence, all units kept"
-    if explanation.selected_units[index].all():
-        return "all units kept"
-    scores = kept_scores(explanation, index)
-    if not scores:
-        return "no units kept"
-    return f"relevance score{'s' * (len(scores) > 1)} {', '.join(map(str, scores))} kept"
-
-
-def _caption(explanation: Explanation, index: int, class_name: str | None) -> str:
+def _explained(explanation: Explanation, index: int, class_name: str | None) -> list[str]:
+    """The class and the confidence in it, of those that there are."""
     parts = []
     if class_name is None and explanation.target is not None:
         class_name = f"class {explanation.target[index].tolist()}"
@@ -244,13 +467,22 @@ def _caption(explanation: Explanation, index: int, class_name: str | None) -> st
         parts.append(class_name)
     if explanation.confidence is not None:
         parts.append(f"confidence {explanation.confidence[index].item():.1%}")
-    return ", ".join([*parts, kept_in_words(explanation, index)])
+    return parts
 
 
-def _avx(explanation: Explanation, index: int) -> str:
-    if explanation.scores is None:
-        return ""
-    return f", AVX {explanation.scores.avx[index].item():.3f}"
+def _class_name(
+    explanation: Explanation, index: int, class_names: Sequence[str] | None
+) -> str | None:
+    if class_names is None or explanation.target is None or explanation.target[index].dim():
+        return None
+    return class_names[int(explanation.target[index])]
+
+
+def _kept(explanation: Explanation, index: int) -> str:
+    count = int(explanation.selected_units[index].sum())
+    avx = explanation.scores
+    score = "" if avx is None or avx.avx[index].isnan() else f", AVX {avx.avx[index].item():.3f}"
+    return f"{count} unit{'s' * (count != 1)}{score}"
 
 
 def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
@@ -260,16 +492,70 @@ def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
     return cast(Figure, ax.figure), ax
 
 
-def _pixels(picture: Tensor | npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def _grid(
+    axes: npt.ArrayLike | None,
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    width_ratios: Sequence[float] | None = None,
+) -> tuple[Figure, ManyAxes]:
+    if axes is None:
+        figure = Figure(figsize=size, layout="constrained")
+        return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=width_ratios)
+    given = np.ravel(np.asarray(axes, dtype=object))
+    if len(given) != rows * columns:
+        raise ValueError(f"{rows} x {columns} axes are needed to draw on, got {len(given)}.")
+    return cast(Figure, given[0].figure), given.reshape(rows, columns)
+
+
+def _gallery(
+    axes: npt.ArrayLike | None, count: int, columns: int, what: str, height: float = _ROW
+) -> tuple[Figure, ManyAxes]:
+    """Axes for ``count`` things, row by row."""
+    if count == 0:
+        raise ValueError(f"There are no {what} to draw.")
+    if axes is not None:
+        figure, grid = _grid(axes, 1, count, (0, 0))
+        return figure, grid[0]
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure, grid = _grid(None, rows, columns, (_SIDE * columns, height * rows))
+    for unused in grid.ravel()[count:]:
+        unused.remove()
+    return figure, grid.ravel()[:count]
+
+
+def _array(values: Array) -> npt.NDArray[np.generic]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _pictures(pictures: Array | Sequence[Array]) -> list[npt.NDArray[np.floating]]:
+    if isinstance(pictures, Tensor | np.ndarray) and (
+        pictures.ndim == 2 or (pictures.ndim == 3 and _is_one(pictures))
+    ):
+        pictures = [pictures]
+    return [_pixels(picture) for picture in pictures]
+
+
+def _is_one(picture: Array) -> bool:
+    return picture.shape[0 if isinstance(picture, Tensor) else 2] in (1, 3)
+
+
+def _pixels(picture: Array) -> npt.NDArray[np.floating]:
+    """(H, W, 3) in [0, 1]."""
     if isinstance(picture, Tensor):
-        if picture.dim() != 3 or picture.shape[0] != 3:
+        if picture.dim() != 3 or not _is_one(picture):
             raise ValueError(
-                f"A picture tensor must be (3, H, W), got {tuple(picture.shape)}; "
+                f"A picture tensor must be (3, H, W) or (1, H, W), got {tuple(picture.shape)}; "
                 "of a batch, give one picture."
             )
         picture = picture.detach().permute(1, 2, 0).float().cpu().numpy()
-    if picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"A picture array must be (H, W, 3), got {picture.shape}.")
+    if picture.ndim == 2:
+        picture = picture[..., None]
+    if picture.ndim != 3 or not _is_one(picture):
+        raise ValueError(
+            f"A picture array must be (H, W, 3), (H, W, 1) or (H, W), got {picture.shape}."
+        )
     if not (
         np.issubdtype(picture.dtype, np.floating)
         and picture.min() >= -0.01
@@ -279,12 +565,10 @@ def _pixels(picture: Tensor | npt.NDArray[np.floating]) -> npt.NDArray[np.floati
             "A picture to draw must hold floating-point values in [0, 1]; "
             "PixelSpace.to_pixels makes them from model inputs."
         )
-    return picture.clip(0, 1)
+    return np.broadcast_to(picture, (*picture.shape[:2], 3)).clip(0, 1)
 
 
-def _heat(
-    attribution: Tensor | npt.NDArray[np.floating], size: tuple[int, ...]
-) -> npt.NDArray[np.floating]:
+def _heat(attribution: Array, size: tuple[int, ...]) -> npt.NDArray[np.floating]:
     values = torch.as_tensor(attribution).detach().float().cpu()
     if values.dim() < 2 or values.shape[:-2].numel() != 1:
         raise ValueError(

@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_advise import Explanation, LayerAdvise
+from captum_advise.metrics import VisualExplainability
+
+
+class Network(nn.Module):
+    def __init__(self, dims: int = 2, channels: int = 3):
+        super().__init__()
+        convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
+        self.convolution = convolution(channels, 12, 3, stride=2)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, inputs):
+        return self.head(self.convolution(inputs).relu().flatten(2).mean(2))
+
+
+def pictures(dtype=torch.float32):
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def explained(dtype=torch.float32, **arguments) -> Explanation:
+    network = Network().to(dtype)
+    return LayerAdvise(network, network.convolution).explain(pictures(dtype), **arguments)
+
+
+def of_a_score_per_example() -> Explanation:
+    """A forward function without classes: neither target nor confidence nor scores."""
+    network = Network(dims=1, channels=2)
+    signals = torch.rand(2, 2, 20)
+    return LayerAdvise(lambda x: network(x)[:, 0], network.convolution).explain(
+        signals, unit_selection=1
+    )
+
+
+def of_a_fallback() -> Explanation:
+    """Every unit speaks against the class: no group has evidence."""
+    network = Network()
+    with torch.no_grad():
+        network.head.weight.fill_(-1)
+        network.convolution.bias.fill_(5)
+    with pytest.warns(UserWarning, match="no group"):
+        return LayerAdvise(network, network.convolution).explain(pictures(), target=0)
+
+
+def without_candidates() -> Explanation:
+    return dataclasses.replace(explained(), candidates=((), (), ()))
+
+
+KINDS = {
+    "explainability": explained,
+    "confidence": lambda: explained(unit_selection="confidence"),
+    "all units": lambda: explained(unit_selection=None),
+    "two scores": lambda: explained(unit_selection=[0, 2]),
+    "per unit": lambda: explained(attr_dim_summation=False),
+    "double": lambda: explained(torch.float64),
+    "half": lambda: explained(torch.float16),
+    "bfloat16": lambda: explained(torch.bfloat16),
+    "no classes": of_a_score_per_example,
+    "fallback": of_a_fallback,
+    "no candidates": without_candidates,
+}
+
+
+def leaves(value) -> list:
+    """Everything in an explanation that is not a container, in order."""
+    if dataclasses.is_dataclass(value):
+        value = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    if isinstance(value, list | tuple):
+        return [len(value), *(leaf for item in value for leaf in leaves(item))]
+    return [value]
+
+
+def same(first, second) -> bool:
+    if isinstance(first, Tensor):
+        return (
+            first.dtype == second.dtype
+            and first.shape == second.shape
+            and torch.equal(first.nan_to_num(nan=-77), second.nan_to_num(nan=-77))
+        )
+    return first == second
+
+
+# --- files
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_explanation_comes_back_bit_for_bit(kind, tmp_path):
+    original = KINDS[kind]()
+    path = tmp_path / "explanation.npz"
+    original.save(str(path))
+    loaded = Explanation.load(path)
+    pairs = list(zip(leaves(original), leaves(loaded), strict=True))
+    assert len(pairs) > 9
+    assert all(same(first, second) for first, second in pairs)
+    assert os.listdir(tmp_path) == ["explanation.npz"]
+
+
+def test_what_is_none_stays_none(tmp_path):
+    original = of_a_score_per_example()
+    assert (original.target, original.confidence, original.scores) == (None, None, None)
+    original.save(tmp_path / "e")
+    loaded = Explanation.load(tmp_path / "e")
+    assert (loaded.target, loaded.confidence, loaded.scores) == (None, None, None)
+    assert [c.scores for found in loaded.candidates for c in found] == [None, None]
+
+
+def test_the_file_is_plain_numpy(tmp_path):
+    """Whoever has NumPy alone can read it."""
+    original = explained()
+    original.save(tmp_path / "e.npz")
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["attributions"], original.attributions.numpy())
+        assert np.array_equal(arrays["scores.avx"], original.scores.avx.numpy())
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    path = tmp_path / "e.npz"
+
+    class Harmful:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path / 'harm'}",))
+
+    array = np.array([Harmful()], dtype=object)
+    np.savez(path, attributions=array)
+    with pytest.raises(ValueError, match="no file with an explanation"):
+        Explanation.load(path)
+    path.write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(ValueError, match="no file with an explanation"):
+        Explanation.load(path)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file(tmp_path, share):
+    path = tmp_path / "e.npz"
+    explained().save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"e\.npz is truncated, damaged, or no file") as error:
+        Explanation.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_every_damaged_byte_is_an_error_or_harmless(tmp_path):
+    """Checksums find what is flipped in the content; in the archive's dates it changes nothing."""
+    path = tmp_path / "e.npz"
+    original = explained()
+    original.save(path)
+    content, found = path.read_bytes(), []
+    for place in range(0, len(content), 41):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x55
+        path.write_bytes(damaged)
+        try:
+            loaded = Explanation.load(path)
+        except ValueError as error:
+            found.append(str(error))
+        else:
+            assert all(map(same, leaves(loaded), leaves(original)))
+    assert len(found) > 100
+    assert not any("\n" in text for text in found)
+
+
+def test_files_of_another_kind(tmp_path):
+    np.savez(tmp_path / "other.npz", attributions=np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "plain.zip", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    torch.save({"attributions": torch.zeros(3)}, tmp_path / "state.pt")
+    (tmp_path / "text").write_text("hello")
+    for name in ("other.npz", "plain.zip", "state.pt", "text"):
+        with pytest.raises(ValueError, match="no file with an explanation of captum-advise"):
+            Explanation.load(tmp_path / name)
+    with pytest.raises(ValueError, match="folder"):
+        Explanation.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*missing"):
+        Explanation.load(tmp_path / "missing")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "e.npz"
+    explained().save(path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match=r"e\.npz cannot be written: No space left on device\.$"):
+        explained(unit_selection=1).save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["e.npz"]
+    with pytest.raises(OSError, match="cannot be written"):
+        explained().save(tmp_path / "no folder" / "e.npz")
+
+
+# --- devices, gradients, dictionaries
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_are_detached(kind):
+    assert not any(leaf.requires_grad for leaf in leaves(KINDS[kind]()) if isinstance(leaf, Tensor))
+
+
+def test_tensors_are_detached_from_inputs_that_require_a_gradient():
+    network = Network()
+    inputs = pictures().requires_grad_()
+    found = LayerAdvise(network, network.convolution).explain(inputs)
+    assert not any(leaf.requires_grad for leaf in leaves(found) if isinstance(leaf, Tensor))
+
+
+def test_to_moves_every_tensor():
+    moved = explained().to("meta")
+    tensors = [leaf for leaf in leaves(moved) if isinstance(leaf, Tensor)]
+    assert len(tensors) > 20
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert of_a_score_per_example().to("meta").target is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dictionaries_are_ready_for_json(kind):
+    original = KINDS[kind]()
+    plain = original.to_dict()
+    again = json.loads(json.dumps(plain))
+    assert again.keys() == {field.name for field in dataclasses.fields(Explanation)}
+    assert torch.allclose(
+        torch.tensor(again["attributions"]), original.attributions.float(), atol=0, rtol=1e-6
+    )
+    assert again["selected_units"] == original.selected_units.tolist()
+    assert [len(found) for found in again["candidates"]] == [len(c) for c in original.candidates]
+    if original.scores is None:
+        assert again["scores"] is None
+    else:
+        assert again["scores"].keys() == {f.name for f in dataclasses.fields(VisualExplainability)}
+    for group in again["candidates"][0]:
+        assert group.keys() == {"relevance", "units", "scores", "attributions"}
+
+
+# --- candidates' maps
+
+
+def test_a_candidates_map_is_the_sum_of_its_units():
+    network = Network()
+    advise = LayerAdvise(network, network.convolution)
+    units = advise.attribute(pictures(), target=2, unit_selection=None, attr_dim_summation=False)
+    found = advise.explain(pictures(), target=2)
+    for index, candidates in enumerate(found.candidates):
+        for candidate in candidates:
+            expected = units[index, candidate.units].sum(0, keepdim=True)
+            assert torch.allclose(candidate.attributions, expected, atol=1e-6)
+        kept = next(c for c in candidates if c.relevance == found.selected[index])
+        assert torch.equal(kept.attributions, found.attributions[index])
+
+
+# --- for people
+
+
+class Cells(html.parser.HTMLParser):
+    def __init__(self, source: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.cells: list[str] = []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1] += data
+
+
+def test_repr_says_what_was_found():
+    found = explained(target=4)
+    first, *lines = repr(found).splitlines()
+    assert first == "Explanation of 3 examples, attributions (3, 1, 15, 15) float32 on cpu"
+    for index, line in enumerate(lines):
+        assert line.startswith(f"  {index}: class 4, confidence {found.confidence[index]:.1%}, ")
+        assert f"relevance score {int(found.selected[index])} kept, " in line
+        assert line.endswith(f"of 12 units, AVX {found.scores.avx[index]:.3f}")
+    group = found.candidates[0][0]
+    assert repr(group).startswith(f"Candidate(score {group.relevance}: {len(group.units)} unit")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_explanation_can_be_shown(kind):
+    found = KINDS[kind]()
+    assert len(repr(found).splitlines()) == 1 + len(found)
+    assert "nan" not in repr(found)
+    cells = Cells(found._repr_html_()).cells
+    assert len(cells) == 7 * (1 + len(found))
+    assert "nan" not in cells
+
+
+def test_long_explanations_are_shortened():
+    network = Network()
+    advise = LayerAdvise(network, network.convolution)
+    found = advise.explain(torch.rand(13, 3, 32, 32), unit_selection=1)
+    assert len(repr(found).splitlines()) == 12
+    assert repr(found).endswith("... and 3 more")
+    assert len(Cells(found._repr_html_()).cells) == 7 * 11
+    assert "... and 3 more" in found._repr_html_()
+
+
+def test_inputs_that_are_no_pictures_have_no_avx():
+    network = Network(dims=1)
+    advise = LayerAdvise(network, network.convolution)
+    found = advise.explain(torch.rand(1, 3, 40), unit_selection="confidence")
+    assert math.isnan(found.scores.avx[0])
+    assert "AVX" not in repr(found)
+
+
+def test_the_figures_are_imported_when_something_is_drawn():
+    program = (
+        "import sys, captum_advise, torch\n"
+        "print('captum_advise.visualization' in sys.modules, 'scipy' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "False False\n"
