@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 # What bad input raises. Anything else is a bug and ends in a traceback.
-_USER_ERRORS = (ValueError, OSError, RuntimeError, ModuleNotFoundError)
+_USER_ERRORS = (ValueError, OSError, RuntimeError, ImportError)
 
 app = typer.Typer(
     name="captum-advise",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from captum_advise.extras import package
 from captum_advise.pixels import PixelSpace
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def load(
         ValueError: Unknown name, layer or device, a model that is no classifier of pictures, or
             a weights file that cannot be used.
         FileNotFoundError: There is no such weights file.
-        ModuleNotFoundError: A package of the ``zoo`` extra is missing.
+        ImportError: A package of the ``zoo`` extra is missing or cannot be imported.
         RuntimeError: The pretrained weights cannot be had, as without a network.
 
     Example::
@@ -470,13 +470,7 @@ def _usable(device: str | torch.device) -> torch.device:
 
 
 def _package(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'The package {error.name} is missing: pip install "captum-advise[zoo]".',
-            name=error.name,
-        ) from error
+    return package(module, "zoo")
 
 
 def _plain(text: str) -> str:

@@ -3,16 +3,12 @@
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from captum.testing.helpers.basic_models import (
-    BasicModel_ConvNet,
-    BasicModel_ConvNet_One_Conv,
-    BasicModel_MultiLayer,
-    BasicModel_MultiLayer_MultiInput,
-    MultiRelu,
-)
 from torch import nn
 
 from captum_advise import LayerAdvise
+
+# Captum ships its test models since 0.9.
+models = pytest.importorskip("captum.testing.helpers.basic_models")
 
 
 def one():
@@ -25,23 +21,23 @@ def grid(n=1):
 
 CASES = {
     # Captum's test_simple_input_non_conv and following, with the numbers Captum expects.
-    "dense": (BasicModel_MultiLayer, "linear0", one(), {"target": 0}, [400.0]),
+    "dense": (models.BasicModel_MultiLayer, "linear0", one(), {"target": 0}, [400.0]),
     "dense, layer input": (
-        lambda: BasicModel_MultiLayer(multi_input_module=True),
+        lambda: models.BasicModel_MultiLayer(multi_input_module=True),
         "multi_relu",
         one(),
         {"target": 0, "attribute_to_layer_input": True},
         None,
     ),
     "several tensors": (
-        lambda: BasicModel_MultiLayer(multi_input_module=True),
+        lambda: models.BasicModel_MultiLayer(multi_input_module=True),
         "multi_relu",
         one(),
         {"target": 0},
         None,
     ),
     "several inputs": (
-        BasicModel_MultiLayer_MultiInput,
+        models.BasicModel_MultiLayer_MultiInput,
         "model.linear1",
         (
             torch.tensor([[0.0, 10.0, 0.0]]),
@@ -51,44 +47,44 @@ CASES = {
         {"target": 0, "additional_forward_args": (4,)},
         None,
     ),
-    "convolution": (BasicModel_ConvNet_One_Conv, "conv1", grid(), {"target": 0}, None),
+    "convolution": (models.BasicModel_ConvNet_One_Conv, "conv1", grid(), {"target": 0}, None),
     "relu attributions": (
-        BasicModel_ConvNet_One_Conv,
+        models.BasicModel_ConvNet_One_Conv,
         "conv1",
         -grid(),
         {"target": 0, "relu_attributions": True},
         None,
     ),
     "not summed": (
-        BasicModel_ConvNet_One_Conv,
+        models.BasicModel_ConvNet_One_Conv,
         "conv1",
         grid(),
         {"target": 0, "attr_dim_summation": False},
         None,
     ),
     "layer input": (
-        BasicModel_ConvNet,
+        models.BasicModel_ConvNet,
         "conv2",
         torch.arange(300.0).view(3, 1, 10, 10),
         {"target": [0, 4, 9], "attribute_to_layer_input": True},
         None,
     ),
     "tensor targets": (
-        BasicModel_ConvNet,
+        models.BasicModel_ConvNet,
         "pool1",
         torch.arange(300.0).view(3, 1, 10, 10),
         {"target": torch.tensor([1, 2, 3])},
         None,
     ),
     "tuple targets": (
-        BasicModel_ConvNet,
+        models.BasicModel_ConvNet,
         "relu2",
         torch.arange(300.0).view(3, 1, 10, 10),
         {"target": [(1,), (2,), (3,)]},
         None,
     ),
     "gradient options": (
-        BasicModel_ConvNet,
+        models.BasicModel_ConvNet,
         "conv1",
         torch.arange(300.0).view(3, 1, 10, 10),
         {"target": 1, "grad_kwargs": {"create_graph": True, "allow_unused": True}},
@@ -134,17 +130,17 @@ def test_scalar_per_example():
 
 
 def test_relevance_scores_of_several_tensors():
-    net = BasicModel_MultiLayer(multi_input_module=True)
+    net = models.BasicModel_MultiLayer(multi_input_module=True)
     ours = LayerAdvise(net, net.multi_relu).attribute(one(), target=0, unit_selection=0)
     theirs = LayerGradCam(net, net.multi_relu).attribute(one(), target=0)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert isinstance(net.multi_relu, MultiRelu)
+    assert isinstance(net.multi_relu, models.MultiRelu)
     with pytest.raises(ValueError, match="2 tensors"):
         LayerAdvise(net, net.multi_relu).attribute(one(), target=0, unit_selection="confidence")
 
 
 def test_differentiable_as_captum_is():
-    net, inputs = BasicModel_ConvNet_One_Conv(), grid().requires_grad_()
+    net, inputs = models.BasicModel_ConvNet_One_Conv(), grid().requires_grad_()
     ours = LayerAdvise(net, net.conv1).attribute(inputs, 0, unit_selection=None)
     theirs = LayerGradCam(net, net.conv1).attribute(inputs, 0)
     assert ours.requires_grad == theirs.requires_grad

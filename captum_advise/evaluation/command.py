@@ -124,7 +124,7 @@ def evaluate(
         typer.echo("Stopped; the same command continues.", err=True)
         return 130
     # What bad input raises. Anything else is a bug and ends in a traceback.
-    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         lines = str(error).strip().splitlines()
         typer.echo(f"error: {lines[0] if lines else type(error).__name__}", err=True)
         return 2

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from captum_advise import extras
 
 
 def package(module: str, extra: str = "evaluation") -> Any:
     """The module, or an error that names the extra that brings it."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'The package {error.name} is missing: pip install "captum-advise[{extra}]".',
-            name=error.name,
-        ) from error
+    return extras.package(module, extra)

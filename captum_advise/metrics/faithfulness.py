@@ -11,6 +11,7 @@ from captum.metrics import sensitivity_max as captum_sensitivity_max
 from torch import Tensor
 
 from captum_advise.class_scores import softmax_over_classes
+from captum_advise.extras import package
 from captum_advise.metrics.confidence import target_confidence
 from captum_advise.pixels import PixelSpace, stretch
 
@@ -123,10 +124,12 @@ def blurred(inputs: Tensor) -> Tensor:
         Tensor like ``inputs``. Borders are mirrored; pictures narrower than 6 pixels use the
         largest window that this allows.
     """
-    from torchvision.transforms.v2.functional import gaussian_blur  # as piq, which brings it
-
+    # When used: the rest does without torchvision, which piq brings.
+    functional = package("torchvision.transforms.v2.functional")
     window = min(_BLUR_KERNEL, *(2 * side - 1 for side in inputs.shape[-2:]))
-    return cast(Tensor, gaussian_blur(inputs, [window, window], [_BLUR_SIGMA, _BLUR_SIGMA]))
+    return cast(
+        Tensor, functional.gaussian_blur(inputs, [window, window], [_BLUR_SIGMA, _BLUR_SIGMA])
+    )
 
 
 def infidelity(

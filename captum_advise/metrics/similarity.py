@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from captum_advise.extras import package
 
 _SSIM_WINDOW = 11
 
@@ -27,13 +29,12 @@ def ssim(pictures: Tensor, others: Tensor) -> Tensor:
         >>> ssim(picture, picture)
         tensor([1.])
     """
-    import piq  # brings torchvision, which the rest of the core does without
-
     _check_pictures(pictures, others)
     side = min(_SSIM_WINDOW, *pictures.shape[-2:])
     window = side if side % 2 else side - 1
     return cast(
-        Tensor, piq.ssim(pictures, others, kernel_size=window, reduction="none", downsample=False)
+        Tensor,
+        _piq().ssim(pictures, others, kernel_size=window, reduction="none", downsample=False),
     )
 
 
@@ -54,11 +55,9 @@ def fsim(pictures: Tensor, others: Tensor) -> Tensor:
         >>> fsim(picture, picture)
         tensor([1.])
     """
-    import piq  # brings torchvision, which the rest of the core does without
-
     _check_pictures(pictures, others)
     chromatic = pictures.shape[1] == 3
-    return cast(Tensor, piq.fsim(pictures, others, reduction="none", chromatic=chromatic))
+    return cast(Tensor, _piq().fsim(pictures, others, reduction="none", chromatic=chromatic))
 
 
 def mse(pictures: Tensor, others: Tensor) -> Tensor:
@@ -77,6 +76,10 @@ def mse(pictures: Tensor, others: Tensor) -> Tensor:
         tensor([0.2500])
     """
     return (pictures - others).square().flatten(1).mean(1)
+
+
+def _piq() -> Any:
+    return package("piq")  # when used: it imports torchvision, which the rest does without
 
 
 def _check_pictures(pictures: Tensor, others: Tensor) -> None:

@@ -1,0 +1,97 @@
+"""What importing the package brings in, and that the core does without what it does not use."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+# As beside a torch that it was not built for, and as where it is not installed.
+BROKEN = "RuntimeError('operator torchvision::nms does not exist')"
+MISSING = "ModuleNotFoundError(f'No module named {name!r}', name=name)"
+
+WITHOUT_TORCHVISION = """
+    import sys
+
+    class Refuse:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "torchvision":
+                raise {error}
+
+    sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run(code):
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ImportWarning", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_adds_nothing_but_ourselves_to_captums():
+    before, added = json.loads(
+        run(
+            """
+            import json, sys
+
+            def packages(modules):
+                return sorted({name.partition(".")[0] for name in modules})
+
+            import captum.attr, captum.metrics
+            before = set(sys.modules)
+            import captum_advise
+            print(json.dumps([packages(before), packages(set(sys.modules) - before)]))
+            """
+        )
+    )
+    assert set(added) - set(sys.stdlib_module_names) == {"captum_advise"}
+    # Else Captum would bring in what we must not.
+    assert not set(before) & {"pandas", "piq", "scipy", "sklearn", "timm", "torchvision", "typer"}
+
+
+@pytest.mark.parametrize("error", [BROKEN, MISSING], ids=["broken", "missing"])
+def test_without_torchvision(error):
+    run(
+        textwrap.dedent(WITHOUT_TORCHVISION.format(error=error))
+        + textwrap.dedent(
+            """
+            import torch
+            from torch import nn
+
+            import captum_advise
+            import captum_advise.axioms
+            import captum_advise.evaluation
+            import captum_advise.visualization
+            from captum_advise import LayerAdvise, metrics, zoo
+
+            net = nn.Sequential(
+                nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                nn.Linear(4, 3),
+            ).eval()
+            inputs, target = torch.rand(2, 3, 16, 16), torch.tensor([0, 1])
+            advise = LayerAdvise(net, net[1])
+            for selection in (None, 0, [0, 1], "confidence"):
+                assert advise.attribute(inputs, unit_selection=selection).shape == (2, 1, 16, 16)
+            assert advise.unit_relevance(inputs).shape == (2, 4)
+            assert metrics.deletion_auc(net, inputs, inputs[:, :1], target).shape == (2,)
+
+            for needs_it in (
+                lambda: advise.attribute(inputs),
+                lambda: metrics.insertion_auc(net, inputs, inputs[:, :1], target),
+                lambda: zoo.load("alexnet", weights="random"),
+            ):
+                try:
+                    needs_it()
+                except ImportError as error:
+                    assert "torchvision" in str(error) and "install" in str(error), error
+                else:
+                    raise AssertionError("torchvision was not needed")
+            """
+        )
+    )
