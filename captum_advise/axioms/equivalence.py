@@ -289,7 +289,8 @@ class FunctionalNetwork(nn.Module):
 
     def _activation(self, values: Tensor) -> Tensor:
         if self.spec.activation == "relu":
-            return values.clamp(min=0)
+            # Not clamp, whose gradient at zero is 1 in some versions of torch.
+            return values.where(values > 0, values.new_zeros(()))
         if self.spec.activation == "none":
             return values
         function: Callable[[Tensor], Tensor] = getattr(F, self.spec.activation)

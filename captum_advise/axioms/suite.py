@@ -60,8 +60,9 @@ class AxiomSuite:
         if axiom.name not in self.does_not_hold:
             require(axiom, self.method(), effort=self.effort)
             return
-        # A search ends at the first counterexample, so it can afford to be long.
-        if violation(axiom, self.method(), effort=max(1.0, self.effort)) is None:
+        # A search ends at the first counterexample, so it can afford to be long; which examples
+        # come first differs from version to version of Hypothesis.
+        if violation(axiom, self.method(), effort=max(4.0, self.effort)) is None:
             pytest.fail(
                 f"No counterexample to {axiom.name} was found, although does_not_hold says: "
                 f"{self.does_not_hold[axiom.name]}"

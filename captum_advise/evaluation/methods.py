@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import isclass
 from typing import Any, Protocol, TypeAlias, cast
@@ -295,6 +296,19 @@ def _gaussian(
     return (down[:, None] * across).expand(len(inputs), 1, -1, -1)
 
 
+@contextmanager
+def _parameter_gradients_kept(model: nn.Module) -> Iterator[None]:
+    """torchcam before 0.4.1, the last for Python 3.10, adds to the parameters' gradients."""
+    before = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in before:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in before:
+            parameter.grad = gradient
+
+
 def _torchcam(
     extractor: str, options: Callable[[Context], Mapping[str, Any]] = lambda _: {}
 ) -> Method:
@@ -305,6 +319,7 @@ def _torchcam(
         # Frozen networks keep no graph of their own.
         watched = inputs.detach().clone().requires_grad_()
         with (
+            _parameter_gradients_kept(model),
             torch.enable_grad(),
             make(model, layer, **options(context)) as explain,
             # An in-place ReLU behind the layer would overwrite what torchcam has kept.
