@@ -298,7 +298,7 @@ def _gaussian(
 
 @contextmanager
 def _parameter_gradients_kept(model: nn.Module) -> Iterator[None]:
-    """torchcam before 0.4.1, the last for Python 3.10, adds to the parameters' gradients."""
+    """For torchcam before 0.4.1, the last for Python 3.10, which adds to them."""
     before = [(parameter, parameter.grad) for parameter in model.parameters()]
     for parameter, _ in before:
         parameter.grad = None
