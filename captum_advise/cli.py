@@ -49,7 +49,6 @@ _USER_ERRORS = (ValueError, OSError, RuntimeError, ImportError)
 app = typer.Typer(
     name="captum-advise",
     help="ADVISE: see which part of a picture a network based its prediction on.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -83,7 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status or 0
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(
+    invoke_without_command=True,
+    # \b keeps the lines as they are.
+    epilog="""\b
+Examples:
+  captum-advise explain dog.jpg
+  captum-advise evaluate --data photos --output report
+  captum-advise explain --help
+  captum-advise --install-completion
+""",
+)
 def _options(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
@@ -95,7 +104,6 @@ def _options(
 
 
 @app.command(
-    # \b keeps the lines as they are.
     epilog="""\b
 Examples:
   captum-advise explain
@@ -114,7 +122,10 @@ def explain(
     ] = None,
     model: Annotated[
         str,
-        typer.Option(help=f"The network: {', '.join(zoo.names())}, torchvision/NAME or timm/NAME."),
+        typer.Option(
+            help=f"The network: {', '.join(zoo.names())}, torchvision/NAME or timm/NAME.",
+            autocompletion=lambda: list(zoo.names()),
+        ),
     ] = "efficientnet-lite0",
     layer: Annotated[
         str | None,

@@ -266,6 +266,33 @@ def test_version_and_help(capsys):
         assert f"--{option}" in text
 
 
+@pytest.mark.parametrize("command", [[], ["explain"], ["evaluate"], ["sanity"], ["axioms"]])
+def test_help_has_examples(command, capsys):
+    assert cli.main([*command, "--help"]) == 0
+    examples = capsys.readouterr().out.split("Examples:")[1]
+    assert f"  {' '.join(['captum-advise', *command])} " in examples
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("captum-advise ev", ["evaluate"]), ("captum-advise explain --model alex", ["alexnet"])],
+)
+def test_completion_in_bash(typed, completed):
+    # What the script that --install-completion writes calls at every tab.
+    done = subprocess.run(
+        [sys.executable, "-c", "from captum_advise.cli import main; main()"],
+        env={
+            **os.environ,
+            "_CAPTUM_ADVISE_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(typed.count(" ")),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == completed, done.stderr
+
+
 # --- messages
 
 

@@ -120,7 +120,11 @@ def sanity(
         typer.Argument(metavar="IMAGE", help="A picture. Without it, a cat from scikit-image."),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Network: a name of the zoo, torchvision/NAME or timm/NAME.")
+        str,
+        typer.Option(
+            help="Network: a name of the zoo, torchvision/NAME or timm/NAME.",
+            autocompletion=lambda: list(zoo.names()),
+        ),
     ] = "efficientnet-lite0",
     layer: Annotated[
         str | None, typer.Option(help="Dotted module name; by default the paper's layer.")

@@ -34,7 +34,11 @@ def evaluate(
     ],
     output: Annotated[Path, typer.Option(help="Folder for the report.")],
     model: Annotated[
-        str, typer.Option(help="Network: a name of the zoo, torchvision/NAME or timm/NAME.")
+        str,
+        typer.Option(
+            help="Network: a name of the zoo, torchvision/NAME or timm/NAME.",
+            autocompletion=lambda: list(zoo.names()),
+        ),
     ] = "efficientnet-lite0",
     methods: Annotated[
         str, typer.Option(help=f"Separated by commas, of: {', '.join(names())}.")
