@@ -83,6 +83,10 @@ def evaluate(
     batch_size: Annotated[
         int, typer.Option(help="Masked pictures that go through the network at once.")
     ] = 8,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Score maps with the compiled network: pays in long runs."),
+    ] = False,
 ) -> int:
     """Compare explanation methods on a network and pictures.
 
@@ -110,7 +114,8 @@ def evaluate(
         )
         network = zoo.load(model, layer=layer, weights=weights, device=_device(device), seed=seed)
         found = run(
-            network.model,
+            # Convolutions are faster so, and differ by rounding only.
+            network.model.to(memory_format=torch.channels_last),
             network.layer,
             pictures(data, network, limit=limit),
             chosen,
@@ -120,6 +125,7 @@ def evaluate(
             settings=scoring,
             seed=seed,
             internal_batch_size=batch_size,
+            compiled=compiled,
             description={"network": model, "weights": weights, "data": str(data)},
         )
         if int(os.getenv("RANK", "0")) == 0:

@@ -229,6 +229,48 @@ def _integrated_gradients(
     )
 
 
+def _of_any_class(method: Method) -> Method:
+    """The method, with scores that serve the runner-up class too.
+
+    For methods that run the model on pictures which do not depend on the class.
+    """
+
+    def of_any_class(
+        model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> ClassMaps:
+        random_state = torch.get_rng_state()
+        first = _Remembering(model)
+        maps = cast(Tensor, method(first, layer, inputs, target, context))
+
+        def of_class(classes: Tensor) -> Tensor:
+            torch.set_rng_state(random_state)
+            again = _Remembering(model, first.scores)
+            return cast(Tensor, method(again, layer, inputs, classes, context))
+
+        return ClassMaps(maps, of_class)
+
+    return of_any_class
+
+
+class _Remembering(nn.Module):
+    """A model that records its scores without gradients, or gives recorded ones in their order."""
+
+    def __init__(self, model: nn.Module, recorded: list[Tensor] | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.train(model.training)
+        self.scores: list[Tensor] = []
+        self._recorded = None if recorded is None else iter(recorded)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return cast(Tensor, self.model(inputs))
+        if self._recorded is not None:
+            return next(self._recorded)
+        self.scores.append(self.model(inputs))
+        return self.scores[-1]
+
+
 def _occlusion(
     model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
 ) -> Tensor:
@@ -340,13 +382,17 @@ _PEERS = {
     ),
     "xgrad-cam": _torchcam("XGradCAM"),
     "layer-cam": _torchcam("LayerCAM"),
-    "score-cam": _torchcam("ScoreCAM", lambda context: {"batch_size": context.internal_batch_size}),
-    "is-cam": _torchcam(
-        "ISCAM",
-        lambda context: {
-            "batch_size": context.internal_batch_size,
-            "num_samples": context.settings.is_cam_samples,
-        },
+    "score-cam": _of_any_class(
+        _torchcam("ScoreCAM", lambda context: {"batch_size": context.internal_batch_size})
+    ),
+    "is-cam": _of_any_class(
+        _torchcam(
+            "ISCAM",
+            lambda context: {
+                "batch_size": context.internal_batch_size,
+                "num_samples": context.settings.is_cam_samples,
+            },
+        )
     ),
 }
 _NEEDED.update(dict.fromkeys(_PEERS, ("torchcam", "peers")))
@@ -358,8 +404,8 @@ _METHODS: dict[str, Method] = {
     "guided-grad-cam": as_method(GuidedGradCam),
     "layer-gradient-x-activation": as_method(LayerGradientXActivation),
     "integrated-gradients": _integrated_gradients,
-    "occlusion": _occlusion,
-    "lime": _lime,
+    "occlusion": _of_any_class(_occlusion),
+    "lime": _of_any_class(_lime),
     "random": _random,
     "gaussian": _gaussian,
     **_PEERS,

@@ -76,6 +76,7 @@ def evaluate(
     settings: ScoringSettings = ScoringSettings(),  # noqa: B008 - frozen
     seed: int = 0,
     internal_batch_size: int = 8,
+    compiled: bool = False,
     description: Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> Evaluation:
@@ -105,6 +106,8 @@ def evaluate(
         settings: How maps are scored.
         seed: Of random maps, of methods that draw samples, and of the bootstrap.
         internal_batch_size: How many masked pictures go through the model at once.
+        compiled: Score maps with ``torch.compile(model)``: a minute's start, then faster. Needs a
+            C++ compiler on CPU. Maps are made by the model as it is.
         description: More that tells this run from others in the same folder, as the name of the
             network.
         progress: Show a progress bar on stderr.
@@ -145,6 +148,7 @@ def evaluate(
         context=Context(pixel_space, confidence, method_settings, internal_batch_size),
         settings=settings,
         seed=seed,
+        compiled=compiled,
     )
     configuration = {
         "captum_advise": __version__,
@@ -164,6 +168,7 @@ def evaluate(
         "confidence": _described(confidence),
         "seed": seed,
         "internal_batch_size": internal_batch_size,
+        "compiled": compiled,
         "device": _device(model).type,
     }
     folder = RunFolder(Path(output), columns_of.columns(settings.on_request), tuple(chosen))

@@ -6,10 +6,11 @@ import random
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -73,6 +74,14 @@ class Scorer:
     context: Context
     settings: ScoringSettings
     seed: int
+    compiled: bool = False
+
+    @cached_property
+    def scores(self) -> Callable[[Tensor], Tensor]:
+        """The model, for passes without gradients and hooks."""
+        if not self.compiled:
+            return self.model
+        return _compiled(self.model, self.context.internal_batch_size)
 
     def rows(self, index: int, name: str, inputs: Tensor, label: int | None) -> list[Row]:
         """Results of every method for one picture.
@@ -84,6 +93,7 @@ class Scorer:
             label: Class to explain; None for the predicted one.
         """
         picture = _Picture.prepared(self, inputs, label)
+        explained = [self._explained(index, method, picture) for method in self.methods]
         identity = {
             "index": index,
             "file": name,
@@ -92,8 +102,16 @@ class Scorer:
             "confidence": float(picture.scorer.confidence_in_target()),
         }
         return [
-            {**identity, "method": method, **self._scores(index, method, picture)}
-            for method in self.methods
+            {
+                **identity,
+                "method": method,
+                **scores,
+                "forward_passes": it.passes,
+                "seconds": it.seconds,
+            }
+            for method, it, scores in zip(
+                self.methods, explained, self._scores(index, picture, explained), strict=True
+            )
         ]
 
     def maps(self, index: int, inputs: Tensor, label: int | None) -> dict[str, Tensor]:
@@ -106,8 +124,8 @@ class Scorer:
             maps[method] = _maps(found, method)
         return maps
 
-    def _scores(self, index: int, method: str, picture: _Picture) -> Row:
-        inputs, target, context = picture.inputs, picture.target, self.context
+    def _explained(self, index: int, method: str, picture: _Picture) -> _Explained:
+        inputs, target = picture.inputs, picture.target
         with counted_passes(self.model) as passes:
             _wait_for(inputs.device)
             began = time.perf_counter()
@@ -117,52 +135,57 @@ class Scorer:
             seconds = time.perf_counter() - began
         n_passes = passes.count
         maps = _maps(found, method)
-        result = picture.scorer(
-            torch.zeros(1, dtype=torch.int64, device=inputs.device),
-            maps,
-            self._runner_up_maps(index, method, found, picture),
+        return _Explained(
+            maps=maps,
+            mask=as_mask(maps, inputs),
+            runner_up_maps=self._runner_up_maps(index, method, found, picture),
+            passes=n_passes,
+            seconds=seconds,
         )
-        masks = as_mask(maps, inputs)
+
+    def _scores(self, index: int, picture: _Picture, explained: Sequence[_Explained]) -> list[Row]:
+        """What each method's map is worth; all in one sweep, so that batches are full."""
+        inputs, target, context = picture.inputs, picture.target, self.context
+        rows = _protocol_results(picture.scorer, explained)
+        masks = torch.cat([it.mask for it in explained], 1)
         areas: dict[str, Any] = {
             "steps": self.settings.steps,
             "confidence": context.confidence,
             "internal_batch_size": context.internal_batch_size,
         }
-        scores: Row = {
-            name: getattr(result, name).item()
-            for name in (
-                "avx",
-                "average_drop",
-                "ssim",
-                "fsim",
-                "mse",
-                "class_sensitivity",
-                "hit",
-                "increase_in_confidence",
-            )
-        }
-        scores["insertion"] = insertion_auc(self.model, inputs, masks, target, **areas).item()
-        scores["deletion"] = deletion_auc(
-            self.model, inputs, masks, target, pixel_space=context.pixel_space, **areas
-        ).item()
+        inserted = insertion_auc(self.scores, inputs, masks, target, **areas)
+        deleted = deletion_auc(
+            self.scores, inputs, masks, target, pixel_space=context.pixel_space, **areas
+        )
+        for row, insertion, deletion in zip(
+            rows, inserted.flatten().tolist(), deleted.flatten().tolist(), strict=True
+        ):
+            row |= {"insertion": insertion, "deletion": deletion}
+        for method, it, row in zip(self.methods, explained, rows, strict=True):
+            row |= self._on_request(index, method, it.mask, picture)
+        return rows
+
+    def _on_request(self, index: int, method: str, mask: Tensor, picture: _Picture) -> Row:
+        inputs, target = picture.inputs, picture.target
         n_samples = self.settings.n_perturb_samples
+        scores: Row = {}
         if "infidelity" in self.settings.on_request:
             # The same noise for every method, so that they differ by their maps alone.
             with self._seeded(index, "infidelity"):
                 scores["infidelity"] = infidelity(
                     self.model,
                     inputs,
-                    masks,
+                    mask,
                     target,
                     n_perturb_samples=n_samples,
-                    internal_batch_size=context.internal_batch_size,
+                    internal_batch_size=self.context.internal_batch_size,
                 ).item()
         if "sensitivity_max" in self.settings.on_request:
             with self._seeded(index, "sensitivity_max"):
                 scores["sensitivity_max"] = sensitivity_max(
                     self._explain_each(index, method), inputs, target, n_perturb_samples=n_samples
                 ).item()
-        return {**scores, "forward_passes": n_passes, "seconds": seconds}
+        return scores
 
     def _runner_up_maps(
         self, index: int, method: str, found: Tensor | ClassMaps, picture: _Picture
@@ -171,7 +194,7 @@ class Scorer:
         if runner_up is None:
             return None
         if isinstance(found, ClassMaps):
-            return found.of_class(runner_up.classes)
+            return _maps(found.of_class(runner_up.classes), method)
         with self._seeded(index, method):
             again = self._call(method, picture.inputs, runner_up.classes)
         return _maps(again, method)
@@ -221,6 +244,35 @@ class Scorer:
 
 
 @dataclass(frozen=True)
+class _Explained:
+    """What a method gave for one picture: maps (1, 1, h, w), the mask (1, 1, H, W), the cost."""
+
+    maps: Tensor
+    mask: Tensor
+    runner_up_maps: Tensor | None
+    passes: int
+    seconds: float
+
+
+def _protocol_results(scorer: MapScorer, explained: Sequence[_Explained]) -> list[Row]:
+    """AVX and its parts of each map, maps of one size together."""
+    rows: list[Row] = [{} for _ in explained]
+    for shape in {it.maps.shape for it in explained}:
+        places = [place for place, it in enumerate(explained) if it.maps.shape == shape]
+        maps = torch.cat([explained[place].maps for place in places])
+        others = [it.runner_up_maps for it in explained if it.maps.shape == shape]
+        runner_up = [other for other in others if other is not None]
+        results = scorer(
+            torch.zeros(len(places), dtype=torch.int64, device=maps.device),
+            maps,
+            torch.cat(runner_up) if runner_up else None,
+        )
+        for at, place in enumerate(places):
+            rows[place] |= results[at].to_dict()
+    return rows
+
+
+@dataclass(frozen=True)
 class _Picture:
     """One picture with its class and the protocol's scorer for it."""
 
@@ -246,7 +298,7 @@ class _Picture:
             target=classes,
             predicted=int(outputs.argmax(1)),
             scorer=MapScorer(
-                forward_func=run.model,
+                forward_func=run.scores,
                 inputs=(inputs,),
                 additional_forward_args=None,
                 masked=(0,),
@@ -296,6 +348,18 @@ def counted_passes(model: nn.Module) -> Iterator[_Passes]:
         yield passes
     finally:
         handle.remove()
+
+
+def _compiled(model: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:
+    """The model, compiled once, for batches of one size; smaller ones are filled up."""
+    fast = torch.compile(model, dynamic=False, options={"freezing": True})
+
+    def scores(inputs: Tensor) -> Tensor:
+        filling = inputs[-1:].expand(batch_size - len(inputs), *inputs.shape[1:])
+        with torch.no_grad():
+            return cast(Tensor, fast(torch.cat([inputs, filling])))[: len(inputs)]
+
+    return scores
 
 
 def _wait_for(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import cast
 
@@ -37,8 +38,8 @@ def insertion_auc(
     Args:
         forward_func: (M, C, H, W) inputs to class scores (M, K).
         inputs: (N, C, H, W) model inputs.
-        maps: (N, 1, H, W) importance of each pixel. Pixels of equal importance are taken row by
-            row.
+        maps: (N, M, H, W) importance of each pixel, M maps for each input. Pixels of equal
+            importance are taken row by row.
         target: (N,) int64 classes.
         baselines: What is shown where no pixel has been inserted, in the model's inputs; anything
             that broadcasts to ``inputs``. Default: :func:`blurred` inputs, as in RISE.
@@ -47,7 +48,8 @@ def insertion_auc(
         internal_batch_size: How many pictures go through the model at once.
 
     Returns:
-        (N,) in [0, 1], larger is better: trapezoidal area, the picture's pixels counting as one.
+        (N,) in [0, 1], or (N, M) for more than one map; larger is better: trapezoidal area, the
+        picture's pixels counting as one.
 
     Raises:
         ValueError: Maps of another size than the inputs, or ``steps`` below one.
@@ -82,8 +84,8 @@ def deletion_auc(
     Args:
         forward_func: (M, C, H, W) inputs to class scores (M, K).
         inputs: (N, C, H, W) model inputs.
-        maps: (N, 1, H, W) importance of each pixel. Pixels of equal importance are taken row by
-            row.
+        maps: (N, M, H, W) importance of each pixel, M maps for each input. Pixels of equal
+            importance are taken row by row.
         target: (N,) int64 classes.
         baselines: What deleted pixels become, in the model's inputs; anything that broadcasts to
             ``inputs``. Default: black.
@@ -93,7 +95,7 @@ def deletion_auc(
         internal_batch_size: How many pictures go through the model at once.
 
     Returns:
-        (N,) in [0, 1], smaller is better.
+        (N,) in [0, 1], or (N, M) for more than one map; smaller is better.
 
     Raises:
         ValueError: Maps of another size than the inputs, or ``steps`` below one.
@@ -243,7 +245,8 @@ def _auc(
 ) -> Tensor:
     """Area under the confidence while the pixels turn from ``start`` into ``end``."""
     n_examples, _, height, width = inputs.shape
-    if maps.shape != (n_examples, 1, height, width):
+    n_maps = maps.shape[1] if maps.dim() == 4 else 0
+    if not n_maps or maps.shape != (n_examples, n_maps, height, width):
         raise ValueError(
             f"Inputs of shape {tuple(inputs.shape)} need maps of shape "
             f"{(n_examples, 1, height, width)}, got {tuple(maps.shape)}; "
@@ -251,19 +254,27 @@ def _auc(
         )
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
-    order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
+    order = maps.flatten(2).argsort(dim=2, descending=True, stable=True)
     places = torch.arange(height * width, device=maps.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, places).view_as(maps)
+    rank = torch.empty_like(order).scatter_(2, order, places).view_as(maps)
     start, end = start.expand_as(inputs), end.expand_as(inputs)
 
-    changed = [round(step * height * width / steps) for step in range(steps + 1)]
-    counts = torch.tensor(changed, device=maps.device).repeat(n_examples)
-    examples = torch.arange(n_examples, device=maps.device).repeat_interleave(steps + 1)
-    heights = []
-    for first in range(0, len(examples), internal_batch_size):
-        some = examples[first : first + internal_batch_size]
-        count = counts[first : first + internal_batch_size].view(-1, 1, 1, 1)
-        pictures = torch.where(rank[some] < count, end[some], start[some])
-        heights.append(target_confidence(confidence(forward_func(pictures)), target[some]))
-    curve = torch.cat(heights).view(n_examples, steps + 1)
-    return torch.trapezoid(curve, dx=1 / steps)
+    # Rows (input, map, changed pixels). The ends of a curve are the same for all maps.
+    n_pixels = height * width
+    changed = [round(step * n_pixels / steps) for step in range(1, steps)]
+    rows = [(row, 0, count) for count in (0, n_pixels) for row in range(n_examples)]
+    rows += itertools.product(range(n_examples), range(n_maps), changed)
+    heights: list[Tensor] = []
+    for first in range(0, len(rows), internal_batch_size):
+        some = torch.tensor(rows[first : first + internal_batch_size], device=maps.device)
+        given, which, count = some.T
+        turned = rank[given, which][:, None] < count.view(-1, 1, 1, 1)
+        pictures = torch.where(turned, end[given], start[given])
+        heights.append(target_confidence(confidence(forward_func(pictures)), target[given]))
+    found = torch.cat(heights)
+    begin, finish = (
+        found[at : at + n_examples, None, None].expand(-1, n_maps, 1) for at in (0, n_examples)
+    )
+    between = found[2 * n_examples :].view(n_examples, n_maps, steps - 1)
+    areas = torch.trapezoid(torch.cat([begin, between, finish], 2), dx=1 / steps)
+    return areas[:, 0] if n_maps == 1 else areas

@@ -130,6 +130,39 @@ def test_forward_passes_are_counted(name, passes, network, inputs):
     assert not network._forward_pre_hooks
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("name", "scale"),  # Lime's regularised weights are all zero for small scores
+    [("lime", 30), ("occlusion", 1), ("score-cam", 1), ("is-cam", 1)],
+)
+def test_scores_serve_the_runner_up_class_too(name, scale, network, inputs):
+    one, other = CLASSES[:1], torch.tensor([4])
+    with torch.no_grad():
+        network[7].weight *= scale
+        network[3].bias += 1  # maps of score-weighted CAMs are not all zero then
+    torch.manual_seed(3)
+    found = by_name([name])[name](network, network[3], inputs[:1], one, CONTEXT)
+    with counted_passes(network) as passes:
+        maps = found.of_class(other)
+    assert passes.count <= 1  # a CAM reads the layer again
+    torch.testing.assert_close(maps, called(name, network, inputs[:1], other))
+    assert not torch.equal(maps, found.maps)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("compiler", [None, pytest.param("inductor", marks=pytest.mark.slow)])
+def test_the_compiled_model_gives_the_same_scores(compiler, network, inputs, monkeypatch):
+    if compiler is None:
+        monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    arguments = (network, network[3], by_name(["advise", "grad-cam"]), CONTEXT)
+    arguments += (ScoringSettings(steps=4), 0)
+    plain, compiled = (Scorer(*arguments, compiled=flag) for flag in (False, True))
+    expected, found = (run.rows(0, "picture", inputs[:1], 2) for run in (plain, compiled))
+    for row, other in zip(expected, found, strict=True):
+        for column in row.keys() - {"file", "method", "seconds"}:
+            assert other[column] == pytest.approx(row[column], abs=1e-5), column
+
+
 def test_captum_attributions_and_callables_are_methods(network, inputs):
     expected = LayerGradCam(network, network[3]).attribute(inputs, CLASSES)
     for method in (LayerGradCam, LayerGradCam(network, network[3])):

@@ -83,6 +83,23 @@ def test_deleting_is_inserting_the_baseline(seed, examples, batch, steps):
     torch.testing.assert_close(deleted, inserted)
 
 
+def test_several_maps_of_an_input_are_scored_as_each_alone():
+    torch.manual_seed(0)
+    inputs, maps, target = torch.rand(2, 3, 6, 5), torch.rand(2, 4, 6, 5), torch.tensor([0, 1])
+    seen = []
+
+    def counting(pictures):
+        seen.append(len(pictures))
+        return brightness(pictures)
+
+    for area in (insertion_auc, deletion_auc):
+        together = area(counting, inputs, maps, target, steps=5)
+        alone = [area(brightness, inputs, maps[:, [m]], target, steps=5) for m in range(4)]
+        torch.testing.assert_close(together, torch.stack(alone, 1))
+    # The two ends of a curve are the same for all maps of an input.
+    assert sum(seen) == 2 * (2 * 2 + 2 * 4 * 4)
+
+
 def test_a_perfect_map_wins_over_its_reverse():
     inputs = torch.zeros(1, 3, 8, 8)
     inputs[..., :2, :2] = 1.0  # the only evidence
@@ -105,7 +122,7 @@ def test_black_is_that_of_the_pixel_space_or_the_lowest_value():
     inputs, maps = torch.randn(2, 3, 4, 4), torch.rand(2, 1, 4, 4)
     target = torch.tensor([0, 1])
     deletion_auc(watching, inputs, maps, target, pixel_space=space, steps=1)
-    torch.testing.assert_close(space.to_pixels(seen[0][1:2]), torch.zeros(1, 3, 4, 4))
+    torch.testing.assert_close(space.to_pixels(seen[0][2:3]), torch.zeros(1, 3, 4, 4))
     deletion_auc(watching, inputs, maps, target, steps=1)
     torch.testing.assert_close(seen[1][3], inputs[1].min().expand(3, 4, 4))
 
