@@ -1,0 +1,198 @@
+"""Which fixed bandwidth has the least cost around each point of a histogram.
+
+Steps 3 to 5 of Shimazaki and Shinomoto's method (J. Comput. Neurosci. 29, 2010, section 2.3): the
+local cost of every bandwidth, smoothed under every window. Positions and bandwidths are counted
+in *cells*: the step of a row's grid is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# A smoothing matrix has length^2 entries: longer grids convolve by FFT.
+_MAX_MATRIX_POINTS = 512
+# Elements of a smoothed block of rows: with its temporaries it stays in a processor's cache.
+_SMOOTHING_BLOCK = 1 << 18
+
+_Smoothing: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def favoured_bandwidths(
+    counts: Tensor, segments: tuple[tuple[int, int], ...], windows: Tensor
+) -> Tensor:
+    """Which bandwidth has the least cost around each point, for each window.
+
+    Args:
+        counts: (B, L) histograms, zero behind the end of a row's grid. Their type is the
+            precision of the costs.
+        segments: (length, rows) of the runs of rows with grids of one length.
+        windows: (S, M) the bandwidths tried on the grids of each run, in cells.
+
+    Returns:
+        (M, B, L) unsigned integers: number of the bandwidth under window, at point.
+    """
+    n_windows = windows.shape[1]
+    favoured = counts.new_zeros(n_windows, *counts.shape, dtype=index_type(n_windows))
+    kernels = _smoothing_kernels([length for length, _ in segments], windows).to(counts)
+    penalties = (2 / math.sqrt(2 * math.pi) / windows).to(counts)
+    for which, groups in groupby(_groups(segments, n_windows), key=_segments_of):
+        length = segments[which[-1]][0]
+        smooth = _smoother(kernels[list(which), :, :length])
+        for group in groups:
+            rows, inside = _rows_of(group, counts.device)
+            best = _least_cost(counts[rows, :length], inside, penalties[list(which)], smooth)
+            favoured[:, rows, :length] = best.permute(2, 0, 1, 3)
+    return favoured
+
+
+def index_type(n_values: int) -> torch.dtype:
+    """The smallest type that counts so far: these tables are what the search reads most."""
+    return torch.uint8 if n_values <= 256 else torch.int32
+
+
+def _least_cost(counts: Tensor, inside: Tensor, penalties: Tensor, smooth: _Smoothing) -> Tensor:
+    """Number (G, R, M, L) of the bandwidth of least smoothed cost, the first one on ties."""
+    length = counts.shape[-1]
+    counts, inside = _folded(counts), _folded(inside.to(counts))
+    smoothed = smooth(counts, None).mul_(inside[..., None, :])
+    local = torch.empty_like(smoothed)
+    least = torch.full_like(smoothed, math.inf)
+    n_windows = penalties.shape[1]
+    number = torch.arange(n_windows, device=counts.device, dtype=index_type(n_windows))
+    best = torch.zeros_like(smoothed, dtype=number.dtype)
+    for j in range(n_windows):
+        estimate = smoothed[..., j, :]
+        cost = torch.sub(estimate, counts, alpha=2).mul_(estimate)
+        cost.addcmul_(counts, penalties[:, j, None, None, None])
+        local = smooth(cost, local)
+        # Later bandwidths have larger numbers: a maximum does what a slower masked write would.
+        torch.maximum(best, (local < least) * number[j], out=best)
+        torch.minimum(least, local, out=least)
+    return _unfolded(best, length)
+
+
+def _folded(values: Tensor) -> Tensor:
+    """(G, R, ..., L) -> (G, 2, R, ..., H): the first half, and the second one from its end.
+
+    A middle point belongs to the first half; the second half has a zero in its place.
+    """
+    length = values.shape[-1]
+    half = (length + 1) // 2
+    second = F.pad(values[..., half:].flip(-1), (0, 2 * half - length))
+    return torch.stack([values[..., :half], second], 1)
+
+
+def _unfolded(values: Tensor, length: int) -> Tensor:
+    first, second = values.unbind(1)
+    return torch.cat([first, second[..., : length // 2].flip(-1)], -1)
+
+
+def _smoothing_kernels(lengths: list[int], windows: Tensor) -> Tensor:
+    """Each window's Gaussian (S, M, L) at distances from zero up, on grids of these lengths.
+
+    Zero padding to a power of two and circular wrap-round are part of the method.
+    """
+    longest = max(lengths)
+    points = torch.tensor(lengths, device=windows.device)[:, None] + 3 * windows
+    sizes = torch.exp2(points.log2().ceil()).long()
+    kernels = windows.new_zeros(*windows.shape, longest)
+    for size in torch.unique(sizes).tolist():
+        frequency = torch.arange(size // 2 + 1, device=windows.device) / size
+        angle = 2 * math.pi * windows[sizes == size][:, None] * frequency
+        # exp2, as exp is slow where its result is next to nothing.
+        transfer = torch.exp2(-0.5 / math.log(2) * angle.square())
+        kernel = torch.fft.irfft(transfer.to(torch.complex128), size)[:, :longest]
+        kernels[..., : kernel.shape[-1]][sizes == size] = kernel
+    return kernels
+
+
+def _smoother(kernels: Tensor) -> _Smoothing:
+    """Function (G, 2, R, H) -> (G, 2, R, M, H): folded rows under each kernel (G, M, L).
+
+    Its second argument is a result that is no longer needed, to be written to, or None.
+    """
+    n_groups, n_windows, length = kernels.shape
+    if length > _MAX_MATRIX_POINTS:
+        gap = kernels.new_zeros(n_groups, n_windows, 1)
+        circle = torch.cat([kernels, gap, kernels[..., 1:].flip(-1)], -1)
+        transfer = torch.fft.rfft(circle)[:, None]
+
+        def convolve(values: Tensor, out: Tensor | None) -> Tensor:
+            spectrum = torch.fft.rfft(_unfolded(values, length), 2 * length)[:, :, None]
+            return _folded(torch.fft.irfft(spectrum * transfer, 2 * length)[..., :length])
+
+        return convolve
+
+    # A symmetric Toeplitz matrix keeps even sequences even and odd ones odd: two products with
+    # matrices of half the side do the work of one.
+    half = (length + 1) // 2
+    cells = torch.arange(half, device=kernels.device)
+    near = kernels[..., (cells[:, None] - cells).abs()]
+    far = kernels[..., length - 1 - cells[:, None] - cells]
+    parts = torch.stack([near + far, near - far], 1) / 2  # (G, 2, M, H, H)
+    matrices = parts.transpose(2, 3).reshape(n_groups, 2, half, -1)
+
+    def multiply(values: Tensor, out: Tensor | None) -> Tensor:
+        shape = (*values.shape[:3], n_windows, half)
+        first, second = values.unbind(1)
+        parts = torch.stack([first + second, first - second], 1)
+        product = torch.matmul(parts, matrices, out=None if out is None else out.flatten(3))
+        even, odd = product.unbind(1)
+        even += odd
+        torch.sub(even, odd, alpha=2, out=odd)
+        return product.view(shape)
+
+    return multiply
+
+
+class _Piece(NamedTuple):
+    """Rows ``first`` to ``last`` - 1 of a block, which have one length."""
+
+    segment: int
+    length: int
+    first: int
+    last: int
+
+
+def _groups(segments: tuple[tuple[int, int], ...], n_windows: int) -> Iterator[list[_Piece]]:
+    """Rows to smooth together: as many as a cache holds, few enough that padding is little."""
+    group: list[_Piece] = []
+    first = most = 0
+    for segment, (length, n_rows) in enumerate(segments):
+        at_once = max(1, _SMOOTHING_BLOCK // (n_windows * length))
+        for start in range(first, first + n_rows, at_once):
+            piece = _Piece(segment, length, start, min(start + at_once, first + n_rows))
+            most = max(most, piece.last - piece.first)
+            size = (len(group) + 1) * most * length * n_windows
+            if group and (size > _SMOOTHING_BLOCK or length > _MAX_MATRIX_POINTS):
+                yield group
+                group, most = [], piece.last - piece.first
+            group.append(piece)
+        first += n_rows
+    if group:
+        yield group
+
+
+def _segments_of(group: list[_Piece]) -> tuple[int, ...]:
+    return tuple(piece.segment for piece in group)
+
+
+def _rows_of(group: list[_Piece], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows (G, R) of each piece, the last one repeated where a piece has fewer, and inside.
+
+    ``inside`` (G, R, L) tells which points belong to the row's grid.
+    """
+    first, last, lengths = torch.tensor(
+        [(piece.first, piece.last - 1, piece.length) for piece in group], device=device
+    ).T[:, :, None]
+    most = max(piece.last - piece.first for piece in group)
+    rows = torch.minimum(first + torch.arange(most, device=device), last)
+    inside = torch.arange(group[-1].length, device=device) < lengths[:, :, None]
+    return rows, inside.expand(*rows.shape, -1)
