@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
@@ -18,14 +19,16 @@ from torch import Tensor
 
 # A smoothing matrix has length^2 entries: longer grids convolve by FFT.
 _MAX_MATRIX_POINTS = 512
+# How densely costs are looked at under a wide window, when not everywhere.
+_POINTS_PER_WINDOW = 12
 # Elements of a smoothed block of rows: with its temporaries it stays in a processor's cache.
 _SMOOTHING_BLOCK = 1 << 18
 
-_Smoothing: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
+_Smoother: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def favoured_bandwidths(
-    counts: Tensor, segments: tuple[tuple[int, int], ...], windows: Tensor
+    counts: Tensor, segments: tuple[tuple[int, int], ...], windows: Tensor, *, thinned: bool = False
 ) -> Tensor:
     """Which bandwidth has the least cost around each point, for each window.
 
@@ -34,6 +37,8 @@ def favoured_bandwidths(
             precision of the costs.
         segments: (length, rows) of the runs of rows with grids of one length.
         windows: (S, M) the bandwidths tried on the grids of each run, in cells.
+        thinned: Under wide windows, where costs change slowly, look at one point in an eighth of
+            the window only.
 
     Returns:
         (M, B, L) unsigned integers: number of the bandwidth under window, at point.
@@ -44,10 +49,11 @@ def favoured_bandwidths(
     penalties = (2 / math.sqrt(2 * math.pi) / windows).to(counts)
     for which, groups in groupby(_groups(segments, n_windows), key=_segments_of):
         length = segments[which[-1]][0]
-        smooth = _smoother(kernels[list(which), :, :length])
+        members = list(which)
+        smoothing = _Smoothing.of(kernels[members, :, :length], windows[members], thinned)
         for group in groups:
             rows, inside = _rows_of(group, counts.device)
-            best = _least_cost(counts[rows, :length], inside, penalties[list(which)], smooth)
+            best = _least_cost(counts[rows, :length], inside, penalties[members], smoothing)
             favoured[:, rows, :length] = best.permute(2, 0, 1, 3)
     return favoured
 
@@ -57,25 +63,26 @@ def index_type(n_values: int) -> torch.dtype:
     return torch.uint8 if n_values <= 256 else torch.int32
 
 
-def _least_cost(counts: Tensor, inside: Tensor, penalties: Tensor, smooth: _Smoothing) -> Tensor:
+def _least_cost(counts: Tensor, inside: Tensor, penalties: Tensor, smoothing: _Smoothing) -> Tensor:
     """Number (G, R, M, L) of the bandwidth of least smoothed cost, the first one on ties."""
     length = counts.shape[-1]
-    counts, inside = _folded(counts), _folded(inside.to(counts))
-    smoothed = smooth(counts, None).mul_(inside[..., None, :])
-    local = torch.empty_like(smoothed)
-    least = torch.full_like(smoothed, math.inf)
     n_windows = penalties.shape[1]
+    counts, inside = _folded(counts), _folded(inside.to(counts))
+    smoothed = smoothing.everywhere(counts, None).unflatten(-1, (n_windows, -1))
+    smoothed = smoothed * inside[..., None, :]
+    local = counts.new_empty(*counts.shape[:3], len(smoothing.places))
+    least = torch.full_like(local, math.inf)
     number = torch.arange(n_windows, device=counts.device, dtype=index_type(n_windows))
-    best = torch.zeros_like(smoothed, dtype=number.dtype)
+    best = torch.zeros_like(local, dtype=number.dtype)
     for j in range(n_windows):
         estimate = smoothed[..., j, :]
         cost = torch.sub(estimate, counts, alpha=2).mul_(estimate)
         cost.addcmul_(counts, penalties[:, j, None, None, None])
-        local = smooth(cost, local)
+        local = smoothing.at_places(cost, local)
         # Later bandwidths have larger numbers: a maximum does what a slower masked write would.
         torch.maximum(best, (local < least) * number[j], out=best)
         torch.minimum(least, local, out=least)
-    return _unfolded(best, length)
+    return _unfolded(best[..., smoothing.spread].unflatten(-1, (n_windows, -1)), length)
 
 
 def _folded(values: Tensor) -> Tensor:
@@ -113,43 +120,73 @@ def _smoothing_kernels(lengths: list[int], windows: Tensor) -> Tensor:
     return kernels
 
 
-def _smoother(kernels: Tensor) -> _Smoothing:
-    """Function (G, 2, R, H) -> (G, 2, R, M, H): folded rows under each kernel (G, M, L).
+@dataclass(frozen=True)
+class _Smoothing:
+    """Folded rows (G, 2, R, H) under the kernels of all windows of their group.
 
-    Its second argument is a result that is no longer needed, to be written to, or None.
+    ``everywhere`` gives (G, 2, R, M H); ``at_places`` only the columns ``places`` (Q,) of it.
+    ``spread`` (M H,) is the place that stands for each column. Both functions take a result that
+    is no longer needed, to be written to, or None.
     """
-    n_groups, n_windows, length = kernels.shape
+
+    everywhere: _Smoother
+    at_places: _Smoother
+    places: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, kernels: Tensor, windows: Tensor, thinned: bool) -> _Smoothing:
+        """For kernels (G, M, L) of windows (G, M)."""
+        half = (kernels.shape[-1] + 1) // 2
+        cells = torch.arange(half, device=kernels.device)
+        stride = torch.ones_like(windows[0])
+        if thinned:
+            stride = (windows.amin(0) / _POINTS_PER_WINDOW).floor().clamp(min=1)
+        stride = stride.long()[:, None]
+        nearest = (cells // stride * stride + stride // 2).clamp(max=half - 1)
+        column = nearest + half * torch.arange(len(nearest), device=kernels.device)[:, None]
+        places, spread = torch.unique(column, return_inverse=True)
+        everywhere, at_places = _smoothers(kernels, places)
+        return cls(everywhere, at_places, places, spread.flatten())
+
+
+def _smoothers(kernels: Tensor, places: Tensor) -> tuple[_Smoother, _Smoother]:
+    n_groups, _, length = kernels.shape
+    half = (length + 1) // 2
     if length > _MAX_MATRIX_POINTS:
-        gap = kernels.new_zeros(n_groups, n_windows, 1)
+        gap = torch.zeros_like(kernels[..., :1])
         circle = torch.cat([kernels, gap, kernels[..., 1:].flip(-1)], -1)
         transfer = torch.fft.rfft(circle)[:, None]
 
-        def convolve(values: Tensor, out: Tensor | None) -> Tensor:
+        def convolve(values: Tensor, _: Tensor | None) -> Tensor:
             spectrum = torch.fft.rfft(_unfolded(values, length), 2 * length)[:, :, None]
-            return _folded(torch.fft.irfft(spectrum * transfer, 2 * length)[..., :length])
+            smoothed = torch.fft.irfft(spectrum * transfer, 2 * length)[..., :length]
+            return _folded(smoothed).flatten(3)
 
-        return convolve
+        return convolve, lambda values, _: convolve(values, None)[..., places]
 
     # A symmetric Toeplitz matrix keeps even sequences even and odd ones odd: two products with
     # matrices of half the side do the work of one.
-    half = (length + 1) // 2
     cells = torch.arange(half, device=kernels.device)
     near = kernels[..., (cells[:, None] - cells).abs()]
     far = kernels[..., length - 1 - cells[:, None] - cells]
     parts = torch.stack([near + far, near - far], 1) / 2  # (G, 2, M, H, H)
     matrices = parts.transpose(2, 3).reshape(n_groups, 2, half, -1)
 
-    def multiply(values: Tensor, out: Tensor | None) -> Tensor:
-        shape = (*values.shape[:3], n_windows, half)
+    def multiply(values: Tensor, by: Tensor, out: Tensor | None) -> Tensor:
         first, second = values.unbind(1)
         parts = torch.stack([first + second, first - second], 1)
-        product = torch.matmul(parts, matrices, out=None if out is None else out.flatten(3))
+        product = torch.matmul(parts, by, out=out)
         even, odd = product.unbind(1)
         even += odd
         torch.sub(even, odd, alpha=2, out=odd)
-        return product.view(shape)
+        return product
 
-    return multiply
+    at_places = matrices if len(places) == matrices.shape[-1] else matrices[..., places]
+    return (
+        lambda values, out: multiply(values, matrices, out),
+        lambda values, out: multiply(values, at_places, out),
+    )
 
 
 class _Piece(NamedTuple):

@@ -56,7 +56,7 @@ def estimate_block(block: Block, tolerance: float) -> tuple[Tensor, Tensor]:
     """
     fast = tolerance >= _SINGLE_PRECISION_FROM
     precision = torch.float32 if fast else torch.float64
-    favoured = favoured_bandwidths(block.counts, block.segments, block.windows)
+    favoured = favoured_bandwidths(block.counts, block.segments, block.windows, thinned=fast)
     smoother = Smoother(
         Choices.of(favoured, block.windows, block.segment),
         block.windows,
