@@ -306,7 +306,12 @@ class _Job:
             probabilities = network.model(inputs).softmax(1)[0]
         predicted = int(probabilities.argmax())
         target = predicted if self.target is None else self.target
-        advise = LayerAdvise(network.model, network.layer, pixel_space=network.pixel_space)
+        advise = LayerAdvise(
+            network.model,
+            network.layer,
+            pixel_space=network.pixel_space,
+            reshape_transform=network.reshape_transform,
+        )
         explanation = advise.explain(
             inputs,
             target,

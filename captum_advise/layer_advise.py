@@ -5,25 +5,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 from captum._utils.common import (
     _format_additional_forward_args,
     _format_output,
-    _format_tensor_into_tuples,
 )
-from captum._utils.gradient import _forward_layer_eval
 from captum._utils.typing import BaselineType, TargetType
 from captum.attr import LayerAttribution
 from captum.attr._utils.attribution import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from captum_advise.class_scores import Target, resolve_target, softmax_over_classes
 from captum_advise.explanation import Explanation
-from captum_advise.forward_pass import LayerPass, gradient_flags_kept, run_layer
+from captum_advise.forward_pass import LayerPass, ReshapeTransform, run_layer, run_to_layer
 from captum_advise.groups import (
     Choice,
     Selection,
@@ -78,6 +78,16 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                       independent or single logits, ``torch.nn.Identity()`` for a model
                       that returns probabilities.
                       Default: softmax over dimension 1
+        reshape_transform (Callable, optional): Rearranges the layer's tensor as
+                      (N, C, *spatial), for layers that have it in another layout:
+                      :func:`captum_advise.layouts.channels_last` (Swin, N x H x W x C) and
+                      :class:`captum_advise.layouts.Tokens` (ViT, N x tokens x C), or your
+                      own, with permute, reshape and slices. Gradients are rearranged in
+                      the same way.
+                      Default: None
+
+    One forward pass runs at a time, whichever thread asks, because a hook on a layer sees every
+    call of it. Do not call the model from other threads meanwhile, but through LayerAdvise.
 
     Examples::
 
@@ -98,11 +108,14 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         *,
         pixel_space: PixelSpace | None = None,
         confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+        reshape_transform: ReshapeTransform | None = None,
     ) -> None:
+        _check_parts(forward_func, layer, pixel_space, confidence, reshape_transform)
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
         self.pixel_space = pixel_space
         self.confidence = confidence
+        self.reshape_transform = reshape_transform
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -194,12 +207,14 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
 
         Raises:
             TypeError, ValueError: An argument is of the wrong type or out of its range,
-                        the target does not name one output per example, or the inputs
-                        do not suit the selection. The message says what to do.
+                        the target does not name one output per example, the inputs
+                        do not suit the selection, or activations, gradients or
+                        confidences are not finite. The message says what to do. Errors
+                        of forward_func itself are left as they are.
 
         Warns:
             UserWarning: An example has no group whose map holds any evidence; all its
-                        units are kept.
+                        units are kept. Or batch norm or dropout is in training mode.
 
         Examples::
 
@@ -209,11 +224,11 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             >>> grad_cam = advise.attribute(images, target=3, unit_selection=None)
         """
         request = _Request(
-            inputs=_format_tensor_into_tuples(inputs),
+            inputs=_as_tuple(inputs),
             target=target,
             additional_forward_args=_format_additional_forward_args(additional_forward_args),
             to_layer_input=attribute_to_layer_input,
-            grad_kwargs=grad_kwargs or {},
+            grad_kwargs=grad_kwargs,
             selection=checked_selection(unit_selection),
             n_bandwidths=n_bandwidths,
             activation_range=activation_range,
@@ -222,17 +237,17 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             protocol=protocol,
             internal_batch_size=internal_batch_size,
         )
+        _warn_of_training_mode(self.forward_func)
         if request.selection in ("explainability", "confidence"):
             choice = self._choose(request, similarity=request.selection == "explainability")
             return summarised(
                 choice.contributions, choice.units, attr_dim_summation, relu_attributions
             )
 
-        with gradient_flags_kept(request.inputs):
-            run = self._run(request)
-            contributions = unit_contributions(
-                run, run.gradients(_gradient_target(run, target), **request.grad_kwargs)
-            )
+        run = self._run(request)
+        contributions = unit_contributions(
+            run, run.gradients(_gradient_target(run, target), **request.gradient_options)
+        )
         attributions = tuple(
             summarised(
                 contribution,
@@ -283,11 +298,11 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             (torch.Size([2]), torch.Size([2]))
         """
         request = _Request(
-            inputs=_format_tensor_into_tuples(inputs),
+            inputs=_as_tuple(inputs),
             target=target,
             additional_forward_args=_format_additional_forward_args(additional_forward_args),
             to_layer_input=attribute_to_layer_input,
-            grad_kwargs=grad_kwargs or {},
+            grad_kwargs=grad_kwargs,
             selection=checked_selection(unit_selection),
             n_bandwidths=n_bandwidths,
             activation_range=activation_range,
@@ -296,6 +311,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             protocol=protocol,
             internal_batch_size=internal_batch_size,
         )
+        _warn_of_training_mode(self.forward_func, stacklevel=3)
         choice = self._choose(request, similarity=True)
         attributions = summarised(
             choice.contributions, choice.units, attr_dim_summation, relu_attributions
@@ -327,13 +343,15 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
 
             >>> scores = LayerAdvise(net, net.conv4).unit_relevance(images)  # Nx50
         """
-        feature_maps = _forward_layer_eval(
+        _warn_of_training_mode(self.forward_func)
+        feature_maps = run_to_layer(
             self.forward_func,
-            _format_tensor_into_tuples(inputs),
             self.layer,
+            _as_tuple(inputs),
             _format_additional_forward_args(additional_forward_args),
-            device_ids=self.device_ids,
-            attribute_to_layer_input=attribute_to_layer_input,
+            self.device_ids,
+            attribute_to_layer_input,
+            self.reshape_transform,
         )
         scores = tuple(
             unit_relevance(
@@ -354,31 +372,30 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             request.additional_forward_args,
             self.device_ids,
             request.to_layer_input,
+            self.reshape_transform,
         )
 
     def _choose(self, request: _Request, *, similarity: bool) -> Choice:
         """Forward pass, relevance, candidates, scores, choice: the method in order."""
-        with gradient_flags_kept(request.inputs):
-            run = self._run(request)
-            if len(run.feature_maps) != 1:
-                raise ValueError(
-                    f"The layer has {len(run.feature_maps)} tensors, and a choice among groups of "
-                    "units needs a layer with one: use relevance scores or None as unit_selection."
-                )
-            target = resolve_target(run.outputs, request.target)
-            scorer = self._scorer(request, run, target, similarity)
-            runner_up = scorer.runner_up() if scorer is not None and scorer.similarity else None
-            gradients = run.gradients(
-                target.captum, keep_graph=runner_up is not None, **request.grad_kwargs
-            )
-            (contributions,) = unit_contributions(run, gradients)
-            other_contributions = None
-            if runner_up is not None:
-                gradients = run.gradients(runner_up.captum, **request.grad_kwargs)
-                other_contributions = unit_contributions(run, gradients)[0].detach()
+        run = self._run(request)
+        _check_examples(run, request.inputs)
+        target = resolve_target(run.outputs, request.target)
+        scorer = self._scorer(request, run, target, similarity)
+        runner_up = scorer.runner_up() if scorer is not None and scorer.similarity else None
+        gradients = run.gradients(
+            target.captum, keep_graph=runner_up is not None, **request.gradient_options
+        )
+        (contributions,) = unit_contributions(run, gradients)
+        other_contributions = None
+        if runner_up is not None:
+            gradients = run.gradients(runner_up.captum, **request.gradient_options)
+            other_contributions = unit_contributions(run, gradients)[0].detach()
 
-        relevance = request.relevance(run.feature_maps[0])
         evidence = contributions.detach()
+        _check_finite(evidence)
+        if scorer is not None:
+            _check_probabilities(scorer.confidences)
+        relevance = request.relevance(run.feature_maps[0])
         sets = unit_sets(relevance, evidence, request.selection)
         if sets.fallback.any():
             warnings.warn(
@@ -428,10 +445,11 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             if not masked or (is_single and self.confidence is softmax_over_classes):
                 return None
         confidences = self.confidence(outputs)
-        if confidences.shape != outputs.shape:
+        if not isinstance(confidences, Tensor) or confidences.shape != outputs.shape:
+            got = getattr(confidences, "shape", type(confidences).__name__)
             raise ValueError(
                 "confidence must return probabilities of the outputs' shape, "
-                f"{tuple(outputs.shape)}, got {tuple(confidences.shape)}."
+                f"{tuple(outputs.shape)}, got {got}."
             )
         return MapScorer(
             forward_func=self.forward_func,
@@ -459,7 +477,7 @@ class _Request:
     target: TargetType
     additional_forward_args: tuple[Any, ...] | None
     to_layer_input: bool
-    grad_kwargs: dict[str, Any]
+    grad_kwargs: dict[str, Any] | None
     selection: Selection
     n_bandwidths: int
     activation_range: ActivationRange
@@ -474,10 +492,23 @@ class _Request:
                 "The inputs hold no example: dimension 0 of each is the batch, and it is empty or "
                 "missing."
             )
-        if self.internal_batch_size < 1:
-            raise ValueError(
-                f"internal_batch_size must be at least 1, got {self.internal_batch_size}."
+        if any(tensor.is_meta for tensor in self.inputs):
+            raise ValueError("The inputs are on the meta device, which holds no values.")
+        _check_density_options(self.n_bandwidths, self.activation_range, self.tolerance)
+        _check_count("internal_batch_size", self.internal_batch_size, at_least=1)
+        if not isinstance(self.protocol, Protocol):
+            raise TypeError(
+                f"protocol must be a captum_advise.Protocol, got {type(self.protocol).__name__}."
             )
+        if self.grad_kwargs is not None and not isinstance(self.grad_kwargs, dict):
+            raise TypeError(
+                "grad_kwargs must be a dict of arguments for torch.autograd.grad, got "
+                f"{type(self.grad_kwargs).__name__}."
+            )
+
+    @property
+    def gradient_options(self) -> dict[str, Any]:
+        return self.grad_kwargs or {}
 
     def relevance(self, feature_map: Tensor) -> Tensor:
         return unit_relevance(
@@ -498,4 +529,128 @@ def _gradient_target(run: LayerPass, target: TargetType) -> TargetType:
     """Captum's target, with None on a classifier replaced by the predicted classes."""
     if target is None and run.outputs.dim() == 2:
         return resolve_target(run.outputs, None).captum
-    return target
+    return target.to(run.outputs.device) if isinstance(target, Tensor) else target
+
+
+def _as_tuple(inputs: object) -> tuple[Tensor, ...]:
+    found = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not found or not all(isinstance(tensor, Tensor) for tensor in found):
+        kinds = ", ".join(type(tensor).__name__ for tensor in found)
+        raise TypeError(f"inputs must be a tensor or a tuple of tensors, got {kinds or 'nothing'}.")
+    return cast("tuple[Tensor, ...]", found)
+
+
+def _check_parts(
+    forward_func: object,
+    layer: object,
+    pixel_space: object,
+    confidence: object,
+    reshape_transform: object,
+) -> None:
+    if not callable(forward_func):
+        raise TypeError(
+            f"forward_func must be the model or a function, got {type(forward_func).__name__}."
+        )
+    if not isinstance(layer, Module):
+        raise TypeError(
+            "layer must be a module of the model, as in model.layer4 or "
+            f'model.get_submodule("layer4"), got {type(layer).__name__}.'
+        )
+    if isinstance(layer, torch.jit.ScriptModule):
+        raise TypeError(
+            "The layer is a scripted or traced module, which calls no hooks: explain the model "
+            "before torch.jit.script or torch.jit.trace."
+        )
+    if pixel_space is not None and not isinstance(pixel_space, PixelSpace):
+        raise TypeError(
+            f"pixel_space must be a captum_advise.PixelSpace or None, got "
+            f"{type(pixel_space).__name__}."
+        )
+    for name, function in (("confidence", confidence), ("reshape_transform", reshape_transform)):
+        if not callable(function) and not (name == "reshape_transform" and function is None):
+            raise TypeError(f"{name} must be a function of a tensor, got {function!r}.")
+
+
+def _check_density_options(
+    n_bandwidths: object, activation_range: object, tolerance: object
+) -> None:
+    _check_count("n_bandwidths", n_bandwidths, at_least=2)
+    if activation_range not in get_args(ActivationRange):
+        raise ValueError(f'activation_range must be "unit" or "minmax", got {activation_range!r}.')
+    if not isinstance(tolerance, int | float):
+        raise TypeError(f"tolerance must be a number, got {type(tolerance).__name__}.")
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance must be at least 0 and less than 1, got {tolerance}.")
+
+
+def _check_count(name: str, value: object, *, at_least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}.")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {value}.")
+
+
+def _check_examples(run: LayerPass, inputs: tuple[Tensor, ...]) -> None:
+    """What a choice among groups needs: one layer tensor, as many rows everywhere."""
+    if len(run.feature_maps) != 1:
+        raise ValueError(
+            f"The layer has {len(run.feature_maps)} tensors, and a choice among groups of "
+            "units needs a layer with one: use relevance scores or None as unit_selection."
+        )
+    rows = {
+        "inputs": sorted({len(tensor) for tensor in inputs}),
+        "layer": [len(run.feature_maps[0])],
+        "outputs": [len(run.outputs)],
+    }
+    if len({tuple(found) for found in rows.values()}) > 1 or len(rows["inputs"]) > 1:
+        counts = ", ".join(f"{name} {'/'.join(map(str, found))}" for name, found in rows.items())
+        raise ValueError(
+            f"Inputs, layer and outputs must have one row per example, and have: {counts}. Wrap "
+            "forward_func, or give reshape_transform, so that dimension 0 is the examples."
+        )
+
+
+def _check_finite(contributions: Tensor) -> None:
+    """Every map that units can make is finite; names the examples of which it is not."""
+    total = (
+        contributions.abs().flatten(2).sum((1, 2))
+        if contributions.dim() > 2
+        else (contributions.abs().sum(1))
+    )
+    finite = total.isfinite()
+    if not bool(finite.all()):
+        examples = (~finite).nonzero().flatten().tolist()
+        raise ValueError(
+            f"Activations or gradients of the layer are NaN, infinite or overflow for examples "
+            f"{_few(examples)}: leave them out, or run the model in float32 or float64, and check "
+            "its inputs and weights."
+        )
+
+
+def _few(examples: list[int]) -> str:
+    shown = ", ".join(map(str, examples[:5]))
+    return f"{shown}, ... ({len(examples)} in all)" if len(examples) > 5 else shown
+
+
+def _check_probabilities(confidences: Tensor) -> None:
+    # Rounding in half precision may leave the interval.
+    if not bool(((confidences >= -1e-2) & (confidences <= 1 + 1e-2)).all()):
+        raise ValueError(
+            "confidence must return probabilities, and some are NaN or outside [0, 1]: pass the "
+            "function that turns the model's outputs into probabilities (softmax over dimension 1 "
+            "by default, torch.sigmoid for independent logits), and check that the outputs are "
+            "finite."
+        )
+
+
+def _warn_of_training_mode(forward_func: object, *, stacklevel: int = 4) -> None:
+    if isinstance(forward_func, Module) and any(
+        module.training
+        and (isinstance(module, _BatchNorm) or (isinstance(module, _DropoutNd) and module.p > 0))
+        for module in forward_func.modules()
+    ):
+        warnings.warn(
+            "The model is in training mode: batch norm and dropout make the explanation random, "
+            "and batch norm changes its statistics. Call model.eval() first.",
+            stacklevel=stacklevel,
+        )

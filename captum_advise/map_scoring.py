@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum._utils.common import _run_forward
 from captum._utils.typing import BaselineType
 from captum.attr._utils.common import _format_input_baseline, _validate_input
 from torch import Tensor
 
 from captum_advise.class_scores import Target
+from captum_advise.forward_pass import run_model
 from captum_advise.metrics import (
     Protocol,
     VisualExplainability,
@@ -135,8 +135,21 @@ class MapScorer:
                 baseline[examples] if _per_example(baseline, len(self.inputs[place])) else baseline
             )
             inputs[place] = explanation_pictures(whole, masks.to(whole), fill)
-        outputs = _run_forward(self.forward_func, tuple(inputs), None, self._arguments(examples))
+        outputs = run_model(self.forward_func, tuple(inputs), self._arguments(examples))
         explained = self.target[examples].class_rows(self.confidence(outputs)).float()
+        # Autocast is for the network: it would compute similarities in half precision.
+        with torch.autocast(maps.device.type, enabled=False):
+            return self._compare(examples, tuple(inputs), explained, maps, runner_up_maps)
+
+    def _compare(
+        self,
+        examples: Tensor,
+        inputs: tuple[Tensor, ...],
+        explained: Tensor,
+        maps: Tensor,
+        runner_up_maps: Tensor | None,
+    ) -> VisualExplainability:
+        """Scores of explanation inputs, of which the network has said what it thinks."""
         confidences = self.confidences[examples]
         classes = self.target[examples].classes
         sensitivity = self._sensitivity(maps, runner_up_maps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +13,9 @@ from captum_advise.density import adaptive_kde, count_modes
 from captum_advise.pixels import normalize_maps
 
 ActivationRange = Literal["unit", "minmax"]
+
+# Time and memory of the density estimate grow with the square of the positions.
+_MAX_POSITIONS = 128 * 128
 
 
 def unit_relevance(
@@ -39,11 +43,21 @@ def unit_relevance(
         int64 (N, C). A unit whose density is undefined (fewer than two activations in range, or a
         single position) scores zero.
 
+    Raises:
+        TypeError: ``feature_maps`` is not a real tensor.
+        ValueError: An argument is out of its range.
+
+    Warns:
+        UserWarning: The device has no double precision, as MPS; the CPU estimates the densities.
+
     Example::
 
         >>> unit_relevance(torch.zeros(1, 4, 7, 7))
         tensor([[0, 0, 0, 0]])
     """
+    if not isinstance(feature_maps, Tensor) or feature_maps.is_complex():
+        kind = getattr(feature_maps, "dtype", type(feature_maps).__name__)
+        raise TypeError(f"Feature maps must be a real tensor, got {kind}.")
     if activation_range not in get_args(ActivationRange):
         raise ValueError(f'activation_range must be "unit" or "minmax", got {activation_range!r}.')
     if feature_maps.dim() < 2:
@@ -51,12 +65,29 @@ def unit_relevance(
             f"Feature maps must be (N, C, *spatial), got shape {tuple(feature_maps.shape)}."
         )
     positions = math.prod(feature_maps.shape[2:])
+    if positions > _MAX_POSITIONS:
+        raise ValueError(
+            f"The layer has {positions} positions, {tuple(feature_maps.shape[2:])}, and densities "
+            f"are estimated for at most {_MAX_POSITIONS}, as their cost grows with the square: "
+            "name a deeper layer, or make the inputs smaller."
+        )
     units = feature_maps.detach().reshape(*feature_maps.shape[:2], positions)
     if positions < 2:
         return units.new_zeros(units.shape[:2], dtype=torch.int64)
+    device = units.device
+    if not _has_float64(device):
+        warnings.warn(
+            f"The device {device} has no double precision: densities are estimated on the CPU.",
+            stacklevel=2,
+        )
+        units = units.cpu()
+    units = units.double()
     if activation_range == "minmax":
-        units = normalize_maps(units.double().flatten(0, 1)).view_as(units)
+        units = normalize_maps(units.flatten(0, 1)).view_as(units)
     grid = torch.linspace(0, 1, positions, dtype=torch.float64, device=units.device)
-    return count_modes(
-        adaptive_kde(units, grid, n_bandwidths=n_bandwidths, tolerance=tolerance).density
-    )
+    density = adaptive_kde(units, grid, n_bandwidths=n_bandwidths, tolerance=tolerance).density
+    return count_modes(density).to(device)
+
+
+def _has_float64(device: torch.device) -> bool:
+    return device.type != "mps"

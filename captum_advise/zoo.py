@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import pickle
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from captum_advise.extras import package
+from captum_advise.forward_pass import ReshapeTransform
+from captum_advise.layouts import Tokens, channels_last
 from captum_advise.pixels import PixelSpace
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ class Network:
             in colour, resized and cropped as the network's authors do to evaluate it.
         class_names: K names, in the order of the logits.
         weights: ``"default"``, ``"random"`` or the path of the state-dict file.
+        reshape_transform: For :class:`LayerAdvise`, where the layer is not (N, C, H, W).
     """
 
     name: str
@@ -44,6 +49,19 @@ class Network:
     transform: Callable[[Image.Image], Tensor]
     class_names: tuple[str, ...]
     weights: str
+    reshape_transform: ReshapeTransform | None = None
+
+    def check_layout(self) -> None:
+        """For methods that have no ``reshape_transform``.
+
+        Raises:
+            ValueError: The layer is not (N, C, H, W).
+        """
+        if self.reshape_transform is not None:
+            raise ValueError(
+                f"The layer {self.layer_name} of {self.name} is channels last or tokens, and the "
+                "methods that are compared need (N, C, H, W): name such a layer with --layer."
+            )
 
     def class_index(self, text: str) -> int:
         """The class that ``text`` means.
@@ -137,9 +155,11 @@ def load(
             cache of torchvision or timm.
         layer: Dotted module name. By default the layer that the paper reads, the head
             convolution (``_conv_head``) of EfficientNet-Lite, and for the open names the module
-            that is last, in one forward pass, to return a feature map: a 4-D tensor of more than
-            one position, with the input's ratio of height to width. A module that is called
-            several times in the pass is passed over. Of transformers, name the layer yourself.
+            that is last, in one forward pass, to return a feature map of which more than one
+            position leads to the prediction: (1, C, H, W), channels last, or the normalised
+            tokens of a transformer (as a rule ``blocks.11.norm1``), of more than one position
+            and with the input's ratio of height to width. Modules that are called several times
+            in the pass, and those inside attention, are passed over.
         weights: ``"default"``: the pretrained ones. ``"random"``: none, the network is
             initialised from ``seed``. Anything else: a state-dict file, read by ``torch.load``
             with ``weights_only=True``, or by safetensors if its name ends in ``.safetensors``.
@@ -183,10 +203,10 @@ def load(
     if state is not None:
         _load_into(model, state, name, weights)
     model.eval()
-    layer_name, classes = layer or entry.layer, 1000
+    probed = _Probed(entry.layer, {}, 1000)
     if entry.layer is None:
-        found, classes = _probe(model, size, name)
-        layer_name = layer or found
+        probed = _probe(model, size, name)
+    layer_name = layer or probed.layer
     if layer_name is None:
         raise ValueError(f"{name} has no layer with a feature map that could be explained.")
     modules = {key: module for key, module in model.named_modules() if key}
@@ -199,8 +219,9 @@ def load(
         layer_name=layer_name,
         pixel_space=pixel_space,
         transform=_package("torchvision.transforms").Compose([to_rgb, transform]),
-        class_names=_class_names(classes),
+        class_names=_class_names(probed.classes),
         weights=weights,
+        reshape_transform=probed.layouts.get(layer_name),
     )
 
 
@@ -343,20 +364,36 @@ def _architectures(family: str) -> list[str]:
     return []
 
 
-def _probe(model: nn.Module, size: tuple[int, int], name: str) -> tuple[str | None, int]:
-    """The last layer with a feature map, and the number of classes, by one forward pass."""
-    last: dict[str, None] = {}
+@dataclass(frozen=True)
+class _Probed:
+    """What one forward pass tells: the layer to explain, layouts, the number of classes."""
+
+    layer: str | None
+    layouts: Mapping[str, ReshapeTransform]
+    classes: int
+
+
+# The matrices and heads inside attention are 4-D as well, and no maps.
+_INSIDE_ATTENTION = re.compile(r"(^|\.)(attn|attention|self_attention)[^.]*\.")
+
+
+def _probe(model: nn.Module, size: tuple[int, int], name: str) -> _Probed:
+    maps: dict[str, Tensor] = {}  # in the order of the calls
+    layouts: dict[str, ReshapeTransform] = {}
     calls: dict[str, int] = {}
     hooks = []
 
     def watch(key: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
             calls[key] = calls.get(key, 0) + 1
-            if isinstance(output, Tensor) and output.dim() == 4:
-                rows, _channels, height, width = output.shape
-                # Tokens, windows and channels-last maps are 4-D too, but not of this shape.
-                if rows == 1 and height > 1 and height * size[1] == width * size[0]:
-                    last[key] = None
+            is_map, layout = _layout(output, size)
+            if layout is not None:
+                layouts[key] = layout
+            # Of tokens, only normalised ones: elsewhere they grow from block to block.
+            is_tokens = isinstance(layout, Tokens)
+            if is_map and (not is_tokens or "norm" in type(module).__name__.lower()):
+                maps.pop(key, None)
+                maps[key] = output
 
         return hook
 
@@ -364,16 +401,65 @@ def _probe(model: nn.Module, size: tuple[int, int], name: str) -> tuple[str | No
         for key, module in model.named_modules():
             if key:
                 hooks.append(module.register_forward_hook(watch(key)))
-        with torch.no_grad():
-            logits = model(torch.zeros(1, 3, *size))
+        with torch.enable_grad():
+            picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+            logits = model(picture)
     finally:
         for handle in hooks:
             handle.remove()
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise ValueError(f"{name} does not return one score per class, so it cannot be explained.")
     # A hook on a module that is called again sees several values, and only one is kept.
-    once = [key for key in last if calls[key] == 1]
-    return (once[-1] if once else None), logits.shape[1]
+    candidates = {
+        key: value
+        for key, value in maps.items()
+        if calls[key] == 1 and not _INSIDE_ATTENTION.search(key)
+    }
+    layer = _last_that_matters(candidates, layouts, logits)
+    return _Probed(layer, layouts, logits.shape[1])
+
+
+def _layout(output: Any, size: tuple[int, int]) -> tuple[bool, ReshapeTransform | None]:
+    """Whether a module's output is a feature map, and how to rearrange it if it is no plain one."""
+
+    def alike(height: int, width: int) -> bool:
+        return height > 1 and height * size[1] == width * size[0]
+
+    if not isinstance(output, Tensor) or output.dim() not in (3, 4) or len(output) != 1:
+        return False, None
+    if output.dim() == 4:
+        if alike(*output.shape[2:]):
+            return True, None
+        return (True, channels_last) if alike(*output.shape[1:3]) else (False, None)
+    for n_prefix in range(_MOST_PREFIX_TOKENS + 1):
+        patches = output.shape[1] - n_prefix
+        height = math.isqrt(max(patches, 0) * size[0] // size[1])
+        if height and patches == height * (patches // height) and alike(height, patches // height):
+            return True, Tokens(n_prefix, (height, patches // height))
+    return False, None
+
+
+# A class token, a distillation token, and up to eight registers.
+_MOST_PREFIX_TOKENS = 10
+
+
+def _last_that_matters(
+    maps: Mapping[str, Tensor], layouts: Mapping[str, ReshapeTransform], logits: Tensor
+) -> str | None:
+    """The last map of which more than one position leads to the prediction.
+
+    Behind a transformer's last attention only the class token does.
+    """
+    names = [name for name, value in maps.items() if value.requires_grad]
+    gradients = torch.autograd.grad(logits.max(), [maps[name] for name in names], allow_unused=True)
+    for name, gradient in reversed(list(zip(names, gradients, strict=True))):
+        if gradient is not None:
+            plain = layouts[name](gradient) if name in layouts else gradient
+            if int((plain != 0).any(1).sum()) > 1:
+                return name
+    # All is zero, as with a head that starts from zero.
+    plain_ones = [name for name in maps if name not in layouts]
+    return next(reversed(plain_ones or list(maps)), None)
 
 
 def _class_names(classes: int) -> tuple[str, ...]:

@@ -158,6 +158,7 @@ def sanity(
         )
 
         network = zoo.load(model, layer=layer, weights=weights)
+        network.check_layout()
         picture = _chelsea() if image is None else zoo.open_picture(image)
         inputs = network.transform(picture).unsqueeze(0)
         with torch.no_grad():

@@ -113,6 +113,7 @@ def evaluate(
             is_cam_samples=is_cam_samples,
         )
         network = zoo.load(model, layer=layer, weights=weights, device=_device(device), seed=seed)
+        network.check_layout()
         found = run(
             # Convolutions are faster so, and differ by rounding only.
             network.model.to(memory_format=torch.channels_last),

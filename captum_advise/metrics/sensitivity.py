@@ -30,10 +30,16 @@ def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
             "Both maps must have the same shape, got "
             f"{tuple(maps.shape)} and {tuple(runner_up_maps.shape)}."
         )
-    first, second = (
-        m.flatten(1) - m.flatten(1).mean(1, keepdim=True) for m in (maps, runner_up_maps)
-    )
+    first, second = _centred(maps), _centred(runner_up_maps)
     covariance = (first * second).sum(1)
     scale = first.norm(dim=1) * second.norm(dim=1)
     correlation = covariance / torch.where(scale > 0, scale, torch.ones_like(scale))
     return torch.where(scale > 0, correlation, torch.zeros_like(scale)).clamp(-1, 1)
+
+
+def _centred(maps: Tensor) -> Tensor:
+    # Of unit size, so that the squares of huge and of tiny values are numbers still.
+    flat = maps.flatten(1).to(torch.promote_types(maps.dtype, torch.float32))
+    largest = flat.abs().amax(1, keepdim=True)
+    flat = flat / torch.where(largest > 0, largest, torch.ones_like(largest))
+    return flat - flat.mean(1, keepdim=True)

@@ -1,0 +1,61 @@
+"""Layouts of layers that are not N x C x H x W, as ``reshape_transform`` of ``LayerAdvise``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+def channels_last(features: Tensor) -> Tensor:
+    r"""Units from the last dimension to the second, as Swin, DaViT and others need it.
+
+    Args:
+        features: (N, \*spatial, C).
+
+    Returns:
+        (N, C, \*spatial), a view.
+
+    Example::
+
+        >>> channels_last(torch.zeros(2, 7, 7, 768)).shape
+        torch.Size([2, 768, 7, 7])
+    """
+    return features.movedim(-1, 1)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens (N, T, C) of a transformer as a map of its patches (N, C, H, W).
+
+    Args:
+        n_prefix: How many tokens before the patches to leave out: 1 for a class token, more for
+            distillation or register tokens.
+        size: (H, W), patches in a column and in a row; None for a square of them.
+
+    Raises:
+        ValueError: When called: what is left of the tokens is not such a grid.
+
+    Example::
+
+        >>> Tokens(n_prefix=1)(torch.zeros(2, 197, 768)).shape
+        torch.Size([2, 768, 14, 14])
+    """
+
+    n_prefix: int = 0
+    size: tuple[int, int] | None = None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The map."""
+        patches = features.shape[1] - self.n_prefix if features.dim() == 3 else -1
+        side = math.isqrt(max(patches, 0))
+        height, width = self.size or (side, side)
+        if patches < 1 or patches != height * width:
+            grid = "a square" if self.size is None else f"{height} x {width}"
+            raise ValueError(
+                f"A layer of shape {tuple(features.shape)} does not hold {self.n_prefix} tokens "
+                f"before {grid} of patches: give n_prefix and size, (N, tokens, C) is needed."
+            )
+        patches_last = features[:, self.n_prefix :].transpose(1, 2)
+        return patches_last.reshape(*patches_last.shape[:2], height, width)
