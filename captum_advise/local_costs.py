@@ -20,7 +20,9 @@ from torch import Tensor
 # A smoothing matrix has length^2 entries: longer grids convolve by FFT.
 _MAX_MATRIX_POINTS = 512
 # How densely costs are looked at under a wide window, when not everywhere.
-_POINTS_PER_WINDOW = 12
+_POINTS_PER_WINDOW = 8
+# Grids up to this length are looked at everywhere.
+_SHORT = 64
 # Elements of a smoothed block of rows: with its temporaries it stays in a processor's cache.
 _SMOOTHING_BLOCK = 1 << 18
 
@@ -37,8 +39,8 @@ def favoured_bandwidths(
             precision of the costs.
         segments: (length, rows) of the runs of rows with grids of one length.
         windows: (S, M) the bandwidths tried on the grids of each run, in cells.
-        thinned: Under wide windows, where costs change slowly, look at one point in an eighth of
-            the window only.
+        thinned: Under wide windows of long grids, where costs change slowly, look at some points
+            only.
 
     Returns:
         (M, B, L) unsigned integers: number of the bandwidth under window, at point.
@@ -47,10 +49,13 @@ def favoured_bandwidths(
     favoured = counts.new_zeros(n_windows, *counts.shape, dtype=index_type(n_windows))
     kernels = _smoothing_kernels([length for length, _ in segments], windows).to(counts)
     penalties = (2 / math.sqrt(2 * math.pi) / windows).to(counts)
-    for which, groups in groupby(_groups(segments, n_windows), key=_segments_of):
+    longest_shared = _SHORT if thinned else _MAX_MATRIX_POINTS
+    for which, groups in groupby(_groups(segments, n_windows, longest_shared), key=_segments_of):
         length = segments[which[-1]][0]
         members = list(which)
-        smoothing = _Smoothing.of(kernels[members, :, :length], windows[members], thinned)
+        smoothing = _Smoothing.of(
+            kernels[members, :, :length], windows[members], thinned and length > _SHORT
+        )
         for group in groups:
             rows, inside = _rows_of(group, counts.device)
             best = _least_cost(counts[rows, :length], inside, penalties[members], smoothing)
@@ -68,7 +73,7 @@ def _least_cost(counts: Tensor, inside: Tensor, penalties: Tensor, smoothing: _S
     length = counts.shape[-1]
     n_windows = penalties.shape[1]
     counts, inside = _folded(counts), _folded(inside.to(counts))
-    smoothed = smoothing.everywhere(counts, None).unflatten(-1, (n_windows, -1))
+    smoothed = _by_window(smoothing.everywhere(counts, None), n_windows)
     smoothed = smoothed * inside[..., None, :]
     local = counts.new_empty(*counts.shape[:3], len(smoothing.places))
     least = torch.full_like(local, math.inf)
@@ -82,7 +87,11 @@ def _least_cost(counts: Tensor, inside: Tensor, penalties: Tensor, smoothing: _S
         # Later bandwidths have larger numbers: a maximum does what a slower masked write would.
         torch.maximum(best, (local < least) * number[j], out=best)
         torch.minimum(least, local, out=least)
-    return _unfolded(best[..., smoothing.spread].unflatten(-1, (n_windows, -1)), length)
+    return _unfolded(_by_window(best[..., smoothing.spread], n_windows), length)
+
+
+def _by_window(values: Tensor, n_windows: int) -> Tensor:
+    return values.view(*values.shape[:-1], n_windows, -1)
 
 
 def _folded(values: Tensor) -> Tensor:
@@ -198,8 +207,13 @@ class _Piece(NamedTuple):
     last: int
 
 
-def _groups(segments: tuple[tuple[int, int], ...], n_windows: int) -> Iterator[list[_Piece]]:
-    """Rows to smooth together: as many as a cache holds, few enough that padding is little."""
+def _groups(
+    segments: tuple[tuple[int, int], ...], n_windows: int, longest_shared: int
+) -> Iterator[list[_Piece]]:
+    """Rows to smooth together: as many as a cache holds, few enough that padding is little.
+
+    Lengths above ``longest_shared`` are not mixed.
+    """
     group: list[_Piece] = []
     first = most = 0
     for segment, (length, n_rows) in enumerate(segments):
@@ -208,7 +222,7 @@ def _groups(segments: tuple[tuple[int, int], ...], n_windows: int) -> Iterator[l
             piece = _Piece(segment, length, start, min(start + at_once, first + n_rows))
             most = max(most, piece.last - piece.first)
             size = (len(group) + 1) * most * length * n_windows
-            if group and (size > _SMOOTHING_BLOCK or length > _MAX_MATRIX_POINTS):
+            if group and (size > _SMOOTHING_BLOCK or length > longest_shared):
                 yield group
                 group, most = [], piece.last - piece.first
             group.append(piece)

@@ -191,6 +191,33 @@ def test_long_grids_convolve_the_same(monkeypatch):
     torch.testing.assert_close(matrix.density, fft.density, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "limit", ["density._CPU_BLOCK", "balloon._CPU_KERNELS", "local_costs._SMOOTHING_BLOCK"]
+)
+def test_sizes_of_blocks_change_nothing(monkeypatch, limit):
+    """Rows with grids of many lengths, in blocks that hold one row or all."""
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.rand(40, 30, generator=generator)
+    samples[10:, 5:] = torch.nan  # few samples: short working grids
+    grid = torch.linspace(0, 1, 30)
+    together = adaptive_kde(samples, grid, n_bandwidths=10)
+    monkeypatch.setattr(f"captum_advise.{limit}", 1)
+    apart = adaptive_kde(samples, grid, n_bandwidths=10)
+    torch.testing.assert_close(apart, together, rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("tolerance", [0, 0.1])
+def test_long_grids(tolerance):
+    """On 4096 points; far from all samples there are modes too, of densities like 1e-200."""
+    steps = 1e-6 * torch.arange(4096, dtype=torch.float64)
+    one = 0.5 + steps / 4
+    two = torch.where(torch.arange(4096) % 2 == 0, 0.25, 0.75) + steps / 4
+    grid = torch.linspace(0, 1, 4096, dtype=torch.float64)
+    density = adaptive_kde(torch.stack([one, two]), grid, n_bandwidths=10, tolerance=tolerance)[0]
+    assert count_modes(density.clamp(min=1e-9)).tolist() == [1, 2]
+    torch.testing.assert_close(density.sum(1) / 4095, torch.ones(2, dtype=torch.float64))
+
+
 def test_undefined_rows():
     nan, inf = math.nan, math.inf
     rows = torch.tensor([[nan] * 4, [-inf, inf, 2, -1], [0.5, 3, 3, 3], [0.1, 0.1, 0.2, nan]])

@@ -5,7 +5,8 @@
         [--tables attribution,density,peers]
 
 Methods that are compared take turns, after a warm-up; a time is the median of the repeats and a
-ratio is one of medians. Memory is the peak above what the process held before the call. The four
+ratio is one of medians. Memory is the peak above what the process held before the call, on CPU
+with Linux's counters. The four
 networks of the paper have random weights (seed 0), EfficientNet-Lite0 its ImageNet weights.
 Needs the extra `test`.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import platform
 import statistics
 import sys
@@ -92,6 +94,8 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> float:
         call()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     try:
+        # Memory that was used and is held for reuse would hide what the call needs.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
         before = status("VmRSS")
         call()
