@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import gaussian_kde
 from skimage import data
+from threadpoolctl import threadpool_limits
 
 from captum_advise import LayerAdvise, adaptive_kde, zoo
 
@@ -218,7 +219,9 @@ def density_rows(repeats: int, device: torch.device) -> list[dict[str, object]]:
                 ],
                 "scipy": lambda s=some, a=array: [gaussian_kde(row)(a) for row in s],
             }
-            medians = timings(calls, max(2, repeats // 2), device)
+            # NumPy's threads spin after a call, and take the cores from the next one.
+            with threadpool_limits(1, user_api="blas"):
+                medians = timings(calls, max(2, repeats // 2), device)
             seconds.append(medians["ours"])
             growth = (
                 np.log(seconds[-1] / seconds[-2]) / np.log(n_rows / counts[len(seconds) - 2])
