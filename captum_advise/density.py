@@ -31,6 +31,12 @@ class AdaptiveKDE(NamedTuple):
         density: (..., L) float64, integrates to one over the working grid.
         bandwidth: (..., L) float64, the Gaussian's standard deviation at each grid point, in the
             units of the grid.
+
+    Example::
+
+        >>> density, bandwidth = adaptive_kde(torch.rand(3, 50), torch.linspace(0, 1, 50))
+        >>> density.shape, density.dtype
+        (torch.Size([3, 50]), torch.float64)
     """
 
     density: Tensor

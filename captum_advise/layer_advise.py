@@ -79,7 +79,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                       that returns probabilities.
                       Default: softmax over dimension 1
         reshape_transform (Callable, optional): Rearranges the layer's tensor as
-                      (N, C, *spatial), for layers that have it in another layout:
+                      (N, C, \*spatial), for layers that have it in another layout:
                       :func:`captum_advise.layouts.channels_last` (Swin, N x H x W x C) and
                       :class:`captum_advise.layouts.Tokens` (ViT, N x tokens x C), or your
                       own, with permute, reshape and slices. Gradients are rearranged in
@@ -333,8 +333,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         and no target.
 
         Args:
-            inputs, additional_forward_args, attribute_to_layer_input, n_bandwidths,
-            activation_range: As in :meth:`attribute`.
+            inputs, additional_forward_args, ...: As in :meth:`attribute`.
 
         Returns:
             int64 *Tensor* N x C, or a tuple if the layer has several tensors.

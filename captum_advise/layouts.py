@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+__all__ = ["Tokens", "channels_last"]
+
 
 def channels_last(features: Tensor) -> Tensor:
     r"""Units from the last dimension to the second, as Swin, DaViT and others need it.

@@ -8,6 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+__all__ = [
+    "PixelSpace",
+    "explanation_pictures",
+    "normalize_maps",
+    "stretch",
+    "upsample_maps",
+]
+
 
 @dataclass(frozen=True)
 class PixelSpace:
@@ -55,11 +63,19 @@ class PixelSpace:
         return cls((0.0,) * channels, (1.0,) * channels)
 
     def to_pixels(self, inputs: Tensor) -> Tensor:
-        """Model inputs (N, C, H, W) to pictures of the same shape; not clamped."""
+        """Model inputs (N, C, H, W) to pictures of the same shape; not clamped.
+
+        Raises:
+            ValueError: Another number of channels, or of dimensions.
+        """
         return inputs * self._per_channel(self.std, inputs) + self._per_channel(self.mean, inputs)
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
-        """Pictures (N, C, H, W) in [0, 1] to model inputs of the same shape."""
+        """Pictures (N, C, H, W) in [0, 1] to model inputs of the same shape.
+
+        Raises:
+            ValueError: Another number of channels, or of dimensions.
+        """
         return (pixels - self._per_channel(self.mean, pixels)) / self._per_channel(self.std, pixels)
 
     def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
@@ -79,6 +95,12 @@ def stretch(inputs: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The lowest and the highest value of each example, both (N, 1, ..., 1).
+
+    Example::
+
+        >>> black, white = stretch(torch.tensor([[-1.0, 0.0, 3.0]]))
+        >>> black, white
+        (tensor([[-1.]]), tensor([[3.]]))
     """
     shape = (-1,) + (1,) * (inputs.dim() - 1)
     flat = inputs.flatten(1)
@@ -96,6 +118,11 @@ def normalize_maps(maps: Tensor) -> Tensor:
 
     Returns:
         Maps of the same shape, within [0, 1].
+
+    Example::
+
+        >>> normalize_maps(torch.tensor([[-1.0, 0.0, 3.0]]))
+        tensor([[0.0000, 0.2500, 1.0000]])
     """
     lowest, highest = stretch(maps)
     span = highest - lowest
@@ -104,17 +131,25 @@ def normalize_maps(maps: Tensor) -> Tensor:
 
 
 def upsample_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Maps (N, 1, *spatial) in [0, 1] to the size of the input, clamped to [0, 1].
+    r"""Maps (N, 1, \*spatial) in [0, 1] to the size of the input, clamped to [0, 1].
 
     Two spatial dimensions use bicubic interpolation with a = -0.5 (Keys 1981, and MATLAB's
     ``imresize``), one uses linear, three use trilinear.
 
     Args:
-        maps: (N, 1, *spatial) with one to three spatial dimensions.
+        maps: (N, 1, \*spatial) with one to three spatial dimensions.
         size: As many positive integers as there are spatial dimensions.
 
     Returns:
-        (N, 1, *size).
+        (N, 1, \*size).
+
+    Raises:
+        ValueError: Not one to three spatial dimensions, or not as many as the size has.
+
+    Example::
+
+        >>> upsample_maps(torch.rand(1, 1, 7, 7), (224, 224)).shape
+        torch.Size([1, 1, 224, 224])
     """
     spatial = maps.dim() - 2
     if spatial != len(size) or spatial not in (1, 2, 3):
@@ -142,5 +177,11 @@ def explanation_pictures(pictures: Tensor, masks: Tensor, baselines: Tensor) -> 
 
     Returns:
         Tensor like ``pictures``.
+
+    Example::
+
+        >>> mask = torch.zeros(2, 1, 32, 32)
+        >>> explanation_pictures(images, mask, torch.tensor(0.0)).unique()
+        tensor([0.])
     """
     return baselines + masks * (pictures - baselines)

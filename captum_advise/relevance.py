@@ -45,7 +45,7 @@ def unit_relevance(
 
     Raises:
         TypeError: ``feature_maps`` is not a real tensor.
-        ValueError: An argument is out of its range.
+        ValueError: Fewer than two dimensions, or an argument out of its range.
 
     Warns:
         UserWarning: The device has no double precision, as MPS; the CPU estimates the densities.

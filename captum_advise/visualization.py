@@ -33,6 +33,16 @@ if TYPE_CHECKING:
     Array: TypeAlias = Tensor | npt.NDArray[np.generic]
     ManyAxes: TypeAlias = npt.NDArray[np.object_]
 
+__all__ = [
+    "densities",
+    "group_maps",
+    "groups",
+    "overlay",
+    "overlays",
+    "panel",
+    "unit_gallery",
+]
+
 # Of Okabe and Ito's colour-blind-safe set, and a grey.
 _KEPT, _OTHER, _AVX, _TEXT = "#0072b2", "#b9c4cc", "#d55e00", "#404040"
 # Inches: a picture among several, with a title of two lines, and a curve.
@@ -69,9 +79,8 @@ def overlay(
 
     Example::
 
-        >>> explanation = advise.explain(inputs)
-        >>> picture = pixel_space.to_pixels(inputs)[0]
-        >>> figure, ax = overlay(picture, explanation.attributions[0])
+        >>> explanation = LayerAdvise(net, net.conv4).explain(images)
+        >>> figure, ax = overlay(images[0], explanation.attributions[0])
         >>> figure.savefig("heat.png")
     """
     pixels = _pixels(picture)
@@ -121,7 +130,7 @@ def groups(
 
     Example::
 
-        >>> explanation = advise.explain(inputs)
+        >>> explanation = LayerAdvise(net, net.conv4).explain(images)
         >>> figure, ax = groups(explanation.candidates[0], selected=explanation.kept_scores())
     """
     figure, ax = _axes(ax)
@@ -196,10 +205,9 @@ def overlays(
 
     Example::
 
-        >>> pictures = pixel_space.to_pixels(inputs)
-        >>> grad_cam = LayerGradCam(model, layer).attribute(inputs, target)
-        >>> advise_maps = LayerAdvise(model, layer).explain(inputs, target)
-        >>> figure, axes = overlays(pictures, {"Grad-CAM": grad_cam, "ADVISE": advise_maps})
+        >>> grad_cam = LayerGradCam(net, net.conv4).attribute(images, target=3)
+        >>> explanation = LayerAdvise(net, net.conv4).explain(images, target=3)
+        >>> figure, axes = overlays(images, {"Grad-CAM": grad_cam, "ADVISE": explanation})
     """
     seen = _pictures(pictures)
     named = {"ADVISE": attributions} if isinstance(attributions, Explanation) else attributions
@@ -242,7 +250,7 @@ def group_maps(
 
     Args:
         picture: As in :func:`overlay`.
-        explanation: From :meth:`LayerAdvise.explain`.
+        explanation: From :meth:`captum_advise.LayerAdvise.explain`.
         index: Which example of the explanation the picture is.
         columns: Maps beside each other in a new figure.
         axes: Where to draw, one for each candidate; a new figure if None.
@@ -255,8 +263,8 @@ def group_maps(
 
     Example::
 
-        >>> explanation = advise.explain(inputs)
-        >>> figure, axes = group_maps(pixel_space.to_pixels(inputs)[0], explanation)
+        >>> explanation = LayerAdvise(net, net.conv4).explain(images)
+        >>> figure, axes = group_maps(images[0], explanation)
     """
     candidates = explanation.candidates[index]
     figure, shown = _gallery(axes, len(candidates), columns, "groups")
@@ -289,7 +297,7 @@ def densities(
     Args:
         activations: (C, \*spatial) feature maps of one example.
         units: Which of the C units.
-        n_bandwidths: As in :meth:`LayerAdvise.attribute`.
+        n_bandwidths: As in :meth:`captum_advise.LayerAdvise.attribute`.
         activation_range: Likewise.
         columns: Densities beside each other in a new figure.
         axes: Where to draw, one for each unit; a new figure if None.
@@ -303,8 +311,9 @@ def densities(
 
     Example::
 
-        >>> activations = LayerActivation(model, layer).attribute(inputs)[0]
-        >>> figure, axes = densities(activations, [0, 17, 301])
+        >>> from captum.attr import LayerActivation
+        >>> activations = LayerActivation(net, net.conv4).attribute(images)
+        >>> figure, axes = densities(activations[0], [0, 17, 31])
     """
     from scipy.signal import find_peaks
 
@@ -370,10 +379,11 @@ def unit_gallery(
 
     Example::
 
-        >>> explanation = advise.explain(inputs, attr_dim_summation=False)
+        >>> advise = LayerAdvise(net, net.conv4)
+        >>> explanation = advise.explain(images, attr_dim_summation=False)
         >>> figure, axes = unit_gallery(
-        ...     pixel_space.to_pixels(inputs)[0],
-        ...     explanation.attributions,
+        ...     images[0],
+        ...     explanation.attributions[0],
         ...     unit_relevance=explanation.unit_relevance[0],
         ... )
     """
@@ -412,7 +422,7 @@ def panel(
 
     Args:
         picture: As in :func:`overlay`.
-        explanation: From :meth:`LayerAdvise.explain`.
+        explanation: From :meth:`captum_advise.LayerAdvise.explain`.
         grad_cam: The same for every unit, ``unit_selection=None``.
         index: Which example of the two explanations the picture is.
         class_name: Of the class that is explained; its number if None.
@@ -424,9 +434,10 @@ def panel(
 
     Example::
 
-        >>> explanation = advise.explain(inputs)
-        >>> grad_cam = advise.explain(inputs, explanation.target, unit_selection=None)
-        >>> figure, axes = panel(pixel_space.to_pixels(inputs)[0], explanation, grad_cam)
+        >>> advise = LayerAdvise(net, net.conv4)
+        >>> explanation = advise.explain(images)
+        >>> grad_cam = advise.explain(images, explanation.target, unit_selection=None)
+        >>> figure, axes = panel(images[0], explanation, grad_cam)
     """
     (seen,) = _pictures([picture])
     new = axes is None

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+__all__ = [
+    "Network",
+    "load",
+    "names",
+    "open_picture",
+    "to_rgb",
+]
+
+
 @dataclass(frozen=True)
 class Network:
     """An image classifier and all that is needed to explain what it sees.
@@ -38,7 +47,15 @@ class Network:
             in colour, resized and cropped as the network's authors do to evaluate it.
         class_names: K names, in the order of the logits.
         weights: ``"default"``, ``"random"`` or the path of the state-dict file.
-        reshape_transform: For :class:`LayerAdvise`, where the layer is not (N, C, H, W).
+        reshape_transform: For :class:`captum_advise.LayerAdvise`, where the layer is not
+            (N, C, H, W).
+
+    Example::
+
+        >>> network = load("efficientnet-lite0")
+        >>> network.layer_name, len(network.class_names)
+        ('_conv_head', 1000)
+        >>> advise = LayerAdvise(network.model, network.layer, pixel_space=network.pixel_space)
     """
 
     name: str
@@ -135,6 +152,11 @@ def names() -> tuple[str, ...]:
 
     :func:`load` also takes ``torchvision/NAME`` for every ImageNet classifier of torchvision
     and ``timm/NAME`` for every model of timm.
+
+    Example::
+
+        >>> names()
+        ('efficientnet-lite0', ..., 'resnet50', 'xception')
     """
     return tuple(_NAMED)
 
@@ -177,9 +199,9 @@ def load(
 
     Example::
 
-        >>> net = load("efficientnet-lite0")
-        >>> inputs = net.transform(open_picture("cat.jpg")).unsqueeze(0)
-        >>> net.class_names[net.model(inputs).argmax()]
+        >>> network = load("efficientnet-lite0")
+        >>> inputs = network.transform(open_picture("cat.jpg")).unsqueeze(0)
+        >>> network.class_names[network.model(inputs).argmax()]
         'Egyptian cat'
     """
     entry = _entry(name)
@@ -237,6 +259,11 @@ def open_picture(path: str | Path) -> Image.Image:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is no picture, is damaged or too large.
+
+    Example::
+
+        >>> open_picture("cat.jpg").size
+        (224, 224)
     """
     image = _package("PIL.Image")
     path = Path(path)
@@ -267,6 +294,17 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
     Transparent parts become white, 16-bit grey is scaled to 8 bits, and floating-point grey,
     which has no fixed white, is stretched between its own minimum and maximum.
+
+    Args:
+        picture: PIL picture.
+
+    Returns:
+        PIL picture of mode RGB.
+
+    Example::
+
+        >>> to_rgb(open_picture("cat.jpg").convert("L")).mode
+        'RGB'
     """
     image, ops, numpy = _package("PIL.Image"), _package("PIL.ImageOps"), _package("numpy")
     picture = ops.exif_transpose(picture)

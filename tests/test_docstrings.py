@@ -1,27 +1,36 @@
-"""The examples in the docstrings do what they say."""
+"""Every public name is documented, and the examples do what they say."""
 
+import ast
+import dataclasses
 import doctest
 import importlib
-import pkgutil
+import inspect
+import io
+import re
+import textwrap
 
 import pytest
 import torch
-from captum.attr import LayerAttribution
+from captum.attr import LayerAttribution, LayerGradCam
+from PIL import Image
+from skimage import data
 from torch import nn
 
 import captum_advise
+from captum_advise import zoo
 
-CORE = ["captum_advise"] + [
-    f"captum_advise.{name}"
-    for name in ("density", "relevance", "pixels", "layer_advise", "explanation", "map_scoring")
-]
-METRICS = [
-    module.name
-    for module in pkgutil.iter_modules(
-        importlib.import_module("captum_advise.metrics").__path__, "captum_advise.metrics."
-    )
-    if module.name != "captum_advise.metrics.faithfulness"  # its examples need a trained network
-]
+PARTS = ("axioms", "evaluation", "layouts", "metrics", "pixels", "visualization", "zoo")
+MODULES = [captum_advise, *(importlib.import_module(f"captum_advise.{part}") for part in PARTS)]
+PUBLIC = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in MODULES
+    for name in module.__all__
+}
+DOCUMENTED = {
+    name: found
+    for name, found in PUBLIC.items()
+    if inspect.isfunction(found) or (inspect.isclass(found) and not issubclass(found, Exception))
+}
 
 
 class ImageClassifier(nn.Module):
@@ -36,21 +45,86 @@ class ImageClassifier(nn.Module):
         return self.head(self.conv4(x).relu().mean((2, 3)))
 
 
-@pytest.mark.parametrize("name", CORE + METRICS)
-def test_examples(name):
-    module = importlib.import_module(name)
-    torch.manual_seed(0)
+@pytest.fixture
+def names(tmp_path, monkeypatch):
+    """What docs/api/index.md promises to the examples."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("cat.jpg", "photos/1.jpg", "photos/2.jpg"):
+        Image.fromarray(data.chelsea()[60:284, 100:324]).save(tmp_path / name)
     net = ImageClassifier().eval()
-    names = {
-        **vars(module),
+    return {
         **{export: getattr(captum_advise, export) for export in captum_advise.__all__},
         "ImageClassifier": ImageClassifier,
         "LayerAttribution": LayerAttribution,
+        "LayerGradCam": LayerGradCam,
         "images": torch.rand(2, 3, 32, 32),
         "net": net,
         "torch": torch,
+        "zoo": zoo,
     }
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_examples(name, names):
+    found = DOCUMENTED[name]
+    module = importlib.import_module(found.__module__)
+    tests = doctest.DocTestFinder(exclude_empty=True).find(
+        found, name, module=module, globs={**vars(module), **names}
+    )
+    assert any(test.examples for test in tests), "no example"
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
-    for test in doctest.DocTestFinder(exclude_empty=True).find(module, globs=names):
-        runner.run(test)
-    assert runner.failures == 0
+    said = io.StringIO()
+    for test in tests:
+        runner.run(test, out=said.write)
+    assert runner.failures == 0, said.getvalue()
+
+
+def documented(found):
+    """A function, or a class and its public methods, each with the docstring that covers it."""
+    if inspect.isfunction(found):
+        return [(found, found.__doc__)]
+    own = [getattr(found, name) for name in vars(found) if not name.startswith("_")]
+    methods = [(method, method.__doc__) for method in own if inspect.isroutine(method)]
+    made = [vars(found).get("__init__"), vars(found).get("__post_init__")]
+    return methods + [
+        (function, found.__doc__)
+        for function in made
+        if function is not None and function.__module__ == found.__module__  # not typing's
+    ]
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_errors_are_documented(name):
+    for function, text in documented(DOCUMENTED[name]):
+        try:
+            source = inspect.getsource(inspect.unwrap(function))
+        except OSError:  # written by dataclass
+            continue
+        raised = [n.exc for n in ast.walk(ast.parse(textwrap.dedent(source))) if is_raise(n)]
+        errors = {getattr(error, "func", error).id for error in raised}
+        section = (text or "").partition("Raises:")[2]
+        missing = {error for error in errors if error.endswith("Error") and error not in section}
+        assert not missing, f"{function.__qualname__} raises {missing}"
+
+
+def is_raise(node):
+    return isinstance(node, ast.Raise) and isinstance(getattr(node.exc, "func", node.exc), ast.Name)
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_arguments_are_documented(name):
+    found = DOCUMENTED[name]
+    if dataclasses.is_dataclass(found):
+        assert_named(found.__doc__, [field.name for field in dataclasses.fields(found)], name)
+        return
+    for function, text in documented(found):
+        parameters = [p for p in inspect.signature(function).parameters if p not in ("self", "cls")]
+        # One argument of a method can be told in its first line.
+        if len(parameters) > 1 and "As in :meth:`attribute`" not in text:
+            assert_named(text, parameters, function.__qualname__)
+
+
+def assert_named(text, words, where):
+    missing = [word for word in words if not re.search(rf"^\s+{word}\b.*:", text, re.M)]
+    assert not missing, f"{where} does not say what {missing} are"

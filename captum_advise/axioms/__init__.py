@@ -75,6 +75,10 @@ _HOME = {
 }
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     # Each part needs other packages of the extra, and the command line must start without any.
     for module, names in _HOME.items():

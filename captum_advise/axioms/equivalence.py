@@ -36,6 +36,12 @@ class EquivalentPair:
             powers of two by which a unit was rescaled), ``"rounding"`` if only the same reals.
         reason: Why.
         spec: Of the original network.
+
+    Example::
+
+        >>> pair = REWRITES["permuted_units"](NetworkSpec(units=4), 0)
+        >>> sorted(pair.unit_map)
+        [0, 1, 2, 3]
     """
 
     name: str

@@ -32,7 +32,8 @@ class Method:
     Example::
 
         >>> method = Method("Grad-CAM", LayerGradCam)
-        >>> method(model, model.layer4, inputs, target)  # Nx1x7x7
+        >>> method(net, net.conv4, images, torch.tensor([3, 3])).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     name: str

@@ -56,6 +56,12 @@ class NetworkSpec:
             ``"convolutional"`` 1-wide convolution and global average.
         classes: How many scores the network returns.
         layer: Which module is explained.
+
+    Example::
+
+        >>> spec = NetworkSpec(spatial_dims=1, units=8, head="flat")
+        >>> spec.inputs(2, seed=0).shape, spec.map_size
+        (torch.Size([2, 3, 6]), 6)
     """
 
     seed: int = 0
@@ -85,7 +91,15 @@ class NetworkSpec:
         return self.map_size if self.pooling == "none" else math.ceil(self.map_size / 2)
 
     def inputs(self, n_examples: int, seed: int) -> Tensor:
-        """Inputs (n_examples, channels, size, ...), float64, uniform on [0, 1)."""
+        """Inputs at random.
+
+        Args:
+            n_examples: How many.
+            seed: Of the random numbers.
+
+        Returns:
+            float64 (n_examples, channels, size, ...), uniform on [0, 1).
+        """
         shape = (n_examples, self.channels, *(self.size,) * self.spatial_dims)
         return torch.rand(shape, generator=generator(seed), dtype=torch.float64)
 

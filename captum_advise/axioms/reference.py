@@ -29,7 +29,18 @@ _NO_HEAD = "the head plays no part"
 
 @dataclass(frozen=True)
 class Reference:
-    """A method, and the axioms that it does not fulfil with the reason for each."""
+    """What is known of a method.
+
+    Attributes:
+        method: The method.
+        does_not_hold: The axioms that it does not fulfil, with the reason for each.
+
+    Example::
+
+        >>> known = {reference.method.name: reference for reference in REFERENCES}
+        >>> list(known["LayerGradCam"].does_not_hold)
+        ['dummy_location', 'sensitivity_affine', 'sensitivity_saturated']
+    """
 
     method: Method
     does_not_hold: Mapping[str, str]

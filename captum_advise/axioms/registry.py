@@ -42,6 +42,12 @@ class Axiom:
         claim: One line; the check's docstring has the exact statement.
         run: Raises :class:`AxiomViolation` where a method fails on a case.
         cases: Strategy of cases that a method can take.
+
+    Example::
+
+        >>> AXIOMS["dummy_class"].claim
+        'Sensitivity(b): a constant score is attributed zero'
+        >>> AXIOMS["dummy_class"].run(Method("Grad-CAM", LayerGradCam), Case(NetworkSpec(), (0,)))
     """
 
     name: str
@@ -92,7 +98,22 @@ def require(axiom: Axiom, method: Method, *, effort: float = 1.0, shrink: bool =
 
 
 def violation(axiom: Axiom, method: Method, *, effort: float = 1.0) -> AxiomViolation | None:
-    """A counterexample, if one is found; see :func:`require`."""
+    """A counterexample, if one is found.
+
+    Args:
+        axiom: One of :data:`AXIOMS`.
+        method: What to try.
+        effort: Factor on the number of examples of the Hypothesis profile that is in force.
+
+    Returns:
+        The error that shows it, or None.
+
+    Example::
+
+        >>> found = violation(AXIOMS["dummy_location"], Method("Grad-CAM", LayerGradCam))
+        >>> isinstance(found, AxiomViolation)
+        True
+    """
     try:
         require(axiom, method, effort=effort, shrink=False)
     except AxiomViolation as found:

@@ -37,6 +37,8 @@ _SEED_OFFSET = 0x5EED0000
 class MapSimilarity:
     """How alike two maps are, of absolute and of signed values; all (N,), 1 for equal maps.
 
+    What :func:`map_similarity` returns.
+
     Attributes:
         spearman_absolute: Rank correlation at the maps' own resolution.
         spearman_signed: Likewise.
@@ -44,6 +46,12 @@ class MapSimilarity:
         ssim_signed: Likewise.
         fsim_absolute: Feature similarity of the maps at the size of the picture.
         fsim_signed: Likewise.
+
+    Example::
+
+        >>> maps = torch.randn(2, 1, 7, 7)
+        >>> map_similarity(maps, maps, (64, 64)).spearman_absolute
+        tensor([1.0000, 1.0000], dtype=torch.float64)
     """
 
     spearman_absolute: Tensor
@@ -71,10 +79,13 @@ def map_similarity(maps: Tensor, others: Tensor, size: tuple[int, int]) -> MapSi
         :class:`MapSimilarity`. Of a constant map the rank correlation is taken as 0, with
         another constant map as 1.
 
+    Raises:
+        ValueError: Maps of different shapes, or with more than one channel.
+
     Example::
 
         >>> maps = torch.randn(1, 1, 7, 7)
-        >>> map_similarity(maps, -maps, (224, 224)).to_dict()["spearman_signed"]
+        >>> round(map_similarity(maps, -maps, (224, 224)).to_dict()["spearman_signed"], 6)
         -1.0
     """
     if maps.shape != others.shape or maps.dim() != 4 or maps.shape[1] != 1:
@@ -97,9 +108,23 @@ def map_similarity(maps: Tensor, others: Tensor, size: tuple[int, int]) -> MapSi
 
 
 def edge_detector(_model: nn.Module, _layer: nn.Module, inputs: Tensor, _target: Tensor) -> Tensor:
-    """Magnitude of the Sobel gradient of the grey picture, (N, 1, H, W).
+    """Magnitude of the Sobel gradient of the grey picture.
 
     It looks like an explanation and knows nothing of the network: what fails the checks by design.
+
+    Args:
+        _model: Not used, as the other two.
+        _layer: Not used.
+        inputs: (N, C, H, W).
+        _target: Not used.
+
+    Returns:
+        (N, 1, H, W)
+
+    Example::
+
+        >>> edge_detector(net, net.conv4, images, torch.tensor([3, 3])).shape
+        torch.Size([2, 1, 32, 32])
     """
     grey = nn.functional.pad(inputs.detach().mean(1, keepdim=True), (1, 1, 1, 1), mode="reflect")
     across = grey.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
@@ -118,6 +143,14 @@ class ParameterRandomization:
         original: Per method, the map (N, 1, h, w) of the network as it is.
         maps: Per method, the map after each step.
         similarity: Per method, how like the original map the map after each step is.
+
+    Example::
+
+        >>> result = randomize_parameters(
+        ...     {"edges": edge_detector}, net, "conv4", images, torch.tensor([3, 3])
+        ... )
+        >>> result.steps, result.original["edges"].shape
+        (('head', 'conv4'), torch.Size([2, 1, 32, 32]))
     """
 
     mode: Mode
@@ -157,11 +190,13 @@ def randomize_parameters(
 
     Example::
 
-        >>> result = randomize_parameters(
-        ...     {"Grad-CAM": Method("Grad-CAM", LayerGradCam)}, model, "layer4", inputs, target
-        ... )
-        >>> result.similarity["Grad-CAM"][-1].to_dict()["spearman_absolute"]
-        0.06
+        >>> from captum_advise.axioms import Method
+        >>> methods = {"Grad-CAM": Method("Grad-CAM", LayerGradCam), "edges": edge_detector}
+        >>> result = randomize_parameters(methods, net, "conv4", images, torch.tensor([3, 3]))
+        >>> for step, similarity in zip(result.steps, result.similarity["edges"]):
+        ...     print(step, round(similarity.to_dict()["spearman_absolute"], 6))
+        head 1.0
+        conv4 1.0
     """
     if layer not in dict(model.named_modules()):
         raise ValueError(f"The model has no layer {layer!r}.")
@@ -266,6 +301,12 @@ class LabelRandomization:
         similarity: Per method, maps of the two networks compared, (N,).
         control: Per method, maps of two networks compared that were both trained on true labels,
             from different initial parameters.
+
+    Example::
+
+        >>> result = randomize_labels({"edges": edge_detector}, n_train=50, n_explained=4)
+        >>> round(result.similarity["edges"].to_dict()["spearman_absolute"], 6)
+        1.0
     """
 
     accuracy: float
@@ -291,8 +332,13 @@ def randomize_labels(
 
     Example::
 
-        >>> randomize_labels({"Grad-CAM": Method("Grad-CAM", LayerGradCam)}).shuffled_accuracy
-        1.0
+        >>> from captum_advise.axioms import Method
+        >>> methods = {"Grad-CAM": Method("Grad-CAM", LayerGradCam)}
+        >>> result = randomize_labels(methods, n_train=50, n_explained=4)
+        >>> result.accuracy, result.shuffled_accuracy
+        (1.0, 1.0)
+        >>> result.similarity["Grad-CAM"].spearman_absolute.shape
+        torch.Size([4])
     """
     from sklearn.datasets import load_digits
 

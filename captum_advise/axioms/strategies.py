@@ -27,6 +27,12 @@ class Case:
         targets: A class per example.
         input_seed: Of the inputs.
         rewrite_seed: Of what else the axiom draws at random.
+
+    Example::
+
+        >>> case = Case(NetworkSpec(), targets=(0, 2))
+        >>> case.inputs.shape, case.target
+        (torch.Size([2, 3, 6, 6]), tensor([0, 2]))
     """
 
     spec: NetworkSpec
@@ -62,6 +68,24 @@ def network_specs(
     linear and smooth activations, maximum and average pooling, five kinds of head. 2 to 8 units,
     maps of at most 10 locations per edge. Parameters are drawn from a seed: what Hypothesis would
     rather shrink to (zeros, equal numbers) is what networks do not hold.
+
+    Args:
+        spatial_dims: Which numbers of spatial dimensions.
+        channels: Which numbers of input channels.
+        activations: Which activation functions.
+        heads: Which heads.
+        layers: Which layers are explained.
+        batch_norm: With, without, or (None) either.
+
+    Example::
+
+        >>> from captum_advise.axioms import SmallNetwork
+        >>> from hypothesis import given
+        >>> @given(network_specs(spatial_dims=(2,), heads=("pooled",)))
+        ... def test_scores(spec):
+        ...     scores = SmallNetwork(spec)(spec.inputs(2, seed=0))
+        ...     assert scores.shape == (2, spec.classes)
+        >>> test_scores()
     """
     dims = draw(st.sampled_from(sorted(spatial_dims)))
     groups = draw(st.sampled_from((1, 2)))
@@ -96,7 +120,20 @@ def cases(
     *,
     examples: tuple[int, int] = (1, 3),
 ) -> Case:
-    """A network with inputs, and with targets that it has."""
+    """A network with inputs, and with targets that it has.
+
+    Args:
+        specs: Strategy of networks.
+        examples: Fewest and most examples.
+
+    Example::
+
+        >>> from hypothesis import given
+        >>> @given(cases(examples=(2, 2)))
+        ... def test_shapes(case):
+        ...     assert len(case.inputs) == len(case.target) == 2
+        >>> test_shapes()
+    """
     spec = draw(specs)
     classes = st.integers(0, spec.classes - 1)
     targets = draw(st.lists(classes, min_size=examples[0], max_size=examples[1]))
@@ -138,10 +175,19 @@ def equivalent_pairs(
 ) -> EquivalentPair:
     """Two networks that compute the same, under one rewrite or any.
 
+    Args:
+        rewrite: One of :data:`REWRITES`, or None.
+        spatial_dims: Which numbers of spatial dimensions.
+        channels: Which numbers of input channels.
+
     Example::
 
+        >>> from hypothesis import given
         >>> @given(equivalent_pairs("folded_batch_norm"))
-        ... def test_my_method(pair): ...
+        ... def test_scores(pair):
+        ...     inputs = pair.spec.inputs(2, seed=0)
+        ...     torch.testing.assert_close(pair.original(inputs), pair.rewritten(inputs))
+        >>> test_scores()
     """
     name = draw(st.sampled_from(list(REWRITES))) if rewrite is None else rewrite
     spec = draw(rewritable_specs(name, spatial_dims=spatial_dims, channels=channels))

@@ -28,9 +28,13 @@ class AxiomSuite:
 
     Example::
 
-        class TestGradCam(AxiomSuite):
-            attribution = LayerGradCam
-            does_not_hold = {"dummy_location": "the gradient is averaged over locations"}
+        >>> class TestGradCam(AxiomSuite):
+        ...     attribution = LayerGradCam
+        ...     does_not_hold = {
+        ...         "dummy_location": "the gradient is averaged over locations",
+        ...         "sensitivity_affine": "a mean gradient can vanish",
+        ...         "sensitivity_saturated": "gradients vanish where the network is saturated",
+        ...     }
     """
 
     attribution: ClassVar[Factory]
@@ -53,7 +57,12 @@ class AxiomSuite:
 
     @pytest.mark.parametrize("axiom", AXIOMS.values(), ids=AXIOMS)
     def test_axiom(self, axiom: Axiom) -> None:
-        """The axiom holds, or is known not to and does not."""
+        """The axiom holds, or is known not to and does not.
+
+        Raises:
+            AxiomViolation: It does not hold, and was not known not to.
+            ValueError: ``does_not_hold`` names no axiom.
+        """
         unknown = set(self.does_not_hold) - set(AXIOMS)
         if unknown:
             raise ValueError(f"does_not_hold names no axioms: {', '.join(sorted(unknown))}.")

@@ -26,6 +26,13 @@ class Pictures(Dataset[tuple[Tensor, int | None]]):
         names: The files.
         targets: A class index or None for each.
         network: Its transform makes the inputs.
+
+    Example::
+
+        >>> network = zoo.load("efficientnet-lite0")
+        >>> dataset = pictures("photos", network)
+        >>> len(dataset), dataset.names, dataset.targets
+        (2, ('1.jpg', '2.jpg'), (None, None))
     """
 
     folder: Path
@@ -70,6 +77,8 @@ def pictures(path: str | Path, network: zoo.Network, *, limit: int | None = None
 
         >>> dataset = pictures("photos", zoo.load("efficientnet-lite0"))
         >>> inputs, target = dataset[0]
+        >>> inputs.shape
+        torch.Size([3, 224, 224])
     """
     path = Path(path)
     if limit is not None and limit < 1:

@@ -42,6 +42,14 @@ class MethodSettings:
             and moves by half of it.
         smooth_grad_cam_samples: Noisy pictures of Smooth Grad-CAM++.
         is_cam_samples: Steps of IS-CAM, each of one forward pass per unit.
+
+    Raises:
+        ValueError: One of them is below one.
+
+    Example::
+
+        >>> MethodSettings(lime_samples=200).lime_samples
+        200
     """
 
     integrated_gradients_steps: int = 32
@@ -66,6 +74,12 @@ class Context:
         confidence: Class scores to probabilities.
         settings: Of the methods that have any.
         internal_batch_size: How many pictures should go through the model at once.
+
+    Example::
+
+        >>> gaussian = by_name(["gaussian"])["gaussian"]
+        >>> gaussian(net, net.conv4, images, torch.tensor([3, 3]), Context()).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     pixel_space: PixelSpace | None = None
@@ -74,7 +88,14 @@ class Context:
     internal_batch_size: int = 8
 
     def black(self, inputs: Tensor) -> Tensor:
-        """A black picture per example, in the model's inputs, like ``inputs``."""
+        """A black picture per example.
+
+        Args:
+            inputs: (N, C, H, W) model inputs.
+
+        Returns:
+            Tensor like ``inputs``, in the model's inputs.
+        """
         (baseline,) = masked_baselines((inputs,), (0,), None, self.pixel_space, 2)
         return baseline.expand_as(inputs)
 
@@ -86,6 +107,15 @@ class ClassMaps:
     Attributes:
         maps: (N, 1, h, w) for the target.
         of_class: Classes (N,) to their maps (N, 1, h, w).
+
+    Example::
+
+        >>> def grad_cam_of_first_units(model, layer, inputs, target, context):
+        ...     def of_class(classes):
+        ...         grad_cam = LayerGradCam(model, layer)
+        ...         units = grad_cam.attribute(inputs, classes, attr_dim_summation=False)
+        ...         return units[:, :10].sum(1, keepdim=True).detach()
+        ...     return ClassMaps(of_class(target), of_class)
     """
 
     maps: Tensor
@@ -100,6 +130,12 @@ class Method(Protocol):
     summed over C. Only positive evidence counts. It may draw from torch's, NumPy's and Python's
     random numbers, which are seeded for each picture. To tell how much its maps depend on the
     class, it is called again for the runner-up class, unless it returns :class:`ClassMaps`.
+
+    Example::
+
+        >>> def brightness(model, layer, inputs, target, context):
+        ...     return inputs.mean(1, keepdim=True)
+        >>> methods = {"brightness": brightness, **by_name(["grad-cam"])}
     """
 
     def __call__(  # noqa: D102
@@ -111,12 +147,24 @@ MethodLike: TypeAlias = Method | Attribution | type[Attribution]
 
 
 def names() -> tuple[str, ...]:
-    """The methods known by name, those of the ``peers`` extra included."""
+    """The methods known by name, those of the ``peers`` extra included.
+
+    Example::
+
+        >>> names()
+        ('advise', 'advise-minmax', 'advise-reference', 'grad-cam', ...)
+    """
     return tuple(_METHODS)
 
 
 def by_name(wanted: Iterable[str]) -> dict[str, Method]:
     """Methods by name, in the order given.
+
+    Args:
+        wanted: Some of :func:`names`.
+
+    Returns:
+        Name to method.
 
     Raises:
         ValueError: An unknown name, a repeated one, or none at all.
@@ -124,7 +172,8 @@ def by_name(wanted: Iterable[str]) -> dict[str, Method]:
 
     Example::
 
-        >>> by_name(["advise", "grad-cam"])
+        >>> list(by_name(["advise", "grad-cam"]))
+        ['advise', 'grad-cam']
     """
     found: dict[str, Method] = {}
     for name in wanted:
@@ -151,8 +200,17 @@ def as_method(method: MethodLike) -> Method:
     or ``GuidedGradCam``, when it is called; an object is used as it is. Either is asked for
     ``attribute(inputs, target=classes)``.
 
+    Args:
+        method: Attribution or callable.
+
     Raises:
         TypeError: It is none of these.
+
+    Example::
+
+        >>> grad_cam = as_method(LayerGradCam)
+        >>> grad_cam(net, net.conv4, images, torch.tensor([3, 3]), Context()).shape
+        torch.Size([2, 1, 8, 8])
     """
     if isclass(method) and issubclass(method, Attribution):
         made = cast("Callable[..., Attribution]", method)

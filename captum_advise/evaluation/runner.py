@@ -53,6 +53,13 @@ class Evaluation:
         folder: Where the report is.
         seconds: How long the pictures of this call took, without the report.
         evaluated: How many they were; the others had been evaluated before.
+
+    Example::
+
+        >>> dataset = [(image, 3) for image in images]
+        >>> found = evaluate(net, net.conv4, dataset, ["grad-cam", "random"], "report")
+        >>> found.evaluated, len(found.results), len(found.failures)
+        (2, 4, 0)
     """
 
     results: pd.DataFrame
@@ -124,11 +131,10 @@ def evaluate(
 
     Example::
 
-        >>> found = evaluate(
-        ...     net.model, net.layer, dataset, ["advise", "grad-cam"], "report",
-        ...     pixel_space=net.pixel_space,
-        ... )
-        >>> found.summary
+        >>> dataset = [(image, 3) for image in images]
+        >>> found = evaluate(net, net.conv4, dataset, ["advise", "grad-cam"], "report")
+        >>> found.summary[["method", "measure", "mean"]].shape
+        (..., 3)
     """
     # Before hours of work, not after them.
     for module in ("pandas", "scipy.stats", "matplotlib", "tqdm"):

@@ -42,6 +42,13 @@ class ScoringSettings:
         n_perturb_samples: Noisy pictures of each of these two.
         protocol: Reading of the protocol by which every method is scored, whatever
             ADVISE chooses by.
+
+    Raises:
+        ValueError: A number is below one, or a measure is not among those on request.
+
+    Example::
+
+        >>> settings = ScoringSettings(steps=16, on_request=frozenset({"infidelity"}))
     """
 
     steps: int = 32

@@ -57,6 +57,9 @@ def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
     Returns:
         (N,) bool. Classes of equal confidence share the better rank.
 
+    Raises:
+        ValueError: ``top`` is below one.
+
     Example::
 
         >>> hit(torch.tensor([[0.1, 0.7, 0.2]]), torch.tensor([2]), top=1)
@@ -68,5 +71,18 @@ def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
 
 
 def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:
-    """The target's column of (N, K) confidences, (N,)."""
+    """The target's column.
+
+    Args:
+        confidences: (N, K) confidences of all classes.
+        target: (N,) int64 classes.
+
+    Returns:
+        (N,)
+
+    Example::
+
+        >>> target_confidence(torch.tensor([[0.1, 0.7, 0.2]]), torch.tensor([2]))
+        tensor([0.2000])
+    """
     return confidences.gather(1, target[:, None]).squeeze(1)

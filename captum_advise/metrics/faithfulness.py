@@ -48,16 +48,18 @@ def insertion_auc(
         internal_batch_size: How many pictures go through the model at once.
 
     Returns:
-        (N,) in [0, 1], or (N, M) for more than one map; larger is better: trapezoidal area, the
-        picture's pixels counting as one.
+        (N,) in [0, 1], or (N, M) for more than one map; larger is better. The trapezoidal area, all
+        pixels counting as one.
 
     Raises:
         ValueError: Maps of another size than the inputs, or ``steps`` below one.
 
     Example::
 
-        >>> insertion_auc(model, inputs, maps, torch.tensor([281]))
-        tensor([0.6521])
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> insertion_auc(net, images, maps, torch.tensor([3, 3])).shape
+        torch.Size([2])
     """
     start = blurred(inputs) if baselines is None else baselines
     return _auc(
@@ -102,8 +104,10 @@ def deletion_auc(
 
     Example::
 
-        >>> deletion_auc(model, inputs, maps, torch.tensor([281]))
-        tensor([0.1342])
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> deletion_auc(net, images, maps, torch.tensor([3, 3])).shape
+        torch.Size([2])
     """
     if baselines is not None:
         end = baselines
@@ -125,6 +129,11 @@ def blurred(inputs: Tensor) -> Tensor:
     Returns:
         Tensor like ``inputs``. Borders are mirrored; pictures narrower than 6 pixels use the
         largest window that this allows.
+
+    Example::
+
+        >>> blurred(images).std() < images.std()
+        tensor(True)
     """
     # When used: the rest does without torchvision, which piq brings.
     functional = package("torchvision.transforms.v2.functional")
@@ -163,8 +172,10 @@ def infidelity(
 
     Example::
 
-        >>> infidelity(model, inputs, maps, torch.tensor([281]))
-        tensor([0.0113])
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> infidelity(net, images, maps, torch.tensor([3, 3])).shape
+        torch.Size([2])
     """
 
     def perturb(whole: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,9 +220,9 @@ def sensitivity_max(
 
     Example::
 
-        >>> grad_cam = LayerGradCam(model, model.layer4)
-        >>> sensitivity_max(grad_cam.attribute, inputs, torch.tensor([281]))
-        tensor([0.0313])
+        >>> grad_cam = LayerGradCam(net, net.conv4)
+        >>> sensitivity_max(grad_cam.attribute, images, torch.tensor([3, 3])).shape
+        torch.Size([2])
     """
 
     def explanation(pictures: tuple[Tensor, ...], target: Tensor) -> tuple[Tensor, ...]:

@@ -19,6 +19,9 @@ def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
     Returns:
         (N,) in [-1, 1]; zero where a map is constant, as it then tells nothing.
 
+    Raises:
+        ValueError: Maps of different shapes.
+
     Example::
 
         >>> maps = torch.tensor([[0.0, 1.0, 2.0]])

@@ -23,6 +23,9 @@ def ssim(pictures: Tensor, others: Tensor) -> Tensor:
         (N,) at most one, which only equal pictures reach. Pictures narrower than the usual
         11-pixel window use the largest odd window that fits.
 
+    Raises:
+        ValueError: Pictures of different shapes, or values outside [0, 1].
+
     Example::
 
         >>> picture = torch.rand(1, 3, 16, 16)
@@ -48,6 +51,9 @@ def fsim(pictures: Tensor, others: Tensor) -> Tensor:
 
     Returns:
         (N,) in [0, 1].
+
+    Raises:
+        ValueError: Pictures of different shapes, or values outside [0, 1].
 
     Example::
 

@@ -28,6 +28,13 @@ class Protocol:
         binary_mask: Round the map to 0 or 1 before it masks the picture.
         largest_confidence: Compare with the largest confidence of the explanation picture,
             whichever class has it, instead of the target's.
+
+    Example::
+
+        >>> Protocol()
+        Protocol(binary_mask=False, largest_confidence=False)
+        >>> advise = LayerAdvise(net, net.conv4)
+        >>> explanation = advise.explain(images, protocol=Protocol.reference())
     """
 
     binary_mask: bool = False
@@ -39,11 +46,19 @@ class Protocol:
         return cls(binary_mask=True, largest_confidence=True)
 
     def masks(self, maps: Tensor) -> Tensor:
-        """Maps in [0, 1] as this protocol lays them on a picture."""
+        """Maps in [0, 1], of any shape, as this protocol lays them on a picture."""
         return maps.round() if self.binary_mask else maps
 
     def explained_confidence(self, confidences: Tensor, target: Tensor) -> Tensor:
-        """(N, K) confidences of the explanation pictures to the one compared, (N,)."""
+        """The confidence that is compared with the whole picture's.
+
+        Args:
+            confidences: (N, K) of the explanation pictures.
+            target: (N,) int64 classes.
+
+        Returns:
+            (N,)
+        """
         if self.largest_confidence:
             return confidences.amax(1)
         return target_confidence(confidences, target)
@@ -64,6 +79,14 @@ class VisualExplainability:
         class_sensitivity: (N,) in [-1, 1], near or below zero is better.
         hit: (N,) bool.
         increase_in_confidence: (N,) bool.
+
+    Example::
+
+        >>> scores = LayerAdvise(net, net.conv4).explain(images).scores
+        >>> scores.avx.shape, scores[0].avx.shape
+        (torch.Size([2]), torch.Size([]))
+        >>> list(scores.to_dict())
+        ['avx', 'average_drop', 'ssim', 'fsim', 'mse', 'class_sensitivity', 'hit', ...]
     """
 
     avx: Tensor
