@@ -1,0 +1,57 @@
+"""Sphinx configuration: ``sphinx-build -W --keep-going -n docs docs/_build``."""
+
+import shutil
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import captum_advise
+
+project = "captum-advise"
+author = "The captum-advise authors"
+version = release = captum_advise.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "myst_nb"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"captum-advise {version}"
+
+# The notebooks are committed with their outputs; the tests run them.
+nb_execution_mode = "off"
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_attr_annotations = False
+napoleon_use_ivar = True
+
+# Nothing is fetched while the pages are built, so names of other projects lead nowhere.
+nitpick_ignore_regex = [
+    (
+        "py:.*",
+        r"(captum\.|collections|hypothesis|matplotlib|np\.|npt\.|numpy|pandas|pathlib|pd\.|PIL|st\."
+        r"|torch|typing).*",
+    ),
+    # As they are written in annotations and in Captum's way of documenting arguments.
+    (
+        "py:class",
+        r"Activation|ActivationRange|Array|Axes|Callable|Figure|Head|Image\.Image|Layer|ManyAxes"
+        r"|nn\.Module|optional|Path|ReshapeTransform|scalar|Tensor",
+    ),
+]
+
+# Pages that live elsewhere in the repository.
+_COPIED = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md")
+
+
+def setup(app: Sphinx) -> None:
+    """Fetch the pages that are kept outside this folder."""
+    here = Path(__file__).parent
+    for name in _COPIED:
+        source = here.parent / name
+        if source.is_dir():
+            shutil.copytree(source, here / name, dirs_exist_ok=True)
+        else:
+            shutil.copy2(source, here / name)
