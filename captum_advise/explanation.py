@@ -129,23 +129,22 @@ class Explanation:
         rows = []
         for index in self._shown():
             kept = self.selected_units[index]
-            rows.append(
-                (
-                    str(index),
-                    "" if self.target is None else str(self.target[index].tolist()),
-                    "" if self.confidence is None else f"{self.confidence[index].item():.1%}",
-                    self.kept_in_words(index),
-                    f"{int(kept.sum())} of {len(kept)}",
-                    "" if self.scores is None else f"{self.scores.avx[index].item():.3f}",
-                    "; ".join(candidate.describe() for candidate in self.candidates[index]),
-                )
+            cells = (
+                str(index),
+                "" if self.target is None else str(self.target[index].tolist()),
+                "" if self.confidence is None else f"{self.confidence[index].item():.1%}",
+                self.kept_in_words(index),
+                f"{int(kept.sum())} of {len(kept)}",
+                "" if self.scores is None else _avx(self.scores[index]).removeprefix(", AVX "),
+                "\n".join(candidate.describe() for candidate in self.candidates[index]),
             )
-        body = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-        )
+            rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+        # Notebooks align cells to the right and close up lines.
+        style = "text-align: left; vertical-align: top; white-space: pre-line"
         title = html.escape(repr(self).partition("\n")[0])
+        heads = "".join(f'<th style="text-align: left">{cell}</th>' for cell in head)
+        body = "".join(f"<tr>{row}</tr>" for row in rows).replace("<td>", f'<td style="{style}">')
         more = "".join(f"<p>{text}</p>" for text in self._more("... and {} more"))
-        heads = "".join(f"<th>{cell}</th>" for cell in head)
         return (
             f"<p>{title}</p><table><thead><tr>{heads}</tr></thead>"
             f"<tbody>{body}</tbody></table>{more}"

@@ -3,7 +3,8 @@
 Every function returns the figure and the axes, and draws on axes of the caller's if it is given
 some. It takes NumPy arrays and torch tensors. New figures belong to the caller: none is registered
 with ``matplotlib.pyplot``, no window opens, no display is needed and no setting of matplotlib is
-changed. ``figure.savefig`` writes them; a notebook shows a figure that is a cell's last line.
+changed. ``figure.savefig`` writes them. A notebook shows a figure that is a cell's last line, after
+``%matplotlib inline``.
 """
 
 from __future__ import annotations
@@ -193,7 +194,8 @@ def overlays(
         pictures: (N, 3 or 1, H, W) tensor, (N, H, W, 3 or 1) array, or a sequence of N pictures
             as :func:`overlay` takes them. One picture without N will do for N = 1.
         attributions: By the methods' names, (N, C, h, w) maps, summed over C, or explanations of
-            the N pictures. One explanation by itself is called ADVISE.
+            the N pictures, whose class and confidence are written above the picture if all explain
+            the same classes. One explanation by itself is called ADVISE.
         class_names: By class, for explanations.
         axes: Where to draw, N x (1 + methods) of them; a new figure if None.
 
@@ -216,13 +218,15 @@ def overlays(
             raise ValueError(f"{len(seen)} pictures need as many maps of {name}, got {len(maps)}.")
     columns = 1 + len(named)
     figure, grid = _grid(axes, len(seen), columns, (_SIDE * columns, _ROW * len(seen)))
-    explained = next((maps for maps in named.values() if isinstance(maps, Explanation)), None)
+    explanations = [maps for maps in named.values() if isinstance(maps, Explanation)]
+    # A caption says which class is explained: only where that is one and the same.
+    is_one = len({_targets(maps) for maps in explanations}) == 1
     for index, (picture, row) in enumerate(zip(seen, grid, strict=True)):
         row[0].imshow(picture)
         row[0].set_axis_off()
-        if explained is not None:
-            class_name = _class_name(explained, index, class_names)
-            caption = "\n".join(_explained(explained, index, class_name))
+        if is_one:
+            class_name = _class_name(explanations[0], index, class_names)
+            caption = "\n".join(_explained(explanations[0], index, class_name))
             row[0].set_title(caption, fontsize="medium")
         for ax, (name, maps) in zip(row[1:], named.items(), strict=True):
             if isinstance(maps, Explanation):
@@ -467,6 +471,10 @@ def panel(
             fontsize="medium",
         )
     return figure, np.array([first, plain, advise, chart])
+
+
+def _targets(explanation: Explanation) -> str:
+    return "" if explanation.target is None else str(explanation.target.tolist())
 
 
 def _explained(explanation: Explanation, index: int, class_name: str | None) -> list[str]:

@@ -12,7 +12,7 @@ author = "The captum-advise authors"
 version = release = captum_advise.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "myst_nb"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "furo"
 html_title = f"captum-advise {version}"
 
@@ -43,7 +43,7 @@ nitpick_ignore_regex = [
 ]
 
 # Pages that live elsewhere in the repository.
-_COPIED = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md")
+_COPIED = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "tutorials")
 
 
 def setup(app: Sphinx) -> None:

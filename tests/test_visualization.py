@@ -344,6 +344,14 @@ def test_overlays_of_explanations_and_maps(explanation):
     assert_legible(figure)
 
 
+def test_a_picture_has_a_caption_only_where_all_explain_the_same(explanation):
+    other = dataclasses.replace(explanation, target=torch.tensor([3]))
+    _, axes = visualization.overlays(PICTURE, {"a": explanation, "b": explanation})
+    assert axes[0, 0].get_title() == "class 285\nconfidence 42.0%"
+    _, axes = visualization.overlays(PICTURE, {"a": explanation, "b": other})
+    assert axes[0, 0].get_title() == ""
+
+
 @pytest.mark.parametrize(
     "picture",
     [PICTURE, torch.from_numpy(PICTURE).permute(2, 0, 1), [PICTURE], PICTURE[..., 0]],
