@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +18,18 @@ from captum_advise.metrics import VisualExplainability
 # Differences in merit (AVX, average drop) that say nothing: rounding in single precision.
 _TIE = 1e-5
 
-Selection: TypeAlias = Literal["explainability", "confidence"] | frozenset[int] | None
+Selection: TypeAlias = (
+    Literal["explainability", "confidence", "faithfulness"] | frozenset[int] | None
+)
+# Selections that measure candidates, and those of them that need pictures to do so.
+MEASURED = ("explainability", "confidence", "faithfulness")
+ON_PICTURES = ("explainability", "faithfulness")
 
 
 def checked_selection(selection: object) -> Selection:
     """The selection in canonical form; ValueError for what is none."""
-    if selection is None or selection == "explainability" or selection == "confidence":
-        return selection
+    if selection is None or (isinstance(selection, str) and selection in MEASURED):
+        return cast(Selection, selection)
     if isinstance(selection, Tensor):
         selection = selection.tolist()
     scores = [selection] if isinstance(selection, int) else selection
@@ -37,8 +42,8 @@ def checked_selection(selection: object) -> Selection:
     ):
         return frozenset(scores)
     raise ValueError(
-        'unit_selection must be "explainability", "confidence", a relevance score (an int from 0 '
-        f"up), a non-empty collection of them, or None, got {selection!r}."
+        'unit_selection must be "explainability", "confidence", "faithfulness", a relevance score '
+        f"(an int from 0 up), a non-empty collection of them, or None, got {selection!r}."
     )
 
 
@@ -89,7 +94,7 @@ class UnitSets:
 
 
 def unit_sets(relevance: Tensor, contributions: Tensor, selection: Selection) -> UnitSets:
-    """The candidates under a selection: groups whose map holds evidence, or what was asked for."""
+    """The candidates under a selection: sets whose map holds evidence, or what was asked for."""
     every = torch.ones_like(relevance, dtype=torch.bool)
     everywhere = every.new_ones(1, len(relevance))
     if selection is None:
@@ -99,17 +104,39 @@ def unit_sets(relevance: Tensor, contributions: Tensor, selection: Selection) ->
         units, eligible = having_scores(relevance, selection)[None], everywhere
     else:
         scores = torch.unique(relevance).tolist()
-        units = torch.stack([relevance == score for score in scores]) if scores else every[:0, None]
+        sets = [relevance == score for score in scores]
+        if selection == "faithfulness":
+            sets += [relevance <= score for score in scores[:-1]]
+            sets += [relevance >= score for score in scores[1:]]
+            sets += [relevance != score for score in scores]
+        scores += [-1] * (len(sets) - len(scores))
+        units = torch.stack(sets) if sets else every[:0, None]
         has_evidence = [
             (summarised(contributions, group, True, True) > 0).flatten(1).any(1) for group in units
         ]
-        eligible = torch.stack(has_evidence) if scores else everywhere[:0]
+        eligible = torch.stack(has_evidence) if sets else everywhere[:0]
+        eligible &= ~_repeated(units)
     fallback = ~eligible.any(0)
-    if fallback.any():
+    # Of faithfulness, all units are the measure.
+    whole = ~_all_units(units, eligible).any(0) if selection == "faithfulness" else fallback
+    if whole.any():
         scores = [*scores, -1]
         units = torch.cat([units, every[None]])
-        eligible = torch.cat([eligible, fallback[None]])
+        eligible = torch.cat([eligible, whole[None]])
     return UnitSets(scores, units, eligible, eligible.nonzero(), fallback)
+
+
+def _repeated(units: Tensor) -> Tensor:
+    """Bool (S, N): which sets of units (S, N, C) are equal to an earlier one."""
+    repeated = units.new_zeros(units.shape[:2])
+    for place in range(1, len(units)):
+        repeated[place] = (units[:place] == units[place]).all(2).any(0)
+    return repeated
+
+
+def _all_units(units: Tensor, eligible: Tensor) -> Tensor:
+    """Bool (S, N): which of the eligible sets hold every unit."""
+    return eligible & units.all(2)
 
 
 def score_sets(
@@ -119,26 +146,63 @@ def score_sets(
     runner_up_contributions: Tensor | None,
 ) -> VisualExplainability:
     """Protocol results, one entry per pair of ``sets``."""
-
-    def maps(of: Tensor) -> Tensor:
-        return torch.cat(
-            [
-                summarised(of, units, True, False)[eligible]
-                for units, eligible in zip(sets.units, sets.eligible, strict=True)
-            ]
-        )
-
-    runner_up = None if runner_up_contributions is None else maps(runner_up_contributions)
-    return scorer(sets.pairs[:, 1], maps(contributions), runner_up)
+    runner_up = None if runner_up_contributions is None else _maps(sets, runner_up_contributions)
+    return scorer(sets.pairs[:, 1], _maps(sets, contributions), runner_up)
 
 
-def choose_sets(
-    sets: UnitSets, scores: VisualExplainability | None, selection: Selection
+def _maps(sets: UnitSets, contributions: Tensor) -> Tensor:
+    """Maps (P, 1, *spatial), one per pair of ``sets``."""
+    return torch.cat(
+        [
+            summarised(contributions, units, True, False)[eligible]
+            for units, eligible in zip(sets.units, sets.eligible, strict=True)
+        ]
+    )
+
+
+def merits(
+    scorer: MapScorer,
+    sets: UnitSets,
+    contributions: Tensor,
+    scores: VisualExplainability,
+    selection: Selection,
+) -> Tensor | None:
+    """What a selection goes by, (P,) one per pair of ``sets``, larger is better; or None."""
+    if selection == "explainability":
+        return scores.avx
+    if selection == "confidence":
+        return -scores.average_drop
+    if selection == "faithfulness":
+        return _gains_over_all_units(scorer, sets, contributions, scores.avx)
+    return None
+
+
+def _gains_over_all_units(
+    scorer: MapScorer, sets: UnitSets, contributions: Tensor, avx: Tensor
 ) -> Tensor:
+    """Gains in AVX, insertion and deletion together; minus infinity where any of them is a loss."""
+    which, examples = sets.pairs.T
+    of_all = _all_units(sets.units, sets.eligible)[which, examples]
+
+    def gains(values: Tensor, some: Tensor) -> Tensor:
+        reference = values.new_zeros(sets.eligible.shape[1])
+        reference[examples[some & of_all]] = values[of_all[some]]
+        return values - reference[examples[some]]
+
+    merit = gains(avx, torch.ones_like(of_all))
+    # What loses in AVX needs no more passes through the network.
+    left = merit >= -_TIE
+    insertion, deletion = scorer.areas(examples[left], _maps(sets, contributions)[left])
+    others = torch.stack([gains(insertion, left), -gains(deletion, left)])
+    merit[~left] = -torch.inf
+    merit[left] = (merit[left] + others.sum(0)).masked_fill((others < -_TIE).any(0), -torch.inf)
+    return merit
+
+
+def choose_sets(sets: UnitSets, merit: Tensor | None) -> Tensor:
     """The set (N,) that each example keeps."""
-    if scores is None or selection not in ("explainability", "confidence"):
+    if merit is None:
         return sets.eligible.int().argmax(0)
-    merit = scores.avx if selection == "explainability" else -scores.average_drop
     table = merit.new_full(sets.eligible.shape, -torch.inf)
     table[sets.eligible] = merit.nan_to_num(nan=-1e9)
     # Groups with evidence at one and the same position have equal masks: a real tie, which

@@ -25,11 +25,14 @@ from captum_advise.class_scores import Target, resolve_target, softmax_over_clas
 from captum_advise.explanation import Explanation
 from captum_advise.forward_pass import LayerPass, ReshapeTransform, run_layer, run_to_layer
 from captum_advise.groups import (
+    MEASURED,
+    ON_PICTURES,
     Choice,
     Selection,
     checked_selection,
     choose_sets,
     having_scores,
+    merits,
     score_sets,
     summarised,
     unit_contributions,
@@ -40,7 +43,9 @@ from captum_advise.metrics import Protocol
 from captum_advise.pixels import PixelSpace
 from captum_advise.relevance import ActivationRange, unit_relevance
 
-UnitSelection: TypeAlias = Literal["explainability", "confidence"] | int | Collection[int] | None
+UnitSelection: TypeAlias = (
+    Literal["explainability", "confidence", "faithfulness"] | int | Collection[int] | None
+)
 
 _INTERNAL_BATCH_SIZE = 8
 
@@ -170,6 +175,12 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                           average drop. Takes inputs of any shape that the map can
                           be laid on: those with as many spatial dimensions as the
                           layer; other inputs are passed on as they are.
+                        - ``"faithfulness"``: per example, the set of units that gains
+                          most over all units (Grad-CAM) in AVX, insertion and deletion
+                          (8 steps) together, among those that lose in none of them:
+                          groups, units with at most or at least a score, all units but
+                          a group, and all units. Needs pictures, and some hundred
+                          forward passes. docs/choosing-units.md says what it is worth.
                         - an int or a collection of ints: the units with these
                           relevance scores; zero where an example has none.
                         - None: every unit. The result is that of ``LayerGradCam``.
@@ -238,8 +249,8 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             internal_batch_size=internal_batch_size,
         )
         _warn_of_training_mode(self.forward_func)
-        if request.selection in ("explainability", "confidence"):
-            choice = self._choose(request, similarity=request.selection == "explainability")
+        if request.selection in MEASURED:
+            choice = self._choose(request, similarity=request.selection in ON_PICTURES)
             return summarised(
                 choice.contributions, choice.units, attr_dim_summation, relu_attributions
             )
@@ -403,14 +414,15 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                 "Grad-CAM.",
                 stacklevel=4,
             )
-        scores = None
+        scores, merit = None, None
         if scorer is not None:
             scores = score_sets(scorer, sets, evidence, other_contributions)
+            merit = merits(scorer, sets, evidence, scores, request.selection)
         return Choice(
             contributions=contributions,
             sets=sets,
             scores=scores,
-            best=choose_sets(sets, scores, request.selection),
+            best=choose_sets(sets, merit),
             relevance=relevance,
             target=target.public(),
             confidence=None if scorer is None else scorer.confidence_in_target(),
@@ -426,9 +438,9 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         masked = maskable(inputs, n_spatial)
         is_one_picture = len(masked) == 1 and is_picture(inputs[masked[0]], n_spatial)
         shapes = [tuple(tensor.shape) for tensor in inputs]
-        if selection == "explainability" and not is_one_picture:
+        if selection in ON_PICTURES and not is_one_picture:
             raise ValueError(
-                'unit_selection="explainability" compares pictures: it needs one input '
+                f'unit_selection="{selection}" compares pictures: it needs one input '
                 f"N x 1 or 3 x H x W and a layer N x C x H x W, got inputs {shapes} and a layer "
                 f'{layer_shape}. Use "confidence", relevance scores or None.'
             )
@@ -439,7 +451,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                 "Use relevance scores or None."
             )
         outputs = run.outputs.detach()
-        if selection not in ("explainability", "confidence"):
+        if selection not in MEASURED:
             is_single = outputs.dim() < 2 or outputs.shape[1] < 2
             if not masked or (is_single and self.confidence is softmax_over_classes):
                 return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from captum_advise.metrics import (
     VisualExplainability,
     average_drop,
     class_sensitivity,
+    deletion_auc,
     hit,
     increase_in_confidence,
+    insertion_auc,
     target_confidence,
     visual_explainability,
 )
@@ -30,6 +33,9 @@ from captum_advise.pixels import (
     stretch,
     upsample_maps,
 )
+
+# Of insertion and deletion, where a choice goes by them.
+STEPS = 8
 
 
 def maskable(inputs: tuple[Tensor, ...], n_spatial: int) -> tuple[int, ...]:
@@ -107,6 +113,35 @@ class MapScorer:
             runner_up = None if runner_up_maps is None else runner_up_maps[chunk]
             parts.append(self._score(examples[chunk], maps[chunk], runner_up))
         return VisualExplainability.concatenate(parts)
+
+    def areas(self, examples: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Insertion and deletion, in :data:`STEPS` steps, of maps (P, 1, H, W) on the picture."""
+        insertion, deletion = (maps.new_zeros(len(maps), dtype=torch.float32) for _ in "ab")
+        (place,), (fill,) = self.masked, self.baselines
+        for example in sorted(set(examples.tolist())):
+            here = examples == example
+            one = torch.tensor([example], device=maps.device)
+            picture, target = self.inputs[place][one], self.target[one]
+            forward = partial(self._confidences_of, example)
+            masks = _masks(maps[here], picture.shape[-2:]).transpose(0, 1)
+            end = fill[one] if _per_example(fill, len(self.inputs[place])) else fill
+            options: dict[str, Any] = {
+                "steps": STEPS,
+                "confidence": torch.nn.Identity(),
+                "internal_batch_size": self.internal_batch_size,
+            }
+            common = forward, picture, masks, target.classes
+            insertion[here] = insertion_auc(*common, **options).flatten()
+            deletion[here] = deletion_auc(*common, baselines=end, **options).flatten()
+        return insertion, deletion
+
+    def _confidences_of(self, example: int, pictures: Tensor) -> Tensor:
+        """Confidences (M, K) for pictures (M, C, H, W) in the place of one example's."""
+        examples = torch.full((len(pictures),), example, device=pictures.device)
+        inputs = [tensor[examples] for tensor in self.inputs]
+        inputs[self.masked[0]] = pictures
+        outputs = _run_forward(self.forward_func, tuple(inputs), None, self._arguments(examples))
+        return self.target[examples].class_rows(self.confidence(outputs)).float()
 
     def runner_up(self) -> Target | None:
         """The class of highest confidence beside the target; None where there is no other."""

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from captum_advise import LayerAdvise, PixelSpace, Protocol, unit_relevance
-from captum_advise.metrics import class_sensitivity, visual_explainability
+from captum_advise.metrics import (
+    class_sensitivity,
+    deletion_auc,
+    insertion_auc,
+    visual_explainability,
+)
 from captum_advise.pixels import explanation_pictures, normalize_maps, upsample_maps
 
 
@@ -56,7 +61,11 @@ def advise(net, **options):
     return LayerAdvise(net, layer(net), pixel_space=PixelSpace.identity(), **options)
 
 
-def by_hand(net, image, target):
+def groups_of(relevance):
+    return {q: relevance == q for q in relevance.unique().tolist()}
+
+
+def by_hand(net, image, target, sets=groups_of):
     """Candidates of one image with AVX, straight from the definition, without Captum."""
     stored = {}
     handle = layer(net).register_forward_hook(lambda _m, _i, out: stored.update(a=out.clone()))
@@ -74,8 +83,8 @@ def by_hand(net, image, target):
     mine, other = contributions(target), contributions(int(runner_up))
     relevance = unit_relevance(activations)
     result = {}
-    for q in relevance.unique().tolist():
-        units = (relevance == q)[..., None, None]
+    for q, kept in sets(relevance).items():
+        units = kept[..., None, None]
         signed = (mine * units).sum(1, keepdim=True)
         evidence, rival = signed.relu(), (other * units).sum(1, keepdim=True).relu()
         if evidence.max() == 0:
@@ -119,8 +128,58 @@ def test_explainability_by_hand(net, images):
         assert confident.selected.item() == smallest
 
 
+def sets_around_all_units(relevance):
+    """What "faithfulness" compares, by name; the first name of equal sets counts."""
+    scores = relevance.unique().tolist()
+    named = {"all": torch.ones_like(relevance, dtype=torch.bool)}
+    named |= {f"={q}": relevance == q for q in scores}
+    named |= {f"<={q}": relevance <= q for q in scores}
+    named |= {f">={q}": relevance >= q for q in scores}
+    named |= {f"!={q}": relevance != q for q in scores}
+    kept = {}
+    for name, units in named.items():
+        if units.any() and not any(torch.equal(units, other) for other in kept.values()):
+            kept[name] = units
+    return kept
+
+
+def test_faithfulness_by_hand(net, images):
+    won = []
+    for image in images:
+        target = net(image[None]).argmax(1)
+        candidates = by_hand(net, image[None], int(target), sets_around_all_units)
+        black = torch.zeros(1, 3, 1, 1)
+        measured = {}
+        for name, (signed, scores) in candidates.items():
+            mask = upsample_maps(normalize_maps(signed.relu()), (24, 24))
+            inserted = insertion_auc(net, image[None], mask, target, steps=8)
+            deleted = deletion_auc(net, image[None], mask, target, baselines=black, steps=8)
+            measured[name] = torch.stack([scores.avx, inserted, -deleted])[:, 0].detach()
+        gains = {name: values - measured["all"] for name, values in measured.items()}
+        allowed = {name: gain.sum() for name, gain in gains.items() if (gain > -1e-6).all()}
+        best = max(allowed, key=allowed.get)
+        explanation = advise(net).explain(image[None], unit_selection="faithfulness")
+        torch.testing.assert_close(explanation.attributions, candidates[best][0].detach())
+        torch.testing.assert_close(explanation.scores.avx, candidates[best][1].avx.detach())
+        assert len(explanation.candidates[0]) == len(candidates)
+        if allowed[best] > 1e-4:  # otherwise several sets have the map of all units
+            assert explanation.selected.item() == (int(best[1:]) if best[0] == "=" else -1)
+        won.append(best)
+    assert len(set(won)) > 1
+    assert set(won) != {"all"}
+
+
+def test_faithfulness_falls_back_on_all_units(net, images):
+    with torch.no_grad():
+        net.head.weight.zero_()
+    with pytest.warns(UserWarning, match="5 of 5 examples have no group"):
+        explanation = advise(net).explain(images, unit_selection="faithfulness")
+    assert explanation.fallback.all()
+    assert explanation.selected_units.all()
+
+
 def test_batch_equals_singles(net, images):
-    for selection in ("explainability", "confidence", 1, [1, 2], None):
+    for selection in ("explainability", "confidence", "faithfulness", 1, [1, 2], None):
         together = advise(net).explain(images, unit_selection=selection)
         for i in range(len(images)):
             alone = advise(net).explain(images[i : i + 1], unit_selection=selection)
@@ -139,7 +198,7 @@ def test_internal_batch_size_changes_nothing(net, images):
 
 
 def test_attribute_is_what_explain_says(net, images):
-    for selection in ("explainability", "confidence", 2, {0, 1}, None):
+    for selection in ("explainability", "confidence", "faithfulness", 2, {0, 1}, None):
         explanation = advise(net).explain(images, unit_selection=selection)
         attributions = advise(net).attribute(images, unit_selection=selection)
         assert torch.equal(attributions, explanation.attributions)
@@ -258,11 +317,15 @@ def test_pixel_space_none_is_the_example_stretched(net, images):
     assert torch.equal(first.selected, second.selected)
 
 
-def test_arguments_that_belong_to_examples(net, images):
+@pytest.mark.parametrize("selection", ["explainability", "faithfulness"])
+def test_arguments_that_belong_to_examples(selection, net, images):
     shift = torch.randn(5, 7)
-    together = advise(net).explain(images, additional_forward_args=shift)
+    options = {"unit_selection": selection}
+    together = advise(net).explain(images, additional_forward_args=shift, **options)
     for i in range(5):
-        alone = advise(net).explain(images[i : i + 1], additional_forward_args=shift[i : i + 1])
+        alone = advise(net).explain(
+            images[i : i + 1], additional_forward_args=shift[i : i + 1], **options
+        )
         torch.testing.assert_close(together.scores.avx[i], alone.scores.avx[0])
         assert together.target[i] == alone.target[0]
 
