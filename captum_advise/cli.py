@@ -153,9 +153,10 @@ def explain(
     selection: Annotated[
         str,
         typer.Option(
-            metavar="[explainability|confidence|SCORES]",
+            metavar="[explainability|confidence|faithfulness|SCORES]",
             help="Which units make the map: the group with the highest AVX, the group with the "
-            "smallest average drop, or those with the given relevance scores, as in 1 or 1,2.",
+            "smallest average drop, the set that gains most over Grad-CAM in AVX, insertion and "
+            "deletion, or those with the given relevance scores, as in 1 or 1,2.",
         ),
     ] = "explainability",
     activation_range: Annotated[
@@ -473,11 +474,13 @@ def _selection(text: str) -> UnitSelection:
         return "explainability"
     if text == "confidence":
         return "confidence"
+    if text == "faithfulness":
+        return "faithfulness"
     if re.fullmatch(r"[0-9]+(,[0-9]+)*", text):
         return [int(score) for score in text.split(",")]
     raise ValueError(
-        "--selection must be explainability, confidence, or relevance scores such as 1 or 1,2, "
-        f"not {text!r}."
+        "--selection must be explainability, confidence, faithfulness, or relevance scores such "
+        f"as 1 or 1,2, not {text!r}."
     )
 
 

@@ -180,7 +180,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                           (8 steps) together, among those that lose in none of them:
                           groups, units with at most or at least a score, all units but
                           a group, and all units. Needs pictures, and some hundred
-                          forward passes. docs/choosing-units.md says what it is worth.
+                          forward passes. What it is worth: docs/choosing-units.md.
                         - an int or a collection of ints: the units with these
                           relevance scores; zero where an example has none.
                         - None: every unit. The result is that of ``LayerGradCam``.

@@ -140,7 +140,7 @@ class MapScorer:
         examples = torch.full((len(pictures),), example, device=pictures.device)
         inputs = [tensor[examples] for tensor in self.inputs]
         inputs[self.masked[0]] = pictures
-        outputs = _run_forward(self.forward_func, tuple(inputs), None, self._arguments(examples))
+        outputs = run_model(self.forward_func, tuple(inputs), self._arguments(examples))
         return self.target[examples].class_rows(self.confidence(outputs)).float()
 
     def runner_up(self) -> Target | None:

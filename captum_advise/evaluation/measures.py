@@ -13,7 +13,8 @@ class Measure:
         name: Of the column.
         title: In tables and figures.
         higher_is_better: Direction.
-        independent: Whether it plays no part in ADVISE's choice among groups of units.
+        independent: Whether it plays no part in ADVISE's choice among groups of units, as the
+            paper has it. ``advise-faithful`` chooses by insertion and deletion as well.
         tested: Whether methods are compared by it with Grad-CAM, picture by picture.
         digits: Behind the point, in tables.
     """

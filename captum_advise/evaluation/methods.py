@@ -152,7 +152,7 @@ def names() -> tuple[str, ...]:
     Example::
 
         >>> names()
-        ('advise', 'advise-minmax', 'advise-reference', 'grad-cam', ...)
+        ('advise', 'advise-minmax', 'advise-reference', 'advise-faithful', 'grad-cam', ...)
     """
     return tuple(_METHODS)
 
@@ -458,6 +458,7 @@ _METHODS: dict[str, Method] = {
     "advise": _advise(),
     "advise-minmax": _advise(activation_range="minmax"),
     "advise-reference": _advise(protocol=metrics.Protocol.reference()),
+    "advise-faithful": _advise(unit_selection="faithfulness"),
     "grad-cam": as_method(LayerGradCam),
     "guided-grad-cam": as_method(GuidedGradCam),
     "layer-gradient-x-activation": as_method(LayerGradientXActivation),

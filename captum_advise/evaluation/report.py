@@ -14,11 +14,13 @@ from captum_advise.evaluation.measures import Measure, measures
 from captum_advise.evaluation.scoring import Scorer
 from captum_advise.evaluation.statistics import N_RESAMPLES, REFERENCE, summarise
 from captum_advise.evaluation.store import RunFolder, write_whole
+from captum_advise.map_scoring import STEPS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+_FAITHFUL = "advise-faithful"
 _ENDS = ("mean", "low", "high")
 
 
@@ -64,7 +66,8 @@ def markdown(
         _means(table, methods, independent),
         f"Insertion and deletion after RISE, in {scorer.settings.steps} steps: pixels are inserted "
         "into the blurred picture (Gaussian, 5 pixels, 11 x 11), or made black, most important "
-        "first; the area under the confidence in the class.",
+        "first; the area under the confidence in the class."
+        + (f" {_FAITHFUL} chooses by both, in {STEPS} steps." if _FAITHFUL in methods else ""),
         "## The ADVISE paper's protocol",
         "**ADVISE keeps the group of units whose map has the highest AVX, so AVX and its parts "
         "flatter ADVISE: read this table together with the one above.**",

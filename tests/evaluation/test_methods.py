@@ -90,6 +90,7 @@ def test_frozen_networks_can_be_explained(network, inputs):
         ("advise", {}),
         ("advise-minmax", {"activation_range": "minmax"}),
         ("advise-reference", {"protocol": Protocol.reference()}),
+        ("advise-faithful", {"unit_selection": "faithfulness"}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
