@@ -139,11 +139,13 @@ class Explanation:
                 "\n".join(candidate.describe() for candidate in self.candidates[index]),
             )
             rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
-        # Notebooks align cells to the right and close up lines.
-        style = "text-align: left; vertical-align: top; white-space: pre-line"
+        # Notebooks align cells to the right and close up lines; pages without a style have no gaps.
+        style = "text-align: left; vertical-align: top; padding: 0.3em 1em 0.3em 0"
         title = html.escape(repr(self).partition("\n")[0])
-        heads = "".join(f'<th style="text-align: left">{cell}</th>' for cell in head)
-        body = "".join(f"<tr>{row}</tr>" for row in rows).replace("<td>", f'<td style="{style}">')
+        heads = "".join(f'<th style="{style}">{cell}</th>' for cell in head)
+        body = "".join(f"<tr>{row}</tr>" for row in rows).replace(
+            "<td>", f'<td style="{style}; white-space: pre-line">'
+        )
         more = "".join(f"<p>{text}</p>" for text in self._more("... and {} more"))
         return (
             f"<p>{title}</p><table><thead><tr>{heads}</tr></thead>"
