@@ -331,8 +331,9 @@ def densities(
     rows = maps[wanted].flatten(1).double()
     if activation_range == "minmax":
         rows = normalize_maps(rows)
-    positions = torch.linspace(0, 1, rows.shape[1], dtype=torch.float64)
-    curves = adaptive_kde(rows, positions, n_bandwidths=n_bandwidths).density.numpy()
+    grid = torch.linspace(0, 1, rows.shape[1], dtype=torch.float64)
+    curves = adaptive_kde(rows, grid, n_bandwidths=n_bandwidths).density.numpy()
+    positions = grid.numpy()
     figure, shown = _gallery(axes, len(wanted), columns, "units", height=_CURVE)
     for ax, unit, row, density in zip(shown, wanted, rows.numpy(), curves, strict=True):
         modes, _ = find_peaks(np.nan_to_num(density))
