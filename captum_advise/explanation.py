@@ -257,8 +257,8 @@ class Explanation:
         Example::
 
             >>> explanation = LayerAdvise(net, net.conv4).explain(images)
-            >>> explanation.save("/tmp/explanation.npz")
-            >>> Explanation.load("/tmp/explanation.npz").selected.equal(explanation.selected)
+            >>> explanation.save("explanation.npz")
+            >>> Explanation.load("explanation.npz").selected.equal(explanation.selected)
             True
         """
         tensors = {
