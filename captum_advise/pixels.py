@@ -111,7 +111,7 @@ def normalize_maps(maps: Tensor) -> Tensor:
     """Min-max of each map to [0, 1], as the protocol does before it masks with a map.
 
     A constant map has no range: it becomes 1 where it is positive (the evidence is everywhere)
-    and 0 where it is not.
+    and 0 where it is not. So does a map that is constant but for rounding.
 
     Args:
         maps: (N, ...) one map per row of the first dimension.
@@ -126,8 +126,10 @@ def normalize_maps(maps: Tensor) -> Tensor:
     """
     lowest, highest = stretch(maps)
     span = highest - lowest
-    spread = (maps - lowest) / torch.where(span > 0, span, torch.ones_like(span))
-    return torch.where(span > 0, spread, (highest > 0).to(maps.dtype))
+    rounding = 8 * torch.finfo(maps.dtype).eps * torch.maximum(lowest.abs(), highest.abs())
+    varies = span > rounding
+    spread = (maps - lowest) / torch.where(varies, span, torch.ones_like(span))
+    return torch.where(varies, spread, (highest > 0).to(maps.dtype))
 
 
 def upsample_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
