@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -22,11 +22,17 @@ _AS_INTEGERS = {1: torch.uint8, 2: torch.int16}  # by bytes per element
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is either the old one or the new one, whole, at every moment.
 
+    Devices and pipes, which can't be replaced, are written to as they are.
+
     Raises:
         OSError: It cannot be written; what was there before still is.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not the file's own name, which may have the greatest length already.
+    unfinished = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
         unfinished.write_bytes(content)
         unfinished.replace(path)
     except OSError as error:

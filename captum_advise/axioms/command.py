@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,12 @@ from tqdm import tqdm
 from captum_advise import axioms as library
 from captum_advise import zoo
 from captum_advise.axioms.method import Method
+from captum_advise.files import write_whole
 from captum_advise.layer_advise import LayerAdvise
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from captum_advise.axioms.sanity import LabelRandomization, MapMethod, ParameterRandomization
 
 _EXAMPLES = 25
@@ -189,9 +193,9 @@ def sanity(
         ]
         pixels = network.pixel_space.to_pixels(inputs)[0].clamp(0, 1)
         curves, maps = output / "sanity_curves.png", output / "sanity_maps.png"
-        figures.curves(results).savefig(curves, dpi=110)
-        figures.maps(pixels, results[0]).savefig(maps, dpi=110)
-        _write_csv(output / "sanity.csv", results)
+        write_whole(curves, _png(figures.curves(results)))
+        write_whole(maps, _png(figures.maps(pixels, results[0])))
+        write_whole(output / "sanity.csv", _csv(results))
         shuffled = None
         if labels:
             digits: dict[str, MapMethod] = {**methods, "ADVISE": Method("ADVISE", LayerAdvise)}
@@ -260,19 +264,26 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _write_csv(path: Path, results: Sequence[ParameterRandomization]) -> None:
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()
+
+
+def _csv(results: Sequence[ParameterRandomization]) -> bytes:
     seen: dict[str, int] = {}
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["mode", "seed", "step", "block", "method", "measure", "similarity"])
-        for result in results:
-            seed = seen[result.mode] = seen.get(result.mode, -1) + 1
-            for method, similarity in result.similarity.items():
-                for step, (block, found) in enumerate(
-                    zip(result.steps, similarity, strict=True), start=1
-                ):
-                    for measure, value in found.to_dict().items():
-                        writer.writerow([result.mode, seed, step, block, method, measure, value])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["mode", "seed", "step", "block", "method", "measure", "similarity"])
+    for result in results:
+        seed = seen[result.mode] = seen.get(result.mode, -1) + 1
+        for method, similarity in result.similarity.items():
+            for step, (block, found) in enumerate(
+                zip(result.steps, similarity, strict=True), start=1
+            ):
+                for measure, value in found.to_dict().items():
+                    writer.writerow([result.mode, seed, step, block, method, measure, value])
+    return text.getvalue().encode()
 
 
 def _chelsea() -> Any:

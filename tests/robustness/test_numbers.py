@@ -215,9 +215,7 @@ def test_single_class():
 
 
 @pytest.mark.filterwarnings("ignore:.* no group")
-@pytest.mark.case(
-    "a single logit with `confidence=torch.sigmoid`", "works, target None or 0 alike"
-)
+@pytest.mark.case("a single logit with `confidence=torch.sigmoid`", "works, target None or 0 alike")
 def test_single_logit():
     net = network(classes=1)
     advise = LayerAdvise(net, net.layer, confidence=torch.sigmoid)
@@ -305,9 +303,7 @@ def test_sizes(height, width):
     assert 0 <= explanation.scores.avx.item() <= 1
 
 
-@pytest.mark.case(
-    "layer with more than 128 x 128 positions", "ValueError: name a deeper layer"
-)
+@pytest.mark.case("layer with more than 128 x 128 positions", "ValueError: name a deeper layer")
 def test_too_many_positions():
     net = network()
     with pytest.raises(ValueError, match="deeper layer"):
@@ -407,9 +403,7 @@ def test_autocast_does_not_reach_the_scores():
         assert torch.equal(getattr(found.scores, part), getattr(expected.scores, part)), part
 
 
-@pytest.mark.case(
-    "inputs of another dtype than the model's", "the model's own error, unchanged"
-)
+@pytest.mark.case("inputs of another dtype than the model's", "the model's own error, unchanged")
 def test_mixed_dtypes():
     net = network()
     with pytest.raises(RuntimeError) as theirs:

@@ -1,0 +1,414 @@
+"""Files"""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captum_advise import cli, zoo
+from captum_advise.files import write_whole
+
+SMALL = ("--model", "timm/test_resnet", "--weights", "random")
+
+
+def case(what, outcome, *values):
+    return pytest.param(*values, marks=pytest.mark.case(what, outcome))
+
+
+@pytest.fixture(scope="module")
+def noise():
+    """A picture that does not compress to nothing, wider than high."""
+    return np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+
+
+def encoded(pixels, suffix, **options):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(
+        stream, {"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix), **options
+    )
+    return stream.getvalue()
+
+
+def one_sentence(error):
+    text = str(error.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    return text
+
+
+# --- pictures
+
+
+def chunk(kind, content):
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def png_of(width, height, *more):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + chunk(b"IEND", b"")
+
+
+BOMB_TEXT = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000), 9))
+
+BAD_PICTURES = {
+    "zero bytes": (lambda noise: b"", "no picture in a format"),
+    "truncated JPEG": (lambda noise: encoded(noise, "jpg")[:-400], "truncated or damaged"),
+    "truncated PNG": (lambda noise: encoded(noise, "png")[:5000], "truncated or damaged"),
+    "PNG with a damaged checksum": (
+        lambda noise: encoded(noise, "png").replace(b"IDAT", b"IDAT\xff", 1),
+        "truncated or damaged|no picture",
+    ),
+    "text": (lambda noise: b"not a picture", "no picture in a format"),
+    "decompression bomb: 100,000 x 100,000 pixels in 60 bytes": (
+        lambda noise: png_of(100_000, 100_000),
+        "too many pixels",
+    ),
+    "decompression bomb: 100 MB of text in a PNG": (
+        lambda noise: png_of(4, 4, BOMB_TEXT),
+        "truncated or damaged|too many|no picture",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [case(f"picture: {kind}", "ValueError in one sentence", kind) for kind in BAD_PICTURES],
+)
+def test_bad_pictures(kind, noise, tmp_path):
+    make, message = BAD_PICTURES[kind]
+    path = tmp_path / "p.png"
+    path.write_bytes(make(noise))
+    with pytest.raises(ValueError, match=message) as error:
+        zoo.open_picture(path)
+    assert str(path) in one_sentence(error)
+
+
+@pytest.mark.case("picture: JPEG named .png, or without suffix", "opened by its content")
+@pytest.mark.parametrize("name", ["p.png", "picture"])
+def test_wrong_suffix(name, noise, tmp_path):
+    (tmp_path / name).write_bytes(encoded(noise, "jpg"))
+    assert zoo.open_picture(tmp_path / name).size == (90, 60)
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        case(f"picture: EXIF-rotated {kind}", "turned upright", suffix)
+        for kind, suffix in {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "TIFF": "tif"}.items()
+    ],
+)
+def test_exif_rotated(suffix, noise, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"lossless": True} if suffix == "webp" else {}
+    (tmp_path / f"p.{suffix}").write_bytes(encoded(noise, suffix, exif=exif, **options))
+    upright = np.asarray(zoo.to_rgb(zoo.open_picture(tmp_path / f"p.{suffix}"))).astype(int)
+    assert upright.shape == (90, 60, 3)
+    if suffix != "jpg":
+        assert np.array_equal(upright, np.rot90(noise, -1))
+
+
+@pytest.mark.case("picture: damaged EXIF", "shown as it is")
+def test_damaged_exif(noise, tmp_path):
+    (tmp_path / "p.jpg").write_bytes(
+        encoded(noise, "jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own, about the EXIF data
+        assert zoo.to_rgb(zoo.open_picture(tmp_path / "p.jpg")).size == (90, 60)
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        case(f"picture: animated {kind}", "its first frame", suffix)
+        for kind, suffix in {"GIF": "gif", "PNG": "png", "WebP": "webp"}.items()
+    ],
+)
+def test_animated(suffix, tmp_path):
+    frames = [Image.new("RGB", (40, 40), (value,) * 3) for value in (10, 200)]
+    options = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(
+        tmp_path / f"p.{suffix}", save_all=True, append_images=frames[1:], duration=100, **options
+    )
+    assert np.unique(np.asarray(zoo.to_rgb(zoo.open_picture(tmp_path / f"p.{suffix}")))) == [10]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        case("picture: grey", "the same grey in three channels", "L", 128),
+        case("picture: RGBA", "transparent parts white", "RGBA", 255),
+        case("picture: 16-bit grey", "scaled to 8 bits", "I;16", 128),
+        case("picture: 1-bit", "black and white", "1", 255),
+        case("picture: CMYK", "converted", "CMYK", 255),
+    ],
+)
+def test_modes(mode, expected, tmp_path):
+    fill = {"L": 128, "RGBA": (0, 0, 0, 0), "I;16": 128 * 257, "1": 1, "CMYK": (0, 0, 0, 0)}
+    path = tmp_path / ("p.tif" if mode == "CMYK" else "p.png")
+    Image.new(mode, (8, 8), fill[mode]).save(path)
+    found = np.asarray(zoo.to_rgb(zoo.open_picture(path)))
+    assert found.shape == (8, 8, 3)
+    assert np.unique(found).tolist() == [expected]
+
+
+@pytest.mark.case(
+    "picture names with spaces, non-ASCII letters, bytes that are no text, 250 letters",
+    "explained; the results have the same names",
+)
+@pytest.mark.case(
+    "good and bad pictures in one command", "the good ones are explained, a line for each bad one"
+)
+@pytest.mark.filterwarnings("ignore:.* no group")
+def test_pictures_on_the_command_line(noise, tmp_path, capfd):
+    names = ["two words", "Größe 猫", os.fsdecode(b"\xff\xfe"), "n" * 250]
+    good = [tmp_path / f"{name}.jpg" for name in names]
+    for path in good:
+        path.write_bytes(encoded(noise, "jpg"))
+    bad = []
+    for number, (make, _) in enumerate(BAD_PICTURES.values()):
+        bad.append(tmp_path / f"bad{number}.png")
+        bad[-1].write_bytes(make(noise))
+    output = tmp_path / "out put"
+    status = cli.main(
+        ["explain", *map(str, [*bad[:3], *good, *bad[3:]]), *SMALL, "--output", str(output)]
+    )
+    assert status == 1
+    expected = {f"{name}.{suffix}" for name in names for suffix in ("png", "json")}
+    assert set(os.listdir(output)) == expected
+    for name in names:
+        assert json.loads((output / f"{name}.json").read_text())["picture"].endswith(".jpg")
+    complaints = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert len(complaints) == len(bad) + 1
+    assert all(any(path.name in line for line in complaints) for path in bad)
+
+
+# --- weights
+
+
+class Code:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def save_code(path, trace):
+    torch.save({"weight": Code(trace)}, path)
+
+
+def save_plain_pickle(path, trace):
+    path.write_bytes(pickle.dumps({"weight": Code(trace)}))
+
+
+def save_old_format(path, trace):
+    torch.save({"weight": Code(trace)}, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        case("weights: a pickle with code in it", "ValueError; the code is not run", save_code),
+        pytest.param(save_plain_pickle),
+        pytest.param(save_old_format),
+    ],
+)
+def test_weights_with_code(save, tmp_path):
+    save(tmp_path / "w.pth", tmp_path / "trace")
+    with pytest.raises(ValueError, match=r"pickled Python objects|no state-dict") as error:
+        zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
+    one_sentence(error)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.case("weights: a whole pickled or scripted model", "ValueError: save the state dict")
+@pytest.mark.parametrize("scripted", [False, True])
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_are_a_model(scripted, tmp_path):
+    model = torch.nn.Linear(2, 2)
+    if scripted:
+        torch.jit.script(model).save(tmp_path / "w.pth")
+    else:
+        torch.save(model, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="state") as error:
+        zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
+    one_sentence(error)
+
+
+@pytest.mark.case(
+    "weights: of another network", "ValueError in one sentence: which keys are missing or unknown"
+)
+def test_weights_of_another_network(tmp_path):
+    other = zoo.load("timm/test_efficientnet", weights="random").model
+    torch.save(other.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"missing \(.*unknown \(") as error:
+        zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
+    assert len(one_sentence(error)) < 500
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        case("weights: truncated", "ValueError in one sentence", 0.5),
+        case("weights: zero bytes", "ValueError in one sentence", 0.0),
+        pytest.param(0.99),
+    ],
+)
+def test_truncated_weights(kept, tmp_path):
+    state = zoo.load("timm/test_resnet", weights="random").model.state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    content = (tmp_path / "w.pth").read_bytes()
+    (tmp_path / "w.pth").write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match="truncated") as error:
+        zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
+    one_sentence(error)
+
+
+@pytest.mark.case(
+    "weights: integers, or NaN", "loaded as they are; NaN is found when a map is chosen"
+)
+def test_odd_numbers_in_weights(tmp_path):
+    net = zoo.load("timm/test_resnet", weights="random")
+    state = {
+        key: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+        for key, value in net.model.state_dict().items()
+    }
+    torch.save(state, tmp_path / "w.pth")
+    zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
+
+
+# --- output
+
+
+@contextmanager
+def at_most(size):
+    """Files cannot grow beyond ``size`` bytes, as on a disk with little room."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.case(
+    "disk full while a file is written", "OSError; the old file is whole, nothing is left behind"
+)
+def test_full_disk(tmp_path):
+    path = tmp_path / "results.json"
+    write_whole(path, b"old")
+    with at_most(1000), pytest.raises(OSError, match=r"results\.json cannot be written"):
+        write_whole(path, bytes(5000))
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.case("`/dev/full` as a file", "OSError; the device stays a device")
+def test_dev_full():
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(Path("/dev/full"), b"content")
+    assert Path("/dev/full").is_char_device()
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        case("output folder: `/dev/full`, a file", "one line, nothing is computed", "/dev/full"),
+        case("output folder that cannot be made or written to", "one line", "/proc/advise"),
+    ],
+)
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="not Linux")
+def test_bad_output_folders(output, noise, tmp_path, capfd):
+    (tmp_path / "p.jpg").write_bytes(encoded(noise, "jpg"))
+    for command in (
+        ["explain", str(tmp_path / "p.jpg"), *SMALL, "--output", output],
+        ["evaluate", "--data", str(tmp_path), *SMALL, "--output", output],
+    ):
+        assert cli.main(command) == 2
+        (complaint,) = capfd.readouterr().err.splitlines()
+        assert complaint.startswith("error: ")
+        assert output in complaint
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of 256 KB; root can make it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    options = ["-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if mount is None or subprocess.run([mount, *options], capture_output=True).returncode:
+        pytest.skip("may not mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.case(
+    "output folder on a full or read-only file system, `explain`",
+    "a line per picture; what was there is whole, nothing half-written",
+)
+@pytest.mark.filterwarnings("ignore:.* no group")
+def test_explain_on_a_full_disk(small_disk, noise, tmp_path, capfd):
+    (tmp_path / "p.jpg").write_bytes(encoded(noise, "jpg"))
+    (small_disk / "old").write_bytes(bytes(200_000))
+    assert cli.main(["explain", str(tmp_path / "p.jpg"), *SMALL, "-o", str(small_disk)]) == 1
+    assert "p.png cannot be written: No space left" in capfd.readouterr().err
+    assert os.listdir(small_disk) == ["old"]
+
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert cli.main(["explain", str(tmp_path / "p.jpg"), *SMALL, "-o", str(small_disk)]) == 1
+    assert "Read-only file system" in capfd.readouterr().err
+    assert os.listdir(small_disk) == ["old"]
+
+
+@pytest.mark.slow
+@pytest.mark.case(
+    "output folder on a full disk, `evaluate`, then with room again",
+    "stops in one line; the same command continues and loses nothing",
+)
+@pytest.mark.filterwarnings("ignore:.* no group")
+def test_evaluate_on_a_full_disk(small_disk, noise, tmp_path, capfd):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(3):
+        (data / f"{number}.jpg").write_bytes(encoded(noise + number, "jpg"))
+    command = ["evaluate", "--data", str(data), *SMALL, "--methods", "grad-cam,random"]
+    command += ["--output", str(small_disk / "out"), "--steps", "4"]
+    (small_disk / "filling").write_bytes(bytes(254_000))
+    assert cli.main(command) == 2
+    assert "make room" in capfd.readouterr().err
+    (small_disk / "filling").unlink()
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    assert cli.main(command) == 0
+    assert not [name for name in os.listdir(small_disk / "out") if "partial" in name]
+
+
+@pytest.mark.case("output to `/dev/full` on the screen", "no result file is lost")
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_screen_is_full(noise, tmp_path):
+    (tmp_path / "p.jpg").write_bytes(encoded(noise, "jpg"))
+    command = [sys.executable, "-m", "captum_advise", "explain", str(tmp_path / "p.jpg"), *SMALL]
+    with Path("/dev/full").open("w") as full:
+        subprocess.run([*command, "-o", str(tmp_path / "out")], stdout=full, check=False)
+    assert sorted(os.listdir(tmp_path / "out")) == ["p.json", "p.png"]
