@@ -62,6 +62,11 @@ def unit_contributions(run: LayerPass, gradients: tuple[Tensor, ...]) -> tuple[T
 
 def summarised(contributions: Tensor, units: Tensor | None, summed: bool, relu: bool) -> Tensor:
     """Attributions from the contributions of the kept units (N, C), or of all."""
+    if contributions.dim() < 2:
+        raise ValueError(
+            "The layer must be (N, C, *spatial), and one of its tensors has shape "
+            f"{tuple(contributions.shape)}: name another layer, or give reshape_transform."
+        )
     if units is not None:
         contributions = _kept(contributions.detach(), units)
     attributions = contributions.sum(1, keepdim=True) if summed else contributions

@@ -68,8 +68,15 @@ def masked_baselines(
     """One baseline per masked input, in the model's inputs; by default what shows nothing."""
     if baselines is None:
         return tuple(_empty(inputs[place].detach(), pixel_space, n_spatial) for place in masked)
-    _, given = _format_input_baseline(inputs, baselines)
-    _validate_input(inputs, given)
+    try:
+        _, given = _format_input_baseline(inputs, baselines)
+        _validate_input(inputs, given)
+    except (AssertionError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            "baselines must be a number or a tensor like the inputs (one example, or as many), or "
+            f"a tuple of them, one per input ({reason})."
+        ) from error
     return tuple(torch.as_tensor(given[place]).detach().to(inputs[place]) for place in masked)
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_advise.validation import check_real
+
 __all__ = [
     "PixelSpace",
     "explanation_pictures",
@@ -79,6 +81,7 @@ class PixelSpace:
         return (pixels - self._per_channel(self.mean, pixels)) / self._per_channel(self.std, pixels)
 
     def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        check_real(inputs=like)
         if like.dim() != 4 or like.shape[1] != len(values):
             raise ValueError(
                 f"This PixelSpace describes pictures of {len(values)} channels, "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_advise.density import adaptive_kde, count_modes
 from captum_advise.pixels import normalize_maps
+from captum_advise.validation import check_real
 
 ActivationRange = Literal["unit", "minmax"]
 
@@ -55,9 +56,7 @@ def unit_relevance(
         >>> unit_relevance(torch.zeros(1, 4, 7, 7))
         tensor([[0, 0, 0, 0]])
     """
-    if not isinstance(feature_maps, Tensor) or feature_maps.is_complex():
-        kind = getattr(feature_maps, "dtype", type(feature_maps).__name__)
-        raise TypeError(f"Feature maps must be a real tensor, got {kind}.")
+    check_real(feature_maps=feature_maps)
     if activation_range not in get_args(ActivationRange):
         raise ValueError(f'activation_range must be "unit" or "minmax", got {activation_range!r}.')
     if feature_maps.dim() < 2:

@@ -293,7 +293,7 @@ def test_protocol_and_baselines_matter(net, images):
     assert not torch.equal(default.scores.avx, grey.scores.avx)
     torch.testing.assert_close(grey.scores.avx, tensor.scores.avx)
     torch.testing.assert_close(grey.scores.avx, each.scores.avx)
-    with pytest.raises(AssertionError, match="Baseline"):
+    with pytest.raises(ValueError, match="Baseline"):
         advise(net).explain(images, baselines=torch.zeros(2, 3, 24, 24))
 
 

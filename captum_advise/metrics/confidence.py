@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from captum_advise.validation import check_classes, check_real, check_same_shape
+
 
 def average_drop(confidence: Tensor, explained: Tensor) -> Tensor:
     """Share of the confidence that is lost: ``max(0, y - o) / y``.
@@ -22,6 +24,7 @@ def average_drop(confidence: Tensor, explained: Tensor) -> Tensor:
         >>> average_drop(torch.tensor([0.8, 0.5]), torch.tensor([0.6, 0.9]))
         tensor([0.2500, 0.0000])
     """
+    _check_pair(confidence, explained)
     drop = (confidence - explained).clamp(min=0)
     return drop / confidence.where(confidence > 0, confidence.new_ones(()))
 
@@ -43,6 +46,7 @@ def increase_in_confidence(confidence: Tensor, explained: Tensor) -> Tensor:
         >>> increase_in_confidence(torch.tensor([0.8, 0.5]), torch.tensor([0.6, 0.9]))
         tensor([False,  True])
     """
+    _check_pair(confidence, explained)
     return explained > confidence
 
 
@@ -67,6 +71,7 @@ def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
     """
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}.")
+    check_classes(confidences, target)
     return (confidences > target_confidence(confidences, target)[:, None]).sum(1) < top
 
 
@@ -86,3 +91,10 @@ def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:
         tensor([0.2000])
     """
     return confidences.gather(1, target[:, None]).squeeze(1)
+
+
+def _check_pair(confidence: Tensor, explained: Tensor) -> None:
+    check_real(confidence=confidence, explained=explained)
+    if not confidence.is_floating_point() or not explained.is_floating_point():
+        raise TypeError("Confidences must be floating-point numbers in [0, 1].")
+    check_same_shape(confidence=confidence, explained=explained)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from captum_advise.validation import check_real, check_same_shape
+
 
 def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
     """Pearson correlation of the maps of the target and of the runner-up class.
@@ -28,10 +30,11 @@ def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
         >>> class_sensitivity(maps, -maps)
         tensor([-1.])
     """
-    if maps.shape != runner_up_maps.shape:
+    check_real(maps=maps, runner_up_maps=runner_up_maps)
+    check_same_shape(maps=maps, runner_up_maps=runner_up_maps)
+    if maps.dim() < 2 or maps[:1].numel() == 0:
         raise ValueError(
-            "Both maps must have the same shape, got "
-            f"{tuple(maps.shape)} and {tuple(runner_up_maps.shape)}."
+            f"maps must be (N, ...) with an example and a position, got {tuple(maps.shape)}."
         )
     first, second = _centred(maps), _centred(runner_up_maps)
     covariance = (first * second).sum(1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_advise.extras import package
+from captum_advise.validation import check_real, check_same_shape, kind
 
 _SSIM_WINDOW = 11
 
@@ -81,6 +82,13 @@ def mse(pictures: Tensor, others: Tensor) -> Tensor:
         >>> mse(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5))
         tensor([0.2500])
     """
+    check_real(pictures=pictures, others=others)
+    check_same_shape(pictures=pictures, others=others)
+    if pictures.dim() < 2 or not pictures.is_floating_point() or not others.is_floating_point():
+        raise ValueError(
+            f"pictures must be (N, ...) of floating-point numbers, got {kind(pictures)} of shape "
+            f"{tuple(pictures.shape)}."
+        )
     return (pictures - others).square().flatten(1).mean(1)
 
 
@@ -89,6 +97,14 @@ def _piq() -> Any:
 
 
 def _check_pictures(pictures: Tensor, others: Tensor) -> None:
+    check_real(pictures=pictures, others=others)
+    if not pictures.is_floating_point() or pictures.dtype != others.dtype:
+        raise TypeError(
+            "Both pictures must be of one floating-point type, got "
+            f"{kind(pictures)} and {kind(others)}."
+        )
+    if pictures.numel() == 0:
+        raise ValueError(f"There are no pictures in a tensor of shape {tuple(pictures.shape)}.")
     if pictures.shape != others.shape or pictures.dim() != 4 or pictures.shape[1] not in (1, 3):
         raise ValueError(
             "Both pictures must be (N, C, H, W) of one shape, with one or three channels, got "

@@ -14,6 +14,7 @@ from captum_advise.metrics.confidence import (
     target_confidence,
 )
 from captum_advise.metrics.similarity import fsim, mse, ssim
+from captum_advise.validation import check_classes
 
 _MAX_CLASS_SENSITIVITY = 0.55
 
@@ -160,6 +161,8 @@ def visual_explainability(
         >>> perfect.avx
         tensor([1.])
     """
+    check_classes(confidences, target)
+    check_classes(explained_confidences, target)
     before = target_confidence(confidences, target)
     after = protocol.explained_confidence(explained_confidences, target)
     drop = average_drop(before, after)
