@@ -77,7 +77,16 @@ def masked_baselines(
             "baselines must be a number or a tensor like the inputs (one example, or as many), or "
             f"a tuple of them, one per input ({reason})."
         ) from error
-    return tuple(torch.as_tensor(given[place]).detach().to(inputs[place]) for place in masked)
+    found = tuple(torch.as_tensor(given[place]).detach().to(inputs[place]) for place in masked)
+    for place, baseline in zip(masked, found, strict=True):
+        shape = tuple(inputs[place].shape)
+        sizes = zip(reversed(baseline.shape), reversed(shape), strict=False)
+        if baseline.dim() > len(shape) or any(own not in (1, size) for own, size in sizes):
+            raise ValueError(
+                f"baselines of shape {tuple(baseline.shape)} cannot be spread over inputs of shape "
+                f"{shape}."
+            )
+    return found
 
 
 def _empty(inputs: Tensor, pixel_space: PixelSpace | None, n_spatial: int) -> Tensor:

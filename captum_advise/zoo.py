@@ -6,7 +6,8 @@ import difflib
 import math
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -415,7 +416,27 @@ class _Probed:
 _INSIDE_ATTENTION = re.compile(r"(^|\.)(attn|attention|self_attention)[^.]*\.")
 
 
+@contextmanager
+def _no_head_at_zero(model: nn.Module) -> Iterator[None]:
+    """Give linear layers that start from zero, as some heads do, weights for a while."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and not m.weight.any()]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for layer in layers:
+            layer.weight.data.normal_(generator=generator)
+        yield
+    finally:
+        for layer in layers:
+            layer.weight.data.zero_()
+
+
 def _probe(model: nn.Module, size: tuple[int, int], name: str) -> _Probed:
+    """What one forward and backward pass on noise tells; the model is as before."""
+    with _no_head_at_zero(model):
+        return _probed(model, size, name)
+
+
+def _probed(model: nn.Module, size: tuple[int, int], name: str) -> _Probed:
     maps: dict[str, Tensor] = {}  # in the order of the calls
     layouts: dict[str, ReshapeTransform] = {}
     calls: dict[str, int] = {}
@@ -495,9 +516,7 @@ def _last_that_matters(
             plain = layouts[name](gradient) if name in layouts else gradient
             if int((plain != 0).any(1).sum()) > 1:
                 return name
-    # All is zero, as with a head that starts from zero.
-    plain_ones = [name for name in maps if name not in layouts]
-    return next(reversed(plain_ones or list(maps)), None)
+    return next(reversed(list(maps)), None)
 
 
 def _class_names(classes: int) -> tuple[str, ...]:

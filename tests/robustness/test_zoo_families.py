@@ -165,7 +165,7 @@ def test_every_member(name):
 
 
 @pytest.mark.case(
-    "vision transformer of torchvision, head not at zero",
+    "vision transformer of torchvision",
     "`encoder.layers.encoder_layer_11.ln_1`, N x tokens x C",
 )
 @pytest.mark.filterwarnings("ignore")
@@ -173,8 +173,9 @@ def test_tokens_of_torchvision():
     from torchvision.models import VisionTransformer
 
     model = VisionTransformer(64, 16, 12, 2, 16, 32, num_classes=10).eval()
-    torch.nn.init.normal_(model.heads.head.weight)
+    assert not model.heads.head.weight.any()
     probed = zoo._probe(model, (64, 64), "vit")
+    assert not model.heads.head.weight.any()
     assert probed.layer == "encoder.layers.encoder_layer_11.ln_1"
     assert probed.layouts[probed.layer] == zoo.Tokens(1, (4, 4))
 
