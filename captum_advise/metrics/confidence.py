@@ -19,6 +19,10 @@ def average_drop(confidence: Tensor, explained: Tensor) -> Tensor:
     Returns:
         (N,) in [0, 1]; zero where y is zero, as nothing can be lost there.
 
+    Raises:
+        TypeError: An argument is no tensor of floating-point numbers.
+        ValueError: Their shapes differ.
+
     Example::
 
         >>> average_drop(torch.tensor([0.8, 0.5]), torch.tensor([0.6, 0.9]))
@@ -41,6 +45,10 @@ def increase_in_confidence(confidence: Tensor, explained: Tensor) -> Tensor:
     Returns:
         (N,) bool.
 
+    Raises:
+        TypeError: An argument is no tensor of floating-point numbers.
+        ValueError: Their shapes differ.
+
     Example::
 
         >>> increase_in_confidence(torch.tensor([0.8, 0.5]), torch.tensor([0.6, 0.9]))
@@ -62,7 +70,8 @@ def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
         (N,) bool. Classes of equal confidence share the better rank.
 
     Raises:
-        ValueError: ``top`` is below one.
+        TypeError: ``target`` is not int64, or an argument no real tensor.
+        ValueError: ``top`` is below one, shapes do not fit, or a class is out of range.
 
     Example::
 

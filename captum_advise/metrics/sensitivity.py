@@ -22,7 +22,8 @@ def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
         (N,) in [-1, 1]; zero where a map is constant, as it then tells nothing.
 
     Raises:
-        ValueError: Maps of different shapes.
+        TypeError: An argument is no real tensor.
+        ValueError: Maps of different shapes, or without a position.
 
     Example::
 

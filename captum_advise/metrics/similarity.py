@@ -77,6 +77,10 @@ def mse(pictures: Tensor, others: Tensor) -> Tensor:
     Returns:
         (N,) in [0, 1].
 
+    Raises:
+        TypeError: An argument is no real tensor.
+        ValueError: Their shapes differ, or they are no pictures of floating-point numbers.
+
     Example::
 
         >>> mse(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5))
