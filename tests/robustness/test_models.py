@@ -48,6 +48,9 @@ def test_data_parallel_on_gpus():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.4."), reason="compiled models call no hooks in torch 2.4"
+)
 @pytest.mark.case(
     "`torch.compile`d model, compiled before or after the first explanation",
     "the result of the model as it was written; the hooked pass is not compiled, because compiled "
