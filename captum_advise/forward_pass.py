@@ -160,7 +160,7 @@ def _hooked(
     with _forward_pass(forward_func, inputs), _uncompiled():
         try:
             saved, outputs = _forward_layer_distributed_eval(
-                forward_func,
+                getattr(forward_func, "_orig_mod", forward_func),  # what torch.compile wraps
                 # Captum's hook sets flags of tensors that are the layer's inputs.
                 _aliases(inputs),
                 layer,
@@ -212,7 +212,10 @@ def _forward_pass(forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) 
 
 
 def _uncompiled() -> AbstractContextManager[Any]:
-    """Run compiled modules as they were written: once compiled, they do not call new hooks."""
+    """Run compiled code inside as it was written: once compiled, it does not call new hooks.
+
+    Before torch 2.6 there is no switch for that.
+    """
     # Nothing can be compiled before this module is loaded, and loading it takes seconds.
     if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
         return cast("AbstractContextManager[Any]", torch.compiler.set_stance("force_eager"))

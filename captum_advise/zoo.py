@@ -357,9 +357,11 @@ def _lite(entry: _Entry, pretrained: bool) -> _Parts:
 def _torchvision(entry: _Entry, pretrained: bool) -> _Parts:
     models = _package("torchvision.models")
     weights = models.get_model_weights(entry.architecture)[entry.tag]
-    model = models.get_model(entry.architecture, weights=weights if pretrained else None)
     preset = weights.transforms()
     size = preset.crop_size[0]
+    # A transformer is built for one size of inputs: that of the transform, as with the weights.
+    sized = {"image_size": size} if entry.architecture.startswith("vit_") else {}
+    model = models.get_model(entry.architecture, weights=weights if pretrained else None, **sized)
     return model, (size, size), PixelSpace(tuple(preset.mean), tuple(preset.std)), preset
 
 
