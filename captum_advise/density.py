@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_advise.stiffness_search import Block, estimate_block
+from captum_advise.validation import check_real
 
 _MAX_WORKING_POINTS = 1000
 # Elements of the largest temporary: small enough to stay in a processor's cache.
@@ -117,11 +118,18 @@ def count_modes(density: Tensor) -> Tensor:
     Returns:
         (...) int64.
 
+    Raises:
+        TypeError: ``density`` is not a real tensor.
+        ValueError: It is a single number.
+
     Example::
 
         >>> count_modes(torch.tensor([[0.0, 1.0, 1.0, 0.0, 2.0], [0.0, 1.0, 0.0, 2.0, 1.0]]))
         tensor([1, 2])
     """
+    check_real(density=density)
+    if density.dim() == 0:
+        raise ValueError("density must have at least one dimension, got a single number.")
     if density.shape[-1] < 3:
         return density.new_zeros(density.shape[:-1], dtype=torch.int64)
     slope = density.diff(dim=-1).sign()
@@ -134,9 +142,7 @@ def count_modes(density: Tensor) -> Tensor:
 
 
 def _checked_grid(samples: Tensor, grid: Tensor) -> Tensor:
-    for name, tensor in (("samples", samples), ("grid", grid)):
-        if not isinstance(tensor, Tensor) or tensor.is_complex():
-            raise TypeError(f"{name} must be a real tensor, got {_kind(tensor)}.")
+    check_real(samples=samples, grid=grid)
     if samples.dim() == 0:
         raise ValueError("samples must have at least one dimension, got a single number.")
     if grid.dim() != 1 or len(grid) < 2:
@@ -146,10 +152,6 @@ def _checked_grid(samples: Tensor, grid: Tensor) -> Tensor:
     if not bool((steps > 0).all()) or bool(steps.max() - steps.min() > 1e-3 * steps.mean()):
         raise ValueError("grid must be increasing and equally spaced, as torch.linspace makes it.")
     return grid
-
-
-def _kind(value: object) -> str:
-    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _twins(lengths: Tensor, counts: Tensor) -> Tensor:

@@ -307,3 +307,17 @@ def test_modes_shapes():
     assert count_modes(torch.zeros(2, 2)).tolist() == [0, 0]
     assert count_modes(torch.full((1, 9), math.nan)).tolist() == [0]
     assert count_modes(torch.zeros(4, 0)).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("density", "error"),
+    [
+        ([0.0, 1.0, 0.0], TypeError),
+        (np.zeros(3), TypeError),
+        (torch.zeros(3) * 1j, TypeError),
+        (torch.tensor(1.0), ValueError),
+    ],
+)
+def test_modes_of_what_is_no_density(density, error):
+    with pytest.raises(error, match="density must"):
+        count_modes(density)
