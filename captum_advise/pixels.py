@@ -31,6 +31,7 @@ class PixelSpace:
         std: One positive value per channel, in pixels.
 
     Raises:
+        TypeError: ``mean`` or ``std`` is no sequence of numbers.
         ValueError: ``mean`` and ``std`` differ in length or are empty, or a ``std`` is not
             positive.
 
@@ -46,6 +47,9 @@ class PixelSpace:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            # Lists and tensors will do; the field is a tuple, whatever was given.
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(
                 "PixelSpace needs one mean and one std per channel, got "
@@ -190,3 +194,13 @@ def explanation_pictures(pictures: Tensor, masks: Tensor, baselines: Tensor) -> 
         tensor([0.])
     """
     return baselines + masks * (pictures - baselines)
+
+
+def _numbers(name: str, values: object) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)  # type: ignore[attr-defined]
+    # What float raises depends on what it is given.
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} of a PixelSpace must be numbers, one per channel, got {values!r}."
+        ) from error

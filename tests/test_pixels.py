@@ -109,3 +109,25 @@ def test_stretch_and_masking():
         explanation_pictures(pictures, torch.zeros(2, 1, 4, 4), pictures[:1]),
         pictures[:1].expand(2, -1, -1, -1),
     )
+
+
+def test_pixel_space_takes_any_sequence_of_numbers():
+    expected = PixelSpace((0.5, 0.25), (1.0, 2.0))
+    assert PixelSpace([0.5, 0.25], torch.tensor([1.0, 2.0])) == expected
+    assert hash(PixelSpace([0.5, 0.25], [1, 2])) == hash(expected)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "error"),
+    [
+        (torch.tensor([]), (1.0,), ValueError),
+        (torch.tensor([]), None, TypeError),
+        (torch.zeros(2, 2), (1.0, 1.0), TypeError),
+        (("black",), (1.0,), TypeError),
+        (0.5, 1.0, TypeError),
+        ((0.5,), (1j,), TypeError),
+    ],
+)
+def test_pixel_space_of_what_are_no_numbers(mean, std, error):
+    with pytest.raises(error, match="PixelSpace"):
+        PixelSpace(mean, std)
