@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from captum._utils.common import (
@@ -41,7 +41,7 @@ from captum_advise.groups import (
 from captum_advise.map_scoring import MapScorer, is_picture, maskable, masked_baselines
 from captum_advise.metrics import Protocol
 from captum_advise.pixels import PixelSpace
-from captum_advise.relevance import ActivationRange, unit_relevance
+from captum_advise.relevance import ActivationRange, check_activation_range, unit_relevance
 
 UnitSelection: TypeAlias = (
     Literal["explainability", "confidence", "faithfulness"] | int | Collection[int] | None
@@ -586,8 +586,7 @@ def _check_density_options(
     n_bandwidths: object, activation_range: object, tolerance: object
 ) -> None:
     _check_count("n_bandwidths", n_bandwidths, at_least=2)
-    if activation_range not in get_args(ActivationRange):
-        raise ValueError(f'activation_range must be "unit" or "minmax", got {activation_range!r}.')
+    check_activation_range(activation_range)
     if not isinstance(tolerance, int | float):
         raise TypeError(f"tolerance must be a number, got {type(tolerance).__name__}.")
     if not 0 <= tolerance < 1:

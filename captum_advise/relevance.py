@@ -57,8 +57,7 @@ def unit_relevance(
         tensor([[0, 0, 0, 0]])
     """
     check_real(feature_maps=feature_maps)
-    if activation_range not in get_args(ActivationRange):
-        raise ValueError(f'activation_range must be "unit" or "minmax", got {activation_range!r}.')
+    check_activation_range(activation_range)
     if feature_maps.dim() < 2:
         raise ValueError(
             f"Feature maps must be (N, C, *spatial), got shape {tuple(feature_maps.shape)}."
@@ -86,6 +85,12 @@ def unit_relevance(
     grid = torch.linspace(0, 1, positions, dtype=torch.float64, device=units.device)
     density = adaptive_kde(units, grid, n_bandwidths=n_bandwidths, tolerance=tolerance).density
     return count_modes(density).to(device)
+
+
+def check_activation_range(value: object) -> None:
+    """ValueError for what is no :data:`ActivationRange`."""
+    if value not in get_args(ActivationRange):
+        raise ValueError(f'activation_range must be "unit" or "minmax", got {value!r}.')
 
 
 def _has_float64(device: torch.device) -> bool:
