@@ -21,7 +21,7 @@ from captum_advise.validation import check_real
 
 _MAX_WORKING_POINTS = 1000
 # Elements of the largest temporary: small enough to stay in a processor's cache.
-_CPU_BLOCK = 1 << 21
+_CPU_BLOCK = 1 << 22
 _CUDA_BLOCK = 1 << 24
 
 

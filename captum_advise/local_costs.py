@@ -87,7 +87,7 @@ def _least_cost(counts: Tensor, inside: Tensor, penalties: Tensor, smoothing: _S
         # Later bandwidths have larger numbers: a maximum does what a slower masked write would.
         torch.maximum(best, (local < least) * number[j], out=best)
         torch.minimum(least, local, out=least)
-    return _unfolded(_by_window(best[..., smoothing.spread], n_windows), length)
+    return _unfolded(_by_window(best.index_select(-1, smoothing.spread), n_windows), length)
 
 
 def _by_window(values: Tensor, n_windows: int) -> Tensor:
