@@ -415,6 +415,7 @@ class _Result:
             ],
             "unit_relevance": explanation.unit_relevance[0].tolist(),
             "selected_units": explanation.selected_units[0].nonzero()[:, 0].tolist(),
+            "unit_weights": explanation.unit_weights[0].tolist(),
             "attributions": {
                 "advise": explanation.attributions[0, 0].tolist(),
                 "grad_cam": grad_cam.attributions[0, 0].tolist(),

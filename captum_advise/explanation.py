@@ -32,6 +32,8 @@ class Candidate:
         relevance: The relevance score that the units share; None for a set that spans several
             scores.
         units: int64 (U,) indices of the units, in order.
+        weights: (U,) what each unit's contribution to the map is multiplied with: 1, but for the
+            selection ``"faithfulness"``.
         scores: The protocol's result for the map of these units, every part without dimensions;
             None when it was not computed.
         attributions: (1, \*spatial) the map of these units: the sum of what they contribute, with
@@ -40,6 +42,7 @@ class Candidate:
 
     relevance: int | None
     units: Tensor
+    weights: Tensor
     scores: VisualExplainability | None
     attributions: Tensor
 
@@ -56,6 +59,8 @@ class Candidate:
             ['score ...: ... units, AVX ..., ...]
         """
         which = "all scores" if self.relevance is None else f"score {self.relevance}"
+        if bool((self.weights != 1).any()):
+            which += ", weighted"
         count = f"{len(self.units)} unit{'s' * (len(self.units) != 1)}"
         return f"{which}: {count}{_avx(self.scores)}"
 
@@ -64,6 +69,7 @@ class Candidate:
         return Candidate(
             self.relevance,
             self.units.to(device),
+            self.weights.to(device),
             None if self.scores is None else self.scores.to(device),
             self.attributions.to(device),
         )
@@ -73,6 +79,7 @@ class Candidate:
         return {
             "relevance": self.relevance,
             "units": self.units.tolist(),
+            "weights": self.weights.tolist(),
             "scores": None if self.scores is None else self.scores.to_dict(),
             "attributions": self.attributions.tolist(),
         }
@@ -89,7 +96,8 @@ class Explanation:
         confidence: (N,) confidence in the target; None when the outputs are no class scores.
         unit_relevance: int64 (N, C), modes per unit.
         selected: int64 (N,) relevance score that was kept, -1 where the kept units span several.
-        selected_units: bool (N, C), the kept units.
+        unit_weights: (N, C), what each unit's contribution is multiplied with in the kept map: 1
+            for kept units and 0 for others, or a number from 0 up under ``"faithfulness"``.
         fallback: bool (N,), where no group of units had a map with any evidence, so that all
             units were kept instead.
         scores: The protocol's result for the kept map; None when it was not computed.
@@ -108,10 +116,15 @@ class Explanation:
     confidence: Tensor | None
     unit_relevance: Tensor
     selected: Tensor
-    selected_units: Tensor
+    unit_weights: Tensor
     fallback: Tensor
     scores: VisualExplainability | None
     candidates: tuple[tuple[Candidate, ...], ...]
+
+    @property
+    def selected_units(self) -> Tensor:
+        """Bool (N, C), the units that the kept map is made of."""
+        return self.unit_weights > 0
 
     def __len__(self) -> int:
         return len(self.selected)
@@ -172,12 +185,14 @@ class Explanation:
         """Which units the map of one example is made of, in a few words."""
         if self.fallback[index]:
             return "no group has evidence, all units kept"
-        if self.selected_units[index].all():
+        if bool((self.unit_weights[index] == 1).all()):
             return "all units kept"
         scores = self.kept_scores(index)
         if not scores:
             return "no units kept"
-        return f"relevance score{'s' * (len(scores) > 1)} {', '.join(map(str, scores))} kept"
+        weights = self.unit_weights[index]
+        how = "weighted" if bool(((weights != 0) & (weights != 1)).any()) else "kept"
+        return f"relevance score{'s' * (len(scores) > 1)} {', '.join(map(str, scores))} {how}"
 
     def plot(
         self,
@@ -334,6 +349,7 @@ def _candidates_to_tensors(candidates: tuple[tuple[Candidate, ...], ...]) -> dic
     }
     if flat:
         tensors["units"] = torch.cat([candidate.units for candidate in flat])
+        tensors["weights"] = torch.cat([candidate.weights for candidate in flat])
         tensors["attributions"] = torch.stack([candidate.attributions for candidate in flat])
     scored = [candidate.scores for candidate in flat if candidate.scores is not None]
     if scored:
@@ -351,6 +367,7 @@ def _candidates_from_tensors(tensors: dict[str, Tensor]) -> tuple[tuple[Candidat
     scored = _scores_from_tensors("candidates.scores.", tensors)
     relevance, n_units = part("relevance").tolist(), part("n_units").tolist()
     units = torch.split(part("units"), n_units) if n_units else ()
+    weights = torch.split(part("weights"), n_units) if n_units else ()
     flat, n_scored = [], 0
     for place, has_scores in enumerate(part("scored").tolist()):
         scores = scored[n_scored] if scored is not None and has_scores else None
@@ -359,6 +376,7 @@ def _candidates_from_tensors(tensors: dict[str, Tensor]) -> tuple[tuple[Candidat
             Candidate(
                 relevance=None if relevance[place] < 0 else relevance[place],
                 units=units[place],
+                weights=weights[place],
                 scores=scores,
                 attributions=part("attributions")[place],
             )

@@ -17,6 +17,8 @@ from captum_advise.metrics import VisualExplainability
 
 # Differences in merit (AVX, average drop) that say nothing: rounding in single precision.
 _TIE = 1e-5
+# Fitted weights are tried as they are, and part of the way to them from all ones, Grad-CAM.
+_PARTS_OF_THE_WAY = (1.0, 0.5, 0.25)
 
 Selection: TypeAlias = (
     Literal["explainability", "confidence", "faithfulness"] | frozenset[int] | None
@@ -47,35 +49,42 @@ def checked_selection(selection: object) -> Selection:
     )
 
 
-def unit_contributions(run: LayerPass, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Each unit's map weighted by its mean gradient, alpha_u A_u; summed over units: Grad-CAM."""
+def mean_gradients(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Each unit's mean gradient, alpha_u in Grad-CAM, (N, C, 1, ...)."""
     return tuple(
-        (
-            gradient.mean(tuple(range(2, gradient.dim())), keepdim=True)
-            if gradient.dim() > 2
-            else gradient
-        )
-        * feature_map
-        for gradient, feature_map in zip(gradients, run.feature_maps, strict=True)
+        gradient.mean(tuple(range(2, gradient.dim())), keepdim=True)
+        if gradient.dim() > 2
+        else gradient
+        for gradient in gradients
     )
 
 
-def summarised(contributions: Tensor, units: Tensor | None, summed: bool, relu: bool) -> Tensor:
-    """Attributions from the contributions of the kept units (N, C), or of all."""
+def unit_contributions(run: LayerPass, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Each unit's map weighted by its mean gradient, alpha_u A_u; summed over units: Grad-CAM."""
+    return tuple(
+        weight * feature_map
+        for weight, feature_map in zip(mean_gradients(gradients), run.feature_maps, strict=True)
+    )
+
+
+def summarised(contributions: Tensor, weights: Tensor | None, summed: bool, relu: bool) -> Tensor:
+    """Attributions from the contributions of units, weighted (N, C), or as they are."""
     if contributions.dim() < 2:
         raise ValueError(
             "The layer must be (N, C, *spatial), and one of its tensors has shape "
             f"{tuple(contributions.shape)}: name another layer, or give reshape_transform."
         )
-    if units is not None:
-        contributions = _kept(contributions.detach(), units)
+    if weights is not None:
+        contributions = _weighted(contributions.detach(), weights)
     attributions = contributions.sum(1, keepdim=True) if summed else contributions
     return F.relu(attributions) if relu else attributions
 
 
-def _kept(contributions: Tensor, units: Tensor) -> Tensor:
-    mask = units.view(*units.shape, *(1,) * (contributions.dim() - 2))
-    return torch.where(mask, contributions, contributions.new_zeros(()))
+def _weighted(contributions: Tensor, weights: Tensor) -> Tensor:
+    weights = weights.view(*weights.shape, *(1,) * (contributions.dim() - 2))
+    # What is not finite in a unit that is left out is left out, too.
+    kept = contributions * weights.to(contributions.dtype)
+    return torch.where(weights > 0, kept, contributions.new_zeros(()))
 
 
 def having_scores(relevance: Tensor, scores: Collection[int]) -> Tensor:
@@ -87,61 +96,60 @@ def having_scores(relevance: Tensor, scores: Collection[int]) -> Tensor:
 class UnitSets:
     """Candidates of all examples, S sets of units that each may or may not apply to an example.
 
-    ``relevance`` (S,) has -1 for a set that spans scores; ``units`` (S, N, C) and
-    ``eligible`` (S, N) are bool; ``pairs`` (P, 2) int64 lists the (set, example) that are.
+    ``relevance`` (S,) has -1 for a set that spans scores; ``weights`` (S, N, C) says how much a
+    unit counts, from zero up; ``eligible`` (S, N) is bool; ``pairs`` (P, 2) int64 lists the
+    (set, example) that are.
     """
 
     relevance: list[int]
-    units: Tensor
+    weights: Tensor
     eligible: Tensor
     pairs: Tensor
     fallback: Tensor
 
 
-def unit_sets(relevance: Tensor, contributions: Tensor, selection: Selection) -> UnitSets:
-    """The candidates under a selection: sets whose map holds evidence, or what was asked for."""
-    every = torch.ones_like(relevance, dtype=torch.bool)
-    everywhere = every.new_ones(1, len(relevance))
+def unit_sets(
+    relevance: Tensor, contributions: Tensor, selection: Selection, fitted: Tensor | None
+) -> UnitSets:
+    """The candidates under a selection: sets whose map holds evidence, or what was asked for.
+
+    Where there are ``fitted`` weights (F, N, C), the candidates are all units, and they.
+    """
+    every = torch.ones_like(relevance, dtype=torch.float32)[None]
+    everywhere = torch.ones_like(relevance[:, 0], dtype=torch.bool)[None]
+    fallback = ~everywhere[0]
     if selection is None:
-        scores, units, eligible = [-1], every[None], everywhere
+        scores, weights, eligible = [-1], every, everywhere
     elif isinstance(selection, frozenset):
         scores = list(selection) if len(selection) == 1 else [-1]
-        units, eligible = having_scores(relevance, selection)[None], everywhere
+        weights, eligible = having_scores(relevance, selection)[None].to(every), everywhere
+    elif fitted is not None:
+        weights = torch.cat([every, *(1 - part + part * fitted for part in _PARTS_OF_THE_WAY)])
+        scores = [-1] * len(weights)
+        eligible = _have_evidence(weights, contributions)
+        fallback = ~eligible.any(0)
+        # Of gains and losses, all units are the measure.
+        eligible[0] = True
     else:
         scores = torch.unique(relevance).tolist()
-        sets = [relevance == score for score in scores]
-        if selection == "faithfulness":
-            sets += [relevance <= score for score in scores[:-1]]
-            sets += [relevance >= score for score in scores[1:]]
-            sets += [relevance != score for score in scores]
-        scores += [-1] * (len(sets) - len(scores))
-        units = torch.stack(sets) if sets else every[:0, None]
-        has_evidence = [
-            (summarised(contributions, group, True, True) > 0).flatten(1).any(1) for group in units
-        ]
-        eligible = torch.stack(has_evidence) if sets else everywhere[:0]
-        eligible &= ~_repeated(units)
-    fallback = ~eligible.any(0)
-    # Of faithfulness, all units are the measure.
-    whole = ~_all_units(units, eligible).any(0) if selection == "faithfulness" else fallback
-    if whole.any():
-        scores = [*scores, -1]
-        units = torch.cat([units, every[None]])
-        eligible = torch.cat([eligible, whole[None]])
-    return UnitSets(scores, units, eligible, eligible.nonzero(), fallback)
+        weights = torch.cat([every[:0], *((relevance == score)[None] for score in scores)])
+        eligible = _have_evidence(weights, contributions)
+        fallback = ~eligible.any(0)
+        if fallback.any():
+            scores = [*scores, -1]
+            weights = torch.cat([weights, every])
+            eligible = torch.cat([eligible, fallback[None]])
+    return UnitSets(scores, weights, eligible, eligible.nonzero(), fallback)
 
 
-def _repeated(units: Tensor) -> Tensor:
-    """Bool (S, N): which sets of units (S, N, C) are equal to an earlier one."""
-    repeated = units.new_zeros(units.shape[:2])
-    for place in range(1, len(units)):
-        repeated[place] = (units[:place] == units[place]).all(2).any(0)
-    return repeated
-
-
-def _all_units(units: Tensor, eligible: Tensor) -> Tensor:
-    """Bool (S, N): which of the eligible sets hold every unit."""
-    return eligible & units.all(2)
+def _have_evidence(weights: Tensor, contributions: Tensor) -> Tensor:
+    """Bool (S, N): which weightings (S, N, C) are no repetition and have a map above zero."""
+    found = weights.new_zeros(weights.shape[:2], dtype=torch.bool)
+    for place, units in enumerate(weights):
+        is_new = (weights[:place] != units).any(2).all(0)
+        has_map = (summarised(contributions, units, True, True) > 0).flatten(1).any(1)
+        found[place] = is_new & has_map
+    return found
 
 
 def score_sets(
@@ -159,8 +167,8 @@ def _maps(sets: UnitSets, contributions: Tensor) -> Tensor:
     """Maps (P, 1, *spatial), one per pair of ``sets``."""
     return torch.cat(
         [
-            summarised(contributions, units, True, False)[eligible]
-            for units, eligible in zip(sets.units, sets.eligible, strict=True)
+            summarised(contributions, weights, True, False)[eligible]
+            for weights, eligible in zip(sets.weights, sets.eligible, strict=True)
         ]
     )
 
@@ -185,22 +193,29 @@ def merits(
 def _gains_over_all_units(
     scorer: MapScorer, sets: UnitSets, contributions: Tensor, avx: Tensor
 ) -> Tensor:
-    """Gains in AVX, insertion and deletion together; minus infinity where any of them is a loss."""
+    """Gains in insertion and deletion; minus infinity where these or AVX are less than with all.
+
+    All units are the first set.
+    """
     which, examples = sets.pairs.T
-    of_all = _all_units(sets.units, sets.eligible)[which, examples]
+    maps = _maps(sets, contributions)
 
-    def gains(values: Tensor, some: Tensor) -> Tensor:
-        reference = values.new_zeros(sets.eligible.shape[1])
-        reference[examples[some & of_all]] = values[of_all[some]]
-        return values - reference[examples[some]]
+    def gains(values: Tensor, left: Tensor) -> Tensor:
+        of_all = values.new_zeros(sets.eligible.shape[1])
+        is_all = which[left] == 0
+        of_all[examples[left][is_all]] = values[is_all]
+        return values - of_all[examples[left]]
 
-    merit = gains(avx, torch.ones_like(of_all))
-    # What loses in AVX needs no more passes through the network.
-    left = merit >= -_TIE
-    insertion, deletion = scorer.areas(examples[left], _maps(sets, contributions)[left])
-    others = torch.stack([gains(insertion, left), -gains(deletion, left)])
-    merit[~left] = -torch.inf
-    merit[left] = (merit[left] + others.sum(0)).masked_fill((others < -_TIE).any(0), -torch.inf)
+    merit = torch.full_like(avx, -torch.inf)
+    total = torch.zeros_like(avx)
+    left = torch.arange(len(avx), device=avx.device)
+    left = left[gains(avx, left) >= -_TIE]
+    # What loses once needs no more passes through the network.
+    for area, sign in ((scorer.insertion, 1), (scorer.deletion, -1)):
+        gain = sign * gains(area(examples[left], maps[left]), left)
+        total[left] += gain
+        left = left[gain >= -_TIE]
+    merit[left] = total[left]
     return merit
 
 
@@ -228,9 +243,9 @@ class Choice:
     confidence: Tensor | None
 
     @property
-    def units(self) -> Tensor:
-        """Bool (N, C), the units that each example keeps."""
-        return self.sets.units[self.best, torch.arange(len(self.best), device=self.best.device)]
+    def weights(self) -> Tensor:
+        """(N, C), how much each unit counts in the map that its example keeps."""
+        return self.sets.weights[self.best, torch.arange(len(self.best), device=self.best.device)]
 
     def explanation(self, attributions: Tensor) -> Explanation:
         """The choice, example by example, with the attributions that it led to."""
@@ -238,13 +253,15 @@ class Choice:
         kept = [0] * len(self.best)
         best = self.best.tolist()
         evidence = self.contributions.detach()
-        maps = [summarised(evidence, units, True, False) for units in self.sets.units]
+        maps = [summarised(evidence, weights, True, False) for weights in self.sets.weights]
         for pair, (which, example) in enumerate(self.sets.pairs.tolist()):
-            score = self.sets.relevance[which]
+            score, weights = self.sets.relevance[which], self.sets.weights[which, example]
+            units = weights.nonzero().squeeze(1)
             candidates[example].append(
                 Candidate(
                     relevance=None if score < 0 else score,
-                    units=self.sets.units[which, example].nonzero().squeeze(1),
+                    units=units,
+                    weights=weights[units],
                     scores=None if self.scores is None else self.scores[pair],
                     attributions=maps[which][example],
                 )
@@ -257,7 +274,7 @@ class Choice:
             confidence=self.confidence,
             unit_relevance=self.relevance,
             selected=self.relevance.new_tensor(self.sets.relevance)[self.best],
-            selected_units=self.units,
+            unit_weights=self.weights,
             fallback=self.sets.fallback,
             scores=None
             if self.scores is None

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from captum._utils.typing import BaselineType
 from captum.attr._utils.common import _format_input_baseline, _validate_input
 from torch import Tensor
@@ -18,6 +19,7 @@ from captum_advise.metrics import (
     Protocol,
     VisualExplainability,
     average_drop,
+    blurred,
     class_sensitivity,
     deletion_auc,
     hit,
@@ -130,26 +132,67 @@ class MapScorer:
             parts.append(self._score(examples[chunk], maps[chunk], runner_up))
         return VisualExplainability.concatenate(parts)
 
-    def areas(self, examples: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Insertion and deletion, in :data:`STEPS` steps, of maps (P, 1, H, W) on the picture."""
-        insertion, deletion = (maps.new_zeros(len(maps), dtype=torch.float32) for _ in "ab")
-        (place,), (fill,) = self.masked, self.baselines
+    def insertion(self, examples: Tensor, maps: Tensor) -> Tensor:
+        """Insertion (P,) in :data:`STEPS` steps, of maps (P, 1, H, W) on examples (P,)."""
+        return self._areas(examples, maps, lambda _: insertion_auc)
+
+    def deletion(self, examples: Tensor, maps: Tensor) -> Tensor:
+        """Deletion to the baseline, likewise."""
+        return self._areas(
+            examples,
+            maps,
+            lambda example: partial(deletion_auc, baselines=self._baseline_of(example)),
+        )
+
+    def _areas(
+        self, examples: Tensor, maps: Tensor, area_on: Callable[[int], Callable[..., Tensor]]
+    ) -> Tensor:
+        areas = maps.new_zeros(len(maps), dtype=torch.float32)
         for example in sorted(set(examples.tolist())):
             here = examples == example
-            one = torch.tensor([example], device=maps.device)
-            picture, target = self.inputs[place][one], self.target[one]
-            forward = partial(self._confidences_of, example)
-            masks = _masks(maps[here], picture.shape[-2:]).transpose(0, 1)
-            end = fill[one] if _per_example(fill, len(self.inputs[place])) else fill
-            options: dict[str, Any] = {
-                "steps": STEPS,
-                "confidence": torch.nn.Identity(),
-                "internal_batch_size": self.internal_batch_size,
-            }
-            common = forward, picture, masks, target.classes
-            insertion[here] = insertion_auc(*common, **options).flatten()
-            deletion[here] = deletion_auc(*common, baselines=end, **options).flatten()
-        return insertion, deletion
+            picture = self._picture_of(example)
+            found = area_on(example)(
+                partial(self._confidences_of, example),
+                picture,
+                _masks(maps[here], picture.shape[-2:]).transpose(0, 1),
+                self.target.classes[example][None],
+                steps=STEPS,
+                confidence=torch.nn.Identity(),
+                internal_batch_size=self.internal_batch_size,
+            )
+            areas[here] = found.flatten()
+        return areas
+
+    @torch.no_grad()
+    def confidence_without(self, hidden: Tensor) -> Tensor:
+        """Confidence (N, S) in the target without cells (S, h, w) of each example's picture.
+
+        The cells are blurred in every other set, from the first on; in the others they become the
+        baseline.
+        """
+        hidden = hidden.to(self.inputs[0].device)
+        is_blurred = torch.arange(len(hidden), device=hidden.device)[:, None, None, None] % 2 == 0
+        confidences = []
+        for example in range(len(self.inputs[0])):
+            picture, baseline = self._picture_of(example), self._baseline_of(example)
+            without_detail = blurred(picture)
+            for start in range(0, len(hidden), self.internal_batch_size):
+                some = slice(start, start + self.internal_batch_size)
+                cells = hidden[some, None].to(picture)
+                pixels = F.interpolate(cells, picture.shape[-2:], mode="nearest") > 0
+                filling = torch.where(is_blurred[some], without_detail, baseline)
+                shown = torch.where(pixels, filling, picture)
+                found = self._confidences_of(example, shown)
+                confidences.append(found[:, self.target.classes[example]])
+        return torch.cat(confidences).view(-1, len(hidden))
+
+    def _picture_of(self, example: int) -> Tensor:
+        return self.inputs[self.masked[0]][example][None]
+
+    def _baseline_of(self, example: int) -> Tensor:
+        (baseline,) = self.baselines
+        per_example = _per_example(baseline, len(self.inputs[self.masked[0]]))
+        return baseline[example][None] if per_example else baseline
 
     def _confidences_of(self, example: int, pictures: Tensor) -> Tensor:
         """Confidences (M, K) for pictures (M, C, H, W) in the place of one example's."""

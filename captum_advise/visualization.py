@@ -272,10 +272,12 @@ def group_maps(
     """
     candidates = explanation.candidates[index]
     figure, shown = _gallery(axes, len(candidates), columns, "groups")
-    kept = explanation.selected_units[index]
+    kept = explanation.unit_weights[index]
     for ax, candidate in zip(shown, candidates, strict=True):
         overlay(picture, candidate.attributions, ax=ax)
-        is_kept = len(candidate.units) == kept.sum() and bool(kept[candidate.units].all())
+        is_kept = int((kept > 0).sum()) == len(candidate.units) and torch.equal(
+            kept[candidate.units], candidate.weights
+        )
         ax.set_title(
             candidate.describe().replace(": ", "\n"),
             fontsize="medium",

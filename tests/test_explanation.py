@@ -65,6 +65,7 @@ def without_candidates() -> Explanation:
 KINDS = {
     "explainability": explained,
     "confidence": lambda: explained(unit_selection="confidence"),
+    "faithfulness": lambda: explained(unit_selection="faithfulness"),
     "all units": lambda: explained(unit_selection=None),
     "two scores": lambda: explained(unit_selection=[0, 2]),
     "per unit": lambda: explained(attr_dim_summation=False),
@@ -241,14 +242,14 @@ def test_dictionaries_are_ready_for_json(kind):
     assert torch.allclose(
         torch.tensor(again["attributions"]), original.attributions.float(), atol=0, rtol=1e-6
     )
-    assert again["selected_units"] == original.selected_units.tolist()
+    assert again["unit_weights"] == original.unit_weights.tolist()
     assert [len(found) for found in again["candidates"]] == [len(c) for c in original.candidates]
     if original.scores is None:
         assert again["scores"] is None
     else:
         assert again["scores"].keys() == {f.name for f in dataclasses.fields(VisualExplainability)}
     for group in again["candidates"][0]:
-        assert group.keys() == {"relevance", "units", "scores", "attributions"}
+        assert group.keys() == {"relevance", "units", "weights", "scores", "attributions"}
 
 
 # --- candidates' maps
@@ -258,13 +259,30 @@ def test_a_candidates_map_is_the_sum_of_its_units():
     network = Network()
     advise = LayerAdvise(network, network.convolution)
     units = advise.attribute(pictures(), target=2, unit_selection=None, attr_dim_summation=False)
-    found = advise.explain(pictures(), target=2)
-    for index, candidates in enumerate(found.candidates):
-        for candidate in candidates:
-            expected = units[index, candidate.units].sum(0, keepdim=True)
-            assert torch.allclose(candidate.attributions, expected, atol=1e-6)
-        kept = next(c for c in candidates if c.relevance == found.selected[index])
-        assert torch.equal(kept.attributions, found.attributions[index])
+    for selection in ("explainability", "faithfulness"):
+        found = advise.explain(pictures(), target=2, unit_selection=selection)
+        for index, candidates in enumerate(found.candidates):
+            for candidate in candidates:
+                mine = units[index, candidate.units] * candidate.weights[:, None, None]
+                expected = mine.sum(0, keepdim=True)
+                assert torch.allclose(candidate.attributions, expected, atol=1e-6)
+            maps = [
+                c.attributions for c in candidates if c.relevance in (None, found.selected[index])
+            ]
+            assert any(torch.equal(one, found.attributions[index]) for one in maps)
+
+
+def test_weighted_units_are_called_so():
+    found = dataclasses.replace(
+        explained(), unit_weights=torch.tensor([[1.0] * 12, [1.0] + [0.0] * 11, [0.5] * 12])
+    )
+    every, one, weighted = (found.kept_in_words(index) for index in range(3))
+    assert every == "all units kept"
+    assert one == f"relevance score {int(found.unit_relevance[1, 0])} kept"
+    assert weighted.endswith("weighted")
+    half = dataclasses.replace(found.candidates[0][0], relevance=None)
+    half = dataclasses.replace(half, weights=half.weights / 2)
+    assert half.describe().startswith("all scores, weighted: ")
 
 
 # --- for people

@@ -9,10 +9,13 @@ import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import lsq_linear
 from torch import nn
 
 from captum_advise import LayerAdvise, PixelSpace, Protocol, unit_relevance
+from captum_advise.fitted_weights import hidden_cells
 from captum_advise.metrics import (
+    blurred,
     class_sensitivity,
     deletion_auc,
     insertion_auc,
@@ -61,7 +64,7 @@ def advise(net, **options):
     return LayerAdvise(net, layer(net), pixel_space=PixelSpace.identity(), **options)
 
 
-def groups_of(relevance):
+def groups_of(relevance, mine, helps):
     return {q: relevance == q for q in relevance.unique().tolist()}
 
 
@@ -76,14 +79,14 @@ def by_hand(net, image, target, sets=groups_of):
     confidences = scores.detach().softmax(1)
     runner_up = confidences.scatter(1, torch.tensor([[target]]), -1).argmax(1)
 
-    def contributions(c):
+    def mean_gradient(c):
         (grad,) = torch.autograd.grad(scores[0, c], activations, retain_graph=True)
-        return grad.mean((2, 3), keepdim=True) * activations.detach()
+        return grad.mean((2, 3), keepdim=True)
 
-    mine, other = contributions(target), contributions(int(runner_up))
+    mine, other = (mean_gradient(c) * activations.detach() for c in (target, int(runner_up)))
     relevance = unit_relevance(activations)
     result = {}
-    for q, kept in sets(relevance).items():
+    for q, kept in sets(relevance, mine, mean_gradient(target)[..., 0, 0] > 0).items():
         units = kept[..., None, None]
         signed = (mine * units).sum(1, keepdim=True)
         evidence, rival = signed.relu(), (other * units).sum(1, keepdim=True).relu()
@@ -128,45 +131,95 @@ def test_explainability_by_hand(net, images):
         assert confident.selected.item() == smallest
 
 
-def sets_around_all_units(relevance):
-    """What "faithfulness" compares, by name; the first name of equal sets counts."""
-    scores = relevance.unique().tolist()
-    named = {"all": torch.ones_like(relevance, dtype=torch.bool)}
-    named |= {f"={q}": relevance == q for q in scores}
-    named |= {f"<={q}": relevance <= q for q in scores}
-    named |= {f">={q}": relevance >= q for q in scores}
-    named |= {f"!={q}": relevance != q for q in scores}
-    kept = {}
-    for name, units in named.items():
-        if units.any() and not any(torch.equal(units, other) for other in kept.values()):
-            kept[name] = units
-    return kept
+def fitted_by_hand(net, image, target):
+    """What "faithfulness" compares: weights from another solver, set by set."""
+
+    def confidence(picture):
+        return net(picture).softmax(1)[0, target].item()
+
+    def residual(values, sizes):
+        return values - np.polyval(np.polyfit(sizes, values, 3), sizes)
+
+    def fit(groups, mine, losses, hidden):
+        maps = np.stack([mine[0, units].sum(0).numpy() for units in groups])
+        sizes = hidden.mean((1, 2))
+        mass = np.array([[one[cells].sum() for one in maps] for cells in hidden])
+        for odd in (0, 1):
+            for column in mass.T:
+                column[odd::2] = residual(column[odd::2], sizes[odd::2])
+            rest = residual(losses[odd::2], sizes[odd::2])
+            losses[odd::2] = rest / np.linalg.norm(rest)
+        grad_cam = mass.sum(1)
+        scale = grad_cam @ losses / (grad_cam @ grad_cam)
+        if scale <= 0:
+            return np.ones(len(groups))
+        ridge = np.sqrt(0.01 * (grad_cam @ grad_cam) / len(groups)) * np.eye(len(groups))
+        return lsq_linear(
+            np.concatenate([mass, ridge]),
+            np.concatenate([losses / scale, ridge.sum(1)]),
+            (0, np.inf),
+            tol=1e-14,
+        ).x
+
+    def candidates(relevance, mine, helps):
+        hidden = hidden_cells(*mine.shape[-2:]).numpy()
+        blur, left = blurred(image), []
+        for place, cells in enumerate(hidden):
+            # 24 x 24 pixels, 12 x 12 cells.
+            pixels = torch.from_numpy(np.kron(cells, np.ones((2, 2)))) > 0
+            filling = blur if place % 2 == 0 else torch.zeros_like(image)
+            left.append(confidence(torch.where(pixels, filling, image)))
+        losses = confidence(image) - np.array(left)
+        logarithms = np.log(confidence(image)) - np.log(left)
+        scores = relevance.unique().tolist()
+        plain = [(relevance == q)[0] for q in scores]
+        signed = [units & sign for units in plain for sign in (helps[0], ~helps[0])]
+        found = {"all": torch.ones_like(relevance, dtype=torch.float32)}
+        fits = {
+            "signed, logarithm": (signed, logarithms),
+            "signed": (signed, losses),
+            "plain": (plain, losses),
+        }
+        for part in (1, 0.5, 0.25):
+            for name, (groups, values) in fits.items():
+                weights = fit(groups, mine, values.copy(), hidden)
+                total = sum(w * units.float() for w, units in zip(weights, groups, strict=True))
+                found[name, part] = 1 - part + part * total[None].float()
+        return found
+
+    return candidates
 
 
-def test_faithfulness_by_hand(net, images):
+def test_faithfulness_by_hand(images):
     won = []
-    for image in images:
-        target = net(image[None]).argmax(1)
-        candidates = by_hand(net, image[None], int(target), sets_around_all_units)
+    for place, image in enumerate([*images, *images.flip(3), *images.flip(2)]):
+        torch.manual_seed(place)
+        net = SmallNet().eval()
+        target = int(net(image[None]).argmax(1))
+        sets = fitted_by_hand(net, image[None], target)
+        candidates = by_hand(net, image[None], target, sets)
         black = torch.zeros(1, 3, 1, 1)
         measured = {}
         for name, (signed, scores) in candidates.items():
             mask = upsample_maps(normalize_maps(signed.relu()), (24, 24))
-            inserted = insertion_auc(net, image[None], mask, target, steps=8)
-            deleted = deletion_auc(net, image[None], mask, target, baselines=black, steps=8)
+            classes = torch.tensor([target])
+            inserted = insertion_auc(net, image[None], mask, classes, steps=8)
+            deleted = deletion_auc(net, image[None], mask, classes, baselines=black, steps=8)
             measured[name] = torch.stack([scores.avx, inserted, -deleted])[:, 0].detach()
         gains = {name: values - measured["all"] for name, values in measured.items()}
-        allowed = {name: gain.sum() for name, gain in gains.items() if (gain > -1e-6).all()}
+        allowed = {name: gain[1:].sum() for name, gain in gains.items() if (gain > -1e-5).all()}
         best = max(allowed, key=allowed.get)
         explanation = advise(net).explain(image[None], unit_selection="faithfulness")
-        torch.testing.assert_close(explanation.attributions, candidates[best][0].detach())
-        torch.testing.assert_close(explanation.scores.avx, candidates[best][1].avx.detach())
-        assert len(explanation.candidates[0]) == len(candidates)
-        if allowed[best] > 1e-4:  # otherwise several sets have the map of all units
-            assert explanation.selected.item() == (int(best[1:]) if best[0] == "=" else -1)
+        torch.testing.assert_close(
+            explanation.attributions, candidates[best][0].detach(), rtol=1e-3, atol=1e-6
+        )
+        torch.testing.assert_close(
+            explanation.scores.avx, candidates[best][1].avx.detach(), rtol=1e-3, atol=1e-4
+        )
+        assert explanation.selected.item() == -1
         won.append(best)
-    assert len(set(won)) > 1
-    assert set(won) != {"all"}
+    assert len(set(won)) > 2
+    assert "all" in won
 
 
 def test_faithfulness_falls_back_on_all_units(net, images):
@@ -202,9 +255,9 @@ def test_attribute_is_what_explain_says(net, images):
         explanation = advise(net).explain(images, unit_selection=selection)
         attributions = advise(net).attribute(images, unit_selection=selection)
         assert torch.equal(attributions, explanation.attributions)
-        kept = explanation.selected_units
+        weights = explanation.unit_weights
         contributions = advise(net).attribute(images, unit_selection=None, attr_dim_summation=False)
-        expected = (contributions * kept[..., None, None]).sum(1, keepdim=True)
+        expected = (contributions * weights[..., None, None]).sum(1, keepdim=True)
         torch.testing.assert_close(attributions, expected)
         summed = advise(net).attribute(images, unit_selection=selection, attr_dim_summation=False)
         assert summed.shape == (5, 12, 12, 12)

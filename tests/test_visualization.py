@@ -36,6 +36,7 @@ def candidate(relevance, units, avx=None):
     return Candidate(
         relevance,
         torch.arange(units),
+        torch.ones(units),
         scores(avx)[0] if avx is not None else None,
         torch.rand(1, 7, 7),
     )
@@ -51,7 +52,7 @@ def explanation():
         confidence=torch.tensor([0.42]),
         unit_relevance=relevance,
         selected=torch.tensor([2]),
-        selected_units=relevance == 2,
+        unit_weights=(relevance == 2).float(),
         fallback=torch.tensor([False]),
         scores=scores(0.71),
         candidates=((candidate(1, 20, 0.6), candidate(2, 6, 0.71), candidate(3, 1, 0.0)),),
@@ -69,7 +70,7 @@ def doubled(explanation):
         explanation,
         **both,
         attributions=torch.cat([explanation.attributions, -explanation.attributions]),
-        selected_units=torch.stack([relevance[0] == 2, relevance[1] == 1]),
+        unit_weights=torch.stack([relevance[0] == 2, relevance[1] == 1]).float(),
         confidence=torch.tensor([0.1, 0.9]),
         selected=torch.tensor([2, 1]),
         scores=VisualExplainability.concatenate([scores(0.3), scores(0.8)]),
@@ -82,7 +83,7 @@ def grad_cam(explanation):
     return dataclasses.replace(
         explanation,
         selected=torch.tensor([-1]),
-        selected_units=torch.ones(1, 30, dtype=torch.bool),
+        unit_weights=torch.ones(1, 30),
         scores=scores(0.55),
     )
 
@@ -291,12 +292,12 @@ def test_panel_of_other_sets_of_units(explanation, grad_cam):
     lost = dataclasses.replace(bare, fallback=torch.tensor([True]))
     assert "no group has evidence" in texts(visualization.panel(PICTURE, lost, lost)[0])
     relevance = explanation.unit_relevance
-    two = dataclasses.replace(bare, selected_units=(relevance == 1) | (relevance == 3))
+    two = dataclasses.replace(bare, unit_weights=((relevance == 1) | (relevance == 3)).float())
     figure, _ = visualization.panel(PICTURE, two, bare)
     assert "relevance scores 1, 3 kept" in texts(figure)
     shown = bars(figure.axes[3])
     assert shown[1][1] == shown[3][1] != shown[0][1] == shown[2][1]
-    none = dataclasses.replace(bare, selected_units=relevance == 9)
+    none = dataclasses.replace(bare, unit_weights=(relevance == 9).float())
     assert "no units kept" in texts(visualization.panel(PICTURE, none, bare)[0])
 
 

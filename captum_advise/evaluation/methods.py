@@ -261,13 +261,13 @@ def _advise(**options: Any) -> Method:
         explanation = attribution.explain(
             inputs, target, internal_batch_size=context.internal_batch_size, **options
         )
-        kept = explanation.selected_units[..., None, None]
+        weights = explanation.unit_weights[..., None, None]
 
         def of_class(classes: Tensor) -> Tensor:
             units = attribution.attribute(
                 inputs, classes, attr_dim_summation=False, unit_selection=None
             )
-            return (cast(Tensor, units).detach() * kept).sum(1, keepdim=True)
+            return (cast(Tensor, units).detach() * weights).sum(1, keepdim=True)
 
         return ClassMaps(explanation.attributions, of_class)
 
