@@ -31,6 +31,7 @@ def with_run(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
     """The rows and those of a finished run."""
     configuration = json.loads((run / "run.json").read_text())["configuration"]
     found = pd.read_csv(run / "results.csv")
+    found["file"] = found["file"].map(lambda file: Path(file).name)
     for column in WHERE:
         found[column] = configuration[column]
     return pd.concat([rows, found[rows.columns]])
