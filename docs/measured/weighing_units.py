@@ -1,0 +1,423 @@
+"""The second study of docs/choosing-units.md: fitted weights, two baselines, third measures.
+
+    python docs/measured/weighing_units.py labels.csv --model efficientnet-lite0 > rows.csv
+
+takes the pictures at odd places of a CSV (file, class index) and prints one row per layer, picture
+and rule, some 20 seconds of one thread a picture. The rules and measures below were fixed before
+any picture at an odd place was looked at. The primary third measure is ROAD, the mean confidence
+without the least relevant pixels less that without the most relevant ones; the others are
+secondary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from choosing_units import HARD, area, candidates
+from scipy.optimize import nnls
+from torch import Tensor
+
+from captum_advise import relevance, zoo
+from captum_advise.class_scores import resolve_target
+from captum_advise.evaluation.data import pictures
+from captum_advise.evaluation.scoring import as_mask
+from captum_advise.forward_pass import run_layer
+from captum_advise.map_scoring import MapScorer
+from captum_advise.metrics import Protocol, blurred
+
+LAYERS = ("_conv_head", "_bn1")
+# The compiled network takes one batch size; the last batch is filled up.
+BATCH = 16
+SEEN = [step / 8 for step in range(1, 8)]
+SIXTEEN = [step / 16 for step in range(1, 16)]
+# Weights are fitted to so many random sets of 7 x 7 cells (as many as the layer has), half of them
+# blurred and half of them black.
+FITTED_SETS, RIDGE = 128, 0.01
+# From Grad-CAM's weights, all one, towards the fitted ones.
+LINE = (1.0, 0.5, 0.25)
+# Third measures. ROAD: shares of the pixels removed. Sensitivity-n: sizes, of 14 x 14 cells.
+ROAD_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+ROAD_NOISE, ROAD_SWEEPS = 0.05, 10
+CELLS, SIZES, SETS_OF_A_SIZE = 14, (8, 32, 64, 128), 16
+SQUARES, NOISY, NOISE = 32, 16, 0.1
+COLUMNS = (
+    "model", "layer", "file", "rule", "kind", "avx", "insertion", "deletion",
+    "insertion_into_black", "deletion_to_blurred", "road_morf", "road_lerf", "sensitivity_n",
+    "infidelity_squares", "infidelity_noise", "weights",
+)  # fmt: skip
+AREAS = (
+    ("insertion", 1),
+    ("deletion", -1),
+    ("insertion_into_black", 1),
+    ("deletion_to_blurred", -1),
+)
+_TIE = 1e-6
+
+
+class Network:
+    """A network of the zoo, compiled for one batch size."""
+
+    def __init__(self, name: str) -> None:
+        self.zoo = zoo.load(name, layer=LAYERS[0])
+        self.layers = {name: self.zoo.model.get_submodule(name) for name in LAYERS}
+        self._compiled = torch.compile(self.zoo.model)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Class scores (M, K) of inputs (M, 3, H, W)."""
+        found = []
+        for chunk in inputs.split(BATCH):
+            missing = BATCH - len(chunk)
+            full = torch.cat([chunk, chunk[:1].expand(missing, -1, -1, -1)]) if missing else chunk
+            found.append(self._compiled(full.contiguous())[: len(chunk)])
+        return torch.cat(found)
+
+
+def ranks(masks: Tensor) -> Tensor:
+    """(M, H, W) places of the pixels, most important first; equal ones row by row."""
+    order = masks.flatten(1).argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(order.shape[1]).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places).view_as(masks)
+
+
+def linear_imputation(picture: Tensor, removed: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) whose removed pixels (B, H, W) are the mean of their neighbours.
+
+    ROAD's linear system, by sweeps from coarse to fine instead of exactly.
+    """
+    kernel = picture.new_tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]])[None, None] / 12
+    known = (~removed)[:, None].to(picture)
+    levels = [(picture.expand(len(removed), -1, -1, -1), known)]
+    factor = 2
+    while min(removed.shape[-2:]) // factor >= 2:
+        size = [side // factor for side in removed.shape[-2:]]
+        share = F.adaptive_avg_pool2d(known, size)
+        value = F.adaptive_avg_pool2d(picture * known, size) / share.clamp(min=1e-6)
+        levels.append((value, (share > 0).to(picture)))
+        factor *= 2
+    value, here = levels[-1]
+    current = (value * here).sum((2, 3), keepdim=True) / here.sum((2, 3), keepdim=True).clamp(min=1)
+    for value, here in reversed(levels):
+        size = value.shape[-2:]
+        current = F.interpolate(current, size, mode="bilinear", align_corners=False)
+        weight = F.conv2d(current.new_ones(1, 1, *size), kernel, padding=1)
+        for _ in range(ROAD_SWEEPS):
+            current = torch.where(here > 0, value, current)
+            spread = F.conv2d(current.flatten(0, 1)[:, None], kernel, padding=1)
+            current = spread.view_as(value) / weight
+        current = torch.where(here > 0, value, current)
+    return current
+
+
+def random_sets(cells: int, sizes: list[int], random: torch.Generator) -> Tensor:
+    """(S, cells, cells) bool, a random set of cells of each size."""
+    places = torch.rand(len(sizes), cells**2, generator=random).argsort(1).argsort(1)
+    return (places < torch.tensor(sizes)[:, None]).view(-1, cells, cells)
+
+
+def enlarged(sets: Tensor, size: torch.Size) -> Tensor:
+    """Sets of cells as sets of pixels, (S, 1, H, W)."""
+    return F.interpolate(sets[:, None].float(), size, mode="nearest") > 0
+
+
+def without_size(values: Tensor, sizes: Tensor) -> Tensor:
+    """What is left of values (S, ...) when a cubic in the sets' sizes is taken out."""
+    basis = torch.linalg.qr(torch.stack([sizes**power for power in range(4)], 1))[0]
+    return values - basis @ (basis.T @ values)
+
+
+def fitted(parts: Tensor, sets: Tensor, drops: Tensor) -> Tensor:
+    """Weights (K,) >= 0 by which the mass of maps (K, h, w) in removed cells predicts a drop.
+
+    Ridge towards weights of one. Larger sets have larger mass and drop whatever the map, which is
+    taken out first, for each filling by itself.
+    """
+    mass = torch.einsum("shw,khw->sk", sets.double(), parts.double())
+    sizes = sets.flatten(1).double().mean(1)
+    drops = drops.double().clone()
+    for filling in range(2):
+        some = slice(filling, None, 2)
+        mass[some] = without_size(mass[some], sizes[some])
+        drops[some] = F.normalize(without_size(drops[some], sizes[some]), dim=0)
+    one = mass.sum(1)
+    scale = (one @ drops) / (one @ one)
+    if not scale > 0:
+        return torch.ones(len(parts))
+    ridge = (RIDGE * (one @ one) / len(parts)).sqrt()
+    design = torch.cat([mass, ridge * torch.eye(len(parts), dtype=mass.dtype)])
+    goal = torch.cat([drops / scale, ridge.expand(len(parts))])
+    return torch.from_numpy(nnls(design.numpy(), goal.numpy())[0]).float()
+
+
+def correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Pearson's, along the last dimension; zero where one of them is constant."""
+    first, second = (values - values.mean(-1, keepdim=True) for values in (first, second))
+    return F.cosine_similarity(first, second, dim=-1)
+
+
+@dataclass
+class Sample:
+    """One picture, with what does not depend on a map."""
+
+    network: Network
+    inputs: Tensor
+    label: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.random = torch.Generator().manual_seed(self.seed)
+        self.size = self.inputs.shape[-2:]
+        space = self.network.zoo.pixel_space
+        self.black = space.from_pixels(torch.zeros_like(self.inputs))
+        self.blur = blurred(self.inputs)
+        ends = self.network(torch.cat([self.inputs, self.blur, self.black]))
+        self.score = ends[0, self.label]
+        self.at_picture, self.at_blur, self.at_black = ends.softmax(1)[:, self.label]
+        self.log_confidence = ends.log_softmax(1)[0, self.label]
+        self.noise = ROAD_NOISE * torch.randn(self.inputs.shape, generator=self.random)
+        self._perturb()
+
+    def confidence(self, shown: Tensor) -> Tensor:
+        """(M,) confidence in the label."""
+        return self.network(shown).softmax(1)[:, self.label]
+
+    def _perturb(self) -> None:
+        """Pictures of the third measures: what is removed, and how far a score falls."""
+        mean = self.inputs.mean((2, 3), keepdim=True)
+        sizes = [size for size in SIZES for _ in range(SETS_OF_A_SIZE)]
+        self.cells = random_sets(CELLS, sizes, self.random)
+        shown = torch.where(enlarged(self.cells, self.size), mean, self.inputs)
+        self.cells_drop = self.at_picture - self.confidence(shown)
+
+        height, width = self.size
+        self.squares = torch.zeros(SQUARES, height, width, dtype=torch.bool)
+        for square in self.squares:
+            share, top, left = torch.rand(3, generator=self.random).tolist()
+            side = round((1 + 2 * share) / 8 * height)
+            y, x = round(top * (height - side)), round(left * (width - side))
+            square[y : y + side, x : x + side] = True
+        shown = torch.where(self.squares[:, None], mean, self.inputs)
+        self.squares_drop = self.score - self.network(shown)[:, self.label]
+
+        self.change = NOISE * torch.randn(NOISY, *self.inputs.shape[1:], generator=self.random)
+        self.noise_drop = self.score - self.network(self.inputs - self.change)[:, self.label]
+
+    def fitting(self, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Removed cells, and the fall of confidence and of its logarithm."""
+        last = cells**2 - 2
+        sizes = [round((k + 0.5) / FITTED_SETS * last + 1) for k in range(FITTED_SETS)]
+        sets = random_sets(cells, sizes, self.random)
+        masks = enlarged(sets, self.size)
+        shown = torch.where(masks, self.blur, self.inputs)
+        shown[1::2] = torch.where(masks[1::2], self.black, self.inputs)
+        logarithm = self.network(shown).log_softmax(1)[:, self.label]
+        return sets, self.at_picture - logarithm.exp(), self.log_confidence - logarithm
+
+    def areas(self, masks: Tensor, shares: list[float], name: str) -> Tensor:
+        """(M,) insertion or deletion, towards or from either baseline."""
+        start, end, first, last = {
+            "insertion": (self.blur, self.inputs, self.at_blur, self.at_picture),
+            "deletion": (self.inputs, self.black, self.at_picture, self.at_black),
+            "insertion_into_black": (self.black, self.inputs, self.at_black, self.at_picture),
+            "deletion_to_blurred": (self.inputs, self.blur, self.at_picture, self.at_blur),
+        }[name]
+        counts = torch.tensor([round(share * masks[0].numel()) for share in shares])
+        changed = ranks(masks)[:, None] < counts[None, :, None, None]
+        found = [
+            self.confidence(torch.where(some[:, None], end, start))
+            for some in changed.flatten(0, 1).split(BATCH)
+        ]
+        return area(torch.cat(found).view(len(masks), -1), first, last)
+
+    def road(self, mask: Tensor) -> tuple[float, float]:
+        """Mean confidence when the most, and when the least relevant pixels are removed."""
+        rank, pixels = ranks(mask), mask.numel()
+        removed = [rank < round(share * pixels) for share in ROAD_SHARES]
+        removed += [rank >= round((1 - share) * pixels) for share in ROAD_SHARES]
+        confidences = []
+        for some in torch.cat(removed).split(BATCH // 2):
+            shown = linear_imputation(self.inputs, some)
+            confidences.append(
+                self.confidence(torch.where(some[:, None], shown + self.noise, shown))
+            )
+        morf, lerf = torch.cat(confidences).view(2, -1).mean(1).tolist()
+        return morf, lerf
+
+    def third_measures(self, mask: Tensor) -> dict[str, float]:
+        """Of one map (1, H, W), in [0, 1]."""
+        morf, lerf = self.road(mask)
+        pooled = F.adaptive_avg_pool2d(mask, CELLS)
+        mass = (self.cells * pooled).flatten(1).sum(1).view(len(SIZES), -1)
+        drops = self.cells_drop.view(len(SIZES), -1)
+        in_squares = (self.squares * mask).flatten(1).mean(1)
+        in_noise = (self.change * mask).flatten(1).sum(1)
+        return {
+            "road_morf": morf,
+            "road_lerf": lerf,
+            "sensitivity_n": float(correlation(mass, drops).mean()),
+            "infidelity_squares": infidelity(in_squares, self.squares_drop),
+            "infidelity_noise": infidelity(in_noise, self.noise_drop),
+        }
+
+
+def infidelity(expected: Tensor, found: Tensor) -> float:
+    """Mean square of what is left at the best scale, as Captum's with ``normalize=True``."""
+    scale = (expected @ found) / (expected @ expected).clamp(min=1e-12)
+    return float((scale * expected - found).square().mean())
+
+
+def maps_of(sample: Sample, layer: str) -> tuple[MapScorer, list[dict[str, Any]], list[int]]:
+    """Every candidate of one layer once: its map, its runner-up class's, kinds and weights.
+
+    And the places of those that are fitted by sign, the furthest from Grad-CAM first.
+    """
+    network = sample.network
+    run = run_layer(network.zoo.model, network.layers[layer], (sample.inputs,), None, None, False)
+    target = resolve_target(run.outputs, sample.label)
+    scorer = MapScorer(
+        network, (sample.inputs,), None, (0,), (sample.black,), network.zoo.pixel_space,
+        lambda outputs: outputs.softmax(1), run.outputs.detach().softmax(1), target,
+        Protocol(), True, BATCH,
+    )  # fmt: skip
+    activations = run.feature_maps[0].detach()
+    gradients = (
+        run.gradients(target.captum, keep_graph=True)[0],
+        run.gradients(scorer.runner_up().captum)[0],
+    )
+    modes = relevance.unit_relevance(activations)[0]
+    scores = modes.unique().tolist()
+    helps = gradients[0].mean((2, 3))[0] > 0
+
+    def parts(elementwise: bool, split: bool) -> tuple[Tensor, Tensor]:
+        """Maps of the groups, for the target and the runner-up class."""
+        signs = (helps, ~helps) if split else (torch.ones_like(helps),)
+        found = []
+        for gradient in gradients:
+            weight = gradient if elementwise else gradient.mean((2, 3), keepdim=True)
+            units = (weight * activations)[0]
+            found.append(
+                torch.stack([units[(modes == q) & sign].sum(0) for sign in signs for q in scores])
+            )
+        return found[0], found[1]
+
+    plain, split, local = parts(False, False), parts(False, True), parts(True, False)
+    wanted = [(kind, weight, plain) for kind, weight in candidates(scores) if kind in HARD]
+    sets, drop, log_drop = sample.fitting(activations.shape[-1])
+    fits = [
+        ("fitted, by sign", fitted(split[0], sets, log_drop), split),
+        ("fitted, by sign", fitted(split[0], sets, drop), split),
+        ("fitted", fitted(plain[0], sets, drop), plain),
+        ("elementwise", fitted(local[0], sets, drop), local),
+    ]
+    wanted += [(kind, (1 - t) + t * weight, basis) for t in LINE for kind, weight, basis in fits]
+    mixed = torch.cat([plain[0], local[0]]), torch.cat([plain[1], local[1]])
+    wanted += [("elementwise", torch.ones(len(basis[0])), basis) for basis in (local, mixed)]
+
+    kept: list[dict[str, Any]] = []
+    by_sign = []
+    for kind, weight, basis in wanted:
+        found, other = (torch.tensordot(weight, maps, 1)[None] for maps in basis)
+        if not bool((found > 0).any()):
+            continue
+        mask = as_mask(found[None], sample.inputs)[:, 0]
+        same = [one for one in kept if torch.allclose(one["mask"], mask, atol=1e-4)]
+        if same:
+            one = same[0]
+            one["kinds"].add(kind)
+        else:
+            one = {"map": found, "other": other, "mask": mask, "kinds": {kind}, "weights": weight}
+            kept.append(one)
+        if kind == "fitted, by sign":
+            by_sign.append(next(k for k, other_one in enumerate(kept) if other_one is one))
+    return scorer, kept, by_sign
+
+
+FITTED = {"all", "fitted", "fitted, by sign"}
+# Candidates; in how many of AVX, insertion, deletion, and the two with baselines exchanged none may
+# lose; the first of these whose gains are summed to find the best. "dominating, hard" is the rule
+# of the first study. A third new rule, "fitted, AVX kept", takes the first set fitted by sign that
+# does not lose in AVX: its insertion and deletion play no part in the choice.
+RULES = {
+    "Grad-CAM": ({"all"}, 3, 0),
+    "dominating, hard": (HARD, 3, 0),
+    "dominating, fitted": (FITTED, 3, 1),
+    "dominating twice, every candidate": (HARD | FITTED | {"elementwise"}, 5, 1),
+}
+
+
+def rows_of(sample: Sample, layer: str) -> Iterator[dict[str, object]]:
+    """The rules' choices on one picture, and what they are worth."""
+    scorer, kept, by_sign = maps_of(sample, layer)
+    if "all" not in kept[0]["kinds"]:
+        return
+    avx = scorer(
+        torch.zeros(len(kept), dtype=torch.int64),
+        torch.stack([one["map"] for one in kept]),
+        torch.stack([one["other"] for one in kept]),
+    ).avx
+    # A cascade: who loses in one measure is not measured by the next.
+    left = [k for k in range(len(kept)) if avx[k] >= avx[0] - _TIE]
+    gains = {k: [float(avx[k] - avx[0])] for k in left}
+    for name, sign in AREAS:
+        left = [k for k in left if gains[k][-1] >= -_TIE]
+        found = sample.areas(torch.cat([kept[k]["mask"] for k in left]), SEEN, name)
+        for k, value in zip(left, found, strict=True):
+            gains[k].append(sign * float(value - found[0]))
+
+    chosen = {"fitted, AVX kept": next((k for k in by_sign if k in gains), 0)}
+    for rule, (kinds, seen, summed) in RULES.items():
+        never_worse = [
+            k
+            for k, gain in gains.items()
+            if len(gain) >= seen and min(gain[:seen]) >= -_TIE and kept[k]["kinds"] & kinds
+        ]
+        chosen[rule] = max(never_worse, key=lambda k: sum(gains[k][summed:seen]))
+
+    measured: dict[int, dict[str, object]] = {}
+    for rule in ("Grad-CAM", *(name for name in chosen if name != "Grad-CAM")):
+        best = chosen[rule]
+        if best not in measured:
+            mask = kept[best]["mask"]
+            measured[best] = {
+                "kind": "; ".join(sorted(kept[best]["kinds"])),
+                "avx": float(avx[best]),
+                **{name: float(sample.areas(mask, SIXTEEN, name)) for name, _ in AREAS},
+                **sample.third_measures(mask),
+                "weights": " ".join(f"{value:.3g}" for value in kept[best]["weights"].tolist()),
+            }
+        yield {"rule": rule, **measured[best]}
+
+
+def main() -> None:
+    """Print the table of one network."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data")
+    parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--every", type=int, default=1, help="only every so many-th picture")
+    parser.add_argument("--first", type=int, default=1, help="place of the first picture")
+    given = parser.parse_args()
+    network = Network(given.model)
+    data = pictures(given.data, network.zoo)
+    table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for place in range(given.first, len(data), 2 * given.every):
+        inputs, label = data[place]
+        sample = Sample(network, inputs[None], label, place)
+        for layer in LAYERS:
+            for row in rows_of(sample, layer):
+                named = {"model": given.model, "layer": layer, "file": data.names[place], **row}
+                table.writerow(
+                    {key: f"{v:.5g}" if isinstance(v, float) else v for key, v in named.items()}
+                )
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
