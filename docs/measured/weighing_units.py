@@ -1,12 +1,14 @@
 """The second study of docs/choosing-units.md: fitted weights, two baselines, third measures.
 
     python docs/measured/weighing_units.py labels.csv --model efficientnet-lite0 > rows.csv
+    python docs/measured/weighing_units.py labels.csv --option > option.csv
+    python docs/measured/weighing_units.py labels.csv --control > control.csv
 
 takes the pictures at odd places of a CSV (file, class index) and prints one row per layer, picture
-and rule, some 20 seconds of one thread a picture. The rules and measures below were fixed before
-any picture at an odd place was looked at. The primary third measure is ROAD, the mean confidence
+and rule, some 20 seconds of one thread a picture. The rules and measures were fixed before any
+picture at an odd place was looked at. The primary third measure is ROAD, the mean confidence
 without the least relevant pixels less that without the most relevant ones; the others are
-secondary.
+secondary. The control was written afterwards, and so were the rows of the library's own option.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import csv
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +25,14 @@ from choosing_units import HARD, area, candidates
 from scipy.optimize import nnls
 from torch import Tensor
 
-from captum_advise import relevance, zoo
+from captum_advise import LayerAdvise, relevance, zoo
 from captum_advise.class_scores import resolve_target
 from captum_advise.evaluation.data import pictures
 from captum_advise.evaluation.scoring import as_mask
 from captum_advise.forward_pass import run_layer
 from captum_advise.map_scoring import MapScorer
 from captum_advise.metrics import Protocol, blurred
+from captum_advise.pixels import normalize_maps, upsample_maps
 
 LAYERS = ("_conv_head", "_bn1")
 # The compiled network takes one batch size; the last batch is filled up.
@@ -51,6 +53,10 @@ COLUMNS = (
     "model", "layer", "file", "rule", "kind", "avx", "insertion", "deletion",
     "insertion_into_black", "deletion_to_blurred", "road_morf", "road_lerf", "sensitivity_n",
     "infidelity_squares", "infidelity_noise", "weights",
+)  # fmt: skip
+CONTROL_COLUMNS = (
+    "model", "layer", "file", "rule", "avx", "avx_of_square_root", "insertion_signed",
+    "deletion_signed", "road_morf_signed", "road_lerf_signed",
 )  # fmt: skip
 AREAS = (
     ("insertion", 1),
@@ -273,8 +279,19 @@ def infidelity(expected: Tensor, found: Tensor) -> float:
     return float((scale * expected - found).square().mean())
 
 
-def maps_of(sample: Sample, layer: str) -> tuple[MapScorer, list[dict[str, Any]], list[int]]:
-    """Every candidate of one layer once: its map, its runner-up class's, kinds and weights.
+@dataclass
+class Candidate:
+    """A map (1, h, w) with the runner-up class's, as a mask (1, H, W), and where it comes from."""
+
+    of_target: Tensor
+    of_other: Tensor
+    mask: Tensor
+    kinds: set[str]
+    weights: Tensor
+
+
+def maps_of(sample: Sample, layer: str) -> tuple[MapScorer, list[Candidate], list[int]]:
+    """Every candidate of one layer once.
 
     And the places of those that are fitted by sign, the furthest from Grad-CAM first.
     """
@@ -320,22 +337,20 @@ def maps_of(sample: Sample, layer: str) -> tuple[MapScorer, list[dict[str, Any]]
     mixed = torch.cat([plain[0], local[0]]), torch.cat([plain[1], local[1]])
     wanted += [("elementwise", torch.ones(len(basis[0])), basis) for basis in (local, mixed)]
 
-    kept: list[dict[str, Any]] = []
+    kept: list[Candidate] = []
     by_sign = []
     for kind, weight, basis in wanted:
         found, other = (torch.tensordot(weight, maps, 1)[None] for maps in basis)
         if not bool((found > 0).any()):
             continue
         mask = as_mask(found[None], sample.inputs)[:, 0]
-        same = [one for one in kept if torch.allclose(one["mask"], mask, atol=1e-4)]
-        if same:
-            one = same[0]
-            one["kinds"].add(kind)
-        else:
-            one = {"map": found, "other": other, "mask": mask, "kinds": {kind}, "weights": weight}
-            kept.append(one)
+        same = [k for k, one in enumerate(kept) if torch.allclose(one.mask, mask, atol=1e-4)]
+        if not same:
+            same = [len(kept)]
+            kept.append(Candidate(found, other, mask, set(), weight))
+        kept[same[0]].kinds.add(kind)
         if kind == "fitted, by sign":
-            by_sign.append(next(k for k, other_one in enumerate(kept) if other_one is one))
+            by_sign.append(same[0])
     return scorer, kept, by_sign
 
 
@@ -348,51 +363,101 @@ RULES = {
     "Grad-CAM": ({"all"}, 3, 0),
     "dominating, hard": (HARD, 3, 0),
     "dominating, fitted": (FITTED, 3, 1),
-    "dominating twice, every candidate": (HARD | FITTED | {"elementwise"}, 5, 1),
+    "dominating twice": (HARD | FITTED | {"elementwise"}, 5, 1),
 }
 
 
-def rows_of(sample: Sample, layer: str) -> Iterator[dict[str, object]]:
-    """The rules' choices on one picture, and what they are worth."""
-    scorer, kept, by_sign = maps_of(sample, layer)
-    if "all" not in kept[0]["kinds"]:
-        return
+def choices(
+    sample: Sample, scorer: MapScorer, kept: list[Candidate], by_sign: list[int]
+) -> tuple[Tensor, dict[str, int]]:
+    """AVX of the candidates, and the place of the one that each rule picks."""
     avx = scorer(
         torch.zeros(len(kept), dtype=torch.int64),
-        torch.stack([one["map"] for one in kept]),
-        torch.stack([one["other"] for one in kept]),
+        torch.stack([one.of_target for one in kept]),
+        torch.stack([one.of_other for one in kept]),
     ).avx
     # A cascade: who loses in one measure is not measured by the next.
     left = [k for k in range(len(kept)) if avx[k] >= avx[0] - _TIE]
     gains = {k: [float(avx[k] - avx[0])] for k in left}
     for name, sign in AREAS:
         left = [k for k in left if gains[k][-1] >= -_TIE]
-        found = sample.areas(torch.cat([kept[k]["mask"] for k in left]), SEEN, name)
+        found = sample.areas(torch.cat([kept[k].mask for k in left]), SEEN, name)
         for k, value in zip(left, found, strict=True):
             gains[k].append(sign * float(value - found[0]))
 
-    chosen = {"fitted, AVX kept": next((k for k in by_sign if k in gains), 0)}
+    chosen = {}
     for rule, (kinds, seen, summed) in RULES.items():
         never_worse = [
             k
             for k, gain in gains.items()
-            if len(gain) >= seen and min(gain[:seen]) >= -_TIE and kept[k]["kinds"] & kinds
+            if len(gain) >= seen and min(gain[:seen]) >= -_TIE and kept[k].kinds & kinds
         ]
         chosen[rule] = max(never_worse, key=lambda k: sum(gains[k][summed:seen]))
+    chosen["fitted, AVX kept"] = next((k for k in by_sign if k in gains), 0)
+    return avx, chosen
 
+
+def rows_of(sample: Sample, layer: str) -> Iterator[dict[str, object]]:
+    """The rules' choices on one picture, and what they are worth."""
+    scorer, kept, by_sign = maps_of(sample, layer)
+    if "all" not in kept[0].kinds:
+        return
+    avx, chosen = choices(sample, scorer, kept, by_sign)
     measured: dict[int, dict[str, object]] = {}
-    for rule in ("Grad-CAM", *(name for name in chosen if name != "Grad-CAM")):
-        best = chosen[rule]
+    for rule, best in chosen.items():
         if best not in measured:
-            mask = kept[best]["mask"]
+            one = kept[best]
             measured[best] = {
-                "kind": "; ".join(sorted(kept[best]["kinds"])),
+                "kind": "; ".join(sorted(one.kinds)),
                 "avx": float(avx[best]),
-                **{name: float(sample.areas(mask, SIXTEEN, name)) for name, _ in AREAS},
-                **sample.third_measures(mask),
-                "weights": " ".join(f"{value:.3g}" for value in kept[best]["weights"].tolist()),
+                **{name: float(sample.areas(one.mask, SIXTEEN, name)) for name, _ in AREAS},
+                **sample.third_measures(one.mask),
+                "weights": " ".join(f"{value:.3g}" for value in one.weights.tolist()),
             }
         yield {"rule": rule, **measured[best]}
+
+
+def option_rows_of(sample: Sample, layer: str) -> Iterator[dict[str, object]]:
+    """What ``unit_selection="faithfulness"`` is worth on one picture."""
+    network = sample.network.zoo
+    explanation = LayerAdvise(
+        network.model, sample.network.layers[layer], pixel_space=network.pixel_space
+    ).explain(sample.inputs, sample.label, unit_selection="faithfulness", internal_batch_size=BATCH)
+    mask = as_mask(explanation.attributions.detach(), sample.inputs)[:, 0]
+    yield {
+        "rule": "the library's option",
+        "avx": float(explanation.scores.avx),
+        **{name: float(sample.areas(mask, SIXTEEN, name)) for name, _ in AREAS},
+        **sample.third_measures(mask),
+    }
+
+
+def control_rows_of(sample: Sample, layer: str) -> Iterator[dict[str, object]]:
+    """Grad-CAM and "dominating, fitted" where the order of pixels goes below zero.
+
+    Behind the ReLU the pixels without evidence are equal, and are taken row by row.
+    """
+    scorer, kept, by_sign = maps_of(sample, layer)
+    if "all" not in kept[0].kinds:
+        return
+    avx, chosen = choices(sample, scorer, kept, by_sign)
+    for rule in ("Grad-CAM", "dominating, fitted"):
+        one = kept[chosen[rule]]
+        positive = one.of_target.relu()
+        root = (positive / positive.max()).sqrt()[None]
+        signed = upsample_maps(normalize_maps(one.of_target[None]), tuple(sample.size))[0]
+        morf, lerf = sample.road(signed)
+        yield {
+            "rule": rule,
+            "avx": float(avx[chosen[rule]]),
+            "avx_of_square_root": float(
+                scorer(torch.zeros(1, dtype=torch.int64), root, one.of_other[None]).avx
+            ),
+            "insertion_signed": float(sample.areas(signed, SIXTEEN, "insertion")),
+            "deletion_signed": float(sample.areas(signed, SIXTEEN, "deletion")),
+            "road_morf_signed": morf,
+            "road_lerf_signed": lerf,
+        }
 
 
 def main() -> None:
@@ -402,16 +467,22 @@ def main() -> None:
     parser.add_argument("--model", default="efficientnet-lite0")
     parser.add_argument("--every", type=int, default=1, help="only every so many-th picture")
     parser.add_argument("--first", type=int, default=1, help="place of the first picture")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--option", action="store_true", help="rows of the library's option")
+    instead.add_argument("--control", action="store_true", help="rows of the control")
     given = parser.parse_args()
     network = Network(given.model)
     data = pictures(given.data, network.zoo)
-    table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    columns, rows = (CONTROL_COLUMNS, control_rows_of) if given.control else (COLUMNS, rows_of)
+    if given.option:
+        rows = option_rows_of
+    table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     table.writeheader()
     for place in range(given.first, len(data), 2 * given.every):
         inputs, label = data[place]
         sample = Sample(network, inputs[None], label, place)
         for layer in LAYERS:
-            for row in rows_of(sample, layer):
+            for row in rows(sample, layer):
                 named = {"model": given.model, "layer": layer, "file": data.names[place], **row}
                 table.writerow(
                     {key: f"{v:.5g}" if isinstance(v, float) else v for key, v in named.items()}
