@@ -1,11 +1,16 @@
-"""The tables of docs/evaluation.md are those of the committed rows."""
+"""The tables of docs/evaluation.md are those of the committed rows; the studies' scripts run."""
 
+import csv
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from skimage import data
 
 pandas = pytest.importorskip("pandas")
 
@@ -46,3 +51,29 @@ def test_a_later_run_replaces_rows(measured, tmp_path):
     both = measured.in_order(measured.with_run(rows, tmp_path))
     assert len(both) == len(rows)
     assert (both["insertion"] == 2).sum() == len(some)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options", "rules"),
+    [
+        ("choosing_units.py", ["--layer", "_conv_head"], 8),
+        ("weighing_units.py", [], 2 * 5),
+        ("weighing_units.py", ["--option"], 2),
+        ("weighing_units.py", ["--control"], 2 * 2),
+    ],
+)
+def test_studies_can_be_repeated(script, options, rules, tmp_path):
+    for name in ("first", "second"):
+        Image.fromarray(data.chelsea()).save(tmp_path / f"{name}.png")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,class\nfirst.png,282\nsecond.png,282\n")
+    found = subprocess.run(
+        [sys.executable, str(DOCS / "measured" / script), str(labels), *options],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    rows = list(csv.DictReader(found.stdout.splitlines()))
+    assert len(rows) == rules
+    assert {row["file"] for row in rows} == {"second.png"}
