@@ -401,11 +401,10 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             target.captum, keep_graph=runner_up is not None, **request.gradient_options
         )
         (contributions,) = unit_contributions(run, gradients)
-        helpful = mean_gradients(gradients)[0].flatten(1) > 0
         other_contributions = None
         if runner_up is not None:
-            gradients = run.gradients(runner_up.captum, **request.gradient_options)
-            other_contributions = unit_contributions(run, gradients)[0].detach()
+            other_gradients = run.gradients(runner_up.captum, **request.gradient_options)
+            other_contributions = unit_contributions(run, other_gradients)[0].detach()
 
         evidence = contributions.detach()
         _check_finite(evidence)
@@ -414,6 +413,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         relevance = request.relevance(run.feature_maps[0])
         fitted = None
         if scorer is not None and request.selection == "faithfulness":
+            helpful = mean_gradients(gradients)[0].flatten(1) > 0
             fitted = fitted_weights(scorer, relevance, evidence, helpful)
         sets = unit_sets(relevance, evidence, request.selection, fitted)
         if sets.fallback.any():

@@ -207,17 +207,22 @@ def test_faithfulness_by_hand(images):
             deleted = deletion_auc(net, image[None], mask, classes, baselines=black, steps=8)
             measured[name] = torch.stack([scores.avx, inserted, -deleted])[:, 0].detach()
         gains = {name: values - measured["all"] for name, values in measured.items()}
-        allowed = {name: gain[1:].sum() for name, gain in gains.items() if (gain > -1e-5).all()}
-        best = max(allowed, key=allowed.get)
+        best = max(gain[1:].sum() for gain in gains.values() if (gain > -1e-5).all())
         explanation = advise(net).explain(image[None], unit_selection="faithfulness")
-        torch.testing.assert_close(
-            explanation.attributions, candidates[best][0].detach(), rtol=1e-3, atol=1e-6
+        # By name, as rounding may decide between two that are equally good.
+        kept = min(
+            candidates, key=lambda name: (candidates[name][0] - explanation.attributions).abs().sum()
         )
         torch.testing.assert_close(
-            explanation.scores.avx, candidates[best][1].avx.detach(), rtol=1e-3, atol=1e-4
+            explanation.attributions, candidates[kept][0].detach(), rtol=1e-3, atol=1e-6
         )
+        torch.testing.assert_close(
+            explanation.scores.avx, candidates[kept][1].avx.detach(), rtol=1e-3, atol=1e-4
+        )
+        assert gains[kept].min() > -1e-4
+        assert gains[kept][1:].sum() > best - 1e-4
         assert explanation.selected.item() == -1
-        won.append(best)
+        won.append(kept)
     assert len(set(won)) > 2
     assert "all" in won
 
