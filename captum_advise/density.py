@@ -20,7 +20,7 @@ from captum_advise.stiffness_search import Block, estimate_block
 from captum_advise.validation import check_real
 
 _MAX_WORKING_POINTS = 1000
-# Elements of the largest temporary: small enough to stay in a processor's cache.
+# Elements of the largest temporary: so many that calls cost little, so few that memory is bounded.
 _CPU_BLOCK = 1 << 22
 _CUDA_BLOCK = 1 << 24
 
@@ -177,7 +177,7 @@ def _blocks(
     order = (lengths * counts.shape[1] + occupied).argsort(stable=True)
     order = order[wanted[order]]
 
-    # Blocks of equal work, each inside one cache.
+    # Blocks of equal work, in bounded memory.
     limit = _CUDA_BLOCK if counts.is_cuda else _CPU_BLOCK
     work = (lengths * occupied.clamp(min=windows.shape[1]))[order].cumsum(0)
     number = torch.div(work, limit, rounding_mode="floor")

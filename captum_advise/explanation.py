@@ -185,12 +185,12 @@ class Explanation:
         """Which units the map of one example is made of, in a few words."""
         if self.fallback[index]:
             return "no group has evidence, all units kept"
-        if bool((self.unit_weights[index] == 1).all()):
+        weights = self.unit_weights[index]
+        if bool((weights == 1).all()):
             return "all units kept"
         scores = self.kept_scores(index)
         if not scores:
             return "no units kept"
-        weights = self.unit_weights[index]
         how = "weighted" if bool(((weights != 0) & (weights != 1)).any()) else "kept"
         return f"relevance score{'s' * (len(scores) > 1)} {', '.join(map(str, scores))} {how}"
 

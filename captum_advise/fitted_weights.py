@@ -46,18 +46,21 @@ def fitted_weights(
     left = scorer.confidence_without(hidden).clamp(min=_LEAST_CONFIDENCE).cpu().double()
     whole = scorer.confidence_in_target().clamp(min=_LEAST_CONFIDENCE).cpu().double()[:, None]
     lost, lost_in_logarithms = whole - left, whole.log() - left.log()
-    weights = [
-        torch.stack(
-            [
-                _of_groups(_by_score(scores, helps), units, hidden, lost_in_logarithms[example]),
-                _of_groups(_by_score(scores, helps), units, hidden, lost[example]),
-                _of_groups(_by_score(scores), units, hidden, lost[example]),
-            ]
+    weights = []
+    for example, (scores, helps, units) in enumerate(
+        zip(relevance.cpu(), helpful.cpu(), contributions.detach().cpu(), strict=True)
+    ):
+        by_score: Tensor = torch.unique(scores, return_inverse=True)[1]
+        by_sign = 2 * by_score + helps.long()
+        both = lost_in_logarithms[example], lost[example]
+        weights.append(
+            torch.cat(
+                [
+                    _of_groups(by_sign, units, hidden, both),
+                    _of_groups(by_score, units, hidden, both[1:]),
+                ]
+            )
         )
-        for example, (scores, helps, units) in enumerate(
-            zip(relevance.cpu(), helpful.cpu(), contributions.detach().cpu(), strict=True)
-        )
-    ]
     return torch.stack(weights, 1).to(relevance.device)
 
 
@@ -71,20 +74,14 @@ def hidden_cells(height: int, width: int) -> Tensor:
     return (places < sizes[:, None]).view(_N_SETS, height, width)
 
 
-def _by_score(scores: Tensor, helps: Tensor | None = None) -> Tensor:
-    """Number (C,) of each unit's group."""
-    group: Tensor = torch.unique(scores, return_inverse=True)[1]
-    return group if helps is None else 2 * group + helps.long()
-
-
-def _of_groups(group: Tensor, units: Tensor, hidden: Tensor, lost: Tensor) -> Tensor:
-    """Weights (C,) of units (C, h, w) that go by their group (C,)."""
+def _of_groups(group: Tensor, units: Tensor, hidden: Tensor, losses: tuple[Tensor, ...]) -> Tensor:
+    """Weights (F, C) of units (C, h, w) that go by their group (C,), one fit for each loss."""
     maps = units.new_zeros(int(group.max()) + 1, *units.shape[1:], dtype=torch.float64)
     maps.index_add_(0, group, units.double())
     mass = hidden.flatten(1).double() @ maps.flatten(1).T
     size = hidden.flatten(1).double().mean(1)
-    weights = _fit(mass.numpy(), lost.numpy(), size.numpy())
-    return torch.from_numpy(weights).float()[group]
+    fits = [_fit(mass.numpy(), lost.numpy(), size.numpy()) for lost in losses]
+    return torch.stack([torch.from_numpy(weights).float()[group] for weights in fits])
 
 
 def _fit(mass: _Values, lost: _Values, size: _Values) -> _Values:

@@ -178,7 +178,7 @@ class MapScorer:
             without_detail = blurred(picture)
             for start in range(0, len(hidden), self.internal_batch_size):
                 some = slice(start, start + self.internal_batch_size)
-                cells = hidden[some, None].to(picture)
+                cells = hidden[some, None].float()
                 pixels = F.interpolate(cells, picture.shape[-2:], mode="nearest") > 0
                 filling = torch.where(is_blurred[some], without_detail, baseline)
                 shown = torch.where(pixels, filling, picture)

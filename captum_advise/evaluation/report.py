@@ -109,7 +109,7 @@ def _means(table: pd.DataFrame, methods: Sequence[str], measured: Sequence[Measu
                 mean = f"**{mean}**"
             cells.append(mean if np.isnan(found["low"]) else f"{mean} [{low}, {high}]")
         rows.append([method, *cells])
-    return _table(["method", *(m.heading for m in measured)], rows)
+    return markdown_table(["method", *(m.heading for m in measured)], rows)
 
 
 def _mean(table: pd.DataFrame, method: str, measure: Measure) -> float:
@@ -124,10 +124,11 @@ def _against_reference(
         found = [table.loc[(method, measure.name)] for measure in measured]
         cells = [f"{f['beats_grad_cam']:.0%} (p = {f['p_value']:.2g})" for f in found]
         rows.append([method, *cells])
-    return _table(["method", *(m.title for m in measured)], rows)
+    return markdown_table(["method", *(m.title for m in measured)], rows)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from captum_advise.evaluation.measures import MEASURES
 from captum_advise.evaluation.methods import names
+from captum_advise.evaluation.report import markdown_table
 from captum_advise.evaluation.statistics import REFERENCE, summarise
 
 ROWS = Path(__file__).with_suffix(".csv")
@@ -67,12 +68,10 @@ def table(rows: pd.DataFrame, methods: list[str]) -> str:
     found = found.set_index(["method", "measure"])
     means = found["mean"].unstack()
     compared = [name for name, title in SHOWN.items() if title]
-    lines = [
-        ["method", *(m.heading for m in measures)]
-        + [f"{SHOWN[name]} better than Grad-CAM" for name in compared[:1]]
-        + [f"{SHOWN[name]} better" for name in compared[1:]]
-    ]
-    lines.append(["---"] * len(lines[0]))
+    heads = ["method", *(m.heading for m in measures)]
+    heads += [f"{SHOWN[name]} better than Grad-CAM" for name in compared[:1]]
+    heads += [f"{SHOWN[name]} better" for name in compared[1:]]
+    lines = []
     for method in methods:
         cells = [method]
         for measure in measures:
@@ -84,7 +83,7 @@ def table(rows: pd.DataFrame, methods: list[str]) -> str:
             beats, p_value = found.loc[(method, name), ["beats_grad_cam", "p_value"]]
             cells.append("" if method == REFERENCE else f"{beats:.0%} (p = {p_value:.2g})")
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(heads, lines)
 
 
 def page(rows: pd.DataFrame) -> str:
