@@ -1,4 +1,4 @@
-"""Layouts of layers that are not N x C x H x W, as ``reshape_transform`` of ``LayerAdvise``."""
+"""Layouts of layers that are not N x C x H x W: values for ``reshape_transform``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Tokens", "channels_last"]
 
 
 def channels_last(features: Tensor) -> Tensor:
-    r"""Units from the last dimension to the second, as Swin, DaViT and others need it.
+    r"""Move units from the last dimension to the second, for Swin, DaViT and similar networks.
 
     Args:
         features: (N, \*spatial, C).
@@ -29,7 +29,7 @@ def channels_last(features: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens (N, T, C) of a transformer as a map of its patches (N, C, H, W).
+    """Rearrange the tokens (N, T, C) of a transformer as a map of its patches (N, C, H, W).
 
     Args:
         n_prefix: How many tokens before the patches to leave out: 1 for a class token, more for
@@ -37,7 +37,7 @@ class Tokens:
         size: (H, W), patches in a column and in a row; None for a square of them.
 
     Raises:
-        ValueError: When called: what is left of the tokens is not such a grid.
+        ValueError: When called, if the remaining tokens do not fill that grid.
 
     Example::
 
@@ -49,7 +49,7 @@ class Tokens:
     size: tuple[int, int] | None = None
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The map."""
+        """Tokens (N, T, C) to (N, C, H, W)."""
         patches = features.shape[1] - self.n_prefix if features.dim() == 3 else -1
         side = math.isqrt(max(patches, 0))
         height, width = self.size or (side, side)

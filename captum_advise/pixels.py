@@ -1,4 +1,4 @@
-"""Model inputs, pictures and masks: the way from a coarse map to an explanation picture."""
+"""Model inputs, images and masks: from a coarse map to a masked image."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_advise.validation import check_real
+from captum_advise._utils.checks import check_real
 
 __all__ = [
+    "OwnRange",
     "PixelSpace",
-    "explanation_pictures",
+    "masked_images",
     "normalize_maps",
-    "stretch",
+    "resolve_pixel_space",
     "upsample_maps",
+    "value_range",
 ]
 
 
 @dataclass(frozen=True)
 class PixelSpace:
-    r"""How model inputs relate to pictures with values in [0, 1].
+    r"""How model inputs relate to images with values in [0, 1].
 
     ``pixels = inputs * std + mean``, channel by channel, which is the inverse of
     torchvision's ``Normalize(mean, std)``.
@@ -31,7 +33,7 @@ class PixelSpace:
         std: One positive value per channel, in pixels.
 
     Raises:
-        TypeError: ``mean`` or ``std`` is no sequence of numbers.
+        TypeError: ``mean`` or ``std`` is not a sequence of numbers.
         ValueError: ``mean`` and ``std`` differ in length or are empty, or a ``std`` is not
             positive.
 
@@ -48,7 +50,7 @@ class PixelSpace:
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
-            # Lists and tensors will do; the field is a tuple, whatever was given.
+            # Lists and tensors are accepted; the field is always a tuple.
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(
@@ -65,48 +67,110 @@ class PixelSpace:
 
     @classmethod
     def identity(cls, channels: int = 3) -> PixelSpace:
-        """Inputs that already are pictures in [0, 1]."""
+        """Inputs that already are images in [0, 1]."""
         return cls((0.0,) * channels, (1.0,) * channels)
 
     def to_pixels(self, inputs: Tensor) -> Tensor:
-        """Model inputs (N, C, H, W) to pictures of the same shape; not clamped.
+        """Model inputs (N, C, H, W) to images of the same shape, not clamped.
 
         Raises:
-            ValueError: Another number of channels, or of dimensions.
+            ValueError: The number of channels or of dimensions differs.
         """
         return inputs * self._per_channel(self.std, inputs) + self._per_channel(self.mean, inputs)
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
-        """Pictures (N, C, H, W) in [0, 1] to model inputs of the same shape.
+        """Images (N, C, H, W) in [0, 1] to model inputs of the same shape.
 
         Raises:
-            ValueError: Another number of channels, or of dimensions.
+            ValueError: The number of channels or of dimensions differs.
         """
         return (pixels - self._per_channel(self.mean, pixels)) / self._per_channel(self.std, pixels)
+
+    def select(self, examples: Tensor) -> PixelSpace:
+        """The same for some examples."""
+        return self
 
     def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         check_real(inputs=like)
         if like.dim() != 4 or like.shape[1] != len(values):
             raise ValueError(
-                f"This PixelSpace describes pictures of {len(values)} channels, "
+                f"This PixelSpace describes images of {len(values)} channels, "
                 f"(N, {len(values)}, H, W), got a tensor of shape {tuple(like.shape)}."
             )
         return like.new_tensor(values).view(1, -1, 1, 1)
 
 
-def stretch(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Black and white of each example when no :class:`PixelSpace` is known.
+@dataclass(frozen=True)
+class OwnRange:
+    """How inputs relate to images in [0, 1] when no :class:`PixelSpace` is known.
 
-    Args:
-        inputs: (N, ...) model inputs.
+    Each example's own minimum is black and its maximum is white.
 
-    Returns:
-        The lowest and the highest value of each example, both (N, 1, ..., 1).
+    Attributes:
+        black: (N, 1, ..., 1) the minimum of each example.
+        white: (N, 1, ..., 1) its maximum.
 
     Example::
 
-        >>> black, white = stretch(torch.tensor([[-1.0, 0.0, 3.0]]))
-        >>> black, white
+        >>> own = OwnRange.of(torch.tensor([[[[-1.0, 0.0, 3.0]]]]))
+        >>> own.to_pixels(torch.tensor([[[[-1.0, 0.0, 3.0]]]]))
+        tensor([[[[0.0000, 0.2500, 1.0000]]]])
+    """
+
+    black: Tensor
+    white: Tensor
+
+    @classmethod
+    def of(cls, inputs: Tensor) -> OwnRange:
+        """The range of each of the inputs (N, ...)."""
+        return cls(*value_range(inputs))
+
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Model inputs (N, ...) to images of the same shape. A constant input becomes black."""
+        black, white = self.black.to(inputs), self.white.to(inputs)
+        span = white - black
+        return (inputs - black) / torch.where(span > 0, span, torch.ones_like(span))
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Images in [0, 1], which broadcast to N, to model inputs."""
+        black, white = self.black.to(pixels), self.white.to(pixels)
+        return black + pixels * (white - black)
+
+    def select(self, examples: Tensor) -> OwnRange:
+        """The same for some examples, int64 (M,)."""
+        return OwnRange(self.black[examples], self.white[examples])
+
+
+def resolve_pixel_space(pixel_space: PixelSpace | None, inputs: Tensor) -> PixelSpace | OwnRange:
+    """Decide how inputs relate to images in [0, 1].
+
+    Args:
+        pixel_space: As in :class:`captum_advise.LayerAdvise`.
+        inputs: (N, ...) model inputs.
+
+    Returns:
+        ``pixel_space``, or the :class:`OwnRange` of the inputs where it is None.
+
+    Example::
+
+        >>> resolve_pixel_space(None, torch.zeros(1, 3, 2, 2)).black.shape
+        torch.Size([1, 1, 1, 1])
+    """
+    return OwnRange.of(inputs) if pixel_space is None else pixel_space
+
+
+def value_range(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest value of each example.
+
+    Args:
+        inputs: (N, ...) of any shape.
+
+    Returns:
+        Both (N, 1, ..., 1).
+
+    Example::
+
+        >>> value_range(torch.tensor([[-1.0, 0.0, 3.0]]))
         (tensor([[-1.]]), tensor([[3.]]))
     """
     shape = (-1,) + (1,) * (inputs.dim() - 1)
@@ -115,10 +179,10 @@ def stretch(inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalize_maps(maps: Tensor) -> Tensor:
-    """Min-max of each map to [0, 1], as the protocol does before it masks with a map.
+    """Map each map linearly onto [0, 1], as the protocol does before it masks with it.
 
-    A constant map has no range: it becomes 1 where it is positive (the evidence is everywhere)
-    and 0 where it is not. So does a map that is constant but for rounding.
+    A map that is constant, up to rounding, has no range. It becomes 1 if it is positive (the
+    evidence is everywhere) and 0 otherwise.
 
     Args:
         maps: (N, ...) one map per row of the first dimension.
@@ -131,7 +195,7 @@ def normalize_maps(maps: Tensor) -> Tensor:
         >>> normalize_maps(torch.tensor([[-1.0, 0.0, 3.0]]))
         tensor([[0.0000, 0.2500, 1.0000]])
     """
-    lowest, highest = stretch(maps)
+    lowest, highest = value_range(maps)
     span = highest - lowest
     rounding = 8 * torch.finfo(maps.dtype).eps * torch.maximum(lowest.abs(), highest.abs())
     varies = span > rounding
@@ -153,7 +217,7 @@ def upsample_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
         (N, 1, \*size).
 
     Raises:
-        ValueError: Not one to three spatial dimensions, or not as many as the size has.
+        ValueError: There are not one to three spatial dimensions, or not as many as in ``size``.
 
     Example::
 
@@ -176,24 +240,24 @@ def upsample_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return larger.clamp(0, 1)
 
 
-def explanation_pictures(pictures: Tensor, masks: Tensor, baselines: Tensor) -> Tensor:
-    """What a map keeps of a picture: ``mask * picture + (1 - mask) * baseline``.
+def masked_images(images: Tensor, masks: Tensor, baselines: Tensor) -> Tensor:
+    """Show only what a mask marks: ``mask * image + (1 - mask) * baseline``.
 
     Args:
-        pictures: (N, C, H, W) pictures, or model inputs.
+        images: (N, C, H, W) images, or model inputs.
         masks: (N, 1, H, W) in [0, 1].
-        baselines: Anything that broadcasts to ``pictures``, in the same values.
+        baselines: What replaces the rest. Broadcasts to ``images``, in the same units.
 
     Returns:
-        Tensor like ``pictures``.
+        Tensor like ``images``.
 
     Example::
 
         >>> mask = torch.zeros(2, 1, 32, 32)
-        >>> explanation_pictures(images, mask, torch.tensor(0.0)).unique()
+        >>> masked_images(images, mask, torch.tensor(0.0)).unique()
         tensor([0.])
     """
-    return baselines + masks * (pictures - baselines)
+    return baselines + masks * (images - baselines)
 
 
 def _numbers(name: str, values: object) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """Sphinx configuration: ``sphinx-build -W --keep-going -n docs docs/_build``."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,10 @@ exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "furo"
 html_title = f"captum-advise {version}"
 
-# The notebooks are committed with their outputs; the tests run them.
+# The notebooks are committed with their outputs. The tests run them.
 nb_execution_mode = "off"
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -27,7 +29,7 @@ napoleon_numpy_docstring = False
 napoleon_attr_annotations = False
 napoleon_use_ivar = True
 
-# Nothing is fetched while the pages are built, so names of other projects lead nowhere.
+# Nothing is fetched while the pages are built, so names of other projects have no links.
 nitpick_ignore_regex = [
     (
         "py:.*",
@@ -44,10 +46,12 @@ nitpick_ignore_regex = [
 
 # Pages that live elsewhere in the repository.
 _COPIED = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "tutorials")
+# Links to them, as they work in the repository: one folder further up than in the copies.
+_LINK = re.compile(r"\]\(((?:\.\./)*)\.\./(?=tutorials/|CHANGELOG|CONTRIBUTING)")
 
 
 def setup(app: Sphinx) -> None:
-    """Fetch the pages that are kept outside this folder."""
+    """Copy the pages that are outside this folder, and let links lead to the copies."""
     here = Path(__file__).parent
     for name in _COPIED:
         source = here.parent / name
@@ -55,3 +59,8 @@ def setup(app: Sphinx) -> None:
             shutil.copytree(source, here / name, dirs_exist_ok=True)
         else:
             shutil.copy2(source, here / name)
+    app.connect("source-read", _link_to_copies)
+
+
+def _link_to_copies(_app: Sphinx, _page: str, content: list[str]) -> None:
+    content[0] = _LINK.sub(r"](\1", content[0])

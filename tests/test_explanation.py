@@ -13,35 +13,25 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from toy_networks import ConvNet
 
 from captum_advise import Explanation, LayerAdvise
 from captum_advise.metrics import VisualExplainability
 
 
-class Network(nn.Module):
-    def __init__(self, dims: int = 2, channels: int = 3):
-        super().__init__()
-        convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
-        self.convolution = convolution(channels, 12, 3, stride=2)
-        self.head = nn.Linear(12, 5)
-
-    def forward(self, inputs):
-        return self.head(self.convolution(inputs).relu().flatten(2).mean(2))
-
-
-def pictures(dtype=torch.float32):
+def images(dtype=torch.float32):
     return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
 def explained(dtype=torch.float32, **arguments) -> Explanation:
-    network = Network().to(dtype)
-    return LayerAdvise(network, network.convolution).explain(pictures(dtype), **arguments)
+    network = ConvNet().to(dtype)
+    return LayerAdvise(network, network.convolution).explain(images(dtype), **arguments)
 
 
-def of_a_score_per_example() -> Explanation:
-    """A forward function without classes: neither target nor confidence nor scores."""
-    network = Network(dims=1, channels=2)
+def without_classes() -> Explanation:
+    """A forward function without classes: neither target nor confidence nor metrics."""
+    network = ConvNet(dims=1, channels=2)
     signals = torch.rand(2, 2, 20)
     return LayerAdvise(lambda x: network(x)[:, 0], network.convolution).explain(
         signals, unit_selection=1
@@ -50,12 +40,12 @@ def of_a_score_per_example() -> Explanation:
 
 def of_a_fallback() -> Explanation:
     """Every unit speaks against the class: no group has evidence."""
-    network = Network()
+    network = ConvNet()
     with torch.no_grad():
         network.head.weight.fill_(-1)
         network.convolution.bias.fill_(5)
     with pytest.warns(UserWarning, match="no group"):
-        return LayerAdvise(network, network.convolution).explain(pictures(), target=0)
+        return LayerAdvise(network, network.convolution).explain(images(), target=0)
 
 
 def without_candidates() -> Explanation:
@@ -67,12 +57,12 @@ KINDS = {
     "confidence": lambda: explained(unit_selection="confidence"),
     "faithfulness": lambda: explained(unit_selection="faithfulness"),
     "all units": lambda: explained(unit_selection=None),
-    "two scores": lambda: explained(unit_selection=[0, 2]),
+    "two relevances": lambda: explained(unit_selection=[0, 2]),
     "per unit": lambda: explained(attr_dim_summation=False),
     "double": lambda: explained(torch.float64),
     "half": lambda: explained(torch.float16),
     "bfloat16": lambda: explained(torch.bfloat16),
-    "no classes": of_a_score_per_example,
+    "no classes": without_classes,
     "fallback": of_a_fallback,
     "no candidates": without_candidates,
 }
@@ -113,12 +103,12 @@ def test_a_saved_explanation_comes_back_bit_for_bit(kind, tmp_path):
 
 
 def test_what_is_none_stays_none(tmp_path):
-    original = of_a_score_per_example()
-    assert (original.target, original.confidence, original.scores) == (None, None, None)
+    original = without_classes()
+    assert (original.target, original.confidence, original.metrics) == (None, None, None)
     original.save(tmp_path / "e")
     loaded = Explanation.load(tmp_path / "e")
-    assert (loaded.target, loaded.confidence, loaded.scores) == (None, None, None)
-    assert [c.scores for found in loaded.candidates for c in found] == [None, None]
+    assert (loaded.target, loaded.confidence, loaded.metrics) == (None, None, None)
+    assert [c.metrics for found in loaded.candidates for c in found] == [None, None]
 
 
 def test_the_file_is_plain_numpy(tmp_path):
@@ -127,7 +117,31 @@ def test_the_file_is_plain_numpy(tmp_path):
     original.save(tmp_path / "e.npz")
     with np.load(tmp_path / "e.npz", allow_pickle=False) as arrays:
         assert np.array_equal(arrays["attributions"], original.attributions.numpy())
-        assert np.array_equal(arrays["scores.avx"], original.scores.avx.numpy())
+        assert np.array_equal(arrays["metrics.avx"], original.metrics.avx.numpy())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_version_1_can_be_read(kind, tmp_path):
+    """They differ in one word: metrics were called scores."""
+    original = KINDS[kind]()
+    original.save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as arrays:
+        parts = {name.replace("metrics.", "scores."): array for name, array in arrays.items()}
+    header = json.loads(str(parts["header"]))
+    parts["header"] = np.array(
+        json.dumps(
+            {
+                "kind": "an explanation of captum-advise, version 1",
+                "dtypes": {
+                    name.replace("metrics.", "scores."): dtype
+                    for name, dtype in header["dtypes"].items()
+                },
+            }
+        )
+    )
+    np.savez_compressed(tmp_path / "old.npz", **parts)
+    loaded = Explanation.load(tmp_path / "old.npz")
+    assert all(same(*pair) for pair in zip(leaves(original), leaves(loaded), strict=True))
 
 
 def test_a_pickle_is_not_opened(tmp_path):
@@ -139,10 +153,10 @@ def test_a_pickle_is_not_opened(tmp_path):
 
     array = np.array([Harmful()], dtype=object)
     np.savez(path, attributions=array)
-    with pytest.raises(ValueError, match="no file with an explanation"):
+    with pytest.raises(ValueError, match="not a file with an explanation"):
         Explanation.load(path)
     path.write_bytes(pickle.dumps(Harmful()))
-    with pytest.raises(ValueError, match="no file with an explanation"):
+    with pytest.raises(ValueError, match="not a file with an explanation"):
         Explanation.load(path)
     assert not (tmp_path / "harm").exists()
 
@@ -153,7 +167,7 @@ def test_a_truncated_file(tmp_path, share):
     explained().save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"e\.npz is truncated, damaged, or no file") as error:
+    with pytest.raises(ValueError, match=r"e\.npz is truncated, damaged, or not a file") as error:
         Explanation.load(path)
     assert "\n" not in str(error.value)
 
@@ -185,7 +199,7 @@ def test_files_of_another_kind(tmp_path):
     torch.save({"attributions": torch.zeros(3)}, tmp_path / "state.pt")
     (tmp_path / "text").write_text("hello")
     for name in ("other.npz", "plain.zip", "state.pt", "text"):
-        with pytest.raises(ValueError, match="no file with an explanation of captum-advise"):
+        with pytest.raises(ValueError, match="not a file with an explanation of captum-advise"):
             Explanation.load(tmp_path / name)
     with pytest.raises(ValueError, match="folder"):
         Explanation.load(tmp_path)
@@ -201,7 +215,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match=r"e\.npz cannot be written: No space left on device\.$"):
         explained(unit_selection=1).save(path)
     assert path.read_bytes() == before
@@ -219,8 +233,8 @@ def test_tensors_are_detached(kind):
 
 
 def test_tensors_are_detached_from_inputs_that_require_a_gradient():
-    network = Network()
-    inputs = pictures().requires_grad_()
+    network = ConvNet()
+    inputs = images().requires_grad_()
     found = LayerAdvise(network, network.convolution).explain(inputs)
     assert not any(leaf.requires_grad for leaf in leaves(found) if isinstance(leaf, Tensor))
 
@@ -230,7 +244,7 @@ def test_to_moves_every_tensor():
     tensors = [leaf for leaf in leaves(moved) if isinstance(leaf, Tensor)]
     assert len(tensors) > 20
     assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert of_a_score_per_example().to("meta").target is None
+    assert without_classes().to("meta").target is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,23 +258,23 @@ def test_dictionaries_are_ready_for_json(kind):
     )
     assert again["unit_weights"] == original.unit_weights.tolist()
     assert [len(found) for found in again["candidates"]] == [len(c) for c in original.candidates]
-    if original.scores is None:
-        assert again["scores"] is None
+    if original.metrics is None:
+        assert again["metrics"] is None
     else:
-        assert again["scores"].keys() == {f.name for f in dataclasses.fields(VisualExplainability)}
+        assert again["metrics"].keys() == {f.name for f in dataclasses.fields(VisualExplainability)}
     for group in again["candidates"][0]:
-        assert group.keys() == {"relevance", "units", "weights", "scores", "attributions"}
+        assert group.keys() == {"relevance", "units", "weights", "metrics", "attributions"}
 
 
 # --- candidates' maps
 
 
 def test_a_candidates_map_is_the_sum_of_its_units():
-    network = Network()
+    network = ConvNet()
     advise = LayerAdvise(network, network.convolution)
-    units = advise.attribute(pictures(), target=2, unit_selection=None, attr_dim_summation=False)
+    units = advise.attribute(images(), target=2, unit_selection=None, attr_dim_summation=False)
     for selection in ("explainability", "faithfulness"):
-        found = advise.explain(pictures(), target=2, unit_selection=selection)
+        found = advise.explain(images(), target=2, unit_selection=selection)
         for index, candidates in enumerate(found.candidates):
             for candidate in candidates:
                 mine = units[index, candidate.units] * candidate.weights[:, None, None]
@@ -276,13 +290,13 @@ def test_weighted_units_are_called_so():
     found = dataclasses.replace(
         explained(), unit_weights=torch.tensor([[1.0] * 12, [1.0] + [0.0] * 11, [0.5] * 12])
     )
-    every, one, weighted = (found.kept_in_words(index) for index in range(3))
-    assert every == "all units kept"
-    assert one == f"relevance score {int(found.unit_relevance[1, 0])} kept"
+    every, one, weighted = (found.describe_selection(index) for index in range(3))
+    assert every == "all units selected"
+    assert one == f"relevance {int(found.unit_relevance[1, 0])} selected"
     assert weighted.endswith("weighted")
     half = dataclasses.replace(found.candidates[0][0], relevance=None)
     half = dataclasses.replace(half, weights=half.weights / 2)
-    assert half.describe().startswith("all scores, weighted: ")
+    assert half.describe().startswith("several relevances, weighted: ")
 
 
 # --- for people
@@ -316,10 +330,10 @@ def test_repr_says_what_was_found():
     assert first == "Explanation of 3 examples, attributions (3, 1, 15, 15) float32 on cpu"
     for index, line in enumerate(lines):
         assert line.startswith(f"  {index}: class 4, confidence {found.confidence[index]:.1%}, ")
-        assert f"relevance score {int(found.selected[index])} kept, " in line
-        assert line.endswith(f"of 12 units, AVX {found.scores.avx[index]:.3f}")
+        assert f"relevance {int(found.selected[index])} selected, " in line
+        assert line.endswith(f"of 12 units, AVX {found.metrics.avx[index]:.3f}")
     group = found.candidates[0][0]
-    assert repr(group).startswith(f"Candidate(score {group.relevance}: {len(group.units)} unit")
+    assert repr(group).startswith(f"Candidate(relevance {group.relevance}: {len(group.units)} unit")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -333,7 +347,7 @@ def test_every_explanation_can_be_shown(kind):
 
 
 def test_long_explanations_are_shortened():
-    network = Network()
+    network = ConvNet()
     advise = LayerAdvise(network, network.convolution)
     found = advise.explain(torch.rand(13, 3, 32, 32), unit_selection=1)
     assert len(repr(found).splitlines()) == 12
@@ -342,11 +356,11 @@ def test_long_explanations_are_shortened():
     assert "... and 3 more" in found._repr_html_()
 
 
-def test_inputs_that_are_no_pictures_have_no_avx():
-    network = Network(dims=1)
+def test_inputs_that_are_not_images_have_no_avx():
+    network = ConvNet(dims=1)
     advise = LayerAdvise(network, network.convolution)
     found = advise.explain(torch.rand(1, 3, 40), unit_selection="confidence")
-    assert math.isnan(found.scores.avx[0])
+    assert math.isnan(found.metrics.avx[0])
     assert "AVX" not in repr(found)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import Normalize
 
 from captum_advise import PixelSpace
-from captum_advise.pixels import explanation_pictures, normalize_maps, stretch, upsample_maps
+from captum_advise.pixels import masked_images, normalize_maps, upsample_maps, value_range
 
 finite = st.floats(-1e3, 1e3, width=32)
 
@@ -52,12 +52,12 @@ def test_upsampling_refuses_mismatched_ranks():
 
 
 def test_pixel_space_is_the_inverse_of_normalize():
-    pictures = torch.rand(2, 3, 4, 5)
+    images = torch.rand(2, 3, 4, 5)
     space = PixelSpace.imagenet()
-    inputs = Normalize(space.mean, space.std)(pictures)
-    torch.testing.assert_close(space.from_pixels(pictures), inputs)
-    torch.testing.assert_close(space.to_pixels(inputs), pictures)
-    assert torch.equal(PixelSpace.identity().to_pixels(pictures), pictures)
+    inputs = Normalize(space.mean, space.std)(images)
+    torch.testing.assert_close(space.from_pixels(images), inputs)
+    torch.testing.assert_close(space.to_pixels(inputs), images)
+    assert torch.equal(PixelSpace.identity().to_pixels(images), images)
 
 
 @given(
@@ -99,15 +99,15 @@ def test_normalized_maps_span_the_unit_range(values, scale):
 
 def test_stretch_and_masking():
     inputs = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
-    lowest, highest = stretch(inputs)
+    lowest, highest = value_range(inputs)
     assert lowest.tolist() == [[1.0], [5.0]]
     assert highest.tolist() == [[3.0], [5.0]]
-    pictures, masks = torch.rand(2, 3, 4, 4), torch.rand(2, 1, 4, 4)
-    masked = explanation_pictures(pictures, masks, torch.tensor(0.25))
-    torch.testing.assert_close(masked, masks * pictures + (1 - masks) * 0.25)
+    images, masks = torch.rand(2, 3, 4, 4), torch.rand(2, 1, 4, 4)
+    masked = masked_images(images, masks, torch.tensor(0.25))
+    torch.testing.assert_close(masked, masks * images + (1 - masks) * 0.25)
     assert torch.equal(
-        explanation_pictures(pictures, torch.zeros(2, 1, 4, 4), pictures[:1]),
-        pictures[:1].expand(2, -1, -1, -1),
+        masked_images(images, torch.zeros(2, 1, 4, 4), images[:1]),
+        images[:1].expand(2, -1, -1, -1),
     )
 
 

@@ -44,20 +44,20 @@ def test_minmax_is_exactly_invariant_to_powers_of_two(seed, power):
 def test_permutations_of_positions_and_units(seed):
     generator = torch.Generator().manual_seed(seed)
     units = torch.rand(2, 6, 5, 5, generator=generator)
-    scores = unit_relevance(units)
+    relevance = unit_relevance(units)
     positions = torch.randperm(25, generator=generator)
     shuffled = units.flatten(2)[..., positions].view_as(units)
-    assert torch.equal(unit_relevance(shuffled), scores)
+    assert torch.equal(unit_relevance(shuffled), relevance)
     order = torch.randperm(6, generator=generator)
-    assert torch.equal(unit_relevance(units[:, order]), scores[:, order])
+    assert torch.equal(unit_relevance(units[:, order]), relevance[:, order])
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (2, 5, 1, 1), (0, 5, 7, 7), (2, 0, 7, 7)])
 def test_nothing_to_estimate(shape):
-    scores = unit_relevance(torch.rand(shape))
-    assert scores.shape == shape[:2]
-    assert scores.dtype == torch.int64
-    assert not scores.any()
+    relevance = unit_relevance(torch.rand(shape))
+    assert relevance.shape == shape[:2]
+    assert relevance.dtype == torch.int64
+    assert not relevance.any()
 
 
 def test_spatial_ranks():

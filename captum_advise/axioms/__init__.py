@@ -1,6 +1,7 @@
 """Axioms of attribution as a reusable property-test suite, and sanity checks.
 
-Point :class:`AxiomSuite` at a layer attribution in a test file, or name it on the command line::
+Derive a test class from :class:`AxiomSuite` for a layer attribution, or name the attribution on
+the command line::
 
     captum-advise axioms captum.attr:LayerGradCam
 """
@@ -55,7 +56,7 @@ __all__ = [
     "violation",
 ]
 
-_HOME = {
+_EXPORTS = {
     "equivalence": ("REWRITES", "EquivalentPair"),
     "method": ("AxiomViolation", "Method"),
     "networks": ("NetworkSpec", "SmallNetwork"),
@@ -80,8 +81,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    # Each part needs other packages of the extra, and the command line must start without any.
-    for module, names in _HOME.items():
+    # Each module needs other packages of the extra; the command line must start without any.
+    for module, names in _EXPORTS.items():
         if name in names:
             try:
                 return getattr(importlib.import_module(f"{__name__}.{module}"), name)

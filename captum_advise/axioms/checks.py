@@ -1,17 +1,18 @@
-r"""The axioms as plain functions. Each raises :class:`AxiomViolation` where its claim fails.
+r"""The axioms as plain functions. Each raises :class:`AxiomViolation` if its claim fails.
 
-Notation: x are the inputs, A(x) the feature maps (N, C, \*spatial) of the explained layer, s the
-target's score, g the rest of the network, s = g(A), and M(x) the method's attributions, either one
-map per example (N, 1, \*spatial) or one per unit (N, C, \*spatial).
+Notation: x are the inputs, A(x) the feature maps (N, C, \*spatial) of the explained layer, and s
+the target's class score. The rest of the network is g, so that s = g(A). M(x) are the method's
+attributions: one map per example (N, 1, \*spatial), or one per unit (N, C, \*spatial).
 
 Tolerance. Where two networks evaluate the same real numbers in another order, attributions are
-compared up to ``1e-9 * max(1, largest magnitude)``. In double precision each of the few hundred
-operations rounds by 1.1e-16 of its terms, so that 1e-9 leaves six orders of magnitude for
-cancellation, and an attribution that really differs does not come so near. A method that
-*decides* (ADVISE counts modes and chooses groups) is compared in the same way: on parameters and
-inputs from continuous distributions its decisions lie within rounding of a tie with a probability
-of about 1e-10 per decision. Equal activations, whose order rounding could turn, occur only where an
-activation function or a maximum makes them exactly equal, in both networks alike. Claims marked
+compared up to ``1e-9 * max(1, largest magnitude)``. In double precision, each of the few hundred
+operations rounds by 1.1e-16 of its terms. The tolerance therefore leaves six orders of magnitude
+for cancellation, while attributions that really differ are further apart.
+
+A method that *decides* (ADVISE counts modes and selects groups) is compared in the same way. On
+parameters and inputs from continuous distributions, a decision lies within rounding of a tie with
+a probability of about 1e-10. Equal activations, whose order rounding could change, occur only where
+an activation function or a maximum makes them exactly equal, in both networks. Claims marked
 *exact* or *bitwise* have no tolerance.
 """
 
@@ -35,10 +36,10 @@ def implementation_invariance(
 ) -> None:
     """Functionally equivalent networks with corresponding layers have equal attributions.
 
-    Sundararajan, Taly and Yan (2017) ask this of attributions to inputs. Attributions at a layer
-    depend on what the layer is, so the claim is: if s' = s for all inputs, and unit j of A' is, up
-    to a positive factor, unit ``unit_map[j]`` of A, then M' = M for methods with one map, and
-    M'_j = M_unit_map[j] for methods with one map per unit, zero for added units.
+    Sundararajan, Taly and Yan (2017) require this of attributions to inputs. Attributions to a
+    layer depend on the layer, so the claim is as follows. Let s' = s for all inputs, and let unit
+    j of A' be, up to a positive factor, unit ``unit_map[j]`` of A. Then M' = M for methods with
+    one map. For methods with one map per unit, M'_j = M_unit_map[j], and zero for added units.
 
     Needs: nothing. Tolerance: none where the pair is bitwise equal, else that of this module.
     """
@@ -65,17 +66,19 @@ def implementation_invariance(
 def zero_units(
     method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, unit: int
 ) -> None:
-    """Sensitivity(b), dummy: a unit on which no score depends is attributed exactly zero.
+    """Sensitivity(b), dummy: a unit on which no class score depends is attributed exactly zero.
 
-    For methods with one map per unit. Methods with one map have :func:`equal_attributions` of two
-    networks that differ in such a unit alone.
+    For methods with one map per unit. For methods with one map, :func:`equal_attributions`
+    compares two networks that differ in such a unit only.
 
-    Needs: dg/dA_unit = 0 for all inputs, guaranteed by the caller. Exact: a gradient with respect
-    to what is multiplied by zero is zero in floating point as well.
+    Needs: dg/dA_unit = 0 for all inputs, guaranteed by the caller. Exact: the gradient with
+    respect to a value that is multiplied by zero is zero in floating point as well.
     """
-    found = method(model, layer, inputs, target)
-    if found.shape[1] > 1:
-        _require_zero(method, found[:, unit], f"unit {unit} has no influence on the scores")
+    attributions = method(model, layer, inputs, target)
+    if attributions.shape[1] > 1:
+        _require_zero(
+            method, attributions[:, unit], f"unit {unit} has no influence on the class scores"
+        )
 
 
 def zero_location(
@@ -86,30 +89,31 @@ def zero_location(
     target: Tensor,
     location: tuple[int, ...],
 ) -> None:
-    """Sensitivity(b), dummy: a location of the layer on which no score depends gets exactly zero.
+    """Sensitivity(b), dummy: a location on which no class score depends gets exactly zero.
 
     Methods that average the gradient over locations (Grad-CAM, ADVISE) do not fulfil it: a
-    unit's weight comes from all locations, and is applied to all of them.
+    unit's weight comes from all locations and is applied to all of them.
 
     Needs: dg/dA at ``location`` is 0 for all units and inputs, guaranteed by the caller. Exact.
     """
-    found = method(model, layer, inputs, target)
-    place: tuple[Any, ...] = (slice(None), slice(None), *location)
+    attributions = method(model, layer, inputs, target)
+    index: tuple[Any, ...] = (slice(None), slice(None), *location)
     _require_zero(
         method,
-        found[place],
-        f"location {location} has no influence on the scores",
+        attributions[index],
+        f"location {location} has no influence on the class scores",
     )
 
 
 def zero_class(
     method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
-    """Sensitivity(b), dummy, for all of the layer: a constant score is attributed exactly zero.
+    """Sensitivity(b), dummy, for the whole layer: a constant class score is attributed zero.
 
-    Needs: the target's score is the same for all inputs, guaranteed by the caller. Exact.
+    Needs: the target's class score is the same for all inputs, guaranteed by the caller. Exact.
     """
-    _require_zero(method, method(model, layer, inputs, target), "the target's score is constant")
+    attributions = method(model, layer, inputs, target)
+    _require_zero(method, attributions, "the target's class score is constant")
 
 
 def equal_attributions(
@@ -120,44 +124,44 @@ def equal_attributions(
     target: Tensor,
     because: str,
 ) -> None:
-    """Two networks (model, layer) between which a method must not tell have equal attributions.
+    """Two networks (model, layer) that a method must not distinguish have equal attributions.
 
-    Used for two claims. *Dummy unit*, for methods with one map: networks that differ in nothing
-    but the incoming weights of a unit that nothing reads. *Locality*: networks with equal A(x)
-    that agree on a neighbourhood of A(x). Locality holds for what is computed from activations and
-    gradients at x. It does not hold for methods that look elsewhere, along a path from a baseline
-    or at masked inputs, and is no flaw there.
+    Two claims use this check. *Dummy unit*, for methods with one map: the networks differ only in
+    the incoming weights of a unit that nothing reads. *Locality*: the networks have equal A(x) and
+    agree on a neighbourhood of A(x). Locality holds for methods that use activations and gradients
+    at x only. It does not hold for methods that evaluate the network elsewhere, along a path from
+    a baseline or at masked inputs; for them this is not a flaw.
 
-    Needs: what ``because`` says, guaranteed by the caller. Tolerance: that of this module.
+    Needs: what ``because`` states, guaranteed by the caller. Tolerance: that of this module.
     """
     expected = method(*first, inputs, target)
-    found = method(*second, inputs, target)
-    _require_close(method, found, expected, f"attributions differ although {because}")
+    attributions = method(*second, inputs, target)
+    _require_close(method, attributions, expected, f"attributions differ although {because}")
 
 
 def sensitivity(
-    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, of: str
+    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, where: str
 ) -> None:
-    """Sensitivity(a): if the only thing that differs from the baseline matters, it shows.
+    """Sensitivity(a): if the only difference from the baseline matters, it gets attribution.
 
     The form for a layer, with zero feature maps as the baseline: if A has one unit that is not
     zero, and g(A) differs from g(0), then the attributions are not zero everywhere. The caller
-    guarantees both. Whether it holds depends on g:
+    guarantees both, and describes the network in ``where``. Whether the claim holds depends on g:
 
     - g the mean over locations and then affine: M of Grad-CAM sums to g(A) - g(0), so it holds.
-    - g affine: a unit's mean gradient can vanish while its effect does not, so it does not hold
-      for Grad-CAM; it does for gradient times activation.
+    - g affine: a unit's mean gradient can vanish while its effect does not. The claim does not
+      hold for Grad-CAM; it holds for gradient times activation.
     - any g: gradients vanish where g is saturated, so it holds for path methods only.
 
     Needs: at the method's baseline A is zero. Tolerance: attributions that are all smaller than
     1e-12 count as zero.
     """
-    found = method(model, layer, inputs, target).flatten(1).abs().amax(1)
-    if (found < 1e-12).any():
-        missing = (found < 1e-12).nonzero().flatten().tolist()
+    largest = method(model, layer, inputs, target).flatten(1).abs().amax(1)
+    if (largest < 1e-12).any():
+        zero = (largest < 1e-12).nonzero().flatten().tolist()
         raise AxiomViolation(
-            f"{method.name}: attributions are zero everywhere for the examples {missing}, although "
-            f"their scores differ from those of zero feature maps, {of}."
+            f"{method.name}: attributions are zero everywhere for the examples {zero}, although "
+            f"their class scores differ from those of zero feature maps, {where}."
         )
 
 
@@ -171,8 +175,8 @@ def linearity(
 ) -> None:
     """Linearity in the head: if s3 = a s1 + b s2 and A is the same, then M3 = a M1 + b M2.
 
-    It holds for ADVISE while the group of units is fixed, as relevance depends on A alone. A
-    group that is *chosen* depends on the head, and then it does not hold.
+    It holds for ADVISE with a fixed group of units, because relevance depends on A alone. It does
+    not hold where the group is *selected*, because the selection depends on the head.
 
     Needs: signed attributions (no ReLU on them). Tolerance: that of this module.
     """
@@ -203,10 +207,10 @@ def determinism(
 def batch_invariance(
     method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
-    """Attributions of n examples are those of each by itself.
+    """Attributions of n examples are those of each example alone.
 
-    Needs: a model that treats examples by themselves (eval mode). Tolerance: that of this module,
-    as libraries multiply matrices of different sizes in different orders.
+    Needs: a model that treats each example independently (eval mode). Tolerance: that of this
+    module, because libraries multiply matrices of different sizes in different orders.
     """
     together = method(model, layer, inputs, target)
     single = torch.cat(
@@ -221,25 +225,25 @@ def grad_mode_invariance(
     """The caller's grad mode, and ``requires_grad`` of parameters and inputs, do not matter.
 
     Claim: M is bitwise the same under ``torch.no_grad()``, with all parameters frozen, and with
-    inputs that require a gradient; and the grad mode is afterwards what it was.
+    inputs that require a gradient. The call leaves the grad mode unchanged.
     """
     expected = method(model, layer, inputs, target)
     with torch.no_grad():
-        found = method(model, layer, inputs, target)
+        attributions = method(model, layer, inputs, target)
         if torch.is_grad_enabled():
             raise AxiomViolation(f"{method.name} switched gradients on for its caller.")
-    _require_equal(method, found, expected, "attributions differ under torch.no_grad()")
+    _require_equal(method, attributions, expected, "attributions differ under torch.no_grad()")
     if not torch.is_grad_enabled():
         torch.set_grad_enabled(True)
         raise AxiomViolation(f"{method.name} switched gradients off for its caller.")
     flags = [parameter.requires_grad for parameter in model.parameters()]
     model.requires_grad_(False)
     try:
-        found = method(model, layer, inputs, target)
+        attributions = method(model, layer, inputs, target)
     finally:
         for parameter, flag in zip(model.parameters(), flags, strict=True):
             parameter.requires_grad_(flag)
-    _require_equal(method, found, expected, "attributions differ for frozen parameters")
+    _require_equal(method, attributions, expected, "attributions differ for frozen parameters")
     tracked = inputs.clone().requires_grad_()
     _require_equal(
         method,
@@ -252,7 +256,7 @@ def grad_mode_invariance(
 def training_flag_invariance(
     method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
-    """For a model that computes the same in train and eval mode, M is bitwise the same in both.
+    """If a model computes the same in training and eval mode, M is bitwise the same in both.
 
     Needs: no dropout and no batch norm in the model.
     """
@@ -261,38 +265,38 @@ def training_flag_invariance(
         model.eval()
         expected = method(model, layer, inputs, target)
         model.train()
-        found = method(model, layer, inputs, target)
+        attributions = method(model, layer, inputs, target)
     finally:
         for module, flag in zip(model.modules(), flags, strict=True):
             module.training = flag
-    _require_equal(method, found, expected, "attributions differ in train mode")
+    _require_equal(method, attributions, expected, "attributions differ in training mode")
 
 
 def leftover_gradient_invariance(
     method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
-    """What earlier backward passes left in ``.grad`` neither changes M nor is changed.
+    """Gradients of earlier backward passes in ``.grad`` neither change M nor are changed.
 
-    Claim: with arbitrary ``.grad`` of parameters and inputs, M is bitwise the same, and every
-    ``.grad`` is bitwise what it was.
+    Claim: with arbitrary ``.grad`` of parameters and inputs, M is bitwise the same, and the call
+    leaves every ``.grad`` bitwise unchanged.
     """
     expected = method(model, layer, inputs, target)
     tracked = inputs.clone().requires_grad_()
     tensors = [*model.parameters(), tracked]
     before = [tensor.grad for tensor in tensors]
-    left = [torch.full_like(tensor, 3.0) for tensor in tensors]
-    for tensor, grad in zip(tensors, left, strict=True):
+    leftover = [torch.full_like(tensor, 3.0) for tensor in tensors]
+    for tensor, grad in zip(tensors, leftover, strict=True):
         tensor.grad = grad.clone()
     try:
-        found = method(model, layer, tracked, target)
+        attributions = method(model, layer, tracked, target)
         changed = sum(
             tensor.grad is None or not torch.equal(tensor.grad, grad)
-            for tensor, grad in zip(tensors, left, strict=True)
+            for tensor, grad in zip(tensors, leftover, strict=True)
         )
     finally:
         for tensor, earlier in zip(tensors, before, strict=True):
             tensor.grad = earlier
-    _require_equal(method, found, expected, "attributions depend on leftover .grad")
+    _require_equal(method, attributions, expected, "attributions depend on leftover .grad")
     if changed:
         raise AxiomViolation(f"{method.name} changed the .grad of {changed} tensors.")
 
@@ -300,15 +304,15 @@ def leftover_gradient_invariance(
 def model_unchanged(
     method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
-    """The call leaves the model and the inputs as they were.
+    """The call leaves the model and the inputs unchanged.
 
-    Claim: parameters, buffers and inputs are bitwise the same; train flags (a mixture of both),
-    ``requires_grad`` flags and ``.grad`` are the same; no forward or backward hook is left.
+    Claim: parameters, buffers and inputs are bitwise the same. Training flags (a mixture of both),
+    ``requires_grad`` flags and ``.grad`` are the same. No forward or backward hook is left.
     """
     flags = [module.training for module in model.modules()]
-    for place, module in enumerate(model.modules()):
-        # Batch norm in train mode changes its running statistics by itself.
-        module.training = place % 2 == 0 and not list(module.buffers())
+    for number, module in enumerate(model.modules()):
+        # Batch norm in training mode changes its running statistics by itself.
+        module.training = number % 2 == 0 and not list(module.buffers())
     try:
         before, values = _state(model, inputs), inputs.clone()
         method(model, layer, inputs, target)
@@ -337,7 +341,7 @@ def _state(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
         state[f".grad of {name}"] = None if parameter.grad is None else parameter.grad.clone()
         state[f"the hooks of {name}"] = len(parameter._backward_hooks or ())
     for name, module in model.named_modules():
-        state[f"the train flag of {name or 'the model'}"] = module.training
+        state[f"the training flag of {name or 'the model'}"] = module.training
         state[f"the hooks of {name or 'the model'}"] = sum(
             len(value) for key, value in vars(module).items() if key.endswith("_hooks")
         )
@@ -345,41 +349,42 @@ def _state(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
     return state
 
 
-def _require_close(method: Method, found: Tensor, expected: Tensor, what: str) -> None:
-    _require_shape(method, found, expected, what)
-    largest = max(float(t.abs().max()) if t.numel() else 0.0 for t in (found, expected))
-    # NaN is never close, and infinite magnitudes are no measure of it.
-    if not (found - expected).abs().le(TOLERANCE * max(1.0, largest)).all() or largest == torch.inf:
-        raise AxiomViolation(_difference(method, found, expected, what))
+def _require_close(method: Method, actual: Tensor, expected: Tensor, what: str) -> None:
+    _require_shape(method, actual, expected, what)
+    largest = max(float(t.abs().max()) if t.numel() else 0.0 for t in (actual, expected))
+    is_close = (actual - expected).abs().le(TOLERANCE * max(1.0, largest)).all()
+    # NaN is never close, and an infinite magnitude would make the tolerance infinite.
+    if not is_close or largest == torch.inf:
+        raise AxiomViolation(_difference(method, actual, expected, what))
 
 
-def _require_equal(method: Method, found: Tensor, expected: Tensor, what: str) -> None:
-    _require_shape(method, found, expected, what)
-    if not torch.equal(found, expected):
-        raise AxiomViolation(_difference(method, found, expected, what))
+def _require_equal(method: Method, actual: Tensor, expected: Tensor, what: str) -> None:
+    _require_shape(method, actual, expected, what)
+    if not torch.equal(actual, expected):
+        raise AxiomViolation(_difference(method, actual, expected, what))
 
 
-def _require_shape(method: Method, found: Tensor, expected: Tensor, what: str) -> None:
-    if found.shape != expected.shape:
+def _require_shape(method: Method, actual: Tensor, expected: Tensor, what: str) -> None:
+    if actual.shape != expected.shape:
         raise AxiomViolation(
-            f"{method.name}: {what}: shapes {tuple(found.shape)} and {tuple(expected.shape)}."
+            f"{method.name}: {what}: shapes {tuple(actual.shape)} and {tuple(expected.shape)}."
         )
 
 
-def _require_zero(method: Method, found: Tensor, because: str) -> None:
-    if found.ne(0).any():
+def _require_zero(method: Method, actual: Tensor, because: str) -> None:
+    if actual.ne(0).any():
         raise AxiomViolation(
             f"{method.name}: {because}, but its attribution is not zero: "
-            f"{found[found.ne(0)][0].item():.6g}, at most {found.abs().max().item():.6g}."
+            f"{actual[actual.ne(0)][0].item():.6g}, at most {actual.abs().max().item():.6g}."
         )
 
 
-def _difference(method: Method, found: Tensor, expected: Tensor, what: str) -> str:
-    distance = (found - expected).abs().nan_to_num(torch.inf)
-    place = tuple(int(i) for i in torch.unravel_index(distance.argmax(), distance.shape))
+def _difference(method: Method, actual: Tensor, expected: Tensor, what: str) -> str:
+    distance = (actual - expected).abs().nan_to_num(torch.inf)
+    index = tuple(int(i) for i in torch.unravel_index(distance.argmax(), distance.shape))
     return (
-        f"{method.name}: {what}: by up to {distance.max().item():.3g}, at {place}: "
-        f"{found[place].item():.9g} instead of {expected[place].item():.9g}."
+        f"{method.name}: {what}: by up to {distance.max().item():.3g}, at {index}: "
+        f"{actual[index].item():.9g} instead of {expected[index].item():.9g}."
     )
 
 

@@ -22,20 +22,21 @@ class EquivalentPair:
     """Two networks with equal outputs on all inputs, and the map between their layers.
 
     Attributes:
-        name: How ``original`` was rewritten.
+        name: The rewrite, one of :data:`REWRITES`.
         original: A network.
-        rewritten: Another that computes the same function of the inputs.
+        rewritten: Another network that computes the same function of the inputs.
         original_layer: A module of ``original``.
         rewritten_layer: The module of ``rewritten`` with the same feature maps, up to
             ``unit_map``.
         unit_map: For each unit of the rewritten layer, the unit of the original layer whose
-            activations it has up to a positive factor; None for a unit that was added, on which
-            the outputs do not depend.
+            activations it has up to a positive factor. None for an added unit, on which the
+            outputs do not depend.
         class_map: For each class of the rewritten network, the class of the original.
         exactness: ``"bitwise"`` if both compute the same floating-point numbers (up to the
-            powers of two by which a unit was rescaled), ``"rounding"`` if only the same reals.
-        reason: Why.
-        spec: Of the original network.
+            powers of two by which a unit was rescaled). ``"rounding"`` if they compute the same
+            real numbers, with different rounding.
+        reason: The reason for the exactness.
+        spec: The description of the original network.
 
     Example::
 
@@ -57,13 +58,13 @@ class EquivalentPair:
 
     def rewritten_target(self, target: Tensor) -> Tensor:
         """Classes (N,) of the original network as classes of the rewritten one."""
-        place = torch.empty(len(self.class_map), dtype=torch.int64)
-        place[list(self.class_map)] = torch.arange(len(self.class_map))
-        return place[target]
+        inverse = torch.empty(len(self.class_map), dtype=torch.int64)
+        inverse[list(self.class_map)] = torch.arange(len(self.class_map))
+        return inverse[target]
 
 
 def permuted_units(spec: NetworkSpec, seed: int) -> EquivalentPair:
-    """The units of the explained convolution, and what reads them, in another order."""
+    """The units of the explained convolution, and the weights that read them, in another order."""
     source = generator(seed)
     order: list[int | None] = []
     for group in torch.arange(spec.units).chunk(spec.groups):
@@ -73,7 +74,7 @@ def permuted_units(spec: NetworkSpec, seed: int) -> EquivalentPair:
         spec,
         _reordered(spec, order, source),
         "rounding",
-        "what reads the units adds in another order",
+        "the head adds the units in another order",
         units=order,
     )
 
@@ -89,7 +90,7 @@ def dead_units(spec: NetworkSpec, seed: int) -> EquivalentPair:
         spec,
         _reordered(spec, order, source),
         "rounding",
-        "zeros among the terms of a sum change the order in which it is evaluated",
+        "zeros among the terms of a sum change the order of its evaluation",
         units=order,
     )
 
@@ -97,8 +98,8 @@ def dead_units(spec: NetworkSpec, seed: int) -> EquivalentPair:
 def rescaled_units(spec: NetworkSpec, seed: int) -> EquivalentPair:
     """Each unit multiplied by a power of two, and divided by it where it is read.
 
-    Needs an activation with f(s x) = s f(x) for s > 0, unless a batch norm behind the explained
-    convolution takes the factor back.
+    Needs an activation with f(s x) = s f(x) for s > 0, unless a batch norm after the explained
+    convolution removes the factor.
     """
     source = generator(seed)
     factors = torch.exp2(torch.randint(-4, 5, (spec.units,), generator=source, dtype=torch.float64))
@@ -130,11 +131,11 @@ def split_head(spec: NetworkSpec, seed: int) -> EquivalentPair:
     original, rewritten = SmallNetwork(spec), SmallNetwork(spec)
     first, last = copy.deepcopy(rewritten.last), rewritten.last
     first.bias = None
-    wide = type(last)
+    kind = type(last)
     second = (
         nn.Linear(spec.classes, spec.classes)
         if isinstance(last, nn.Linear)
-        else wide(spec.classes, spec.classes, 1)  # type: ignore[arg-type]
+        else kind(spec.classes, spec.classes, 1)  # type: ignore[arg-type]
     ).double()
     with torch.no_grad():
         factor = torch.eye(spec.classes, dtype=torch.float64) + 0.3 * torch.randn(
@@ -152,13 +153,13 @@ def split_head(spec: NetworkSpec, seed: int) -> EquivalentPair:
         spec,
         rewritten,
         "rounding",
-        "a product of two matrices is rounded in another place",
+        "a product of two matrices is rounded at another step",
         original=original,
     )
 
 
 def inserted_identity(spec: NetworkSpec, seed: int) -> EquivalentPair:
-    """1-wide convolutions that compute the identity, in front of and behind the layer."""
+    """Convolutions that compute the identity, before and after the layer."""
     network = SmallNetwork(spec)
     network.before = _identity_convolution(network.convolution, network.convolution.in_channels)
     network.after = _identity_convolution(network.convolution, spec.units)
@@ -174,7 +175,7 @@ def inserted_identity(spec: NetworkSpec, seed: int) -> EquivalentPair:
 def folded_batch_norm(spec: NetworkSpec, seed: int) -> EquivalentPair:
     """The batch norm in the weights of the convolution before it."""
     if not spec.batch_norm or spec.layer == "convolution":
-        raise ValueError("Folding needs a batch norm, and a layer behind it.")
+        raise ValueError("Folding needs a batch norm and an explained layer after the convolution.")
     network = SmallNetwork(spec)
     network.convolution = fuse_conv_bn_eval(network.convolution, cast(nn.BatchNorm2d, network.norm))
     layer = network.convolution if spec.layer == "norm" else network.activation
@@ -184,13 +185,13 @@ def folded_batch_norm(spec: NetworkSpec, seed: int) -> EquivalentPair:
         spec,
         network,
         "rounding",
-        "the factors of a product are rounded before they meet",
+        "the factors of a product are rounded before they are multiplied",
         layer=layer,
     )
 
 
 def dead_branch(spec: NetworkSpec, seed: int) -> EquivalentPair:
-    """A second, non-linear path from the features to the scores, times zero."""
+    """A second, non-linear path from the features to the class scores, times zero."""
     network = SmallNetwork(spec)
     features = spec.units * spec.pooled_size**spec.spatial_dims
     with torch.random.fork_rng(devices=[]):
@@ -205,7 +206,7 @@ def dead_branch(spec: NetworkSpec, seed: int) -> EquivalentPair:
 
 
 def functional_form(spec: NetworkSpec, seed: int) -> EquivalentPair:
-    """The same network written with functions in place of modules, in another way."""
+    """The same network, written with functions instead of modules."""
     network = FunctionalNetwork(SmallNetwork(spec))
     return _pair(
         "functional_form",
@@ -251,10 +252,10 @@ REWRITES: dict[str, Callable[[NetworkSpec, int], EquivalentPair]] = {
 
 
 class FunctionalNetwork(nn.Module):
-    """A :class:`SmallNetwork` in the functional style; ``tap`` is where its layer is.
+    """A :class:`SmallNetwork` in the functional style; ``tap`` returns its explained layer's maps.
 
     Args:
-        network: Whose parameters to use.
+        network: The network whose parameters are used.
     """
 
     def __init__(self, network: SmallNetwork) -> None:
@@ -267,7 +268,7 @@ class FunctionalNetwork(nn.Module):
         self.eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs (N, channels, size, ...) to scores (N, classes)."""
+        """Inputs (N, channels, size, ...) to class scores (N, classes)."""
         spec, get = self.spec, self.tensors.get
         convolve = (F.conv1d, F.conv2d, F.conv3d)[spec.spatial_dims - 1]
         stem = convolve(inputs, self.tensors["stem_0_weight"], get("stem_0_bias"), padding=1)
@@ -316,18 +317,18 @@ class FunctionalNetwork(nn.Module):
         tensors, spatial = self.tensors, tuple(range(2, features.dim()))
         if self.spec.head == "convolutional":
             weight = tensors["head_0_weight"].flatten(1)
-            logits: Tensor = torch.einsum("nu...,ku->nk...", features, weight)
-            return logits.mean(spatial) + tensors["head_0_bias"]
+            class_maps: Tensor = torch.einsum("nu...,ku->nk...", features, weight)
+            return class_maps.mean(spatial) + tensors["head_0_bias"]
         if self.spec.head in ("pooled", "peak"):
             averaged = self.spec.head == "pooled"
             summary = features.mean(spatial) if averaged else features.amax(spatial)
             return torch.addmm(tensors["head_2_bias"], summary, tensors["head_2_weight"].T)
         flat = features.reshape(len(features), -1)
-        scores = torch.addmm(tensors["head_1_bias"], flat, tensors["head_1_weight"].T)
+        outputs = torch.addmm(tensors["head_1_bias"], flat, tensors["head_1_weight"].T)
         if self.spec.head == "hidden":
-            hidden = self._activation(scores)
-            scores = torch.addmm(tensors["head_3_bias"], hidden, tensors["head_3_weight"].T)
-        return scores
+            hidden = self._activation(outputs)
+            outputs = torch.addmm(tensors["head_3_bias"], hidden, tensors["head_3_weight"].T)
+        return outputs
 
 
 def _pair(
@@ -363,21 +364,21 @@ def _pair(
 def _reordered(
     spec: NetworkSpec, order: Sequence[int | None], source: torch.Generator
 ) -> SmallNetwork:
-    """The network with these of its units; None is a new unit that nothing reads."""
+    """The network with its units in this order; None is a new unit that nothing reads."""
     original = SmallNetwork(spec)
     network = SmallNetwork(replace(spec, units=len(order)))
     draw_parameters(network.convolution, source)
     draw_parameters(network.norm, source)
     network.outgoing().zero_()
-    new = [place for place, unit in enumerate(order) if unit is not None]
+    new = [position for position, unit in enumerate(order) if unit is not None]
     old = [unit for unit in order if unit is not None]
-    for to, whence in (
+    for module, original_module in (
         (network.convolution, original.convolution),
         (network.norm, original.norm),
     ):
-        for key, values in to.state_dict().items():
+        for key, values in module.state_dict().items():
             if values.dim():
-                values[new] = whence.state_dict()[key][old]
+                values[new] = original_module.state_dict()[key][old]
     network.outgoing()[:, new] = original.outgoing()[:, old]
     if network.reader.bias is not None and original.reader.bias is not None:
         network.reader.bias.copy_(original.reader.bias)

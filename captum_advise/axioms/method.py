@@ -1,4 +1,4 @@
-"""An attribution method as the checks see it, and the error that they raise."""
+"""An attribution method as the checks call it, and the error that they raise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 Factory = Callable[[nn.Module, nn.Module], LayerAttribution]
 
 
-class AxiomViolation(AssertionError):  # noqa: N818 - what it is, not only that it is an error
+class AxiomViolation(AssertionError):  # noqa: N818 - named after what it reports
     """A method does not fulfil an axiom; the message shows the case."""
 
 
@@ -23,11 +23,11 @@ class Method:
     """A Captum layer attribution with fixed arguments.
 
     Attributes:
-        name: For people.
-        attribution: Factory ``(model, layer) -> LayerAttribution``; the class itself will do.
+        name: The name in messages and tables.
+        attribution: Factory ``(model, layer) -> LayerAttribution``, or the class itself.
         arguments: Further keyword arguments of ``attribute``.
-        spatial_dims: Which inputs it takes: 1, 2 or 3 spatial dimensions.
-        channels: Which numbers of input channels it takes.
+        spatial_dims: The numbers of spatial dimensions that inputs may have: 1, 2 or 3.
+        channels: The numbers of channels that inputs may have.
 
     Example::
 
@@ -47,7 +47,7 @@ class Method:
     ) -> Tensor:
         r"""Attributions of ``inputs`` (N, ...) for classes (N,): (N, 1 or units, \*spatial).
 
-        The target is left out where ``attribute`` has no such parameter. Warnings are no part of
+        The target is not passed if ``attribute`` has no such parameter. Warnings are not part of
         any axiom and are not shown.
         """
         attribute = self.attribution(model, layer).attribute
@@ -56,13 +56,17 @@ class Method:
             arguments["target"] = target
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = attribute(inputs, **arguments)
-        if isinstance(found, tuple) and len(found) == 1:
-            (found,) = found
-        if not isinstance(found, Tensor) or found.dim() < 2 or len(found) != len(inputs):
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            attributions: Any = attribute(inputs, **arguments)
+        if isinstance(attributions, tuple) and len(attributions) == 1:
+            (attributions,) = attributions
+        if not isinstance(attributions, Tensor):
             raise TypeError(
-                f"{self.name} must return one tensor (N, 1 or units, *spatial) for a layer "
-                f"with one tensor, got {shape} for {len(inputs)} examples."
+                f"{self.name} must return one tensor for a layer with one tensor, got "
+                f"{type(attributions).__name__}."
             )
-        return found.detach()
+        if attributions.dim() < 2 or len(attributions) != len(inputs):
+            raise TypeError(
+                f"{self.name} must return one tensor (N, 1 or units, *spatial), got "
+                f"{tuple(attributions.shape)} for {len(inputs)} examples."
+            )
+        return attributions.detach()

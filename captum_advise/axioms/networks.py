@@ -1,4 +1,4 @@
-"""Small convolutional networks from a seed: what the checks are run on."""
+"""Small convolutional networks, built from a seed, on which the checks run."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ _HIDDEN_UNITS = 6
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A :class:`SmallNetwork` in plain values: equal specs build equal networks.
+    """The description of a :class:`SmallNetwork`: equal specs build equal networks.
 
     Attributes:
-        seed: Of every parameter.
-        spatial_dims: 1, 2 or 3.
-        channels: Of the inputs.
+        seed: Seed of all parameters.
+        spatial_dims: Number of spatial dimensions: 1, 2 or 3.
+        channels: Number of input channels.
         size: Edge length of the inputs, in pixels.
-        units: Of the explained layer; a multiple of ``groups``, at least 2.
-        kernel: Edge length of the explained convolution.
-        stride: Of the explained convolution.
-        groups: Of the explained convolution.
-        bias: Whether convolutions have one.
+        units: Units of the explained layer: a multiple of ``groups``, at least 2.
+        kernel: Edge length of the explained convolution's kernel.
+        stride: Stride of the explained convolution.
+        groups: Groups of the explained convolution.
+        bias: Whether convolutions have a bias.
         batch_norm: Whether a batch norm follows the explained convolution.
-        activation: Of every hidden layer.
-        pooling: 2-wide, behind the activation.
+        activation: Activation function of every hidden layer.
+        pooling: Kind of the pooling, with edge length 2, after the activation.
         head: ``"pooled"`` global average and linear, ``"peak"`` global maximum and linear,
-            ``"flat"`` linear, ``"hidden"`` two linear layers with an activation between,
-            ``"convolutional"`` 1-wide convolution and global average.
-        classes: How many scores the network returns.
-        layer: Which module is explained.
+            ``"flat"`` linear, ``"hidden"`` two linear layers with an activation between them,
+            ``"convolutional"`` a convolution with edge length 1 and global average.
+        classes: Number of class scores that the network returns.
+        layer: The module that is explained.
 
     Example::
 
@@ -87,15 +87,15 @@ class NetworkSpec:
 
     @property
     def pooled_size(self) -> int:
-        """Edge length of the map behind the pooling."""
+        """Edge length of the map after the pooling."""
         return self.map_size if self.pooling == "none" else math.ceil(self.map_size / 2)
 
     def inputs(self, n_examples: int, seed: int) -> Tensor:
-        """Inputs at random.
+        """Random inputs.
 
         Args:
-            n_examples: How many.
-            seed: Of the random numbers.
+            n_examples: Number of inputs.
+            seed: Seed of the random numbers.
 
         Returns:
             float64 (n_examples, channels, size, ...), uniform on [0, 1).
@@ -108,7 +108,7 @@ class SmallNetwork(nn.Module):
     """Stem, the explained convolution, batch norm, activation, pooling, head; float64, eval mode.
 
     Args:
-        spec: What to build.
+        spec: The network's description.
 
     Example::
 
@@ -123,7 +123,7 @@ class SmallNetwork(nn.Module):
         activation = _ACTIVATIONS[spec.activation]
         stem_units = _STEM_UNITS_PER_GROUP * spec.groups
         features = spec.units * spec.pooled_size**spec.spatial_dims
-        # Construction draws from the global generator; what it draws is replaced below.
+        # Construction draws from the global generator; these values are replaced below.
         with torch.random.fork_rng(devices=[]):
             self.stem = nn.Sequential(
                 _CONVOLUTIONS[kind](spec.channels, stem_units, 3, padding=1, bias=spec.bias),
@@ -176,11 +176,11 @@ class SmallNetwork(nn.Module):
         draw_parameters(self, generator(spec.seed))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs (N, channels, size, ...) to scores (N, classes)."""
+        """Inputs (N, channels, size, ...) to class scores (N, classes)."""
         maps = self.norm(self.convolution(self.before(self.stem(inputs))))
         features = self.pooling(self.after(self.activation(maps)))
-        scores: Tensor = self.head(features)
-        return scores if self.branch is None else scores + self.branch(features)
+        class_scores: Tensor = self.head(features)
+        return class_scores if self.branch is None else class_scores + self.branch(features)
 
     @property
     def layer(self) -> nn.Module:
@@ -204,22 +204,22 @@ class SmallNetwork(nn.Module):
                 yield module
 
     def outgoing(self) -> Tensor:
-        """The weights by which the head reads the units, a view (rows, units, positions)."""
+        """The weights with which the head reads the units, a view (rows, units, locations)."""
         weight = self.reader.weight.data
         return weight.view(len(weight), self.spec.units, -1)
 
 
 def generator(seed: int) -> torch.Generator:
-    """A generator of random numbers of its own."""
+    """A new generator of random numbers."""
     return torch.Generator().manual_seed(seed)
 
 
 @torch.no_grad()
 def draw_parameters(module: nn.Module, source: torch.Generator) -> None:
-    """Parameters and running statistics at random, of a size that keeps activations near [0, 1].
+    """Draw parameters and running statistics at random, so that activations are near [0, 1].
 
-    Continuous distributions: equal activations, and so decisions that rounding could turn, have
-    probability zero except where an activation function cuts off.
+    The distributions are continuous. Equal activations, and decisions that rounding could change,
+    therefore have probability zero, except where an activation function is constant.
     """
 
     def normal(tensor: Tensor, scale: float) -> None:

@@ -1,8 +1,8 @@
-"""Methods whose axioms are known: ADVISE in every selection, and its neighbours in Captum."""
+"""Methods whose axioms are known: ADVISE in every selection, and related methods of Captum."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from captum.attr import (
     LayerIntegratedGradients,
 )
 
+from captum_advise._utils.markdown import markdown_table
 from captum_advise.axioms.method import Method
 from captum_advise.axioms.registry import AXIOMS
 from captum_advise.layer_advise import LayerAdvise
@@ -21,24 +22,24 @@ _AVERAGED = "a unit's weight is its mean gradient over all locations, and applie
 _CANCELLED = "a mean gradient can be zero where the gradient is not"
 _SATURATED = "the gradient is zero where the network is saturated"
 _SCALE = "only activations in [0, 1] count, so rescaling a unit changes its relevance"
-_CHOSEN = "which group is chosen depends on the head"
-_ELSEWHERE = "groups are scored by the network's answer to masked inputs"
-_OTHER_GROUP = "the unit that matters can have another relevance score than the one asked for"
-_NO_HEAD = "the head plays no part"
+_SELECTED = "which group is selected depends on the head"
+_MASKED_INPUTS = "the selection depends on the network's outputs for masked inputs"
+_OTHER_RELEVANCE = "the unit that matters can have another relevance than the one asked for"
+_NO_HEAD = "the method does not use the head"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What is known of a method.
+    """The known axioms of a method.
 
     Attributes:
         method: The method.
-        does_not_hold: The axioms that it does not fulfil, with the reason for each.
+        does_not_hold: The axioms that it does not fulfil, each with the reason.
 
     Example::
 
-        >>> known = {reference.method.name: reference for reference in REFERENCES}
-        >>> list(known["LayerGradCam"].does_not_hold)
+        >>> references = {reference.method.name: reference for reference in REFERENCES}
+        >>> list(references["LayerGradCam"].does_not_hold)
         ['dummy_location', 'sensitivity_affine', 'sensitivity_saturated']
     """
 
@@ -47,17 +48,16 @@ class Reference:
 
 
 def _advise(selection: str | int, activation_range: str) -> Reference:
-    pictures: dict[str, Any] = {}
-    if selection == "explainability":
-        pictures = {"spatial_dims": (2,), "channels": (1, 3)}
+    # AVX needs images.
+    images: dict[str, Any] = {"spatial_dims": (2,), "channels": (1, 3)}
     reasons = {
         "rescaled_units": _SCALE,
         "dummy_location": _AVERAGED,
-        "locality": _ELSEWHERE,
-        "sensitivity_pooled": _OTHER_GROUP,
+        "locality": _MASKED_INPUTS,
+        "sensitivity_pooled": _OTHER_RELEVANCE,
         "sensitivity_affine": _CANCELLED,
         "sensitivity_saturated": _SATURATED,
-        "linearity": _CHOSEN,
+        "linearity": _SELECTED,
     }
     holding = ["locality", "linearity"] if isinstance(selection, int) else ["sensitivity_pooled"]
     if activation_range == "minmax":
@@ -67,7 +67,7 @@ def _advise(selection: str | int, activation_range: str) -> Reference:
             f"ADVISE {selection}, {activation_range}",
             LayerAdvise,
             {"unit_selection": selection, "activation_range": activation_range},
-            **pictures,
+            **(images if selection == "explainability" else {}),
         ),
         {name: reason for name, reason in reasons.items() if name not in holding},
     )
@@ -93,12 +93,12 @@ REFERENCES: tuple[Reference, ...] = (
     ),
     Reference(
         Method("LayerIntegratedGradients", LayerIntegratedGradients, {"n_steps": 8}),
-        {"locality": "gradients are taken along the way from a baseline"},
+        {"locality": "gradients are taken along the path from a baseline"},
     ),
     Reference(
         Method("LayerActivation", LayerActivation),
         {
-            "rescaled_units": "it is what is rescaled",
+            "rescaled_units": "the attributions are the rescaled activations",
             **dict.fromkeys(
                 ("dead_units", "dummy_unit", "dummy_location", "dummy_class", "linearity"), _NO_HEAD
             ),
@@ -107,25 +107,23 @@ REFERENCES: tuple[Reference, ...] = (
 )
 
 
-def markdown_table(found: Mapping[str, Mapping[str, bool]]) -> str:
-    """Whether axioms hold as a Markdown table: a row per axiom, a column per method.
+def axiom_table(results: Mapping[str, Mapping[str, bool]]) -> str:
+    """Which axioms hold, as a Markdown table: a row per axiom, a column per method.
 
     Args:
-        found: Method name to axiom name to whether it holds.
+        results: Method name to axiom name to whether the axiom holds.
     """
-    names = [name for name in AXIOMS if any(name in column for column in found.values())]
-    head: Sequence[str] = ["axiom", *found]
+    axioms = [name for name in AXIOMS if any(name in column for column in results.values())]
     rows = [
-        [f"`{name}`", *({True: "yes", False: "**no**"}[found[m][name]] for m in found)]
-        for name in names
+        [f"`{name}`", *("yes" if column[name] else "**no**" for column in results.values())]
+        for name in axioms
     ]
-    lines = [head, ["---", *(":-:" for _ in found)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(["axiom", *results], rows, centred=True)
 
 
 def known_table() -> str:
-    """The table of :data:`REFERENCES`, from what the test suite requires of each."""
-    return markdown_table(
+    """The table of :data:`REFERENCES`, as the test suite requires it."""
+    return axiom_table(
         {
             reference.method.name: {name: name not in reference.does_not_hold for name in AXIOMS}
             for reference in REFERENCES

@@ -1,4 +1,4 @@
-"""Every axiom with a name, a claim, the cases it is tried on and the check that tries it."""
+"""The axioms: each has a name, a claim, cases to try, and a check that tries them."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class Axiom:
     """A claim about attributions that can be searched for a counterexample.
 
     Attributes:
-        name: As on the command line and in test names.
+        name: The name on the command line and in tests.
         claim: One line; the check's docstring has the exact statement.
-        run: Raises :class:`AxiomViolation` where a method fails on a case.
-        cases: Strategy of cases that a method can take.
+        run: Raises :class:`AxiomViolation` if a method fails on a case.
+        cases: Strategy for the cases that a method can take.
 
     Example::
 
         >>> AXIOMS["dummy_class"].claim
-        'Sensitivity(b): a constant score is attributed zero'
+        'Sensitivity(b): a constant class score is attributed zero'
         >>> AXIOMS["dummy_class"].run(Method("Grad-CAM", LayerGradCam), Case(NetworkSpec(), (0,)))
     """
 
@@ -57,13 +57,13 @@ class Axiom:
 
 
 def require(axiom: Axiom, method: Method, *, effort: float = 1.0, shrink: bool = True) -> None:
-    """Search for a counterexample, under the Hypothesis profile that is in force.
+    """Search for a counterexample, with the current Hypothesis profile.
 
     Args:
         axiom: One of :data:`AXIOMS`.
-        method: What to try.
+        method: The method to try.
         effort: Factor on the profile's number of examples.
-        shrink: Whether to look for the simplest counterexample, which takes a while.
+        shrink: Whether to search for the simplest counterexample, which takes longer.
 
     Raises:
         AxiomViolation: There is one; the message shows it.
@@ -93,31 +93,31 @@ def require(axiom: Axiom, method: Method, *, effort: float = 1.0, shrink: bool =
         holds()
     except Flaky as error:
         raise AxiomViolation(
-            f"{method.name}: {axiom.name} fails on a case once and holds on it another time."
+            f"{method.name}: {axiom.name} fails on a case and later holds on the same case."
         ) from error
 
 
 def violation(axiom: Axiom, method: Method, *, effort: float = 1.0) -> AxiomViolation | None:
-    """A counterexample, if one is found.
+    """A counterexample, if the search finds one.
 
     Args:
         axiom: One of :data:`AXIOMS`.
-        method: What to try.
-        effort: Factor on the number of examples of the Hypothesis profile that is in force.
+        method: The method to try.
+        effort: Factor on the number of examples of the current Hypothesis profile.
 
     Returns:
-        The error that shows it, or None.
+        The error that shows the counterexample, or None.
 
     Example::
 
-        >>> found = violation(AXIOMS["dummy_location"], Method("Grad-CAM", LayerGradCam))
-        >>> isinstance(found, AxiomViolation)
+        >>> error = violation(AXIOMS["dummy_location"], Method("Grad-CAM", LayerGradCam))
+        >>> isinstance(error, AxiomViolation)
         True
     """
     try:
         require(axiom, method, effort=effort, shrink=False)
-    except AxiomViolation as found:
-        return found
+    except AxiomViolation as error:
+        return error
     return None
 
 
@@ -167,7 +167,7 @@ def _dummy_unit(method: Method, case: Case) -> None:
         (other, other.layer),
         case.inputs,
         case.target,
-        f"the networks differ in unit {unit} only, which has no influence on the scores",
+        f"the networks differ in unit {unit} only, which has no influence on the class scores",
     )
 
 
@@ -177,8 +177,8 @@ def _dummy_location(method: Method, case: Case) -> None:
     location = case.rewrite_seed % outgoing.shape[2]
     outgoing[:, :, location] = 0
     shape = (case.spec.map_size,) * case.spec.spatial_dims
-    place = tuple(int(i) for i in torch.unravel_index(torch.tensor(location), shape))
-    checks.zero_location(method, network, network.layer, case.inputs, case.target, place)
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(location), shape))
+    checks.zero_location(method, network, network.layer, case.inputs, case.target, index)
 
 
 def _flat_cases(method: Method) -> st.SearchStrategy[Case]:
@@ -195,7 +195,7 @@ def _dummy_class(method: Method, case: Case) -> None:
 
 
 class _UnitTerm(nn.Module):
-    """Adds ``function`` of one unit's mean activation to every score, times a factor for each."""
+    """``function`` of one unit's mean activation, times a factor for each class."""
 
     def __init__(
         self, unit: int, function: Callable[[Tensor], Tensor], spec: NetworkSpec, seed: int
@@ -214,11 +214,12 @@ class _UnitTerm(nn.Module):
 def _locality(method: Method, case: Case) -> None:
     network = SmallNetwork(case.spec)
     unit = case.rewrite_seed % case.spec.units
-    here = _mean_activation(network, case.inputs, unit)
-    elsewhere = _mean_activation(network, torch.zeros_like(case.inputs), unit)
-    assume(abs(here - elsewhere) > 1e-6)
-    # Close to the activation, so that methods that look elsewhere see the other side.
-    threshold, sign = here + 0.05 * (elsewhere - here), 1.0 if elsewhere > here else -1.0
+    activation = _mean_activation(network, case.inputs, unit)
+    baseline = _mean_activation(network, torch.zeros_like(case.inputs), unit)
+    assume(abs(activation - baseline) > 1e-6)
+    # Close to the activation, so that methods that evaluate the network elsewhere cross it.
+    threshold = activation + 0.05 * (baseline - activation)
+    sign = 1.0 if baseline > activation else -1.0
     gated = copy.deepcopy(network)
     gated.branch = _UnitTerm(
         unit, lambda mean: (sign * (mean - threshold)).relu(), case.spec, case.rewrite_seed
@@ -235,47 +236,44 @@ def _locality(method: Method, case: Case) -> None:
 
 @torch.no_grad()
 def _mean_activation(network: SmallNetwork, inputs: Tensor, unit: int) -> float:
-    spec = network.spec
-    read = _UnitTerm(unit, lambda mean: mean, spec, 0)
     features: list[Tensor] = []
     hook = network.pooling.register_forward_hook(lambda _m, _i, output: features.append(output))
     network(inputs)
     hook.remove()
-    return float(features[0][0, read.unit].mean())
+    return float(features[0][0, unit].mean())
 
 
 def _sensitivity(kind: str, method: Method, case: Case) -> None:
     spec, inputs = case.spec, case.inputs
     network = SmallNetwork(spec)
     unit = case.rewrite_seed % spec.units
-    others = [place for place in range(spec.units) if place != unit]
+    others = [other for other in range(spec.units) if other != unit]
     network.convolution.weight.data[others] = 0
     outgoing = network.outgoing()
-    of = {
-        "pooled": "in a network that is affine behind the mean over locations",
-        "affine": "in a network that is affine behind the layer",
-        "saturated": "in a network that is saturated behind the layer",
+    where = {
+        "pooled": "in a network that is affine after the mean over locations",
+        "affine": "in a network that is affine after the layer",
+        "saturated": "in a network that is saturated after the layer",
     }[kind]
     if kind == "affine":
         # Weights whose mean over locations is zero: an edge in the layer, not its average.
-        positions = torch.randperm(outgoing.shape[2], generator=generator(case.rewrite_seed))[:2]
-        weights = outgoing[:, unit, positions[0]].clone()
+        locations = torch.randperm(outgoing.shape[2], generator=generator(case.rewrite_seed))[:2]
+        weights = outgoing[:, unit, locations[0]].clone()
         outgoing[:, unit] = 0
-        outgoing[:, unit, positions] = torch.stack([weights, -weights], 1)
+        outgoing[:, unit, locations] = torch.stack([weights, -weights], 1)
     if kind == "saturated":
         outgoing.zero_()
-        reached = _mean_activation(network, inputs, unit)
-        end = reached / 2
+        limit = _mean_activation(network, inputs, unit) / 2
         network.branch = _UnitTerm(
             unit,
-            lambda mean: mean.clamp(max=end) if end > 0 else mean.clamp(min=end),
+            lambda mean: mean.clamp(max=limit) if limit > 0 else mean.clamp(min=limit),
             spec,
             case.rewrite_seed,
         )
     with torch.no_grad():
         difference = network(inputs) - network(torch.zeros_like(inputs))
     assume(bool((difference.gather(1, case.target[:, None]).abs() > 1e-6).all()))
-    checks.sensitivity(method, network, network.layer, inputs, case.target, of)
+    checks.sensitivity(method, network, network.layer, inputs, case.target, where)
 
 
 def _sensitivity_cases(head: Head, method: Method) -> st.SearchStrategy[Case]:
@@ -289,10 +287,10 @@ def _linearity(method: Method, case: Case) -> None:
     draw_parameters(second.last, source)
     a, b = (4 * torch.rand(2, generator=source) - 2).tolist()
     with torch.no_grad():
-        for sum_, one, other in zip(
+        for combined, one, other in zip(
             both.last.parameters(), first.last.parameters(), second.last.parameters(), strict=True
         ):
-            sum_.copy_(a * one + b * other)
+            combined.copy_(a * one + b * other)
     checks.linearity(
         method,
         (first, second, both),
@@ -303,8 +301,8 @@ def _linearity(method: Method, case: Case) -> None:
     )
 
 
-def _without_modes(method: Method) -> st.SearchStrategy[Case]:
-    """Networks that compute the same in train and eval mode."""
+def _mode_free_cases(method: Method) -> st.SearchStrategy[Case]:
+    """Networks that compute the same in training and eval mode."""
     return cases(
         network_specs(spatial_dims=method.spatial_dims, channels=method.channels, batch_norm=False)
     )
@@ -313,7 +311,7 @@ def _without_modes(method: Method) -> st.SearchStrategy[Case]:
 _ALL = (
     _rewrite("permuted_units", "units in another order"),
     _rewrite("dead_units", "units added that nothing reads"),
-    _rewrite("rescaled_units", "units rescaled, and scaled back behind the layer"),
+    _rewrite("rescaled_units", "units rescaled, and scaled back after the layer"),
     _rewrite("split_head", "the last linear map as a product of two"),
     _rewrite("inserted_identity", "identity layers inserted"),
     _rewrite("folded_batch_norm", "batch norm folded into the convolution"),
@@ -334,25 +332,25 @@ _ALL = (
     ),
     Axiom(
         "dummy_class",
-        "Sensitivity(b): a constant score is attributed zero",
+        "Sensitivity(b): a constant class score is attributed zero",
         _dummy_class,
         _any_cases,
     ),
     Axiom(
         "locality",
-        "only the network near the input's feature maps counts",
+        "attributions depend on the network near the input's feature maps only",
         _locality,
         partial(_any_cases, examples=(1, 1)),
     ),
     Axiom(
         "sensitivity_pooled",
-        "Sensitivity(a) where all behind the mean over locations is affine",
+        "Sensitivity(a) where the network is affine after the mean over locations",
         partial(_sensitivity, "pooled"),
         partial(_sensitivity_cases, "pooled"),
     ),
     Axiom(
         "sensitivity_affine",
-        "Sensitivity(a) where all behind the layer is affine",
+        "Sensitivity(a) where the network is affine after the layer",
         partial(_sensitivity, "affine"),
         partial(_sensitivity_cases, "flat"),
     ),
@@ -362,17 +360,19 @@ _ALL = (
         partial(_sensitivity, "saturated"),
         partial(_sensitivity_cases, "pooled"),
     ),
-    Axiom("linearity", "linear in the head", _linearity, _any_cases),
+    Axiom("linearity", "attributions are linear in the head", _linearity, _any_cases),
     _plain(checks.determinism, "the same call gives the same bits"),
     _plain(
         checks.batch_invariance,
-        "a batch gives what its examples give",
+        "a batch gives what each of its examples gives",
         partial(_any_cases, examples=(2, 4)),
     ),
     _plain(checks.grad_mode_invariance, "the caller's grad mode and flags do not matter"),
-    _plain(checks.training_flag_invariance, "train and eval flags do not matter", _without_modes),
+    _plain(
+        checks.training_flag_invariance, "training and eval flags do not matter", _mode_free_cases
+    ),
     _plain(checks.leftover_gradient_invariance, "leftover .grad does not matter"),
-    _plain(checks.model_unchanged, "the model is left as it was"),
+    _plain(checks.model_unchanged, "the model is left unchanged"),
 )
 
 AXIOMS: dict[str, Axiom] = {axiom.name: axiom for axiom in _ALL}

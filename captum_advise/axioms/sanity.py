@@ -1,11 +1,11 @@
 """Sanity checks for saliency maps: does a map depend on what the network has learnt?
 
 Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps",
-NeurIPS 2018, https://arxiv.org/abs/1810.03292. Their parameter randomisation (cascading and
-independent) and label randomisation; in place of the correlation of HOG features, the feature
-similarity FSIM, which compares phase congruency and gradient magnitude.
+NeurIPS 2018, https://arxiv.org/abs/1810.03292. The module has their parameter randomisation
+(cascading and independent) and their label randomisation. The feature similarity FSIM, which
+compares phase congruency and gradient magnitude, replaces their correlation of HOG features.
 
-The user's model is never changed: every step works on a copy.
+The model is left unchanged: every step works on a copy.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from captum_advise.metrics import fsim, ssim
 from captum_advise.pixels import upsample_maps
 
 MapMethod = Callable[[nn.Module, nn.Module, Tensor, Tensor], Tensor]
-"""``(model, layer, inputs, target) -> maps (N, 1, h, w)``, as :class:`Method` is one."""
+"""``(model, layer, inputs, target) -> maps (N, 1, h, w)``, for example a :class:`Method`."""
 
 Mode = Literal["cascading", "independent"]
 
 _SHORTEST_SIDE = 32
 _BATCH = 50
-# A network built after torch.manual_seed(0) must not be drawn again as it is.
+# Without it, a network that was built after torch.manual_seed(0) would be drawn again.
 _SEED_OFFSET = 0x5EED0000
 
 
 @dataclass(frozen=True)
 class MapSimilarity:
-    """How alike two maps are, of absolute and of signed values; all (N,), 1 for equal maps.
+    """Result of :func:`map_similarity`, for absolute and for signed maps.
 
-    What :func:`map_similarity` returns.
+    All are (N,), and 1 for equal maps.
 
     Attributes:
-        spearman_absolute: Rank correlation at the maps' own resolution.
-        spearman_signed: Likewise.
-        ssim_absolute: Structural similarity of the maps at the size of the picture.
-        ssim_signed: Likewise.
-        fsim_absolute: Feature similarity of the maps at the size of the picture.
-        fsim_signed: Likewise.
+        spearman_absolute: Rank correlation of absolute maps, at the maps' own resolution.
+        spearman_signed: Rank correlation of signed maps, at the maps' own resolution.
+        ssim_absolute: Structural similarity of absolute maps, at the size of the image.
+        ssim_signed: Structural similarity of signed maps, at the size of the image.
+        fsim_absolute: Feature similarity of absolute maps, at the size of the image.
+        fsim_signed: Feature similarity of signed maps, at the size of the image.
 
     Example::
 
@@ -62,7 +62,7 @@ class MapSimilarity:
     fsim_signed: Tensor
 
     def to_dict(self) -> dict[str, float]:
-        """Means over the examples under the attributes' names."""
+        """Means over the examples, under the names of the attributes."""
         return {f.name: float(getattr(self, f.name).mean()) for f in fields(self)}
 
 
@@ -71,16 +71,17 @@ def map_similarity(maps: Tensor, others: Tensor, size: tuple[int, int]) -> MapSi
 
     Args:
         maps: (N, 1, h, w), signed.
-        others: As ``maps``.
-        size: Of the pictures. Maps are scaled by their largest magnitude and enlarged to it before
-            SSIM and FSIM; at least 32 pixels a side, for FSIM's filters.
+        others: Like ``maps``.
+        size: Size of the images. For SSIM and FSIM, maps are scaled by their largest magnitude
+            and enlarged to this size, but to at least 32 pixels per side, which FSIM's filters
+            need.
 
     Returns:
-        :class:`MapSimilarity`. Of a constant map the rank correlation is taken as 0, with
-        another constant map as 1.
+        :class:`MapSimilarity`. The rank correlation with a constant map is 0; that of two
+        constant maps is 1.
 
     Raises:
-        ValueError: Maps of different shapes, or with more than one channel.
+        ValueError: The maps differ in shape, or have more than one channel.
 
     Example::
 
@@ -108,12 +109,12 @@ def map_similarity(maps: Tensor, others: Tensor, size: tuple[int, int]) -> MapSi
 
 
 def edge_detector(_model: nn.Module, _layer: nn.Module, inputs: Tensor, _target: Tensor) -> Tensor:
-    """Magnitude of the Sobel gradient of the grey picture.
+    """Magnitude of the Sobel gradient of the grey image.
 
-    It looks like an explanation and knows nothing of the network: what fails the checks by design.
+    It looks like an explanation but does not use the network, so it fails the checks by design.
 
     Args:
-        _model: Not used, as the other two.
+        _model: Not used.
         _layer: Not used.
         inputs: (N, C, H, W).
         _target: Not used.
@@ -139,10 +140,10 @@ class ParameterRandomization:
 
     Attributes:
         mode: ``"cascading"`` or ``"independent"``.
-        steps: What was randomised, from the top to the bottom of the network.
-        original: Per method, the map (N, 1, h, w) of the network as it is.
+        steps: The randomised blocks, from the top to the bottom of the network.
+        original: Per method, the map (N, 1, h, w) of the original network.
         maps: Per method, the map after each step.
-        similarity: Per method, how like the original map the map after each step is.
+        similarity: Per method, the similarity to the original map after each step.
 
     Example::
 
@@ -171,22 +172,22 @@ def randomize_parameters(
     seed: int = 0,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> ParameterRandomization:
-    """Replace a network's parameters by random ones, block by block, and watch the maps.
+    """Replace a network's parameters by random ones, block by block, and compare the maps.
 
     Args:
-        methods: By name; each is tried on the same random networks.
-        model: In eval mode. It is copied, never changed.
+        methods: By name. All methods explain the same random networks.
+        model: In eval mode. It is copied and left unchanged.
         layer: Dotted name of the layer that is explained.
         inputs: (N, 1 or 3, H, W).
         target: (N,) classes, the same at every step.
-        mode: ``"cascading"``: a step randomises a block in addition to all those above it.
-            ``"independent"``: a block by itself.
-        seed: Of the random parameters. Each block draws the same in both modes. The global
-            random state is not changed.
-        progress: Wraps the steps, tqdm say.
+        mode: ``"cascading"``: each step randomises a block in addition to all blocks above it.
+            ``"independent"``: each step randomises one block only.
+        seed: Seed of the random parameters. A block gets the same parameters in both modes. The
+            global random state is not changed.
+        progress: Wraps the steps, for example in tqdm.
 
     Raises:
-        ValueError: The model has no such layer, or no parameters.
+        ValueError: The model has no such layer or no parameters, or ``mode`` is unknown.
 
     Example::
 
@@ -212,26 +213,26 @@ def randomize_parameters(
         }
 
     original = maps(copy.deepcopy(model))
-    found: dict[str, list[Tensor]] = {name: [] for name in methods}
+    randomized: dict[str, list[Tensor]] = {name: [] for name in methods}
     network = copy.deepcopy(model)
-    for place, block in enumerate(progress(list(blocks))):
+    for step, block in enumerate(progress(list(blocks))):
         if mode == "independent":
             network = copy.deepcopy(model)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_SEED_OFFSET + seed * 1_000_003 + place)
+            torch.default_generator.manual_seed(_SEED_OFFSET + seed * 1_000_003 + step)
             for name in blocks[block]:
                 reset_parameters(network.get_submodule(name))
         for method, values in maps(network).items():
-            found[method].append(values)
+            randomized[method].append(values)
     size = (inputs.shape[-2], inputs.shape[-1])
     return ParameterRandomization(
         mode=mode,
         steps=tuple(blocks),
         original=original,
-        maps={name: tuple(values) for name, values in found.items()},
+        maps={name: tuple(values) for name, values in randomized.items()},
         similarity={
             name: tuple(map_similarity(original[name], value, size) for value in values)
-            for name, values in found.items()
+            for name, values in randomized.items()
         },
     )
 
@@ -240,11 +241,14 @@ def randomize_parameters(
 def parameter_blocks(model: nn.Module, inputs: Tensor) -> dict[str, tuple[str, ...]]:
     """Modules with parameters of their own, by block, from the top to the bottom of a network.
 
-    Top is what runs last in a forward pass. A block is a child of the model or, of children that
-    are ``Sequential`` or ``ModuleList``, a child of theirs.
+    The top runs last in a forward pass. A block is a child of the model. If the child is a
+    ``Sequential`` or ``ModuleList``, its children are blocks instead.
 
     Returns:
         Block name to module names.
+
+    Raises:
+        ValueError: The model has no parameters.
     """
     called: list[str] = []
     network = copy.deepcopy(model)
@@ -260,25 +264,25 @@ def parameter_blocks(model: nn.Module, inputs: Tensor) -> dict[str, tuple[str, .
             lambda _module, _inputs, _output, name=name: called.append(name)
         )
     network(inputs[:1])
-    # What is used without being called has no place in the pass: it goes by registration.
+    # Modules that are used without being called follow in the order of their registration.
     order = [*dict.fromkeys(called), *(name for name in owners if name not in called)]
     blocks: dict[str, tuple[str, ...]] = {}
     for name in reversed(order):
         head, _, rest = name.partition(".")
         child = getattr(model, head) if head else model
-        opened = isinstance(child, nn.Sequential | nn.ModuleList) and rest
-        block = f"{head}.{rest.partition('.')[0]}" if opened else head or type(model).__name__
+        is_container = isinstance(child, nn.Sequential | nn.ModuleList) and rest
+        block = f"{head}.{rest.partition('.')[0]}" if is_container else head or type(model).__name__
         blocks[block] = (*blocks.get(block, ()), name)
     return blocks
 
 
 @torch.no_grad()
 def reset_parameters(module: nn.Module) -> None:
-    """Draw a module's own parameters anew, from the global random generator.
+    """Draw a module's own parameters again, from the global random generator.
 
-    By its own ``reset_parameters``, as at construction (which also resets running statistics);
-    where it has none, from the normal distribution with each parameter's mean and deviation (of
-    equal values, their size as the deviation).
+    The module's ``reset_parameters`` draws them as at construction, and resets running statistics.
+    If it has no such method, they are normal, with the mean and the standard deviation of each
+    parameter tensor. If all values of the tensor are equal, the deviation is their magnitude.
     """
     reset = getattr(module, "reset_parameters", None)
     if callable(reset):
@@ -286,7 +290,6 @@ def reset_parameters(module: nn.Module) -> None:
         return
     for parameter in module.parameters(recurse=False):
         spread = parameter.std(correction=0)
-        # Of equal values, the deviation says nothing of their size.
         spread = torch.where(spread > 0, spread, parameter.abs().mean())
         parameter.copy_(parameter.mean() + spread * torch.randn_like(parameter))
 
@@ -296,11 +299,11 @@ class LabelRandomization:
     """Result of :func:`randomize_labels`.
 
     Attributes:
-        accuracy: Share of the training pictures that the network knows, trained on true labels.
-        shuffled_accuracy: The same for the network trained on shuffled labels, of those labels.
-        similarity: Per method, maps of the two networks compared, (N,).
-        control: Per method, maps of two networks compared that were both trained on true labels,
-            from different initial parameters.
+        accuracy: Training accuracy of the network trained on true labels.
+        shuffled_accuracy: Training accuracy of the network trained on shuffled labels.
+        similarity: Per method, the similarity (N,) of the two networks' maps.
+        control: Per method, the similarity (N,) of the maps of two networks trained on true
+            labels from different initial parameters.
 
     Example::
 
@@ -320,15 +323,15 @@ def randomize_labels(
 ) -> LabelRandomization:
     """Train a small network on digits with true and with shuffled labels, and compare the maps.
 
-    The 8 x 8 pictures of ``sklearn.datasets.load_digits``; two convolutions and two linear layers,
-    trained until they know the training pictures by heart. The maps are those of the second
-    convolution's ReLU for the true class of training pictures.
+    The images are the 8 x 8 digits of ``sklearn.datasets.load_digits``. The networks have two
+    convolutions and two linear layers, and are trained until they memorise the training images.
+    The maps explain the true class of training images at the second convolution's ReLU.
 
     Args:
         methods: By name.
-        seed: Of the shuffle, the initial parameters and the order of the pictures.
-        n_train: How many pictures to train on, a multiple of 50.
-        n_explained: On how many of them maps are compared.
+        seed: Seed of the shuffle, the initial parameters and the order of the images.
+        n_train: Number of training images, a multiple of 50.
+        n_explained: Number of training images on which maps are compared.
 
     Example::
 
@@ -342,19 +345,19 @@ def randomize_labels(
     """
     from sklearn.datasets import load_digits
 
-    pictures, labels = load_digits(return_X_y=True)
-    draw = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(labels), generator=draw)[:n_train]
-    inputs = torch.from_numpy(pictures).float()[chosen].view(-1, 1, 8, 8) / 16
+    digits, labels = load_digits(return_X_y=True)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(labels), generator=generator)[:n_train]
+    inputs = torch.from_numpy(digits).float()[chosen].view(-1, 1, 8, 8) / 16
     true = torch.from_numpy(labels).long()[chosen]
-    shuffled = true[torch.randperm(n_train, generator=draw)]
+    shuffled = true[torch.randperm(n_train, generator=generator)]
     network, accuracy = _trained(inputs, true, 3 * seed)
-    other, _ = _trained(inputs, true, 3 * seed + 1)
-    wrong, shuffled_accuracy = _trained(inputs, shuffled, 3 * seed + 2)
+    control, _ = _trained(inputs, true, 3 * seed + 1)
+    shuffled_network, shuffled_accuracy = _trained(inputs, shuffled, 3 * seed + 2)
     explained, target = inputs[:n_explained], true[:n_explained]
     maps = [
-        {name: method(found, found[3], explained, target) for name, method in methods.items()}
-        for found in (network, other, wrong)
+        {name: method(trained, trained[3], explained, target) for name, method in methods.items()}
+        for trained in (network, control, shuffled_network)
     ]
     size = (8, 8)
     return LabelRandomization(
@@ -366,7 +369,7 @@ def randomize_labels(
 
 
 def _trained(inputs: Tensor, labels: Tensor, seed: int) -> tuple[nn.Sequential, float]:
-    """A network that knows the labels by heart, and the share that it knows."""
+    """A network that memorises the labels, and its training accuracy."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = nn.Sequential(
@@ -380,7 +383,7 @@ def _trained(inputs: Tensor, labels: Tensor, seed: int) -> tuple[nn.Sequential, 
             nn.Linear(64, 10),
         )
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-        known = 0.0
+        accuracy = 0.0
         for _ in range(100):
             for batch in torch.randperm(len(labels)).view(-1, _BATCH):
                 optimizer.zero_grad()
@@ -388,11 +391,11 @@ def _trained(inputs: Tensor, labels: Tensor, seed: int) -> tuple[nn.Sequential, 
                 torch.autograd.backward(loss)
                 optimizer.step()
             with torch.no_grad():
-                known = float((network(inputs).argmax(1) == labels).double().mean())
-            if known == 1:
+                accuracy = float((network(inputs).argmax(1) == labels).double().mean())
+            if accuracy == 1:
                 break
     optimizer.zero_grad()
-    return network.eval(), known
+    return network.eval(), accuracy
 
 
 def _scaled(maps: Tensor) -> Tensor:
@@ -404,11 +407,11 @@ def _scaled(maps: Tensor) -> Tensor:
 def _spearman(maps: Tensor, others: Tensor) -> Tensor:
     from scipy import stats
 
-    found = []
+    correlations = []
     for first, second in zip(maps.flatten(1).numpy(), others.flatten(1).numpy(), strict=True):
         constant = [bool(np.ptp(values) == 0) for values in (first, second)]
         if any(constant):
-            found.append(float(all(constant)))
+            correlations.append(float(all(constant)))
         else:
-            found.append(float(stats.spearmanr(first, second).statistic))
-    return torch.tensor(found, dtype=torch.float64)
+            correlations.append(float(stats.spearmanr(first, second).statistic))
+    return torch.tensor(correlations, dtype=torch.float64)

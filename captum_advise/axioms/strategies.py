@@ -1,4 +1,4 @@
-"""Hypothesis strategies: networks, inputs and targets in their range, and equivalent pairs."""
+"""Hypothesis strategies: networks, inputs, valid targets, and equivalent pairs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from captum_advise.axioms.equivalence import REWRITES, EquivalentPair
 from captum_advise.axioms.networks import Activation, Head, Layer, NetworkSpec, Pooling
 
 _SEEDS = st.integers(0, 2**31 - 1)
-# Positions stay below 50: the cost of a density grows with their square.
+# Fewer than 50 locations: the cost of a density grows with the square of their number.
 _SIZES = {1: (3, 10), 2: (3, 6), 3: (3, 3)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One example of an axiom, in plain values: equal cases are equal to the last bit.
+    """One example of an axiom. Equal cases give bitwise equal networks and inputs.
 
     Attributes:
         spec: The network.
-        targets: A class per example.
-        input_seed: Of the inputs.
-        rewrite_seed: Of what else the axiom draws at random.
+        targets: One class per example.
+        input_seed: Seed of the inputs.
+        rewrite_seed: Seed of everything else that the axiom draws at random.
 
     Example::
 
@@ -62,19 +62,19 @@ def network_specs(
     layers: Sequence[Layer] = get_args(Layer),
     batch_norm: bool | None = None,
 ) -> NetworkSpec:
-    """Small convolutional networks of every kind that the arguments leave.
+    """Small convolutional networks of every kind that the arguments allow.
 
     Convolutions in one to three dimensions, strides, groups, batch norm in eval mode, piecewise
-    linear and smooth activations, maximum and average pooling, five kinds of head. 2 to 8 units,
-    maps of at most 10 locations per edge. Parameters are drawn from a seed: what Hypothesis would
-    rather shrink to (zeros, equal numbers) is what networks do not hold.
+    linear and smooth activations, maximum and average pooling, five kinds of head. Networks have
+    2 to 8 units and maps of at most 10 locations per edge. Parameters come from a seed, so that
+    Hypothesis does not shrink them to zeros or equal numbers, which real networks do not have.
 
     Args:
-        spatial_dims: Which numbers of spatial dimensions.
-        channels: Which numbers of input channels.
-        activations: Which activation functions.
-        heads: Which heads.
-        layers: Which layers are explained.
+        spatial_dims: Allowed numbers of spatial dimensions.
+        channels: Allowed numbers of input channels.
+        activations: Allowed activation functions.
+        heads: Allowed heads.
+        layers: Allowed explained layers.
         batch_norm: With, without, or (None) either.
 
     Example::
@@ -82,10 +82,10 @@ def network_specs(
         >>> from captum_advise.axioms import SmallNetwork
         >>> from hypothesis import given
         >>> @given(network_specs(spatial_dims=(2,), heads=("pooled",)))
-        ... def test_scores(spec):
-        ...     scores = SmallNetwork(spec)(spec.inputs(2, seed=0))
-        ...     assert scores.shape == (2, spec.classes)
-        >>> test_scores()
+        ... def test_class_scores(spec):
+        ...     class_scores = SmallNetwork(spec)(spec.inputs(2, seed=0))
+        ...     assert class_scores.shape == (2, spec.classes)
+        >>> test_class_scores()
     """
     dims = draw(st.sampled_from(sorted(spatial_dims)))
     groups = draw(st.sampled_from((1, 2)))
@@ -120,11 +120,11 @@ def cases(
     *,
     examples: tuple[int, int] = (1, 3),
 ) -> Case:
-    """A network with inputs, and with targets that it has.
+    """A network with inputs and valid targets.
 
     Args:
-        specs: Strategy of networks.
-        examples: Fewest and most examples.
+        specs: Strategy for networks.
+        examples: Smallest and largest number of examples.
 
     Example::
 
@@ -146,9 +146,15 @@ def rewritable_specs(
     spatial_dims: Collection[int] = (1, 2, 3),
     channels: Collection[int] = (1, 2, 3),
 ) -> st.SearchStrategy[NetworkSpec]:
-    """Networks that a rewrite, one of :data:`REWRITES`, can be applied to."""
+    """Networks to which a rewrite, one of :data:`REWRITES`, can be applied.
+
+    Raises:
+        ValueError: There is no such rewrite.
+    """
     if rewrite not in REWRITES:
-        raise ValueError(f"There is no rewrite {rewrite!r}: they are {', '.join(REWRITES)}.")
+        raise ValueError(
+            f"There is no rewrite {rewrite!r}: the rewrites are {', '.join(REWRITES)}."
+        )
     if rewrite == "rescaled_units":
         return network_specs(
             spatial_dims=spatial_dims,
@@ -173,21 +179,21 @@ def equivalent_pairs(
     spatial_dims: Collection[int] = (1, 2, 3),
     channels: Collection[int] = (1, 2, 3),
 ) -> EquivalentPair:
-    """Two networks that compute the same, under one rewrite or any.
+    """Two networks that compute the same function, by one rewrite or any.
 
     Args:
-        rewrite: One of :data:`REWRITES`, or None.
-        spatial_dims: Which numbers of spatial dimensions.
-        channels: Which numbers of input channels.
+        rewrite: One of :data:`REWRITES`; None for any.
+        spatial_dims: Allowed numbers of spatial dimensions.
+        channels: Allowed numbers of input channels.
 
     Example::
 
         >>> from hypothesis import given
         >>> @given(equivalent_pairs("folded_batch_norm"))
-        ... def test_scores(pair):
+        ... def test_equal_outputs(pair):
         ...     inputs = pair.spec.inputs(2, seed=0)
         ...     torch.testing.assert_close(pair.original(inputs), pair.rewritten(inputs))
-        >>> test_scores()
+        >>> test_equal_outputs()
     """
     name = draw(st.sampled_from(list(REWRITES))) if rewrite is None else rewrite
     spec = draw(rewritable_specs(name, spatial_dims=spatial_dims, channels=channels))
@@ -197,7 +203,7 @@ def equivalent_pairs(
 def one_unit_specs(
     *, spatial_dims: Collection[int], channels: Collection[int], head: Head
 ) -> st.SearchStrategy[NetworkSpec]:
-    """Networks whose layer can be zero but for one unit, with zero maps for zero inputs."""
+    """Networks whose layer can be zero except for one unit, with zero maps for zero inputs."""
     return network_specs(
         spatial_dims=spatial_dims,
         channels=channels,

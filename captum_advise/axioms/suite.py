@@ -1,4 +1,4 @@
-"""The axioms as a pytest class, to be pointed at any layer attribution."""
+"""The axioms as a pytest class for any layer attribution."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from captum_advise.axioms.registry import AXIOMS, Axiom, require, violation
 
 
 class AxiomSuite:
-    """One test per axiom. Derive a class, name the method, and pytest does the rest.
+    """One test per axiom. Derive a class that names the method, and run pytest.
 
-    How many examples each axiom gets, and whether they are the same every time, is the Hypothesis
-    profile's matter.
+    The Hypothesis profile decides how many examples each axiom gets, and whether they are the same
+    every time.
 
     Attributes:
         attribution: Factory ``(model, layer) -> LayerAttribution``, or the class itself.
         arguments: Further keyword arguments of ``attribute``.
-        spatial_dims: Which inputs the method takes: 1, 2 or 3 spatial dimensions.
-        channels: Which numbers of input channels it takes.
-        does_not_hold: Axioms that the method does not fulfil, with the reason. Their tests
-            require that a counterexample is found.
+        spatial_dims: The numbers of spatial dimensions that inputs may have: 1, 2 or 3.
+        channels: The numbers of channels that inputs may have.
+        does_not_hold: Axioms that the method does not fulfil, each with the reason. Their tests
+            require a counterexample.
         effort: Factor on the profile's number of examples.
 
     Example::
@@ -46,7 +46,7 @@ class AxiomSuite:
 
     @classmethod
     def method(cls) -> Method:
-        """What the class attributes describe."""
+        """The method that the class attributes describe."""
         return Method(
             name=cls.__name__.removeprefix("Test"),
             attribution=cls.attribution,
@@ -57,22 +57,22 @@ class AxiomSuite:
 
     @pytest.mark.parametrize("axiom", AXIOMS.values(), ids=AXIOMS)
     def test_axiom(self, axiom: Axiom) -> None:
-        """The axiom holds, or is known not to and does not.
+        """The axiom holds, unless ``does_not_hold`` names it; then it does not.
 
         Raises:
-            AxiomViolation: It does not hold, and was not known not to.
-            ValueError: ``does_not_hold`` names no axiom.
+            AxiomViolation: The axiom does not hold, and ``does_not_hold`` does not name it.
+            ValueError: ``does_not_hold`` names an unknown axiom.
         """
         unknown = set(self.does_not_hold) - set(AXIOMS)
         if unknown:
-            raise ValueError(f"does_not_hold names no axioms: {', '.join(sorted(unknown))}.")
+            raise ValueError(f"does_not_hold names unknown axioms: {', '.join(sorted(unknown))}.")
         if axiom.name not in self.does_not_hold:
             require(axiom, self.method(), effort=self.effort)
             return
-        # A search ends at the first counterexample, so it can afford to be long; which examples
-        # come first differs from version to version of Hypothesis.
+        # The search stops at the first counterexample, so it may be long. Which examples come
+        # first depends on the version of Hypothesis.
         if violation(axiom, self.method(), effort=max(4.0, self.effort)) is None:
             pytest.fail(
-                f"No counterexample to {axiom.name} was found, although does_not_hold says: "
-                f"{self.does_not_hold[axiom.name]}"
+                f"There is no counterexample to {axiom.name} among the examples, although "
+                f"does_not_hold names it ({self.does_not_hold[axiom.name]})."
             )

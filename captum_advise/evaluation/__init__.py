@@ -1,10 +1,12 @@
-"""Compare explanation methods on a model and pictures, from ten to ImageNet's 50,000.
+"""Compare explanation methods on a model and images, from ten images to ImageNet's 50,000.
 
-:func:`evaluate` runs the methods and writes a report; it can be killed and continued, and split
-over processes with ``torchrun``. ``captum-advise evaluate`` is the same on the command line.
+:func:`evaluate` runs the methods and writes a report. A run that was killed continues where it
+stopped, and ``torchrun`` splits it over processes. ``captum-advise evaluate`` does the same on the
+command line.
 """
 
-from captum_advise.evaluation.data import Pictures, pictures
+from captum_advise.evaluation.data import ImageDataset, image_dataset
+from captum_advise.evaluation.image_evaluation import MethodError, MetricSettings
 from captum_advise.evaluation.methods import (
     ClassMaps,
     Context,
@@ -15,22 +17,21 @@ from captum_advise.evaluation.methods import (
     names,
 )
 from captum_advise.evaluation.runner import Evaluation, evaluate
-from captum_advise.evaluation.scoring import MethodError, ScoringSettings
 from captum_advise.evaluation.store import OutputError
 
 __all__ = [
     "ClassMaps",
     "Context",
     "Evaluation",
+    "ImageDataset",
     "Method",
     "MethodError",
     "MethodSettings",
+    "MetricSettings",
     "OutputError",
-    "Pictures",
-    "ScoringSettings",
     "as_method",
     "by_name",
     "evaluate",
+    "image_dataset",
     "names",
-    "pictures",
 ]

@@ -1,4 +1,4 @@
-"""Several processes under ``torchrun``: who does what, and waiting for each other."""
+"""Several processes under ``torchrun``."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import torch
 import torch.distributed as dist
 
 # A process may have to wait until the slowest one has finished its share.
-_PATIENCE = timedelta(days=7)
+_TIMEOUT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all: ``rank`` of ``count``."""
+    """This process among all of a run: ``rank`` of ``count``."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this one prepares the folder and writes the report."""
+        """Whether this process prepares the folder and writes the report."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all processes have come here."""
+        """Wait until all processes have reached this point."""
         if self.count > 1:
             dist.barrier()
 
     def first_does(self, action: Callable[[], None]) -> None:
-        """Rank 0 acts while the others wait; its failure is everyone's."""
+        """Let rank 0 act while the others wait. If it fails, every process raises its error."""
         failure: list[Any] = [None]
         if self.is_first:
             try:
@@ -51,15 +51,15 @@ class Processes:
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
-    """All processes of this run; joins them (gloo, or nccl on CUDA) if ``torchrun`` started us."""
+    """The processes of this run; under ``torchrun`` they join (nccl on CUDA, otherwise gloo)."""
     joined = False
     if dist.is_available() and not dist.is_initialized() and int(os.getenv("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
         joined = True
     try:
         if dist.is_available() and dist.is_initialized():
             yield Processes(dist.get_rank(), dist.get_world_size())
-            dist.barrier()  # nobody leaves while another still listens
+            dist.barrier()  # no process leaves while another still communicates
         else:
             yield Processes()
     finally:

@@ -1,139 +1,129 @@
-"""The report: summary tables, figures."""
+"""The report: summary tables and figures."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from captum_advise._core.selection import STEPS
+from captum_advise._utils.markdown import markdown_table
+from captum_advise.evaluation.columns import Metric, metrics
 from captum_advise.evaluation.figures import comparison, gallery
-from captum_advise.evaluation.measures import Measure, measures
-from captum_advise.evaluation.scoring import Scorer
+from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from captum_advise.evaluation.statistics import N_RESAMPLES, REFERENCE, summarise
-from captum_advise.evaluation.store import RunFolder, write_whole
-from captum_advise.map_scoring import STEPS
+from captum_advise.evaluation.store import RunFolder, write_output
+from captum_advise.visualization.style import to_png
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 _FAITHFUL = "advise-faithful"
 _ENDS = ("mean", "low", "high")
 
 
 def write_report(
-    scorer: Scorer, dataset: Dataset[Any], folder: RunFolder, results: pd.DataFrame
+    evaluator: ImageEvaluator, dataset: Dataset[Any], folder: RunFolder, results: pd.DataFrame
 ) -> None:
     """Write ``summary.csv``, ``summary.md``, ``comparison.png`` and ``gallery.png``."""
-    methods, measured = tuple(scorer.methods), measures(scorer.settings.on_request)
-    summary = summarise(results, methods, measured, seed=scorer.seed)
-    write_whole(folder.path / "summary.csv", summary.to_csv(index=False, float_format="%.7g"))
-    write_whole(
+    methods, columns = tuple(evaluator.methods), metrics(evaluator.settings.on_request)
+    summary = summarise(results, methods, columns, seed=evaluator.seed)
+    write_output(folder.path / "summary.csv", summary.to_csv(index=False, float_format="%.7g"))
+    write_output(
         folder.path / "summary.md",
-        markdown(summary, methods, measured, scorer, folder.information_so_far()),
+        markdown(summary, methods, columns, evaluator, folder.information_so_far()),
     )
-    write_whole(folder.path / "comparison.png", _png(comparison(summary, methods, measured)))
-    write_whole(folder.path / "gallery.png", _png(gallery(scorer, dataset, results)))
+    write_output(folder.path / "comparison.png", to_png(comparison(summary, methods, columns)))
+    write_output(folder.path / "gallery.png", to_png(gallery(evaluator, dataset, results)))
 
 
 def markdown(
     summary: pd.DataFrame,
     methods: Sequence[str],
-    measured: Sequence[Measure],
-    scorer: Scorer,
+    columns: Sequence[Metric],
+    evaluator: ImageEvaluator,
     information: dict[str, Any],
 ) -> str:
-    """The summary for people."""
+    """The content of ``summary.md``."""
     configuration = information.get("configuration", {})
-    network = " ".join(str(configuration[k]) for k in ("network",) if k in configuration)
-    failed = int(information.get("pictures_failed", 0))
-    n_pictures = int(summary["pictures"].max())
-    independent = [m for m in measured if m.independent]
-    protocol = [m for m in measured if m.tested and not m.independent]
-    cost = [m for m in measured if not m.tested]
-    table = summary.set_index(["method", "measure"])
-    parts = [
+    network = str(configuration.get("network") or "The model")
+    n_failed = int(information.get("images_failed", 0))
+    n_images = int(summary["images"].max())
+    independent = [m for m in columns if m.independent]
+    protocol = [m for m in columns if m.tested and not m.independent]
+    cost = [m for m in columns if not m.tested]
+    table = summary.set_index(["method", "metric"])
+    sections = [
         "# Comparison of explanation methods",
-        f"{network or 'The model'} at layer `{configuration.get('layer', '')}`, "
-        f"{n_pictures} pictures"
-        + (f"; {failed} more could not be evaluated (failures.csv)." if failed else ".")
-        + " Means over pictures with 95% bootstrap intervals "
-        f"({N_RESAMPLES} resamples, seed {scorer.seed}); ↑ larger is better, ↓ smaller is better.",
-        "## Faithfulness, measured independently of ADVISE's choice",
+        f"{network} at layer `{configuration.get('layer', '')}`, {n_images} images"
+        + (f"; {n_failed} more could not be evaluated (failures.csv)." if n_failed else ".")
+        + " Means over images with 95% bootstrap intervals "
+        f"({N_RESAMPLES} resamples, seed {evaluator.seed}); ↑ larger is better, ↓ smaller is "
+        "better.",
+        "## Faithfulness: metrics that ADVISE's default selection does not use",
         _means(table, methods, independent),
-        f"Insertion and deletion after RISE, in {scorer.settings.steps} steps: pixels are inserted "
-        "into the blurred picture (Gaussian, 5 pixels, 11 x 11), or made black, most important "
-        "first; the area under the confidence in the class."
-        + (f" {_FAITHFUL} chooses by both, in {STEPS} steps." if _FAITHFUL in methods else ""),
+        f"Insertion and deletion follow RISE, in {evaluator.settings.steps} steps. Pixels change "
+        "in order of importance, from the blurred image (Gaussian, 5 pixels, 11 x 11) to the whole "
+        "image, or from the whole image to black. The metric is the area under the confidence in "
+        "the class."
+        + (f" {_FAITHFUL} selects by both, in {STEPS} steps." if _FAITHFUL in methods else ""),
         "## The ADVISE paper's protocol",
-        "**ADVISE keeps the group of units whose map has the highest AVX, so AVX and its parts "
-        "flatter ADVISE: read this table together with the one above.**",
+        "**ADVISE selects the group of units with the highest AVX, so AVX and its parts favour "
+        "ADVISE. Read this table together with the one above.**",
         _means(table, methods, protocol),
-        "Class sensitivity is the correlation of a map with that of the runner-up class, near or "
-        "below 0 is good; maps that do not depend on the class have 1.",
+        "Class sensitivity is the correlation of a map with the map of the runner-up class. Near "
+        "or below 0 is good; maps that do not depend on the class have 1.",
     ]
     if REFERENCE in methods and len(methods) > 1:
         others = [method for method in methods if method != REFERENCE]
-        parts += [
-            "## Against Grad-CAM, picture by picture",
-            "Share of the pictures on which the method is strictly better than Grad-CAM, and p of "
-            "the paired two-sided Wilcoxon signed-rank test, not corrected for the number of "
-            "tests.",
+        sections += [
+            "## Comparison with Grad-CAM, image by image",
+            "Share of images on which the method is strictly better than Grad-CAM, and p of the "
+            "paired two-sided Wilcoxon signed-rank test, not corrected for the number of tests.",
             _against_reference(table, others, [*independent, *protocol]),
         ]
-    parts += [
+    sections += [
         "## Cost of one map",
         _means(table, methods, cost),
-        "Forward passes count the pictures that go through the network, whatever the batch; "
-        "backward passes are not counted. Seconds depend on the machine (run.json).",
+        "Forward passes count the images that go through the network, whatever the batch size. "
+        "Backward passes are not counted. Seconds depend on the machine (run.json).",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
-def _means(table: pd.DataFrame, methods: Sequence[str], measured: Sequence[Measure]) -> str:
+def _means(table: pd.DataFrame, methods: Sequence[str], columns: Sequence[Metric]) -> str:
     best = {
-        m.name: (max if m.higher_is_better else min)(_mean(table, x, m) for x in methods)
-        for m in measured
-        if m.tested
+        metric.name: (max if metric.higher_is_better else min)(
+            _mean(table, method, metric) for method in methods
+        )
+        for metric in columns
+        if metric.tested
     }
     rows = []
     for method in methods:
         cells = []
-        for measure in measured:
-            found = table.loc[(method, measure.name)]
-            mean, low, high = (f"{found[end]:.{measure.digits}f}" for end in _ENDS)
-            if found["mean"] == best.get(measure.name):
+        for metric in columns:
+            entry = table.loc[(method, metric.name)]
+            mean, low, high = (f"{entry[end]:.{metric.digits}f}" for end in _ENDS)
+            if entry["mean"] == best.get(metric.name):
                 mean = f"**{mean}**"
-            cells.append(mean if np.isnan(found["low"]) else f"{mean} [{low}, {high}]")
+            cells.append(mean if np.isnan(entry["low"]) else f"{mean} [{low}, {high}]")
         rows.append([method, *cells])
-    return markdown_table(["method", *(m.heading for m in measured)], rows)
+    return markdown_table(["method", *(m.heading for m in columns)], rows)
 
 
-def _mean(table: pd.DataFrame, method: str, measure: Measure) -> float:
-    return float(table.loc[(method, measure.name), "mean"])
+def _mean(table: pd.DataFrame, method: str, metric: Metric) -> float:
+    return float(table.loc[(method, metric.name), "mean"])
 
 
 def _against_reference(
-    table: pd.DataFrame, methods: Sequence[str], measured: Sequence[Measure]
+    table: pd.DataFrame, methods: Sequence[str], columns: Sequence[Metric]
 ) -> str:
     rows = []
     for method in methods:
-        found = [table.loc[(method, measure.name)] for measure in measured]
-        cells = [f"{f['beats_grad_cam']:.0%} (p = {f['p_value']:.2g})" for f in found]
+        entries = [table.loc[(method, metric.name)] for metric in columns]
+        cells = [f"{entry['beats_grad_cam']:.0%} (p = {entry['p_value']:.2g})" for entry in entries]
         rows.append([method, *cells])
-    return markdown_table(["method", *(m.title for m in measured)], rows)
-
-
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=150)
-    return stream.getvalue()
+    return markdown_table(["method", *(m.title for m in columns)], rows)

@@ -1,7 +1,7 @@
-"""The output folder of a run: appended, repaired, merged, never half-written.
+"""The output folder of a run. A run that was killed at any time can be continued in it.
 
-While a run is going, each process appends to files of its own, ``results.rank0.csv`` and so on, a
-picture at a time. ``results.csv`` appears when all pictures are done.
+During a run each process appends to its own files, ``results.rank0.csv`` and so on, one image at a
+time. ``results.csv`` is written when all images are done.
 """
 
 from __future__ import annotations
@@ -18,55 +18,53 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from captum_advise._utils.io import ENCODING, atomic_write
+
 FAILURE_COLUMNS = ("index", "file", "reason")
-# Names of files that are not in UTF-8 are kept as they are.
-_ENCODING: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
+# The format of a run's configuration. A run in another format cannot be continued.
+FORMAT = 2
 
 Rows = list[dict[str, str]]
 
 
 class OutputError(OSError):
-    """The output folder cannot be used; the message says what to do."""
+    """The output folder cannot be used; the message explains what to do."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Any failure to write to ``path`` as one sentence."""
+    """Turn any failure to write to ``path`` into one sentence."""
     try:
         yield
     except OutputError:
         raise
     except OSError as error:
+        # An atomic write raises an error of its own, from the system's.
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         raise OutputError(
-            f"The output {path} cannot be written ({error.strerror or error}): make room or "
-            "permit it, or give another folder; the same command then continues."
+            f"The output {path} cannot be written ({cause.strerror or cause}): free space, change "
+            "the permissions, or give another folder; the same command then continues."
         ) from error
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that it is either the old one or the new one, whole, at every moment."""
-    data = content.encode(**_ENCODING) if isinstance(content, str) else content
-    partial = path.with_name(f".{path.name}.partial")
+def write_output(path: Path, content: str | bytes) -> None:
+    """Write a file of the output, atomically.
+
+    Raises:
+        OutputError: It cannot be written; the old file, if there is one, is unchanged.
+    """
     with writing(path):
-        try:
-            with partial.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        atomic_write(path, content)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's output.
+    """The output of a run.
 
     Attributes:
         path: The folder.
-        columns: Of the results.
-        methods: Each picture has one row for each, in this order.
+        columns: The columns of the results.
+        methods: Each image has one row per method, in this order.
     """
 
     path: Path
@@ -75,12 +73,12 @@ class RunFolder:
 
     @property
     def results(self) -> Path:
-        """All rows, once every picture is done."""
+        """All rows, once every image is done."""
         return self.path / "results.csv"
 
     @property
     def failures(self) -> Path:
-        """The pictures that could not be evaluated, if there are any."""
+        """The images that could not be evaluated, if there are any."""
         return self.path / "failures.csv"
 
     @property
@@ -89,16 +87,20 @@ class RunFolder:
         return self.path / "run.json"
 
     def part(self, kind: str, rank: int) -> Path:
-        """What one process appends to; ``kind`` is ``results`` or ``failures``."""
+        """The file that one process appends to; ``kind`` is ``results`` or ``failures``."""
         return self.path / f"{kind}.rank{rank}.csv"
 
     def parts(self, kind: str) -> list[Path]:
-        """Those of all processes, of earlier runs too."""
+        """The files of all processes, including those of earlier sessions."""
         return sorted(self.path.glob(f"{kind}.rank*.csv"))
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
-        """Make the folder, and keep a second run out of it as long as this one lasts."""
+        """Create the folder, and keep other runs out of it while this one lasts.
+
+        Raises:
+            OutputError: The folder cannot be created, or another run uses it.
+        """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("w")
@@ -117,59 +119,73 @@ class RunFolder:
             yield
 
     def prepare(self, configuration: Mapping[str, Any]) -> None:
-        """Refuse another run's folder, and undo what a kill has torn.
+        """Check that the folder belongs to this run, and repair files that a kill has truncated.
 
         Raises:
             OutputError: The folder cannot be written to.
-            ValueError: It holds results of another configuration.
+            ValueError: It holds the results of another run.
         """
         self.check(configuration)
         if not self.information.exists():
-            strangers = [entry.name for entry in self.path.glob("results*.csv")]
-            if strangers:
+            results = [entry.name for entry in self.path.glob("results*.csv")]
+            if results:
                 raise ValueError(
-                    f"{self.path} holds {strangers[0]} but no run.json that says what it is of: "
-                    "give another folder."
+                    f"{self.path} holds {results[0]} but no run.json that describes it: give "
+                    "another folder."
                 )
             self.inform({"configuration": configuration})
         for part in self.parts("results"):
-            text = self._rendered(self._whole_pictures([part]))
+            text = self._rendered(self._complete_rows([part]))
             with writing(part):
-                torn = text.encode(**_ENCODING) != part.read_bytes()
-            if torn:
-                write_whole(part, text)
-        # Pictures that failed are tried again.
+                truncated = text.encode(**ENCODING) != part.read_bytes()
+            if truncated:
+                write_output(part, text)
+        # Images that failed are tried again.
         with writing(self.path):
             for path in [*self.parts("failures"), self.failures]:
                 path.unlink(missing_ok=True)
 
     def information_so_far(self) -> dict[str, Any]:
-        """What ``run.json`` holds; nothing if it is not there."""
+        """The content of ``run.json``, empty if there is no such file.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
         try:
-            known = json.loads(self.information.read_text(**_ENCODING))
+            content = json.loads(self.information.read_text(**ENCODING))
         except FileNotFoundError:
             return {}
         except ValueError as error:
             raise ValueError(
                 f"{self.information} is damaged: give another folder, or remove this one."
             ) from error
-        return known if isinstance(known, dict) else {}
+        return content if isinstance(content, dict) else {}
 
     def inform(self, information: Mapping[str, Any]) -> None:
         """Replace ``run.json``."""
-        write_whole(self.information, json.dumps(information, indent=2, default=str) + "\n")
+        write_output(self.information, json.dumps(information, indent=2, default=str) + "\n")
 
     def check(self, configuration: Mapping[str, Any]) -> None:
-        """Raise ValueError if the folder is of another configuration; say what differs."""
-        known = self.information_so_far().get("configuration")
-        if known is None:
+        """Check that the folder does not belong to another run.
+
+        Raises:
+            ValueError: It does; the message names what differs.
+        """
+        earlier = self.information_so_far().get("configuration")
+        if earlier is None:
             return
-        # As JSON would give it back.
-        asked = json.loads(json.dumps(configuration, default=str))
+        # Versions before format 2 counted "pictures".
+        if "format" not in earlier or "pictures" in earlier:
+            raise ValueError(
+                f"{self.path} was written by an earlier version of captum-advise: give another "
+                "output folder, or remove this one."
+            )
+        # As JSON returns it.
+        given = json.loads(json.dumps(configuration, default=str))
         differences = [
-            f"{name} was {known.get(name)!r} and is now {asked.get(name)!r}"
-            for name in dict.fromkeys([*known, *asked])
-            if known.get(name) != asked.get(name)
+            f"{name} was {earlier.get(name)!r} and is now {given.get(name)!r}"
+            for name in dict.fromkeys([*earlier, *given])
+            if earlier.get(name) != given.get(name)
         ]
         if differences:
             raise ValueError(
@@ -178,16 +194,16 @@ class RunFolder:
             )
 
     def finished(self) -> set[int]:
-        """Places of the pictures that have a row for every method."""
-        return {int(row["index"]) for row in self._whole_pictures(self._sources())}
+        """Indices of the images that have a row for every method."""
+        return {int(row["index"]) for row in self._complete_rows(self._sources())}
 
     def merge(self) -> None:
-        """Make ``results.csv`` and ``failures.csv`` from the parts, and remove these."""
-        write_whole(self.results, self._rendered(self._whole_pictures(self._sources())))
+        """Make ``results.csv`` and ``failures.csv`` of the processes' files, and remove these."""
+        write_output(self.results, self._rendered(self._complete_rows(self._sources())))
         failures = [row for part in self.parts("failures") for row in _read(part, FAILURE_COLUMNS)]
         if failures:
             failures.sort(key=lambda row: int(row["index"]))
-            write_whole(self.failures, _text(FAILURE_COLUMNS, failures))
+            write_output(self.failures, _text(FAILURE_COLUMNS, failures))
         with writing(self.path):
             for part in [*self.parts("results"), *self.parts("failures")]:
                 part.unlink(missing_ok=True)
@@ -195,16 +211,16 @@ class RunFolder:
     def _sources(self) -> list[Path]:
         return [*([self.results] if self.results.exists() else []), *self.parts("results")]
 
-    def _whole_pictures(self, sources: Iterable[Path]) -> Rows:
-        """Rows of the pictures that have one for each method, by picture and method."""
-        by_picture: dict[int, dict[str, dict[str, str]]] = {}
+    def _complete_rows(self, sources: Iterable[Path]) -> Rows:
+        """The rows of images that have one for each method, by image and method."""
+        by_image: dict[int, dict[str, dict[str, str]]] = {}
         for source in sources:
             for row in _read(source, self.columns):
-                by_picture.setdefault(int(row["index"]), {}).setdefault(row["method"], row)
+                by_image.setdefault(int(row["index"]), {}).setdefault(row["method"], row)
         return [
-            by_picture[index][method]
-            for index in sorted(by_picture)
-            if by_picture[index].keys() == set(self.methods)
+            by_image[index][method]
+            for index in sorted(by_image)
+            if by_image[index].keys() == set(self.methods)
             for method in self.methods
         ]
 
@@ -213,7 +229,7 @@ class RunFolder:
 
 
 class Appender:
-    """Appends rows to a file; what it has returned from is on the disk."""
+    """Appends rows to a file. Once :meth:`append` returns, its rows are on the disk."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path, self.columns = path, columns
@@ -224,12 +240,16 @@ class Appender:
             undo.pop_all()
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write rows, flush and wait for the disk."""
+        """Write rows, and wait for the disk.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
         with writing(self.path):
             self._write(_text(self.columns, rows, header=False))
 
     def _write(self, text: str) -> None:
-        rest = memoryview(text.encode(**_ENCODING))
+        rest = memoryview(text.encode(**ENCODING))
         while rest:
             rest = rest[self._stream.write(rest) :]
         os.fsync(self._stream.fileno())
@@ -260,16 +280,16 @@ def _field(value: Any) -> str:
         return str(int(value))
     if isinstance(value, float):
         return f"{value:.7g}"
-    # A field holds one line, so that a torn row is a torn line.
+    # One row is one line, so that a truncated row is a truncated line.
     return str(value).replace("\r", " ").replace("\n", " ")
 
 
 def _read(path: Path, columns: Sequence[str]) -> Rows:
-    """Whole rows of a file that may end in the middle of one."""
-    with path.open(newline="", **_ENCODING) as stream:  # type: ignore[call-overload]
+    """The complete rows of a file that may end in the middle of one."""
+    with path.open(newline="", **ENCODING) as stream:  # type: ignore[call-overload]
         lines = stream.read().replace("\0", "").split("\n")
     rows = []
-    for line in lines[:-1]:  # behind the last newline is nothing, or a torn row
+    for line in lines[:-1]:  # the last is empty, or a truncated row
         try:
             (fields,) = csv.reader([line], strict=True)
         except (csv.Error, ValueError):

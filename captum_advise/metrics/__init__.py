@@ -1,23 +1,21 @@
-"""How good an explanation is: ADVISE's protocol (AVX), its parts, one function each.
+"""Metrics of explanations: the ADVISE paper's protocol (AVX), its parts, and faithfulness.
 
-Every function is batch first and leaves the reduction to the caller.
+Every function is batch first and returns one value per example. One metric per module.
 """
 
+from captum_advise.metrics.class_sensitivity import class_sensitivity
 from captum_advise.metrics.confidence import (
     average_drop,
     hit,
     increase_in_confidence,
     target_confidence,
 )
-from captum_advise.metrics.faithfulness import (
-    blurred,
-    deletion_auc,
-    infidelity,
-    insertion_auc,
-    sensitivity_max,
-)
-from captum_advise.metrics.sensitivity import class_sensitivity
-from captum_advise.metrics.similarity import fsim, mse, ssim
+from captum_advise.metrics.fsim import fsim
+from captum_advise.metrics.infidelity import infidelity
+from captum_advise.metrics.insertion_deletion import blurred, deletion_auc, insertion_auc
+from captum_advise.metrics.max_sensitivity import sensitivity_max
+from captum_advise.metrics.mse import mse
+from captum_advise.metrics.ssim import ssim
 from captum_advise.metrics.visual_explainability import (
     Protocol,
     VisualExplainability,

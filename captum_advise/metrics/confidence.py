@@ -1,26 +1,26 @@
-"""What the network still believes when it sees only what the map keeps."""
+"""Metrics of the confidence in the target, for the whole image and for the masked image."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from captum_advise.validation import check_classes, check_real, check_same_shape
+from captum_advise._utils.checks import check_classes, check_real, check_same_shape
 
 
-def average_drop(confidence: Tensor, explained: Tensor) -> Tensor:
+def average_drop(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
     """Share of the confidence that is lost: ``max(0, y - o) / y``.
 
     Chattopadhay et al., "Grad-CAM++", WACV 2018. Smaller is better.
 
     Args:
-        confidence: (N,) confidence y in the target for the whole picture, in [0, 1].
-        explained: (N,) confidence o in it for the explanation picture.
+        confidence: (N,) confidence y in the target for the whole image, in [0, 1].
+        masked_confidence: (N,) confidence o in it for the masked image.
 
     Returns:
         (N,) in [0, 1]; zero where y is zero, as nothing can be lost there.
 
     Raises:
-        TypeError: An argument is no tensor of floating-point numbers.
+        TypeError: An argument is not a tensor of floating-point numbers.
         ValueError: Their shapes differ.
 
     Example::
@@ -28,25 +28,25 @@ def average_drop(confidence: Tensor, explained: Tensor) -> Tensor:
         >>> average_drop(torch.tensor([0.8, 0.5]), torch.tensor([0.6, 0.9]))
         tensor([0.2500, 0.0000])
     """
-    _check_pair(confidence, explained)
-    drop = (confidence - explained).clamp(min=0)
+    _check_pair(confidence, masked_confidence)
+    drop = (confidence - masked_confidence).clamp(min=0)
     return drop / confidence.where(confidence > 0, confidence.new_ones(()))
 
 
-def increase_in_confidence(confidence: Tensor, explained: Tensor) -> Tensor:
-    """Whether the explanation picture raises the confidence in the target.
+def increase_in_confidence(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
+    """Whether masking raises the confidence in the target.
 
-    Chattopadhay et al., WACV 2018; their figure is the mean over pictures.
+    Chattopadhay et al., WACV 2018, who report the mean over images.
 
     Args:
-        confidence: (N,) confidence in the target for the whole picture.
-        explained: (N,) confidence in it for the explanation picture.
+        confidence: (N,) confidence in the target for the whole image.
+        masked_confidence: (N,) confidence in it for the masked image.
 
     Returns:
         (N,) bool.
 
     Raises:
-        TypeError: An argument is no tensor of floating-point numbers.
+        TypeError: An argument is not a tensor of floating-point numbers.
         ValueError: Their shapes differ.
 
     Example::
@@ -54,15 +54,15 @@ def increase_in_confidence(confidence: Tensor, explained: Tensor) -> Tensor:
         >>> increase_in_confidence(torch.tensor([0.8, 0.5]), torch.tensor([0.6, 0.9]))
         tensor([False,  True])
     """
-    _check_pair(confidence, explained)
-    return explained > confidence
+    _check_pair(confidence, masked_confidence)
+    return masked_confidence > confidence
 
 
 def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
-    """Whether the target is among the classes of highest confidence.
+    """Whether the target is among the classes with the highest confidence.
 
     Args:
-        confidences: (N, K) confidences of all classes for the explanation pictures.
+        confidences: (N, K) confidences in all classes for the masked images.
         target: (N,) int64 classes.
         top: How many classes count, at least one.
 
@@ -70,7 +70,7 @@ def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
         (N,) bool. Classes of equal confidence share the better rank.
 
     Raises:
-        TypeError: ``target`` is not int64, or an argument no real tensor.
+        TypeError: ``target`` is not int64, or an argument is not a real tensor.
         ValueError: ``top`` is below one, shapes do not fit, or a class is out of range.
 
     Example::
@@ -85,10 +85,10 @@ def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
 
 
 def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:
-    """The target's column.
+    """The confidence in the target.
 
     Args:
-        confidences: (N, K) confidences of all classes.
+        confidences: (N, K) confidences in all classes.
         target: (N,) int64 classes.
 
     Returns:
@@ -102,8 +102,8 @@ def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:
     return confidences.gather(1, target[:, None]).squeeze(1)
 
 
-def _check_pair(confidence: Tensor, explained: Tensor) -> None:
-    check_real(confidence=confidence, explained=explained)
-    if not confidence.is_floating_point() or not explained.is_floating_point():
+def _check_pair(confidence: Tensor, masked_confidence: Tensor) -> None:
+    check_real(confidence=confidence, masked_confidence=masked_confidence)
+    if not confidence.is_floating_point() or not masked_confidence.is_floating_point():
         raise TypeError("Confidences must be floating-point numbers in [0, 1].")
-    check_same_shape(confidence=confidence, explained=explained)
+    check_same_shape(confidence=confidence, masked_confidence=masked_confidence)

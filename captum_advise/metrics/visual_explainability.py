@@ -1,4 +1,4 @@
-"""The protocol of the paper: one number, AVX, from confidence, similarity and class sensitivity."""
+"""Visual explainability (AVX): the protocol of the ADVISE paper in one number per image."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from captum_advise._utils.checks import check_classes
+from captum_advise._utils.records import TensorRecord
 from captum_advise.metrics.confidence import (
     average_drop,
     hit,
     increase_in_confidence,
     target_confidence,
 )
-from captum_advise.metrics.similarity import fsim, mse, ssim
-from captum_advise.validation import check_classes
+from captum_advise.metrics.fsim import fsim
+from captum_advise.metrics.mse import mse
+from captum_advise.metrics.ssim import ssim
 
 _MAX_CLASS_SENSITIVITY = 0.55
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Where the paper's wording and the authors' program differ, which one to follow.
+    """Whether to follow the paper or the authors' program, where the two differ.
 
     The default follows the paper. :meth:`reference` follows the program.
 
     Args:
-        binary_mask: Round the map to 0 or 1 before it masks the picture.
-        largest_confidence: Compare with the largest confidence of the explanation picture,
-            whichever class has it, instead of the target's.
+        binary_mask: Round the map to 0 or 1 before it masks the image.
+        largest_confidence: Compare with the largest confidence for the masked image, whichever
+            class has it, instead of the target's.
 
     Example::
 
@@ -43,18 +46,18 @@ class Protocol:
 
     @classmethod
     def reference(cls) -> Protocol:
-        """As the authors' program does it."""
+        """The protocol of the authors' program."""
         return cls(binary_mask=True, largest_confidence=True)
 
     def masks(self, maps: Tensor) -> Tensor:
-        """Maps in [0, 1], of any shape, as this protocol lays them on a picture."""
+        """The masks that this protocol makes of maps in [0, 1], which may have any shape."""
         return maps.round() if self.binary_mask else maps
 
-    def explained_confidence(self, confidences: Tensor, target: Tensor) -> Tensor:
-        """The confidence that is compared with the whole picture's.
+    def masked_confidence(self, confidences: Tensor, target: Tensor) -> Tensor:
+        """The masked image's confidence, which is compared with the whole image's.
 
         Args:
-            confidences: (N, K) of the explanation pictures.
+            confidences: (N, K) for the masked images.
             target: (N,) int64 classes.
 
         Returns:
@@ -66,10 +69,10 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class VisualExplainability:
-    """Result of :func:`visual_explainability`, one entry per picture.
+class VisualExplainability(TensorRecord):
+    """Result of :func:`visual_explainability`, one entry per image.
 
-    A part that does not apply (the similarity of inputs that are no pictures, say) is NaN.
+    A metric that does not apply (SSIM of inputs that are not images, for example) is NaN.
 
     Attributes:
         avx: (N,) in [0, 1], larger is better.
@@ -83,10 +86,10 @@ class VisualExplainability:
 
     Example::
 
-        >>> scores = LayerAdvise(net, net.conv4).explain(images).scores
-        >>> scores.avx.shape, scores[0].avx.shape
+        >>> metrics = LayerAdvise(net, net.conv4).explain(images).metrics
+        >>> metrics.avx.shape, metrics[0].avx.shape
         (torch.Size([2]), torch.Size([]))
-        >>> list(scores.to_dict())
+        >>> list(metrics.to_dict())
         ['avx', 'average_drop', 'ssim', 'fsim', 'mse', 'class_sensitivity', 'hit', ...]
     """
 
@@ -100,16 +103,8 @@ class VisualExplainability:
     increase_in_confidence: Tensor
 
     def __getitem__(self, index: int | Tensor) -> VisualExplainability:
-        """The same for some of the pictures."""
+        """The metrics of some of the images."""
         return VisualExplainability(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def to(self, device: torch.device | str) -> VisualExplainability:
-        """A copy on another device."""
-        return VisualExplainability(*(getattr(self, f.name).to(device) for f in fields(self)))
-
-    def to_dict(self) -> dict[str, list[float | bool] | float | bool]:
-        """Plain numbers under the attributes' names."""
-        return {f.name: getattr(self, f.name).tolist() for f in fields(self)}
 
     @classmethod
     def concatenate(cls, parts: list[VisualExplainability]) -> VisualExplainability:
@@ -118,64 +113,63 @@ class VisualExplainability:
 
 
 def visual_explainability(
-    pictures: Tensor,
-    explanations: Tensor,
+    images: Tensor,
+    masked_images: Tensor,
     confidences: Tensor,
-    explained_confidences: Tensor,
+    masked_confidences: Tensor,
     target: Tensor,
     class_sensitivity: Tensor,
     protocol: Protocol = Protocol(),
 ) -> VisualExplainability:
-    r"""AVX of explanation pictures, and every part of it (the ADVISE paper's protocol).
+    r"""AVX of masked images, and the metrics that it combines (the ADVISE paper's protocol).
 
-    AVX is the harmonic mean of SSIM, FSIMc, 1 - MSE and 1 - AD, with AD the average drop. When
-    the target is not among the five most confident classes of the explanation picture (no hit),
-    AD, SSIM, FSIMc and MSE are first multiplied by :math:`1 - |y - o|`, if the class
-    sensitivity is within 0.55 of zero; otherwise AVX is zero. The parts are reported as they are
-    before that penalty.
+    AVX is the harmonic mean of SSIM, FSIMc, 1 - MSE and 1 - AD, with AD the average drop. A miss
+    means that the target is not among the five most confident classes of the masked image. Then
+    AD, SSIM, FSIMc and MSE are first multiplied by :math:`1 - |y - o|` if the class sensitivity
+    is within 0.55 of zero; otherwise AVX is zero. The result holds the metrics without that
+    penalty.
 
     Args:
-        pictures: (N, C, H, W) in [0, 1], C 1 or 3.
-        explanations: The explanation pictures, likewise:
-            :func:`captum_advise.pixels.explanation_pictures`.
-        confidences: (N, K) probabilities for ``pictures``.
-        explained_confidences: (N, K) probabilities for ``explanations``.
+        images: (N, C, H, W) in [0, 1], C 1 or 3.
+        masked_images: Like ``images``, from :func:`captum_advise.pixels.masked_images`.
+        confidences: (N, K) probabilities for ``images``.
+        masked_confidences: (N, K) probabilities for ``masked_images``.
         target: (N,) int64 classes that are explained.
         class_sensitivity: (N,) from :func:`captum_advise.metrics.class_sensitivity`.
-        protocol: Which reading of the protocol.
+        protocol: The paper's protocol, or that of the authors' program.
 
     Returns:
         :class:`VisualExplainability`.
 
     Raises:
-        ValueError: Pictures of different shapes, or values outside [0, 1].
+        TypeError: An argument has another type.
+        ValueError: The shapes differ, or values are outside [0, 1].
 
     Example::
 
-        >>> picture = torch.rand(1, 3, 16, 16)
+        >>> image = torch.rand(1, 3, 16, 16)
         >>> probabilities = torch.tensor([[0.7, 0.3]])
-        >>> zero = torch.zeros(1)
         >>> perfect = visual_explainability(
-        ...     picture, picture, probabilities, probabilities, torch.tensor([0]), zero
+        ...     image, image, probabilities, probabilities, torch.tensor([0]), torch.zeros(1)
         ... )
         >>> perfect.avx
         tensor([1.])
     """
     check_classes(confidences, target)
-    check_classes(explained_confidences, target)
-    before = target_confidence(confidences, target)
-    after = protocol.explained_confidence(explained_confidences, target)
-    drop = average_drop(before, after)
-    structure, feature = ssim(explanations, pictures), fsim(explanations, pictures)
-    error = mse(explanations, pictures)
-    found = hit(explained_confidences, target)
+    check_classes(masked_confidences, target)
+    whole = target_confidence(confidences, target)
+    masked = protocol.masked_confidence(masked_confidences, target)
+    drop = average_drop(whole, masked)
+    structure, feature = ssim(masked_images, images), fsim(masked_images, images)
+    error = mse(masked_images, images)
+    is_hit = hit(masked_confidences, target)
 
-    penalty = torch.where(found, torch.ones_like(drop), 1 - (before - after).abs())
+    penalty = torch.where(is_hit, torch.ones_like(drop), 1 - (whole - masked).abs())
     parts = torch.stack(
         [structure * penalty, feature * penalty, 1 - error * penalty, 1 - drop * penalty]
     )
-    usable = (parts > 0).all(0) & (found | (class_sensitivity.abs() <= _MAX_CLASS_SENSITIVITY))
-    # The harmonic mean of numbers of which one is not positive is taken as zero.
+    usable = (parts > 0).all(0) & (is_hit | (class_sensitivity.abs() <= _MAX_CLASS_SENSITIVITY))
+    # If a part is not positive there is no harmonic mean, and AVX is zero.
     mean = len(parts) / torch.where(parts > 0, parts, torch.ones_like(parts)).reciprocal().sum(0)
     return VisualExplainability(
         avx=torch.where(usable, mean, torch.zeros_like(mean)),
@@ -184,6 +178,6 @@ def visual_explainability(
         fsim=feature,
         mse=error,
         class_sensitivity=class_sensitivity,
-        hit=found,
-        increase_in_confidence=increase_in_confidence(before, after),
+        hit=is_hit,
+        increase_in_confidence=increase_in_confidence(whole, masked),
     )

@@ -1,14 +1,16 @@
-"""The second study of docs/choosing-units.md: fitted weights, two baselines, third measures.
+"""The study of docs/explanation/appendix/fitted-weights-study.md: fitted weights of units.
 
     python docs/measured/weighing_units.py labels.csv --model efficientnet-lite0 > rows.csv
     python docs/measured/weighing_units.py labels.csv --option > option.csv
     python docs/measured/weighing_units.py labels.csv --control > control.csv
 
-takes the pictures at odd places of a CSV (file, class index) and prints one row per layer, picture
-and rule, some 20 seconds of one thread a picture. The rules and measures were fixed before any
-picture at an odd place was looked at. The primary third measure is ROAD, the mean confidence
-without the least relevant pixels less that without the most relevant ones; the others are
-secondary. The control was written afterwards, and so were the rows of the library's own option.
+takes the images at odd places of a CSV file (file, class index) and prints one row per layer, image
+and rule. An image takes some 20 seconds of one thread. The rules and metrics were fixed before any
+image at an odd place was looked at. The primary held-out metric is ROAD: the mean confidence
+without the least relevant pixels minus that without the most relevant ones. The other held-out
+metrics are secondary. The control and the rows of the library's own option came afterwards. The
+committed rows have the layer names of an older package: ``_conv_head`` is ``conv_head`` here, and
+``_bn1`` is ``bn2.drop``.
 """
 
 from __future__ import annotations
@@ -26,15 +28,15 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from captum_advise import LayerAdvise, relevance, zoo
-from captum_advise.class_scores import resolve_target
-from captum_advise.evaluation.data import pictures
-from captum_advise.evaluation.scoring import as_mask
-from captum_advise.forward_pass import run_layer
-from captum_advise.map_scoring import MapScorer
+from captum_advise._core.layer_pass import LayerCall
+from captum_advise._core.perturbation import black
+from captum_advise._core.scoring import MapScorer, as_masks, image_scorer
+from captum_advise._core.targets import resolve_target, softmax_over_classes
+from captum_advise.evaluation import image_dataset
 from captum_advise.metrics import Protocol, blurred
 from captum_advise.pixels import normalize_maps, upsample_maps
 
-LAYERS = ("_conv_head", "_bn1")
+LAYERS = ("conv_head", "bn2.drop")
 # The compiled network takes one batch size; the last batch is filled up.
 BATCH = 16
 SEEN = [step / 8 for step in range(1, 8)]
@@ -44,7 +46,7 @@ SIXTEEN = [step / 16 for step in range(1, 16)]
 FITTED_SETS, RIDGE = 128, 0.01
 # From Grad-CAM's weights, all one, towards the fitted ones.
 LINE = (1.0, 0.5, 0.25)
-# Third measures. ROAD: shares of the pixels removed. Sensitivity-n: sizes, of 14 x 14 cells.
+# Held-out metrics. ROAD: shares of the pixels removed. Sensitivity-n: sizes, of 14 x 14 cells.
 ROAD_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 ROAD_NOISE, ROAD_SWEEPS = 0.05, 10
 CELLS, SIZES, SETS_OF_A_SIZE = 14, (8, 32, 64, 128), 16
@@ -78,54 +80,55 @@ class Network:
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
         """Class scores (M, K) of inputs (M, 3, H, W)."""
-        found = []
+        outputs = []
         for chunk in inputs.split(BATCH):
             missing = BATCH - len(chunk)
             full = torch.cat([chunk, chunk[:1].expand(missing, -1, -1, -1)]) if missing else chunk
-            found.append(self._compiled(full.contiguous())[: len(chunk)])
-        return torch.cat(found)
+            outputs.append(self._compiled(full.contiguous())[: len(chunk)])
+        return torch.cat(outputs)
 
 
 def ranks(masks: Tensor) -> Tensor:
-    """(M, H, W) places of the pixels, most important first; equal ones row by row."""
+    """(M, H, W) ranks of the pixels, most important first; equal ones row by row."""
     order = masks.flatten(1).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(order.shape[1]).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places).view_as(masks)
+    positions = torch.arange(order.shape[1]).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, positions).view_as(masks)
 
 
-def linear_imputation(picture: Tensor, removed: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) whose removed pixels (B, H, W) are the mean of their neighbours.
+def linear_imputation(image: Tensor, removed: Tensor) -> Tensor:
+    """Images (B, 3, H, W) whose removed pixels (B, H, W) are the mean of their neighbours.
 
     ROAD's linear system, by sweeps from coarse to fine instead of exactly.
     """
-    kernel = picture.new_tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]])[None, None] / 12
-    known = (~removed)[:, None].to(picture)
-    levels = [(picture.expand(len(removed), -1, -1, -1), known)]
+    kernel = image.new_tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]])[None, None] / 12
+    known = (~removed)[:, None].to(image)
+    levels = [(image.expand(len(removed), -1, -1, -1), known)]
     factor = 2
     while min(removed.shape[-2:]) // factor >= 2:
         size = [side // factor for side in removed.shape[-2:]]
         share = F.adaptive_avg_pool2d(known, size)
-        value = F.adaptive_avg_pool2d(picture * known, size) / share.clamp(min=1e-6)
-        levels.append((value, (share > 0).to(picture)))
+        value = F.adaptive_avg_pool2d(image * known, size) / share.clamp(min=1e-6)
+        levels.append((value, (share > 0).to(image)))
         factor *= 2
-    value, here = levels[-1]
-    current = (value * here).sum((2, 3), keepdim=True) / here.sum((2, 3), keepdim=True).clamp(min=1)
-    for value, here in reversed(levels):
+    value, is_known = levels[-1]
+    n_known = is_known.sum((2, 3), keepdim=True).clamp(min=1)
+    current = (value * is_known).sum((2, 3), keepdim=True) / n_known
+    for value, is_known in reversed(levels):
         size = value.shape[-2:]
         current = F.interpolate(current, size, mode="bilinear", align_corners=False)
         weight = F.conv2d(current.new_ones(1, 1, *size), kernel, padding=1)
         for _ in range(ROAD_SWEEPS):
-            current = torch.where(here > 0, value, current)
+            current = torch.where(is_known > 0, value, current)
             spread = F.conv2d(current.flatten(0, 1)[:, None], kernel, padding=1)
             current = spread.view_as(value) / weight
-        current = torch.where(here > 0, value, current)
+        current = torch.where(is_known > 0, value, current)
     return current
 
 
 def random_sets(cells: int, sizes: list[int], random: torch.Generator) -> Tensor:
     """(S, cells, cells) bool, a random set of cells of each size."""
-    places = torch.rand(len(sizes), cells**2, generator=random).argsort(1).argsort(1)
-    return (places < torch.tensor(sizes)[:, None]).view(-1, cells, cells)
+    ranks = torch.rand(len(sizes), cells**2, generator=random).argsort(1).argsort(1)
+    return (ranks < torch.tensor(sizes)[:, None]).view(-1, cells, cells)
 
 
 def enlarged(sets: Tensor, size: torch.Size) -> Tensor:
@@ -134,7 +137,7 @@ def enlarged(sets: Tensor, size: torch.Size) -> Tensor:
 
 
 def without_size(values: Tensor, sizes: Tensor) -> Tensor:
-    """What is left of values (S, ...) when a cubic in the sets' sizes is taken out."""
+    """The rest of values (S, ...) without a cubic in the sets' sizes."""
     basis = torch.linalg.qr(torch.stack([sizes**power for power in range(4)], 1))[0]
     return values - basis @ (basis.T @ values)
 
@@ -142,21 +145,21 @@ def without_size(values: Tensor, sizes: Tensor) -> Tensor:
 def fitted(parts: Tensor, sets: Tensor, drops: Tensor) -> Tensor:
     """Weights (K,) >= 0 by which the mass of maps (K, h, w) in removed cells predicts a drop.
 
-    Ridge towards weights of one. Larger sets have larger mass and drop whatever the map, which is
-    taken out first, for each filling by itself.
+    Ridge towards weights of one. Larger sets have larger mass and drop whatever the map. This is
+    removed first, for each fill separately.
     """
     mass = torch.einsum("shw,khw->sk", sets.double(), parts.double())
     sizes = sets.flatten(1).double().mean(1)
     drops = drops.double().clone()
-    for filling in range(2):
-        some = slice(filling, None, 2)
-        mass[some] = without_size(mass[some], sizes[some])
-        drops[some] = F.normalize(without_size(drops[some], sizes[some]), dim=0)
-    one = mass.sum(1)
-    scale = (one @ drops) / (one @ one)
+    for fill in range(2):
+        own = slice(fill, None, 2)
+        mass[own] = without_size(mass[own], sizes[own])
+        drops[own] = F.normalize(without_size(drops[own], sizes[own]), dim=0)
+    grad_cam = mass.sum(1)
+    scale = (grad_cam @ drops) / (grad_cam @ grad_cam)
     if not scale > 0:
         return torch.ones(len(parts))
-    ridge = (RIDGE * (one @ one) / len(parts)).sqrt()
+    ridge = (RIDGE * (grad_cam @ grad_cam) / len(parts)).sqrt()
     design = torch.cat([mass, ridge * torch.eye(len(parts), dtype=mass.dtype)])
     goal = torch.cat([drops / scale, ridge.expand(len(parts))])
     return torch.from_numpy(nnls(design.numpy(), goal.numpy())[0]).float()
@@ -170,7 +173,7 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
 
 @dataclass
 class Sample:
-    """One picture, with what does not depend on a map."""
+    """One image, with everything that does not depend on a map."""
 
     network: Network
     inputs: Tensor
@@ -180,27 +183,26 @@ class Sample:
     def __post_init__(self) -> None:
         self.random = torch.Generator().manual_seed(self.seed)
         self.size = self.inputs.shape[-2:]
-        space = self.network.zoo.pixel_space
-        self.black = space.from_pixels(torch.zeros_like(self.inputs))
+        self.black = black(self.inputs, self.network.zoo.pixel_space).expand_as(self.inputs)
         self.blur = blurred(self.inputs)
         ends = self.network(torch.cat([self.inputs, self.blur, self.black]))
-        self.score = ends[0, self.label]
-        self.at_picture, self.at_blur, self.at_black = ends.softmax(1)[:, self.label]
+        self.logit = ends[0, self.label]
+        self.at_image, self.at_blur, self.at_black = ends.softmax(1)[:, self.label]
         self.log_confidence = ends.log_softmax(1)[0, self.label]
         self.noise = ROAD_NOISE * torch.randn(self.inputs.shape, generator=self.random)
         self._perturb()
 
-    def confidence(self, shown: Tensor) -> Tensor:
+    def confidence(self, images: Tensor) -> Tensor:
         """(M,) confidence in the label."""
-        return self.network(shown).softmax(1)[:, self.label]
+        return self.network(images).softmax(1)[:, self.label]
 
     def _perturb(self) -> None:
-        """Pictures of the third measures: what is removed, and how far a score falls."""
+        """Images of the held-out metrics: what is removed, and how much is lost."""
         mean = self.inputs.mean((2, 3), keepdim=True)
         sizes = [size for size in SIZES for _ in range(SETS_OF_A_SIZE)]
         self.cells = random_sets(CELLS, sizes, self.random)
-        shown = torch.where(enlarged(self.cells, self.size), mean, self.inputs)
-        self.cells_drop = self.at_picture - self.confidence(shown)
+        images = torch.where(enlarged(self.cells, self.size), mean, self.inputs)
+        self.cells_drop = self.at_image - self.confidence(images)
 
         height, width = self.size
         self.squares = torch.zeros(SQUARES, height, width, dtype=torch.bool)
@@ -209,38 +211,38 @@ class Sample:
             side = round((1 + 2 * share) / 8 * height)
             y, x = round(top * (height - side)), round(left * (width - side))
             square[y : y + side, x : x + side] = True
-        shown = torch.where(self.squares[:, None], mean, self.inputs)
-        self.squares_drop = self.score - self.network(shown)[:, self.label]
+        images = torch.where(self.squares[:, None], mean, self.inputs)
+        self.squares_drop = self.logit - self.network(images)[:, self.label]
 
         self.change = NOISE * torch.randn(NOISY, *self.inputs.shape[1:], generator=self.random)
-        self.noise_drop = self.score - self.network(self.inputs - self.change)[:, self.label]
+        self.noise_drop = self.logit - self.network(self.inputs - self.change)[:, self.label]
 
     def fitting(self, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Removed cells, and the fall of confidence and of its logarithm."""
+        """Removed cells, and the loss of confidence and of its logarithm."""
         last = cells**2 - 2
         sizes = [round((k + 0.5) / FITTED_SETS * last + 1) for k in range(FITTED_SETS)]
         sets = random_sets(cells, sizes, self.random)
         masks = enlarged(sets, self.size)
-        shown = torch.where(masks, self.blur, self.inputs)
-        shown[1::2] = torch.where(masks[1::2], self.black, self.inputs)
-        logarithm = self.network(shown).log_softmax(1)[:, self.label]
-        return sets, self.at_picture - logarithm.exp(), self.log_confidence - logarithm
+        images = torch.where(masks, self.blur, self.inputs)
+        images[1::2] = torch.where(masks[1::2], self.black, self.inputs)
+        logarithm = self.network(images).log_softmax(1)[:, self.label]
+        return sets, self.at_image - logarithm.exp(), self.log_confidence - logarithm
 
     def areas(self, masks: Tensor, shares: list[float], name: str) -> Tensor:
         """(M,) insertion or deletion, towards or from either baseline."""
         start, end, first, last = {
-            "insertion": (self.blur, self.inputs, self.at_blur, self.at_picture),
-            "deletion": (self.inputs, self.black, self.at_picture, self.at_black),
-            "insertion_into_black": (self.black, self.inputs, self.at_black, self.at_picture),
-            "deletion_to_blurred": (self.inputs, self.blur, self.at_picture, self.at_blur),
+            "insertion": (self.blur, self.inputs, self.at_blur, self.at_image),
+            "deletion": (self.inputs, self.black, self.at_image, self.at_black),
+            "insertion_into_black": (self.black, self.inputs, self.at_black, self.at_image),
+            "deletion_to_blurred": (self.inputs, self.blur, self.at_image, self.at_blur),
         }[name]
         counts = torch.tensor([round(share * masks[0].numel()) for share in shares])
         changed = ranks(masks)[:, None] < counts[None, :, None, None]
-        found = [
-            self.confidence(torch.where(some[:, None], end, start))
-            for some in changed.flatten(0, 1).split(BATCH)
+        confidences = [
+            self.confidence(torch.where(chunk[:, None], end, start))
+            for chunk in changed.flatten(0, 1).split(BATCH)
         ]
-        return area(torch.cat(found).view(len(masks), -1), first, last)
+        return area(torch.cat(confidences).view(len(masks), -1), first, last)
 
     def road(self, mask: Tensor) -> tuple[float, float]:
         """Mean confidence when the most, and when the least relevant pixels are removed."""
@@ -248,16 +250,16 @@ class Sample:
         removed = [rank < round(share * pixels) for share in ROAD_SHARES]
         removed += [rank >= round((1 - share) * pixels) for share in ROAD_SHARES]
         confidences = []
-        for some in torch.cat(removed).split(BATCH // 2):
-            shown = linear_imputation(self.inputs, some)
+        for chunk in torch.cat(removed).split(BATCH // 2):
+            images = linear_imputation(self.inputs, chunk)
             confidences.append(
-                self.confidence(torch.where(some[:, None], shown + self.noise, shown))
+                self.confidence(torch.where(chunk[:, None], images + self.noise, images))
             )
         morf, lerf = torch.cat(confidences).view(2, -1).mean(1).tolist()
         return morf, lerf
 
-    def third_measures(self, mask: Tensor) -> dict[str, float]:
-        """Of one map (1, H, W), in [0, 1]."""
+    def held_out_metrics(self, mask: Tensor) -> dict[str, float]:
+        """Metrics of one map (1, H, W), in [0, 1]."""
         morf, lerf = self.road(mask)
         pooled = F.adaptive_avg_pool2d(mask, CELLS)
         mass = (self.cells * pooled).flatten(1).sum(1).view(len(SIZES), -1)
@@ -273,18 +275,18 @@ class Sample:
         }
 
 
-def infidelity(expected: Tensor, found: Tensor) -> float:
-    """Mean square of what is left at the best scale, as Captum's with ``normalize=True``."""
-    scale = (expected @ found) / (expected @ expected).clamp(min=1e-12)
-    return float((scale * expected - found).square().mean())
+def infidelity(expected: Tensor, actual: Tensor) -> float:
+    """Mean squared error at the best scale, as Captum's with ``normalize=True``."""
+    scale = (expected @ actual) / (expected @ expected).clamp(min=1e-12)
+    return float((scale * expected - actual).square().mean())
 
 
 @dataclass
 class Candidate:
-    """A map (1, h, w) with the runner-up class's, as a mask (1, H, W), and where it comes from."""
+    """A map (1, h, w), that of the runner-up class, its mask (1, H, W), kinds and weights."""
 
     of_target: Tensor
-    of_other: Tensor
+    of_runner_up: Tensor
     mask: Tensor
     kinds: set[str]
     weights: Tensor
@@ -293,39 +295,38 @@ class Candidate:
 def maps_of(sample: Sample, layer: str) -> tuple[MapScorer, list[Candidate], list[int]]:
     """Every candidate of one layer once.
 
-    And the places of those that are fitted by sign, the furthest from Grad-CAM first.
+    And the indices of those that are fitted by sign, the furthest from Grad-CAM first.
     """
     network = sample.network
-    run = run_layer(network.zoo.model, network.layers[layer], (sample.inputs,), None, None, False)
+    run = LayerCall(network.zoo.model, network.layers[layer], (sample.inputs,)).run()
     target = resolve_target(run.outputs, sample.label)
-    scorer = MapScorer(
-        network, (sample.inputs,), None, (0,), (sample.black,), network.zoo.pixel_space,
-        lambda outputs: outputs.softmax(1), run.outputs.detach().softmax(1), target,
-        Protocol(), True, BATCH,
+    scorer = image_scorer(
+        network, sample.inputs, run.outputs.detach(), target,
+        pixel_space=network.zoo.pixel_space, confidence=softmax_over_classes,
+        protocol=Protocol(), internal_batch_size=BATCH,
     )  # fmt: skip
     activations = run.feature_maps[0].detach()
     gradients = (
         run.gradients(target.captum, keep_graph=True)[0],
         run.gradients(scorer.runner_up().captum)[0],
     )
-    modes = relevance.unit_relevance(activations)[0]
-    scores = modes.unique().tolist()
-    helps = gradients[0].mean((2, 3))[0] > 0
+    unit_relevance = relevance.unit_relevance(activations)[0]
+    relevances = unit_relevance.unique().tolist()
+    is_positive = gradients[0].mean((2, 3))[0] > 0
 
     def parts(elementwise: bool, split: bool) -> tuple[Tensor, Tensor]:
         """Maps of the groups, for the target and the runner-up class."""
-        signs = (helps, ~helps) if split else (torch.ones_like(helps),)
-        found = []
+        signs = (is_positive, ~is_positive) if split else (torch.ones_like(is_positive),)
+        maps = []
         for gradient in gradients:
             weight = gradient if elementwise else gradient.mean((2, 3), keepdim=True)
             units = (weight * activations)[0]
-            found.append(
-                torch.stack([units[(modes == q) & sign].sum(0) for sign in signs for q in scores])
-            )
-        return found[0], found[1]
+            groups = [(unit_relevance == value) & sign for sign in signs for value in relevances]
+            maps.append(torch.stack([units[group].sum(0) for group in groups]))
+        return maps[0], maps[1]
 
     plain, split, local = parts(False, False), parts(False, True), parts(True, False)
-    wanted = [(kind, weight, plain) for kind, weight in candidates(scores) if kind in HARD]
+    wanted = [(kind, weight, plain) for kind, weight in candidates(relevances) if kind in HARD]
     sets, drop, log_drop = sample.fitting(activations.shape[-1])
     fits = [
         ("fitted, by sign", fitted(split[0], sets, log_drop), split),
@@ -337,28 +338,28 @@ def maps_of(sample: Sample, layer: str) -> tuple[MapScorer, list[Candidate], lis
     mixed = torch.cat([plain[0], local[0]]), torch.cat([plain[1], local[1]])
     wanted += [("elementwise", torch.ones(len(basis[0])), basis) for basis in (local, mixed)]
 
-    kept: list[Candidate] = []
+    distinct: list[Candidate] = []
     by_sign = []
     for kind, weight, basis in wanted:
-        found, other = (torch.tensordot(weight, maps, 1)[None] for maps in basis)
-        if not bool((found > 0).any()):
+        of_target, of_runner_up = (torch.tensordot(weight, maps, 1)[None] for maps in basis)
+        if not bool((of_target > 0).any()):
             continue
-        mask = as_mask(found[None], sample.inputs)[:, 0]
-        same = [k for k, one in enumerate(kept) if torch.allclose(one.mask, mask, atol=1e-4)]
+        mask = as_masks(of_target[None], sample.size)[:, 0]
+        same = [k for k, one in enumerate(distinct) if torch.allclose(one.mask, mask, atol=1e-4)]
         if not same:
-            same = [len(kept)]
-            kept.append(Candidate(found, other, mask, set(), weight))
-        kept[same[0]].kinds.add(kind)
+            same = [len(distinct)]
+            distinct.append(Candidate(of_target, of_runner_up, mask, set(), weight))
+        distinct[same[0]].kinds.add(kind)
         if kind == "fitted, by sign":
             by_sign.append(same[0])
-    return scorer, kept, by_sign
+    return scorer, distinct, by_sign
 
 
 FITTED = {"all", "fitted", "fitted, by sign"}
-# Candidates; in how many of AVX, insertion, deletion, and the two with baselines exchanged none may
-# lose; the first of these whose gains are summed to find the best. "dominating, hard" is the rule
-# of the first study. A third new rule, "fitted, AVX kept", takes the first set fitted by sign that
-# does not lose in AVX: its insertion and deletion play no part in the choice.
+# For each rule: its candidates; how many of AVX, insertion, deletion, and the two with baselines
+# exchanged must not get worse; the first of these whose gains are summed. "dominating, hard" is
+# the rule of the first study. A third new rule, "fitted, AVX kept", takes the first candidate
+# fitted by sign that does not lose in AVX: it uses neither insertion nor deletion.
 RULES = {
     "Grad-CAM": ({"all"}, 3, 0),
     "dominating, hard": (HARD, 3, 0),
@@ -368,29 +369,29 @@ RULES = {
 
 
 def choices(
-    sample: Sample, scorer: MapScorer, kept: list[Candidate], by_sign: list[int]
+    sample: Sample, scorer: MapScorer, distinct: list[Candidate], by_sign: list[int]
 ) -> tuple[Tensor, dict[str, int]]:
-    """AVX of the candidates, and the place of the one that each rule picks."""
+    """AVX of the candidates, and the index of the one that each rule selects."""
     avx = scorer(
-        torch.zeros(len(kept), dtype=torch.int64),
-        torch.stack([one.of_target for one in kept]),
-        torch.stack([one.of_other for one in kept]),
+        torch.zeros(len(distinct), dtype=torch.int64),
+        torch.stack([one.of_target for one in distinct]),
+        torch.stack([one.of_runner_up for one in distinct]),
     ).avx
-    # A cascade: who loses in one measure is not measured by the next.
-    left = [k for k in range(len(kept)) if avx[k] >= avx[0] - _TIE]
-    gains = {k: [float(avx[k] - avx[0])] for k in left}
+    # A cascade: a candidate that loses in one metric is not measured by the next.
+    eligible = [k for k in range(len(distinct)) if avx[k] >= avx[0] - _TIE]
+    gains = {k: [float(avx[k] - avx[0])] for k in eligible}
     for name, sign in AREAS:
-        left = [k for k in left if gains[k][-1] >= -_TIE]
-        found = sample.areas(torch.cat([kept[k].mask for k in left]), SEEN, name)
-        for k, value in zip(left, found, strict=True):
-            gains[k].append(sign * float(value - found[0]))
+        eligible = [k for k in eligible if gains[k][-1] >= -_TIE]
+        areas = sample.areas(torch.cat([distinct[k].mask for k in eligible]), SEEN, name)
+        for k, value in zip(eligible, areas, strict=True):
+            gains[k].append(sign * float(value - areas[0]))
 
     chosen = {}
     for rule, (kinds, seen, summed) in RULES.items():
         never_worse = [
             k
             for k, gain in gains.items()
-            if len(gain) >= seen and min(gain[:seen]) >= -_TIE and kept[k].kinds & kinds
+            if len(gain) >= seen and min(gain[:seen]) >= -_TIE and distinct[k].kinds & kinds
         ]
         chosen[rule] = max(never_worse, key=lambda k: sum(gains[k][summed:seen]))
     chosen["fitted, AVX kept"] = next((k for k in by_sign if k in gains), 0)
@@ -398,51 +399,51 @@ def choices(
 
 
 def rows_of(sample: Sample, layer: str) -> Iterator[dict[str, object]]:
-    """The rules' choices on one picture, and what they are worth."""
-    scorer, kept, by_sign = maps_of(sample, layer)
-    if "all" not in kept[0].kinds:
+    """The rules' choices on one image, with their metrics."""
+    scorer, distinct, by_sign = maps_of(sample, layer)
+    if "all" not in distinct[0].kinds:
         return
-    avx, chosen = choices(sample, scorer, kept, by_sign)
+    avx, chosen = choices(sample, scorer, distinct, by_sign)
     measured: dict[int, dict[str, object]] = {}
     for rule, best in chosen.items():
         if best not in measured:
-            one = kept[best]
+            one = distinct[best]
             measured[best] = {
                 "kind": "; ".join(sorted(one.kinds)),
                 "avx": float(avx[best]),
                 **{name: float(sample.areas(one.mask, SIXTEEN, name)) for name, _ in AREAS},
-                **sample.third_measures(one.mask),
+                **sample.held_out_metrics(one.mask),
                 "weights": " ".join(f"{value:.3g}" for value in one.weights.tolist()),
             }
         yield {"rule": rule, **measured[best]}
 
 
 def option_rows_of(sample: Sample, layer: str) -> Iterator[dict[str, object]]:
-    """What ``unit_selection="faithfulness"`` is worth on one picture."""
+    """The metrics of ``unit_selection="faithfulness"`` on one image."""
     network = sample.network.zoo
     explanation = LayerAdvise(
         network.model, sample.network.layers[layer], pixel_space=network.pixel_space
     ).explain(sample.inputs, sample.label, unit_selection="faithfulness", internal_batch_size=BATCH)
-    mask = as_mask(explanation.attributions.detach(), sample.inputs)[:, 0]
+    mask = as_masks(explanation.attributions.detach(), sample.size)[:, 0]
     yield {
         "rule": "the library's option",
-        "avx": float(explanation.scores.avx),
+        "avx": float(explanation.metrics.avx),
         **{name: float(sample.areas(mask, SIXTEEN, name)) for name, _ in AREAS},
-        **sample.third_measures(mask),
+        **sample.held_out_metrics(mask),
     }
 
 
 def control_rows_of(sample: Sample, layer: str) -> Iterator[dict[str, object]]:
     """Grad-CAM and "dominating, fitted" where the order of pixels goes below zero.
 
-    Behind the ReLU the pixels without evidence are equal, and are taken row by row.
+    After the ReLU, pixels without evidence are equal and are taken row by row.
     """
-    scorer, kept, by_sign = maps_of(sample, layer)
-    if "all" not in kept[0].kinds:
+    scorer, distinct, by_sign = maps_of(sample, layer)
+    if "all" not in distinct[0].kinds:
         return
-    avx, chosen = choices(sample, scorer, kept, by_sign)
+    avx, chosen = choices(sample, scorer, distinct, by_sign)
     for rule in ("Grad-CAM", "dominating, fitted"):
-        one = kept[chosen[rule]]
+        one = distinct[chosen[rule]]
         positive = one.of_target.relu()
         root = (positive / positive.max()).sqrt()[None]
         signed = upsample_maps(normalize_maps(one.of_target[None]), tuple(sample.size))[0]
@@ -451,7 +452,7 @@ def control_rows_of(sample: Sample, layer: str) -> Iterator[dict[str, object]]:
             "rule": rule,
             "avx": float(avx[chosen[rule]]),
             "avx_of_square_root": float(
-                scorer(torch.zeros(1, dtype=torch.int64), root, one.of_other[None]).avx
+                scorer(torch.zeros(1, dtype=torch.int64), root, one.of_runner_up[None]).avx
             ),
             "insertion_signed": float(sample.areas(signed, SIXTEEN, "insertion")),
             "deletion_signed": float(sample.areas(signed, SIXTEEN, "deletion")),
@@ -465,27 +466,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data")
     parser.add_argument("--model", default="efficientnet-lite0")
-    parser.add_argument("--every", type=int, default=1, help="only every so many-th picture")
-    parser.add_argument("--first", type=int, default=1, help="place of the first picture")
+    parser.add_argument("--every", type=int, default=1, help="only one image in so many")
+    parser.add_argument("--first", type=int, default=1, help="index of the first image")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--option", action="store_true", help="rows of the library's option")
     instead.add_argument("--control", action="store_true", help="rows of the control")
-    given = parser.parse_args()
-    network = Network(given.model)
-    data = pictures(given.data, network.zoo)
-    columns, rows = (CONTROL_COLUMNS, control_rows_of) if given.control else (COLUMNS, rows_of)
-    if given.option:
+    arguments = parser.parse_args()
+    network = Network(arguments.model)
+    dataset = image_dataset(arguments.data, network.zoo)
+    columns, rows = (CONTROL_COLUMNS, control_rows_of) if arguments.control else (COLUMNS, rows_of)
+    if arguments.option:
         rows = option_rows_of
     table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     table.writeheader()
-    for place in range(given.first, len(data), 2 * given.every):
-        inputs, label = data[place]
-        sample = Sample(network, inputs[None], label, place)
+    for index in range(arguments.first, len(dataset), 2 * arguments.every):
+        inputs, label = dataset[index]
+        sample = Sample(network, inputs[None], label, index)
         for layer in LAYERS:
             for row in rows(sample, layer):
-                named = {"model": given.model, "layer": layer, "file": data.names[place], **row}
+                where = {"model": arguments.model, "layer": layer, "file": dataset.names[index]}
                 table.writerow(
-                    {key: f"{v:.5g}" if isinstance(v, float) else v for key, v in named.items()}
+                    {
+                        key: f"{value:.5g}" if isinstance(value, float) else value
+                        for key, value in {**where, **row}.items()
+                    }
                 )
         sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""The pairs are what they claim, by the networks' own outputs and feature maps."""
+"""The pairs compute the same function, and their layers correspond."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from captum_advise.axioms import (
 )
 
 
-def watched(model, layer, inputs):
+def outputs_and_maps(model, layer, inputs):
     maps = []
     hook = layer.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
     with torch.no_grad():
         outputs = model(inputs)
     hook.remove()
-    (found,) = maps
-    return outputs, found
+    (layer_maps,) = maps
+    return outputs, layer_maps
 
 
 @pytest.mark.parametrize("rewrite", REWRITES)
@@ -33,20 +33,20 @@ def test_pairs_compute_the_same(rewrite):
     @given(equivalent_pairs(rewrite), st.integers(0, 1000))
     def agrees(pair, seed):
         inputs = pair.spec.inputs(3, seed)
-        outputs, maps = watched(pair.original, pair.original_layer, inputs)
-        others, other_maps = watched(pair.rewritten, pair.rewritten_layer, inputs)
+        outputs, maps = outputs_and_maps(pair.original, pair.original_layer, inputs)
+        others, other_maps = outputs_and_maps(pair.rewritten, pair.rewritten_layer, inputs)
         exact = {"rtol": 0, "atol": 0} if pair.exactness == "bitwise" else {}
         torch.testing.assert_close(others, outputs[:, list(pair.class_map)], **exact)
         assert len(pair.unit_map) == other_maps.shape[1]
         assert {unit for unit in pair.unit_map if unit is not None} == set(range(pair.spec.units))
-        for place, unit in enumerate(pair.unit_map):
+        for position, unit in enumerate(pair.unit_map):
             if unit is None:
                 continue
-            ratio = other_maps[:, place].abs().max() / maps[:, unit].abs().max()
+            ratio = other_maps[:, position].abs().max() / maps[:, unit].abs().max()
             if rewrite == "rescaled_units":
                 assert torch.isnan(ratio) or torch.log2(ratio) == torch.log2(ratio).round()
             factor = ratio if rewrite == "rescaled_units" and ratio > 0 else 1.0
-            torch.testing.assert_close(other_maps[:, place], maps[:, unit] * factor, **exact)
+            torch.testing.assert_close(other_maps[:, position], maps[:, unit] * factor, **exact)
         target = torch.arange(3) % pair.spec.classes
         rewritten_target = pair.rewritten_target(target)
         torch.testing.assert_close(
@@ -64,7 +64,7 @@ def test_cases_fit_their_network(case):
     assert inputs.shape[0] == len(case.targets)
     assert inputs.min() >= 0
     assert inputs.max() < 1
-    outputs, maps = watched(network, network.layer, inputs)
+    outputs, maps = outputs_and_maps(network, network.layer, inputs)
     assert outputs.dtype == torch.float64
     assert outputs.shape == (len(case.targets), case.spec.classes)
     assert max(case.targets) < case.spec.classes
@@ -105,7 +105,7 @@ def test_strategies_reach_every_kind(spatial_dims):
     }
 
 
-def test_rewrites_refuse_what_they_cannot_do():
+def test_rewrites_refuse_networks_that_they_cannot_rewrite():
     with pytest.raises(ValueError, match="cannot be rescaled"):
         REWRITES["rescaled_units"](NetworkSpec(activation="tanh"), 0)
     with pytest.raises(ValueError, match="needs a batch norm"):

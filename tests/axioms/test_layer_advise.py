@@ -1,4 +1,4 @@
-"""What is particular to ADVISE: where it fulfils an axiom only under a condition."""
+"""Axioms that ADVISE fulfils only under a condition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captum_advise.relevance import unit_relevance
 
 @pytest.mark.parametrize("activation_range", ["unit", "minmax"])
 def test_maps_of_two_positions_have_no_modes(activation_range):
-    # Under "minmax" both samples lie at the ends, a whole span apart: no row has a density.
+    # Under "minmax" the two samples lie at the two ends, so no row has a density.
     maps = torch.tensor([[[0.25, 0.5], [3.0, -1.0], [0.0, 0.0]]])
     assert not unit_relevance(maps, activation_range=activation_range).any()
 
@@ -30,12 +30,11 @@ def test_no_grad_of_the_caller(unit_selection):
     advise = LayerAdvise(model, model[0])
     expected = advise.attribute(inputs, 1, unit_selection=unit_selection)
     with torch.no_grad():
-        found = advise.attribute(inputs, 1, unit_selection=unit_selection)
+        attributions = advise.attribute(inputs, 1, unit_selection=unit_selection)
         if unit_selection is None:
-            torch.testing.assert_close(
-                found, LayerGradCam(model, model[0]).attribute(inputs, 1), rtol=0, atol=0
-            )
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+            grad_cam = LayerGradCam(model, model[0]).attribute(inputs, 1)
+            torch.testing.assert_close(attributions, grad_cam, rtol=0, atol=0)
+    torch.testing.assert_close(attributions, expected, rtol=0, atol=0)
 
 
 # --- counterexamples, each with the condition under which the axiom does hold
@@ -68,54 +67,59 @@ def test_rescaling_a_unit_changes_relevance_under_unit_and_not_under_minmax(two_
     other = rescaled(model, 0, 8.0)
     torch.testing.assert_close(other(inputs), model(inputs))
 
-    def relevance(of, activation_range):
-        return LayerAdvise(of, of[0]).unit_relevance(inputs, activation_range=activation_range)
+    def relevance(network, activation_range):
+        advise = LayerAdvise(network, network[0])
+        return advise.unit_relevance(inputs, activation_range=activation_range)
 
     # Eight times as large, one cluster is at 0.72 to 1.44 and the other is out of [0, 1].
     assert relevance(model, "unit")[0, 0] == 2
     assert relevance(other, "unit")[0, 0] != 2
     assert torch.equal(relevance(model, "minmax"), relevance(other, "minmax"))
 
-    def attributed(of, activation_range):
-        return LayerAdvise(of, of[0]).attribute(
+    def attributions(network, activation_range):
+        return LayerAdvise(network, network[0]).attribute(
             inputs, 0, unit_selection=2, activation_range=activation_range
         )
 
-    assert not torch.equal(attributed(model, "unit"), attributed(other, "unit"))
-    assert torch.equal(attributed(model, "minmax"), attributed(other, "minmax"))
+    assert not torch.equal(attributions(model, "unit"), attributions(other, "unit"))
+    assert torch.equal(attributions(model, "minmax"), attributions(other, "minmax"))
 
 
 def test_for_fixed_units_rescaling_changes_no_contribution(two_units):
     model, inputs = two_units
     other = rescaled(model, 0, 8.0)
-    found, expected = (
-        LayerAdvise(of, of[0]).attribute(inputs, 0, unit_selection=None, attr_dim_summation=False)
-        for of in (other, model)
+    contributions, expected = (
+        LayerAdvise(network, network[0]).attribute(
+            inputs, 0, unit_selection=None, attr_dim_summation=False
+        )
+        for network in (other, model)
     )
-    assert torch.equal(found, expected)
+    assert torch.equal(contributions, expected)
 
 
-def test_factors_that_are_no_power_of_two_hold_up_to_rounding(two_units):
+def test_factors_that_are_not_a_power_of_two_hold_up_to_rounding(two_units):
     model, inputs = two_units
     other = rescaled(model, 0, 3.7)
-    found, expected = (
-        LayerAdvise(of, of[0]).attribute(inputs, 0, unit_selection=2, activation_range="minmax")
-        for of in (other, model)
+    attributions, expected = (
+        LayerAdvise(network, network[0]).attribute(
+            inputs, 0, unit_selection=2, activation_range="minmax"
+        )
+        for network in (other, model)
     )
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(attributions, expected)
 
 
 def test_pooled_heads_make_grad_cam_complete_and_a_group_its_share(two_units):
-    """Behind a mean and an affine map, M sums to g(A) - g(0): so Sensitivity(a) holds there."""
+    """After a mean and an affine map, M sums to g(A) - g(0), so Sensitivity(a) holds."""
     model, inputs = two_units
-    whole = LayerAdvise(model, model[0]).attribute(inputs, 0, unit_selection=None).sum()
+    total = LayerAdvise(model, model[0]).attribute(inputs, 0, unit_selection=None).sum()
     with torch.no_grad():
         difference = model(inputs)[0, 0] - model[3].bias[0]
-    torch.testing.assert_close(whole, difference)
+    torch.testing.assert_close(total, difference)
     advise = LayerAdvise(model, model[0])
     shares = [
-        advise.attribute(inputs, 0, unit_selection=int(score)).sum()
-        for score in advise.unit_relevance(inputs).unique()
+        advise.attribute(inputs, 0, unit_selection=int(relevance)).sum()
+        for relevance in advise.unit_relevance(inputs).unique()
     ]
     torch.testing.assert_close(sum(shares), difference)
 
@@ -125,8 +129,8 @@ def test_sensitivity_a_fails_where_the_network_is_saturated():
 
     class Saturated(nn.Module):
         def forward(self, pooled):
-            score = 1 - torch.relu(1 - pooled)
-            return torch.cat([score, -score], 1)
+            output = 1 - torch.relu(1 - pooled)
+            return torch.cat([output, -output], 1)
 
     model = nn.Sequential(
         nn.Conv2d(1, 1, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Saturated()
@@ -166,8 +170,8 @@ def test_a_unit_without_influence_has_a_weight_of_exactly_zero(two_units):
     assert advise.unit_relevance(inputs)[0, 1] > 0
 
 
-def test_groups_with_equal_masks_tie_and_the_lowest_score_wins_in_every_batch():
-    """Each group has evidence at one position, the same: the masks are equal, and so is the AVX."""
+def test_groups_with_equal_masks_tie_and_the_lowest_relevance_wins_in_every_batch():
+    """All groups have evidence at the same single location, so masks and AVX are equal."""
     case = Case(
         spec=NetworkSpec(
             seed=8098,
@@ -188,7 +192,7 @@ def test_groups_with_equal_masks_tie_and_the_lowest_score_wins_in_every_batch():
     model = SmallNetwork(case.spec)
     advise = LayerAdvise(model, model.layer)
     together = advise.explain(case.inputs, case.target)
-    first, second = (candidate.scores.avx.item() for candidate in together.candidates[1])
+    first, second = (candidate.metrics.avx.item() for candidate in together.candidates[1])
     assert first == pytest.approx(second, abs=1e-12)
     alone = advise.explain(case.inputs[1:2], case.target[1:2])
     assert together.selected[1] == alone.selected[0] == 0

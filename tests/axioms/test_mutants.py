@@ -1,4 +1,4 @@
-"""Deliberately broken attributions, each of which a named check catches."""
+"""Deliberately broken attributions. A named check catches each of them."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ class WrongClass(LayerGradCam):
 
 
 class PredictedClass(LayerGradCam):
-    """Explains the predicted class, whatever was asked for."""
+    """Explains the predicted class instead of the given one."""
 
     def attribute(self, inputs, target):
         return super().attribute(inputs, self.forward_func(inputs).argmax(1))
 
 
 class GradientOfAnotherInput(LayerGradCam):
-    """Weights activations by the gradient at a black picture."""
+    """Weights activations by the gradient at a black image."""
 
     def attribute(self, inputs, target):
-        def parts(at):
+        def activations_and_gradients(at):
             maps = []
             hook = self.layer.register_forward_hook(lambda _m, _i, output: maps.append(output))
             try:
                 with torch.enable_grad():
-                    scores = self.forward_func(at.detach().requires_grad_())
-                    picked = scores.gather(1, target[:, None]).sum()
-                    return maps[0], torch.autograd.grad(picked, maps[0])[0]
+                    logits = self.forward_func(at.detach().requires_grad_())
+                    score = logits.gather(1, target[:, None]).sum()
+                    return maps[0], torch.autograd.grad(score, maps[0])[0]
             finally:
                 hook.remove()
 
-        maps, _ = parts(inputs)
-        _, gradient = parts(torch.zeros_like(inputs))
+        maps, _ = activations_and_gradients(inputs)
+        _, gradient = activations_and_gradients(torch.zeros_like(inputs))
         weights = gradient.flatten(2).mean(2).view(*gradient.shape[:2], *(1,) * (maps.dim() - 2))
         return (weights * maps).sum(1, keepdim=True)
 
@@ -74,7 +74,7 @@ class BatchLeakage(LayerGradCam):
 
 
 class Noise(LayerGradCam):
-    """Averages over nothing but one noisy copy of the inputs."""
+    """Explains one noisy copy of the inputs."""
 
     def attribute(self, inputs, target):
         return super().attribute(inputs + 0.1 * torch.randn_like(inputs), target)
@@ -97,7 +97,7 @@ class SwitchesToEval(LayerGradCam):
 
 
 class LeavesGradients(LayerGradCam):
-    """Goes backward through the whole model, into .grad."""
+    """Runs a backward pass of the whole model, into .grad."""
 
     def attribute(self, inputs, target):
         with torch.enable_grad():
@@ -106,7 +106,7 @@ class LeavesGradients(LayerGradCam):
 
 
 class ReadsGradients(LayerGradCam):
-    """Takes what .grad happens to hold for its own."""
+    """Uses gradients that an earlier backward pass has left in .grad."""
 
     def attribute(self, inputs, target):
         maps = super().attribute(inputs, target)
@@ -114,7 +114,7 @@ class ReadsGradients(LayerGradCam):
 
 
 class NeedsGradMode(LayerGradCam):
-    """Attributes nothing when the caller switched gradients off."""
+    """Attributes nothing if the caller switched gradients off."""
 
     def attribute(self, inputs, target):
         maps = super().attribute(inputs, target)
@@ -122,7 +122,7 @@ class NeedsGradMode(LayerGradCam):
 
 
 class TrainsDifferently(LayerGradCam):
-    """Drops units in train mode."""
+    """Drops values in training mode."""
 
     def attribute(self, inputs, target):
         maps = super().attribute(inputs, target)
@@ -130,7 +130,7 @@ class TrainsDifferently(LayerGradCam):
 
 
 class CountsParameters(LayerGradCam):
-    """Scales by how the model is written instead of by what it computes."""
+    """Depends on the number of parameters, not only on what the model computes."""
 
     def attribute(self, inputs, target):
         parameters = sum(parameter.numel() for parameter in self.forward_func.parameters())
@@ -138,26 +138,25 @@ class CountsParameters(LayerGradCam):
 
 
 class Floor(LayerGradCam):
-    """Nothing is without importance."""
+    """Adds a constant to every attribution."""
 
     def attribute(self, inputs, target):
         return super().attribute(inputs, target) + 1e-3
 
 
 class Rectified(LayerGradCam):
-    """Shows positive evidence only, under the name of signed attributions."""
+    """Returns positive evidence only, although attributions are signed."""
 
     def attribute(self, inputs, target):
         return super().attribute(inputs, target, relu_attributions=True)
 
 
 class WithoutScale(LayerGradCam):
-    """Weighs gradients by whether a unit is active, not by how much."""
+    """Weights gradients by whether a unit is active, not by its activation."""
 
     def attribute(self, inputs, target):
-        scale = self.layer
         maps = []
-        hook = scale.register_forward_hook(lambda _m, _i, output: maps.append(output.detach()))
+        hook = self.layer.register_forward_hook(lambda _m, _i, output: maps.append(output.detach()))
         units = super().attribute(inputs, target, attr_dim_summation=False)
         hook.remove()
         return torch.where(maps[0] == 0, units, units / maps[0]).sum(1, keepdim=True)
@@ -187,12 +186,12 @@ CAUGHT_BY = {
 @pytest.mark.parametrize("mutant", CAUGHT_BY, ids=lambda mutant: mutant.__name__)
 def test_mutant_is_caught(mutant):
     name = CAUGHT_BY[mutant]
-    # What is broken is the method: Grad-CAM itself fulfils this axiom.
+    # Grad-CAM itself fulfils this axiom, so only the mutation can break it.
     require(AXIOMS[name], Method("Grad-CAM", LayerGradCam), effort=0.25)
-    found = violation(AXIOMS[name], Method(mutant.__name__, mutant))
-    assert isinstance(found, AxiomViolation)
-    assert mutant.__name__ in str(found)
-    assert "Case(spec=NetworkSpec(seed=" in str(found)
+    error = violation(AXIOMS[name], Method(mutant.__name__, mutant))
+    assert isinstance(error, AxiomViolation)
+    assert mutant.__name__ in str(error)
+    assert "Case(spec=NetworkSpec(seed=" in str(error)
 
 
 def test_the_case_in_the_message_fails_again():

@@ -1,4 +1,4 @@
-"""The sanity checks against networks and maps whose answer is known."""
+"""The sanity checks on networks and maps for which the result is known."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Scale(nn.Module):
 def network():
     return nn.Sequential(
         OrderedDict(
-            # Registered in another order than it runs in.
+            # Not registered in the order of the forward pass.
             head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
             stem=nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
             scale=Scale(),
@@ -75,9 +75,9 @@ def test_blocks_go_from_the_top_of_the_network_to_the_bottom(model, inputs):
 
 
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
-def test_steps_randomise_what_they_say_and_nothing_of_the_users(model, inputs, mode):
+def test_steps_randomise_their_blocks_and_leave_the_model_unchanged(model, inputs, mode):
     before = copy.deepcopy(model.state_dict())
-    seen = []
+    randomised = []
 
     def spy(network, layer, inputs, target):
         assert network is not model
@@ -87,7 +87,7 @@ def test_steps_randomise_what_they_say_and_nothing_of_the_users(model, inputs, m
             for name, value in network.named_parameters()
             if torch.equal(value, before[name])
         }
-        seen.append({"head.2", "scale", "stem.1", "stem.0"} - same)
+        randomised.append({"head.2", "scale", "stem.1", "stem.0"} - same)
         return LayerGradCam(network, layer).attribute(inputs, target)
 
     state = torch.random.get_rng_state()
@@ -97,14 +97,14 @@ def test_steps_randomise_what_they_say_and_nothing_of_the_users(model, inputs, m
     assert torch.equal(torch.random.get_rng_state(), state)
     steps = ["head.2", "scale", "stem.1", "stem.0"]
     assert list(result.steps) == steps
-    # A batch norm that was never trained has the parameters it is reset to.
+    # Resetting an untrained batch norm (stem.1) does not change its parameters.
     if mode == "cascading":
         expected = [set(steps[: i + 1]) for i in range(4)]
     else:
         expected = [{step} for step in steps]
-    assert [found | {"stem.1"} for found in seen] == [
+    assert [blocks | {"stem.1"} for blocks in randomised] == [
         {"stem.1"},
-        *(found | {"stem.1"} for found in expected),
+        *(blocks | {"stem.1"} for blocks in expected),
     ]
     assert len(result.maps["spy"]) == len(result.similarity["spy"]) == 4
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -112,7 +112,7 @@ def test_steps_randomise_what_they_say_and_nothing_of_the_users(model, inputs, m
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_both_modes_begin_alike_and_seeds_differ(model, inputs):
+def test_both_modes_share_the_first_step_and_seeds_differ(model, inputs):
     target = torch.tensor([0, 1])
     runs = [
         randomize_parameters(METHODS, model, "stem.2", inputs, target, mode=mode, seed=seed)
@@ -132,20 +132,20 @@ def test_the_edge_detector_fails(model, inputs):
 
 
 def test_edges_of_a_step():
-    picture = torch.zeros(1, 3, 5, 6)
-    picture[..., 3:] = 1
-    edges = edge_detector(nn.Identity(), nn.Identity(), picture, torch.zeros(1))
+    image = torch.zeros(1, 3, 5, 6)
+    image[..., 3:] = 1
+    edges = edge_detector(nn.Identity(), nn.Identity(), image, torch.zeros(1))
     # The Sobel filter sums a weight of 4 on each side of the step.
     assert edges[0, 0, 2].tolist() == [0, 0, 4, 4, 0, 0]
 
 
 def test_rank_correlation_is_scipys():
     maps, others = torch.randn(2, 3, 1, 7, 7, dtype=torch.float64)
-    found = map_similarity(maps, others, (40, 40))
+    similarity = map_similarity(maps, others, (40, 40))
     for row in range(3):
         a, b = maps[row].flatten(), others[row].flatten()
-        assert found.spearman_signed[row] == pytest.approx(stats.spearmanr(a, b).statistic)
-        assert found.spearman_absolute[row] == pytest.approx(
+        assert similarity.spearman_signed[row] == pytest.approx(stats.spearmanr(a, b).statistic)
+        assert similarity.spearman_absolute[row] == pytest.approx(
             stats.spearmanr(a.abs(), b.abs()).statistic
         )
 

@@ -1,14 +1,13 @@
-"""What LayerAdvise costs, measured against its neighbours in one process.
+"""Time and memory of LayerAdvise, compared with other methods in one process.
 
     python tests/benchmarks/benchmark.py [--threads 2] [--repeats 5] [--csv FILE]
         [--networks resnet50,alexnet,...] [--batches 1,8] [--device cpu|cuda] [--peers NETWORK]
         [--tables attribution,density,peers]
 
-Methods that are compared take turns, after a warm-up; a time is the median of the repeats and a
-ratio is one of medians. Memory is the peak above what the process held before the call, on CPU
-with Linux's counters. The four
-networks of the paper have random weights (seed 0), EfficientNet-Lite0 its ImageNet weights.
-Needs the extra `test`.
+Compared methods take turns, after a warm-up. A time is the median of the repeats, and a ratio is
+one of medians. Memory is the peak above what the process held before the call; on a CPU, Linux
+counts it. The four networks of the paper have random weights (seed 0), EfficientNet-Lite0 has its
+ImageNet weights. Needs the extra `test`.
 """
 
 from __future__ import annotations
@@ -42,21 +41,21 @@ NETWORKS = {
     "alexnet": ("alexnet", None),
     "vgg16": ("vgg16", None),
     "xception": ("xception", None),
-    "efficientnet-lite0": ("efficientnet-lite0", "_bn1"),
+    "efficientnet-lite0": ("efficientnet-lite0", "bn2"),
 }
 FAST = 0.1
 
 
-def pictures(network: zoo.Network, number: int) -> torch.Tensor:
-    """Different views of pictures that scikit-image carries."""
+def images(network: zoo.Network, number: int) -> torch.Tensor:
+    """Inputs (number, 3, H, W): images of scikit-image, from the fifth on rotated and mirrored."""
     names = ("chelsea", "astronaut", "coffee", "rocket")
-    views = []
+    inputs = []
     for index in range(number):
-        picture = Image.fromarray(getattr(data, names[index % 4])())
+        image = Image.fromarray(getattr(data, names[index % 4])())
         if index >= 4:
-            picture = picture.rotate(15).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        views.append(network.transform(picture))
-    return torch.stack(views)
+            image = image.rotate(15).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        inputs.append(network.transform(image))
+    return torch.stack(inputs)
 
 
 def synchronise(device: torch.device) -> None:
@@ -67,7 +66,7 @@ def synchronise(device: torch.device) -> None:
 def timings(
     calls: dict[str, Callable[[], object]], repeats: int, device: torch.device
 ) -> dict[str, float]:
-    """Median seconds of each call; the calls take turns."""
+    """Median seconds of each call. The calls take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
@@ -88,14 +87,14 @@ def status(field: str) -> float:
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> float:
-    """MiB above what was held before; NaN where the system does not tell."""
+    """MiB above what was held before; NaN where the system has no counter."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     try:
-        # Memory that was used and is held for reuse would hide what the call needs.
+        # Memory held for reuse would hide the memory that the call needs.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
         before = status("VmRSS")
@@ -114,7 +113,7 @@ def attribution_rows(
         grad_cam = LayerGradCam(network.model, network.layer)
         advise = LayerAdvise(network.model, network.layer, pixel_space=network.pixel_space)
         for batch in batches:
-            inputs = pictures(network, batch).to(device)
+            inputs = images(network, batch).to(device)
             with torch.no_grad():
                 target = network.model(inputs).argmax(1)
 
@@ -150,11 +149,11 @@ def load(name: str, device: torch.device) -> zoo.Network:
 
 
 def peer_rows(name: str, repeats: int, device: torch.device) -> list[dict[str, object]]:
-    """Default LayerAdvise against methods that need many passes or other hooks, one picture."""
+    """Default LayerAdvise and methods with many passes or other hooks, on one image."""
     from torchcam.methods import GradCAMpp, ScoreCAM
 
     network = load(name, device)
-    inputs = pictures(network, 1).to(device)
+    inputs = images(network, 1).to(device)
     with torch.no_grad():
         target = int(network.model(inputs).argmax(1))
     advise = LayerAdvise(network.model, network.layer, pixel_space=network.pixel_space)
@@ -162,9 +161,9 @@ def peer_rows(name: str, repeats: int, device: torch.device) -> list[dict[str, o
     cells = torch.arange(8, device=device).repeat_interleave(-(-side // 8))[:side]
     superpixels = (cells[:, None] * 8 + cells)[None, None]
 
-    def torchcam(make: Callable[..., object], **options: object) -> Callable[[], object]:
+    def torchcam(extractor: Callable[..., object], **options: object) -> Callable[[], object]:
         def call() -> object:
-            with make(network.model, network.layer, **options) as method:
+            with extractor(network.model, network.layer, **options) as method:
                 return method(target, network.model(inputs))
 
         return call
@@ -210,16 +209,16 @@ def density_rows(repeats: int, device: torch.device) -> list[dict[str, object]]:
         for n_rows in counts:
             values = torch.rand(n_rows, samples, generator=torch.Generator().manual_seed(0))
             values = values.pow(3).to(device)
-            some = values[:8].double().cpu().numpy()
+            few_rows = values[:8].double().cpu().numpy()
             on_device = grid.to(device)
             calls = {
                 "ours": lambda v=values, g=on_device: adaptive_kde(v, g, n_bandwidths=10),
-                "ssvkernel": lambda s=some, a=array: [
-                    ssvkernel(row, a, M=10, nbs=1, WinFunc="Gauss") for row in s
+                "ssvkernel": lambda f=few_rows, a=array: [
+                    ssvkernel(row, a, M=10, nbs=1, WinFunc="Gauss") for row in f
                 ],
-                "scipy": lambda s=some, a=array: [gaussian_kde(row)(a) for row in s],
+                "scipy": lambda f=few_rows, a=array: [gaussian_kde(row)(a) for row in f],
             }
-            # NumPy's threads spin after a call, and take the cores from the next one.
+            # NumPy's threads keep the cores busy after a call, and slow the next one down.
             with threadpool_limits(1, user_api="blas"):
                 medians = timings(calls, max(2, repeats // 2), device)
             seconds.append(medians["ours"])
@@ -228,14 +227,16 @@ def density_rows(repeats: int, device: torch.device) -> list[dict[str, object]]:
                 if len(seconds) > 1
                 else float("nan")
             )
+            ours = n_rows / medians["ours"]
+            ssvkernel_rate = len(few_rows) / medians["ssvkernel"]
             rows.append(
                 {
                     "samples": samples,
                     "rows": n_rows,
-                    "rows per second": n_rows / medians["ours"],
-                    "ssvkernel, rows per second": len(some) / medians["ssvkernel"],
-                    "gaussian_kde, rows per second": len(some) / medians["scipy"],
-                    "times ssvkernel": n_rows / medians["ours"] * medians["ssvkernel"] / len(some),
+                    "rows per second": ours,
+                    "ssvkernel, rows per second": ssvkernel_rate,
+                    "gaussian_kde, rows per second": len(few_rows) / medians["scipy"],
+                    "times ssvkernel": ours / ssvkernel_rate,
                     "growth exponent": growth,
                     "peak MiB": peak_memory(calls["ours"], device),
                 }
@@ -265,12 +266,12 @@ def main() -> None:
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tables", default="attribution,density,peers")
-    parser.add_argument("--peers", default="efficientnet-lite0", help="the network of that table")
+    parser.add_argument("--peers", default="efficientnet-lite0", help="network of table peers")
     parser.add_argument("--csv", type=Path, help="also write the rows there")
     arguments = parser.parse_args()
     unknown = set(arguments.networks.split(",")) - set(NETWORKS)
     if unknown:
-        parser.error(f"unknown networks {sorted(unknown)}; there are {sorted(NETWORKS)}")
+        parser.error(f"unknown networks {sorted(unknown)}; the networks are {sorted(NETWORKS)}")
 
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore", message=".*no group of units.*")
@@ -278,7 +279,7 @@ def main() -> None:
     Console().print(
         f"torch {torch.__version__}, {platform.machine()}, {arguments.threads} threads, {device}"
     )
-    makers = {
+    table_rows = {
         "attribution": lambda: attribution_rows(
             arguments.networks.split(","),
             [int(batch) for batch in arguments.batches.split(",")],
@@ -290,7 +291,7 @@ def main() -> None:
     }
     tables = {}
     for title in arguments.tables.split(","):
-        tables[title] = makers[title]()
+        tables[title] = table_rows[title]()
         show(title, tables[title])
     if arguments.csv:
         columns = list(dict.fromkeys(name for rows in tables.values() for name in rows[0]))

@@ -4,12 +4,12 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
-from squares import Squares, tiny_network
+from squares import Squares, squares_network
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    """Tables are equal digit by digit only under one number of threads, on any machine."""
+    """Tables are equal digit by digit only with one number of threads, on any machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -18,7 +18,7 @@ def _one_thread():
 
 @pytest.fixture
 def network():
-    return tiny_network()
+    return squares_network()
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def squares():
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of three pictures."""
+    """A folder of three images."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in ("chelsea", "astronaut", "coffee"):

@@ -15,30 +15,30 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from squares import SPACE, Squares, tiny_network
+from squares import SPACE, Squares, squares_network
 
 from captum_advise.evaluation import (
     MethodError,
     MethodSettings,
+    MetricSettings,
     OutputError,
-    ScoringSettings,
     evaluate,
 )
-from captum_advise.evaluation.measures import NOT_REPRODUCIBLE
+from captum_advise.evaluation.columns import NOT_REPRODUCIBLE
 from captum_advise.metrics import deletion_auc, insertion_auc
 
 METHODS = ("advise", "grad-cam", "lime", "random")
 OPTIONS = {
     "pixel_space": SPACE,
     "method_settings": MethodSettings(lime_samples=20, lime_grid=3),
-    "settings": ScoringSettings(steps=3),
+    "settings": MetricSettings(steps=3),
     "progress": False,
 }
 REPORT = {"comparison.png", "gallery.png", "results.csv", "run.json", "summary.csv", "summary.md"}
 
 
 def run(output, dataset=None, methods=METHODS, **options):
-    network = tiny_network()
+    network = squares_network()
     dataset = Squares() if dataset is None else dataset
     return evaluate(network, network[3], dataset, methods, output, **{**OPTIONS, **options})
 
@@ -54,7 +54,7 @@ def whole(tmp_path_factory):
 
 
 class Interrupted(Squares):
-    """Stopped while the fourth picture is read."""
+    """Interrupted while the fourth image is read."""
 
     def __getitem__(self, index):
         if index == 3:
@@ -65,7 +65,7 @@ class Interrupted(Squares):
 class Unreadable(Squares):
     def __getitem__(self, index):
         if index in (0, 3):
-            raise ValueError(f"The picture {index} is torn.")
+            raise ValueError(f"The image {index} is damaged.")
         return super().__getitem__(index)
 
 
@@ -73,7 +73,7 @@ def test_the_results_are_those_of_the_metrics(whole):
     table = whole.results.set_index(["index", "method"])
     assert len(table) == 5 * len(METHODS)
     assert whole.evaluated == 5
-    squares, network = Squares(), tiny_network()
+    squares, network = Squares(), squares_network()
     for index, (inputs, label) in enumerate(squares):
         inputs = inputs[None]
         outputs = network(inputs).softmax(1)
@@ -93,33 +93,34 @@ def test_the_results_are_those_of_the_metrics(whole):
             maps, (24, 24), mode="bicubic", antialias=True, align_corners=False
         ).clamp(0, maps.max())
         options = {"steps": 3}
-        for measure, area in (
+        for metric, area in (
             ("insertion", insertion_auc(network, inputs, maps, target, **options)),
             (
                 "deletion",
                 deletion_auc(network, inputs, maps, target, pixel_space=SPACE, **options),
             ),
         ):
-            assert row[measure] == pytest.approx(area.item(), rel=1e-4)
+            assert row[metric] == pytest.approx(area.item(), rel=1e-4)
 
 
-def test_the_report_is_there_and_says_what_it_must(whole):
+def test_the_report_is_complete(whole):
     assert {entry.name for entry in whole.folder.iterdir()} == {*REPORT, ".lock"}
     text = (whole.folder / "summary.md").read_text()
-    assert "flatter ADVISE" in text
+    assert "favour ADVISE" in text
     assert text.index("insertion AUC") < text.index("AVX ↑")
     assert "in 3 steps" in text
-    assert "5 pictures." in text
+    assert "5 images." in text
     for name in ("comparison.png", "gallery.png"):
-        with Image.open(whole.folder / name) as picture:
-            assert min(picture.size) > 200
+        with Image.open(whole.folder / name) as image:
+            assert min(image.size) > 200
     information = json.loads((whole.folder / "run.json").read_text())
     assert information["configuration"]["lime_samples"] == 20
     assert information["configuration"]["layer"] == "3"
+    assert information["configuration"]["format"] == 2
     assert information["versions"]["torch"] == metadata.version("torch")
-    assert information["sessions"][0]["pictures"] == 5
+    assert information["sessions"][0]["images"] == 5
     means = whole.results.groupby("method")["deletion"].mean()
-    summary = whole.summary.set_index(["measure", "method"])
+    summary = whole.summary.set_index(["metric", "method"])
     for method in METHODS:
         assert summary.loc[("deletion", method), "mean"] == pytest.approx(means[method], rel=1e-6)
 
@@ -160,7 +161,9 @@ test_runner.run(sys.argv[1], Slow())
 def script(tmp_path):
     def written(pause):
         path = tmp_path / "script.py"
-        path.write_text(SCRIPT.format(path=[str(Path(__file__).parent)], pause=pause))
+        tests = Path(__file__).parents[1]
+        folders = [str(tests / name) for name in ("evaluation", "helpers")]
+        path.write_text(SCRIPT.format(path=folders, pause=pause))
         return path
 
     return written
@@ -196,7 +199,7 @@ def test_two_processes_give_the_table_of_one(whole, tmp_path, script):
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             check=False,
         )
-        # Seen once in many runs: a rank of torch.distributed aborts while it exits, its work done.
+        # Rarely, a rank of torch.distributed aborts while it exits, after its work is done.
         if attempt == 0 and "terminate called without an active exception" in done.stderr:
             shutil.rmtree(output)
             continue
@@ -208,45 +211,45 @@ def test_two_processes_give_the_table_of_one(whole, tmp_path, script):
     assert session["processes"] == 2
 
 
-def test_pictures_that_cannot_be_read_are_recorded(whole, tmp_path):
-    found = run(tmp_path, Unreadable())
-    assert found.failures.to_dict("records") == [
-        {"index": "0", "file": "square 0", "reason": "The picture 0 is torn."},
-        {"index": "3", "file": "square 3", "reason": "The picture 3 is torn."},
+def test_images_that_cannot_be_read_are_recorded(whole, tmp_path):
+    evaluation = run(tmp_path, Unreadable())
+    assert evaluation.failures.to_dict("records") == [
+        {"index": "0", "file": "square 0", "reason": "The image 0 is damaged."},
+        {"index": "3", "file": "square 3", "reason": "The image 3 is damaged."},
     ]
     expected = reproducible(whole.folder)
     expected = expected[~expected["index"].isin(["0", "3"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(reproducible(tmp_path), expected)
     assert "2 more could not be evaluated" in (tmp_path / "summary.md").read_text()
-    # Once they can be read, they are made up for.
+    # A later run, which can read them, evaluates them.
     run(tmp_path)
     pd.testing.assert_frame_equal(reproducible(tmp_path), reproducible(whole.folder))
     assert not (tmp_path / "failures.csv").exists()
 
 
 def test_a_run_without_any_result_is_an_error(tmp_path):
-    class Torn(Squares):
+    class Unavailable(Squares):
         def __getitem__(self, index):
             raise OSError("The disk is gone")
 
-    with pytest.raises(ValueError, match=r"None of the 5 pictures .* square 0: The disk is gone"):
-        run(tmp_path / "torn", Torn())
-    assert (tmp_path / "torn" / "failures.csv").read_text().count("\n") == 6
-    assert not (tmp_path / "torn" / "summary.md").exists()
+    with pytest.raises(ValueError, match=r"None of the 5 images .* square 0: The disk is gone"):
+        run(tmp_path / "unavailable", Unavailable())
+    assert (tmp_path / "unavailable" / "failures.csv").read_text().count("\n") == 6
+    assert not (tmp_path / "unavailable" / "summary.md").exists()
 
     def broken(*_):
         raise RuntimeError("no gradient")
 
-    with pytest.raises(MethodError, match=r"pictures all fail.* method x failed: no gradient"):
+    with pytest.raises(MethodError, match=r"images all fail.* method x failed: no gradient"):
         run(tmp_path / "broken", methods={"x": broken})
 
 
-def test_measures_on_request_have_columns(tmp_path):
-    settings = ScoringSettings(
+def test_metrics_on_request_have_columns(tmp_path):
+    settings = MetricSettings(
         steps=1, on_request=frozenset({"infidelity", "sensitivity_max"}), n_perturb_samples=2
     )
-    found = run(tmp_path, Squares(2), ("integrated-gradients", "gaussian"), settings=settings)
-    rows = found.results.set_index(["index", "method"])
+    evaluation = run(tmp_path, Squares(2), ("integrated-gradients", "gaussian"), settings=settings)
+    rows = evaluation.results.set_index(["index", "method"])
     assert (rows["infidelity"] >= 0).all()
     assert (rows.loc[(slice(None), "gaussian"), "sensitivity_max"] == 0).all()
     assert (rows.loc[(slice(None), "integrated-gradients"), "sensitivity_max"] > 0).all()
@@ -257,9 +260,24 @@ def test_another_run_in_the_same_folder_is_refused(whole):
     before = (whole.folder / "results.csv").read_bytes()
     with pytest.raises(ValueError, match=r"holds another run: seed was 0 and is now 1. Give"):
         run(whole.folder, seed=1)
-    with pytest.raises(ValueError, match="pictures was 5 and is now 4; data_sha256 was"):
+    with pytest.raises(ValueError, match="images was 5 and is now 4; data_sha256 was"):
         run(whole.folder, Squares(4))
     assert (whole.folder / "results.csv").read_bytes() == before
+
+
+def test_a_run_of_an_earlier_version_is_refused(whole, tmp_path):
+    output = shutil.copytree(whole.folder, tmp_path / "earlier")
+    information = json.loads((output / "run.json").read_text())
+    configuration = information["configuration"]
+    del configuration["format"]
+    configuration["pictures"] = configuration.pop("images")
+    for name in ("evaluated", "failed"):
+        information[f"pictures_{name}"] = information.pop(f"images_{name}")
+    (output / "run.json").write_text(json.dumps(information))
+    before = (output / "results.csv").read_bytes()
+    with pytest.raises(ValueError, match="was written by an earlier version of captum-advise"):
+        run(output)
+    assert (output / "results.csv").read_bytes() == before
 
 
 def test_a_full_disk_stops_the_run_with_a_sentence(tmp_path, monkeypatch, whole):
@@ -281,13 +299,13 @@ def test_a_full_disk_stops_the_run_with_a_sentence(tmp_path, monkeypatch, whole)
 
 
 def test_bad_arguments_are_named(tmp_path):
-    network = tiny_network()
+    network = squares_network()
     with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
         evaluate(network.train(), network[3], Squares(), METHODS, tmp_path, **OPTIONS)
     network.eval()
     with pytest.raises(ValueError, match="The layer is not a module of the model"):
         evaluate(network, torch.nn.ReLU(), Squares(), METHODS, tmp_path, **OPTIONS)
-    with pytest.raises(ValueError, match="no picture in the data"):
+    with pytest.raises(ValueError, match="no image in the data"):
         evaluate(network, network[3], Squares(0), METHODS, tmp_path, **OPTIONS)
     assert not list(tmp_path.iterdir())
 

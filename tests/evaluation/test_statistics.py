@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from captum_advise.evaluation.measures import MEASURES
+from captum_advise.evaluation.columns import METRICS
 from captum_advise.evaluation.statistics import summarise
 
-MEASURED = [m for m in MEASURES if m.name in ("insertion", "deletion", "hit", "seconds")]
+CHOSEN = [m for m in METRICS if m.name in ("insertion", "deletion", "hit", "seconds")]
 
 
 def results(n, seed=0):
@@ -31,37 +31,37 @@ def results(n, seed=0):
 
 def test_means_shares_and_p_values_are_those_of_pandas_and_scipy():
     table = results(60)
-    summary = summarise(table, ["grad-cam", "better"], MEASURED, seed=0)
-    summary = summary.set_index(["measure", "method"])
+    summary = summarise(table, ["grad-cam", "better"], CHOSEN, seed=0)
+    summary = summary.set_index(["metric", "method"])
     means = table.groupby("method").mean(numeric_only=True)
     wide = table.pivot(index="index", columns="method")
-    for measure, sign in (("insertion", 1), ("deletion", -1)):
-        gain = sign * (wide[measure]["better"] - wide[measure]["grad-cam"])
-        found = summary.loc[(measure, "better")]
-        assert found["mean"] == pytest.approx(means.loc["better", measure])
-        assert found["beats_grad_cam"] == (gain > 0).mean()
-        assert found["p_value"] == pytest.approx(scipy.stats.wilcoxon(gain).pvalue)
+    for metric, sign in (("insertion", 1), ("deletion", -1)):
+        gain = sign * (wide[metric]["better"] - wide[metric]["grad-cam"])
+        row = summary.loc[(metric, "better")]
+        assert row["mean"] == pytest.approx(means.loc["better", metric])
+        assert row["beats_grad_cam"] == (gain > 0).mean()
+        assert row["p_value"] == pytest.approx(scipy.stats.wilcoxon(gain).pvalue)
     assert summary.loc[("hit", "better"), "p_value"] == 1
     assert summary.loc[("hit", "better"), "beats_grad_cam"] == 0
-    for where in (("seconds", "better"), ("insertion", "grad-cam")):
-        assert np.isnan(summary.loc[where, ["beats_grad_cam", "p_value"]].astype(float)).all()
+    for key in (("seconds", "better"), ("insertion", "grad-cam")):
+        assert np.isnan(summary.loc[key, ["beats_grad_cam", "p_value"]].astype(float)).all()
 
 
 def test_intervals_are_those_of_a_normal_mean():
     n = 400
-    summary = summarise(results(n), ["grad-cam", "better"], MEASURED, seed=1)
-    found = summary.set_index(["measure", "method"]).loc[("insertion", "grad-cam")]
+    summary = summarise(results(n), ["grad-cam", "better"], CHOSEN, seed=1)
+    row = summary.set_index(["metric", "method"]).loc[("insertion", "grad-cam")]
     half = 1.96 / np.sqrt(n)
-    assert found["high"] - found["mean"] == pytest.approx(half, rel=0.15)
-    assert found["mean"] - found["low"] == pytest.approx(half, rel=0.15)
-    again = summarise(results(n), ["grad-cam", "better"], MEASURED, seed=1)
+    assert row["high"] - row["mean"] == pytest.approx(half, rel=0.15)
+    assert row["mean"] - row["low"] == pytest.approx(half, rel=0.15)
+    again = summarise(results(n), ["grad-cam", "better"], CHOSEN, seed=1)
     pd.testing.assert_frame_equal(again, summary)
 
 
-def test_without_reference_or_with_one_picture_nothing_is_compared():
+def test_nothing_is_compared_without_grad_cam_and_a_single_image_has_no_interval():
     table = results(20)
-    alone = summarise(table[table["method"] == "better"], ["better"], MEASURED, seed=0)
+    alone = summarise(table[table["method"] == "better"], ["better"], CHOSEN, seed=0)
     assert alone["p_value"].isna().all()
-    single = summarise(results(1), ["grad-cam", "better"], MEASURED, seed=0)
+    single = summarise(results(1), ["grad-cam", "better"], CHOSEN, seed=0)
     assert single["low"].isna().all()
     assert single["mean"].notna().all()

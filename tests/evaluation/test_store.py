@@ -7,22 +7,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from captum_advise.evaluation.store import Appender, OutputError, RunFolder, write_whole
+from captum_advise.evaluation.store import FORMAT, Appender, OutputError, RunFolder, write_output
 
 COLUMNS = ("index", "file", "method", "value")
 METHODS = ("b", "a")
-CONFIGURATION = {"seed": 1, "methods": ["b", "a"]}
+CONFIGURATION = {"format": FORMAT, "seed": 1, "methods": ["b", "a"]}
 
 
 def rows(index):
-    file = f'picture, "{index}"\n\u00e9\udcff'
+    file = f'image, "{index}"\n\u00e9\udcff'
     return [
         {"index": index, "file": file, "method": m, "value": index / 3 + (m == "a")}
         for m in METHODS
     ]
 
 
-def whole_run(path, n=5, ranks=1):
+def run(path, n=5, ranks=1):
     folder = RunFolder(path, COLUMNS, METHODS)
     path.mkdir(exist_ok=True)
     folder.prepare(CONFIGURATION)
@@ -42,24 +42,24 @@ def whole_run(path, n=5, ranks=1):
     cut=st.floats(0, 1),
     garbage=st.binary(max_size=6),
 )
-def test_a_run_torn_anywhere_ends_like_an_uninterrupted_one(
+def test_a_run_truncated_anywhere_ends_like_an_uninterrupted_one(
     ranks, again, cut, garbage, tmp_path_factory
 ):
-    expected = whole_run(tmp_path_factory.mktemp("whole"))
+    expected = run(tmp_path_factory.mktemp("whole"))
     expected.merge()
-    torn = whole_run(tmp_path_factory.mktemp("torn"), ranks=ranks)
-    part = torn.part("results", 0)
+    truncated = run(tmp_path_factory.mktemp("truncated"), ranks=ranks)
+    part = truncated.part("results", 0)
     content = part.read_bytes()
-    # After the last whole write, anything may follow but a newline.
+    # Anything but a newline may follow the last complete write.
     part.write_bytes(content[: int(cut * len(content))] + garbage.replace(b"\n", b"\0"))
-    resumed = whole_run(torn.path, ranks=again)
+    resumed = run(truncated.path, ranks=again)
     resumed.merge()
     assert resumed.results.read_bytes() == expected.results.read_bytes()
     assert not resumed.parts("results")
 
 
-def test_only_whole_pictures_count(tmp_path):
-    folder = whole_run(tmp_path, n=2)
+def test_only_complete_images_count(tmp_path):
+    folder = run(tmp_path, n=2)
     with Appender(folder.part("results", 0), COLUMNS) as appender:
         appender.append(rows(2)[:1])
     assert folder.finished() == {0, 1}
@@ -74,26 +74,34 @@ def test_only_whole_pictures_count(tmp_path):
 
 
 def test_failures_are_merged_in_order_and_tried_again(tmp_path):
-    folder = whole_run(tmp_path, n=1)
+    folder = run(tmp_path, n=1)
     for rank, index in ((0, 11), (1, 9)):
         with Appender(folder.part("failures", rank), ("index", "file", "reason")) as appender:
-            appender.append([{"index": index, "file": "x", "reason": "torn\nfile"}])
+            appender.append([{"index": index, "file": "x", "reason": "damaged\nfile"}])
     folder.merge()
-    assert folder.failures.read_text() == "index,file,reason\n9,x,torn file\n11,x,torn file\n"
+    assert folder.failures.read_text() == "index,file,reason\n9,x,damaged file\n11,x,damaged file\n"
     folder.prepare(CONFIGURATION)
     assert not folder.failures.exists()
 
 
 def test_another_configuration_is_refused_and_named(tmp_path):
-    folder = whole_run(tmp_path)
+    folder = run(tmp_path)
     with pytest.raises(ValueError, match=r"another run: seed was 1 and is now 2; new was None and"):
         folder.prepare({**CONFIGURATION, "seed": 2, "new": True})
     folder.prepare(CONFIGURATION)
-    folder.information.write_text("{torn")
+    folder.information.write_text("{damaged")
     with pytest.raises(ValueError, match=r"run.json is damaged"):
         folder.prepare(CONFIGURATION)
     folder.information.unlink()
-    with pytest.raises(ValueError, match=r"no run.json that says what it is of"):
+    with pytest.raises(ValueError, match=r"no run.json that describes it"):
+        folder.prepare(CONFIGURATION)
+
+
+@pytest.mark.parametrize("earlier", [{"seed": 1}, {"seed": 1, "format": FORMAT, "pictures": 5}])
+def test_a_run_of_an_earlier_version_is_refused(earlier, tmp_path):
+    folder = run(tmp_path)
+    folder.inform({"configuration": earlier})
+    with pytest.raises(ValueError, match=r"an earlier version of captum-advise: give another out"):
         folder.prepare(CONFIGURATION)
 
 
@@ -105,7 +113,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
         pass
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     folder = RunFolder(tmp_path / "file" / "out", COLUMNS, METHODS)
     with pytest.raises(OutputError, match=r"file/out cannot be written \(Not a directory\)"):
@@ -114,14 +122,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "summary.md"
-    write_whole(path, "old")
+    write_output(path, "old")
 
     def full(_descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\): make"):
-        write_whole(path, "new")
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\): free"):
+        write_output(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["summary.md"]
     with pytest.raises(OutputError, match="No space left"):

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from messages import one_sentence
 from PIL import Image
 
 from captum_advise import cli, zoo
-from captum_advise.files import write_whole
+from captum_advise._utils.io import atomic_write
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random")
 
@@ -30,7 +31,7 @@ def case(what, outcome, *values):
 
 @pytest.fixture(scope="module")
 def noise():
-    """A picture that does not compress to nothing, wider than high."""
+    """An image that does not compress to nothing, wider than high."""
     return np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
 
 
@@ -42,14 +43,7 @@ def encoded(pixels, suffix, **options):
     return stream.getvalue()
 
 
-def one_sentence(error):
-    text = str(error.value)
-    assert "\n" not in text
-    assert text.endswith(".")
-    return text
-
-
-# --- pictures
+# --- images
 
 
 def chunk(kind, content):
@@ -64,50 +58,50 @@ def png_of(width, height, *more):
 
 BOMB_TEXT = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000), 9))
 
-BAD_PICTURES = {
-    "zero bytes": (lambda noise: b"", "no picture in a format"),
+BAD_IMAGES = {
+    "zero bytes": (lambda noise: b"", "not an image in a format"),
     "truncated JPEG": (lambda noise: encoded(noise, "jpg")[:-400], "truncated or damaged"),
     "truncated PNG": (lambda noise: encoded(noise, "png")[:5000], "truncated or damaged"),
     "PNG with a damaged checksum": (
         lambda noise: encoded(noise, "png").replace(b"IDAT", b"IDAT\xff", 1),
-        "truncated or damaged|no picture",
+        "truncated or damaged|not an image",
     ),
-    "text": (lambda noise: b"not a picture", "no picture in a format"),
+    "text": (lambda noise: b"not an image", "not an image in a format"),
     "decompression bomb: 100,000 x 100,000 pixels in 60 bytes": (
         lambda noise: png_of(100_000, 100_000),
         "too many pixels",
     ),
     "decompression bomb: 100 MB of text in a PNG": (
         lambda noise: png_of(4, 4, BOMB_TEXT),
-        "truncated or damaged|too many|no picture",
+        "truncated or damaged|too many|not an image",
     ),
 }
 
 
 @pytest.mark.parametrize(
     "kind",
-    [case(f"picture: {kind}", "ValueError in one sentence", kind) for kind in BAD_PICTURES],
+    [case(f"image: {kind}", "ValueError in one sentence", kind) for kind in BAD_IMAGES],
 )
-def test_bad_pictures(kind, noise, tmp_path):
-    make, message = BAD_PICTURES[kind]
+def test_bad_images(kind, noise, tmp_path):
+    make, message = BAD_IMAGES[kind]
     path = tmp_path / "p.png"
     path.write_bytes(make(noise))
     with pytest.raises(ValueError, match=message) as error:
-        zoo.open_picture(path)
+        zoo.open_image(path)
     assert str(path) in one_sentence(error)
 
 
-@pytest.mark.case("picture: JPEG named .png, or without suffix", "opened by its content")
-@pytest.mark.parametrize("name", ["p.png", "picture"])
+@pytest.mark.case("image: JPEG named .png, or without suffix", "opened by its content")
+@pytest.mark.parametrize("name", ["p.png", "image"])
 def test_wrong_suffix(name, noise, tmp_path):
     (tmp_path / name).write_bytes(encoded(noise, "jpg"))
-    assert zoo.open_picture(tmp_path / name).size == (90, 60)
+    assert zoo.open_image(tmp_path / name).size == (90, 60)
 
 
 @pytest.mark.parametrize(
     "suffix",
     [
-        case(f"picture: EXIF-rotated {kind}", "turned upright", suffix)
+        case(f"image: EXIF-rotated {kind}", "turned upright", suffix)
         for kind, suffix in {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "TIFF": "tif"}.items()
     ],
 )
@@ -116,26 +110,26 @@ def test_exif_rotated(suffix, noise, tmp_path):
     exif[0x0112] = 6
     options = {"lossless": True} if suffix == "webp" else {}
     (tmp_path / f"p.{suffix}").write_bytes(encoded(noise, suffix, exif=exif, **options))
-    upright = np.asarray(zoo.to_rgb(zoo.open_picture(tmp_path / f"p.{suffix}"))).astype(int)
+    upright = np.asarray(zoo.to_rgb(zoo.open_image(tmp_path / f"p.{suffix}"))).astype(int)
     assert upright.shape == (90, 60, 3)
     if suffix != "jpg":
         assert np.array_equal(upright, np.rot90(noise, -1))
 
 
-@pytest.mark.case("picture: damaged EXIF", "shown as it is")
+@pytest.mark.case("image: damaged EXIF", "shown as it is")
 def test_damaged_exif(noise, tmp_path):
     (tmp_path / "p.jpg").write_bytes(
         encoded(noise, "jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, about the EXIF data
-        assert zoo.to_rgb(zoo.open_picture(tmp_path / "p.jpg")).size == (90, 60)
+        assert zoo.to_rgb(zoo.open_image(tmp_path / "p.jpg")).size == (90, 60)
 
 
 @pytest.mark.parametrize(
     "suffix",
     [
-        case(f"picture: animated {kind}", "its first frame", suffix)
+        case(f"image: animated {kind}", "its first frame", suffix)
         for kind, suffix in {"GIF": "gif", "PNG": "png", "WebP": "webp"}.items()
     ],
 )
@@ -145,43 +139,43 @@ def test_animated(suffix, tmp_path):
     frames[0].save(
         tmp_path / f"p.{suffix}", save_all=True, append_images=frames[1:], duration=100, **options
     )
-    assert np.unique(np.asarray(zoo.to_rgb(zoo.open_picture(tmp_path / f"p.{suffix}")))) == [10]
+    assert np.unique(np.asarray(zoo.to_rgb(zoo.open_image(tmp_path / f"p.{suffix}")))) == [10]
 
 
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [
-        case("picture: grey", "the same grey in three channels", "L", 128),
-        case("picture: RGBA", "transparent parts white", "RGBA", 255),
-        case("picture: 16-bit grey", "scaled to 8 bits", "I;16", 128),
-        case("picture: 1-bit", "black and white", "1", 255),
-        case("picture: CMYK", "converted", "CMYK", 255),
+        case("image: grey", "the same grey in three channels", "L", 128),
+        case("image: RGBA", "transparent parts white", "RGBA", 255),
+        case("image: 16-bit grey", "scaled to 8 bits", "I;16", 128),
+        case("image: 1-bit", "black and white", "1", 255),
+        case("image: CMYK", "converted", "CMYK", 255),
     ],
 )
 def test_modes(mode, expected, tmp_path):
     fill = {"L": 128, "RGBA": (0, 0, 0, 0), "I;16": 128 * 257, "1": 1, "CMYK": (0, 0, 0, 0)}
     path = tmp_path / ("p.tif" if mode == "CMYK" else "p.png")
     Image.new(mode, (8, 8), fill[mode]).save(path)
-    found = np.asarray(zoo.to_rgb(zoo.open_picture(path)))
-    assert found.shape == (8, 8, 3)
-    assert np.unique(found).tolist() == [expected]
+    pixels = np.asarray(zoo.to_rgb(zoo.open_image(path)))
+    assert pixels.shape == (8, 8, 3)
+    assert np.unique(pixels).tolist() == [expected]
 
 
 @pytest.mark.case(
-    "picture names with spaces, non-ASCII letters, bytes that are no text, 250 letters",
+    "image names with spaces, non-ASCII letters, bytes that are not text, 250 letters",
     "explained; the results have the same names",
 )
 @pytest.mark.case(
-    "good and bad pictures in one command", "the good ones are explained, a line for each bad one"
+    "good and bad images in one command", "the good ones are explained, a line for each bad one"
 )
 @pytest.mark.filterwarnings("ignore:.* no group")
-def test_pictures_on_the_command_line(noise, tmp_path, capfd):
+def test_images_on_the_command_line(noise, tmp_path, capfd):
     names = ["two words", "Größe 猫", os.fsdecode(b"\xff\xfe"), "n" * 250]
     good = [tmp_path / f"{name}.jpg" for name in names]
     for path in good:
         path.write_bytes(encoded(noise, "jpg"))
     bad = []
-    for number, (make, _) in enumerate(BAD_PICTURES.values()):
+    for number, (make, _) in enumerate(BAD_IMAGES.values()):
         bad.append(tmp_path / f"bad{number}.png")
         bad[-1].write_bytes(make(noise))
     output = tmp_path / "out put"
@@ -192,7 +186,7 @@ def test_pictures_on_the_command_line(noise, tmp_path, capfd):
     expected = {f"{name}.{suffix}" for name in names for suffix in ("png", "json")}
     assert set(os.listdir(output)) == expected
     for name in names:
-        assert json.loads((output / f"{name}.json").read_text())["picture"].endswith(".jpg")
+        assert json.loads((output / f"{name}.json").read_text())["image"].endswith(".jpg")
     complaints = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
     assert len(complaints) == len(bad) + 1
     assert all(any(path.name in line for line in complaints) for path in bad)
@@ -231,7 +225,7 @@ def save_old_format(path, trace):
 )
 def test_weights_with_code(save, tmp_path):
     save(tmp_path / "w.pth", tmp_path / "trace")
-    with pytest.raises(ValueError, match=r"pickled Python objects|no state-dict") as error:
+    with pytest.raises(ValueError, match=r"pickled Python objects|not a state-dict") as error:
         zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
     one_sentence(error)
     assert not (tmp_path / "trace").exists()
@@ -263,18 +257,18 @@ def test_weights_of_another_network(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kept",
+    "fraction",
     [
         case("weights: truncated", "ValueError in one sentence", 0.5),
         case("weights: zero bytes", "ValueError in one sentence", 0.0),
         pytest.param(0.99),
     ],
 )
-def test_truncated_weights(kept, tmp_path):
+def test_truncated_weights(fraction, tmp_path):
     state = zoo.load("timm/test_resnet", weights="random").model.state_dict()
     torch.save(state, tmp_path / "w.pth")
     content = (tmp_path / "w.pth").read_bytes()
-    (tmp_path / "w.pth").write_bytes(content[: int(kept * len(content))])
+    (tmp_path / "w.pth").write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(ValueError, match="truncated") as error:
         zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
     one_sentence(error)
@@ -309,13 +303,13 @@ def at_most(size):
 
 
 @pytest.mark.case(
-    "disk full while a file is written", "OSError; the old file is whole, nothing is left behind"
+    "disk full while a file is written", "OSError; the old file is whole, no other file is left"
 )
 def test_full_disk(tmp_path):
     path = tmp_path / "results.json"
-    write_whole(path, b"old")
+    atomic_write(path, b"old")
     with at_most(1000), pytest.raises(OSError, match=r"results\.json cannot be written"):
-        write_whole(path, bytes(5000))
+        atomic_write(path, bytes(5000))
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["results.json"]
 
@@ -324,7 +318,7 @@ def test_full_disk(tmp_path):
 @pytest.mark.case("`/dev/full` as a file", "OSError; the device stays a device")
 def test_dev_full():
     with pytest.raises(OSError, match="No space left"):
-        write_whole(Path("/dev/full"), b"content")
+        atomic_write(Path("/dev/full"), b"content")
     assert Path("/dev/full").is_char_device()
 
 
@@ -365,7 +359,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.case(
     "output folder on a full or read-only file system, `explain`",
-    "a line per picture; what was there is whole, nothing half-written",
+    "a line per image; what was there is whole, nothing half-written",
 )
 @pytest.mark.filterwarnings("ignore:.* no group")
 def test_explain_on_a_full_disk(small_disk, noise, tmp_path, capfd):
@@ -394,10 +388,10 @@ def test_evaluate_on_a_full_disk(small_disk, noise, tmp_path, capfd):
         (data / f"{number}.jpg").write_bytes(encoded(noise + number, "jpg"))
     command = ["evaluate", "--data", str(data), *SMALL, "--methods", "grad-cam,random"]
     command += ["--output", str(small_disk / "out"), "--steps", "4"]
-    (small_disk / "filling").write_bytes(bytes(254_000))
+    (small_disk / "ballast").write_bytes(bytes(254_000))
     assert cli.main(command) == 2
     assert "make room" in capfd.readouterr().err
-    (small_disk / "filling").unlink()
+    (small_disk / "ballast").unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     assert cli.main(command) == 0
     assert not [name for name in os.listdir(small_disk / "out") if "partial" in name]

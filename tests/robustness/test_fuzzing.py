@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import network, pictures
 from torch import nn
+from toy_networks import images, network
 
 from captum_advise import (
     LayerAdvise,
@@ -108,7 +108,7 @@ OPTIONS = [
     st.dictionaries(st.sampled_from(OPTIONS), THINGS, min_size=1, max_size=2),
 )
 def test_options(method, selection, options):
-    advise, inputs = LayerAdvise(net(), net().layer), pictures(2, height=8, width=8)
+    advise, inputs = LayerAdvise(net(), net().layer), images(2, height=8, width=8)
     options = {"unit_selection": selection, **options}
     found = outcome(getattr(advise, method), inputs, **options)
     if found is not None:
@@ -171,7 +171,7 @@ def test_constructor(parts):
     advise = outcome(lambda: LayerAdvise(**arguments))
     if advise is None or "forward_func" in parts:
         return
-    found = outcome(advise.attribute, pictures(2, height=8, width=8))
+    found = outcome(advise.attribute, images(2, height=8, width=8))
     assert found is None or found.shape[:2] == (2, 1)
 
 

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from networks import Net, network, pictures
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from toy_networks import Net, images, network
 
-from captum_advise import LayerAdvise, PixelSpace, balloon, density, relevance, unit_relevance
+from captum_advise import LayerAdvise, PixelSpace, relevance, unit_relevance
+from captum_advise.density import _balloon, _blocks
 
 CHOICES = ("explainability", "confidence")
 SELECTIONS = (*CHOICES, 1, None)
@@ -27,10 +28,10 @@ def advise(net):
 
 
 @cuda
-@pytest.mark.case("CUDA", "99.9% of the units have the CPU's relevance score, maps within 1e-4")
+@pytest.mark.case("CUDA", "99.9% of the units have the CPU's relevance, maps within 1e-4")
 def test_cuda_gives_what_the_cpu_gives():
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    net, inputs = network(), pictures(16, height=96, width=96)
+    net, inputs = network(), images(16, height=96, width=96)
     for selection in SELECTIONS:
         expected = advise(net.cpu()).explain(inputs, 1, unit_selection=selection)
         found = advise(net.cuda()).explain(inputs.cuda(), 1, unit_selection=selection)
@@ -45,7 +46,7 @@ def test_cuda_gives_what_the_cpu_gives():
 @cuda
 @pytest.mark.case("CUDA: targets on the CPU", "the result with targets on the GPU")
 def test_targets_on_the_cpu():
-    net, inputs = network().cuda(), pictures().cuda()
+    net, inputs = network().cuda(), images().cuda()
     target = torch.tensor([0, 1, 2])
     for selection in SELECTIONS:
         found = advise(net).attribute(inputs, target, unit_selection=selection)
@@ -55,13 +56,13 @@ def test_targets_on_the_cpu():
 
 @cuda
 @pytest.mark.case(
-    "CUDA: what is copied to the host", "no more for 64 pictures than for 8, and no feature map"
+    "CUDA: what is copied to the host", "no more for 64 images than for 8, and no feature map"
 )
 def test_copies_to_the_host():
     net = network().cuda()
 
     def copied(n):
-        inputs = pictures(n).cuda()
+        inputs = images(n).cuda()
         advise(net).attribute(inputs, 1, unit_selection=1)
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
             advise(net).attribute(inputs, 1, unit_selection=1)
@@ -72,18 +73,18 @@ def test_copies_to_the_host():
 
 @pytest.mark.case(
     "reads of single numbers, for each of which a GPU waits",
-    "no more for 12 pictures than for 3, nor for 48 units than for 12, as long as the work fits "
+    "no more for 12 images than for 3, nor for 48 units than for 12, as long as the work fits "
     "into one block",
 )
 def test_scalar_reads_do_not_grow(monkeypatch):
     # Blocks as on a GPU; on the CPU, where reads are free, they are smaller.
-    monkeypatch.setattr(density, "_CPU_BLOCK", density._CUDA_BLOCK)
-    monkeypatch.setattr(balloon, "_CPU_KERNELS", balloon._CUDA_KERNELS)
+    monkeypatch.setattr(_blocks, "_CPU_BLOCK", _blocks._CUDA_BLOCK)
+    monkeypatch.setattr(_balloon, "_CPU_KERNELS", _balloon._CUDA_KERNELS)
 
     def reads(n, units):
         net = network()
         net.layer, net.head = nn.Conv2d(6, units, 3, padding=1), nn.Linear(units, 7)
-        inputs = pictures(3).repeat(n // 3, 1, 1, 1)
+        inputs = images(3).repeat(n // 3, 1, 1, 1)
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             advise(net).attribute(inputs, 1, unit_selection=1)
         return sum(e.count for e in profiled.key_averages() if e.key == "aten::_local_scalar_dense")
@@ -109,7 +110,7 @@ class WithoutFloat64(torch.utils._python_dispatch.TorchDispatchMode):
 )
 def test_no_float64(monkeypatch):
     net = network()
-    expected = advise(net).explain(pictures(), 1)
+    expected = advise(net).explain(images(), 1)
     # Here the device is the CPU itself, and what runs in the fallback may use float64.
     estimate = relevance.adaptive_kde
 
@@ -124,22 +125,21 @@ def test_no_float64(monkeypatch):
     assert found.dtype == torch.int64
     assert len(caught) == 1
 
-    monkeypatch.setattr(relevance, "unit_relevance", lambda *_, **__: expected.unit_relevance)
     monkeypatch.setattr(
-        "captum_advise.layer_advise.unit_relevance", lambda *_, **__: expected.unit_relevance
+        "captum_advise.layer_advise.relevance_of", lambda *_, **__: expected.unit_relevance
     )
     with WithoutFloat64():
-        found = advise(net).explain(pictures(), 1)
+        found = advise(net).explain(images(), 1)
     assert torch.equal(found.attributions, expected.attributions)
 
 
 @pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs an Apple GPU")
 @pytest.mark.filterwarnings("ignore:.*no double precision")
-@pytest.mark.case("MPS", "the CPU's relevance scores")
+@pytest.mark.case("MPS", "the CPU's relevances")
 def test_mps():
     net = network()
-    expected = advise(net).explain(pictures(), 1)
-    found = advise(net.to("mps")).explain(pictures().to("mps"), 1)
+    expected = advise(net).explain(images(), 1)
+    found = advise(net.to("mps")).explain(images().to("mps"), 1)
     assert (found.unit_relevance.cpu() == expected.unit_relevance).double().mean() > 0.99
 
 
@@ -148,28 +148,28 @@ def test_devices_differ():
     net = network().to("meta")
     for selection in SELECTIONS:
         with pytest.raises(ValueError, match="inputs are on cpu and the model is on meta"):
-            advise(net).attribute(pictures(), unit_selection=selection)
+            advise(net).attribute(images(), unit_selection=selection)
     with pytest.raises(ValueError, match="inputs are on cpu and the model is on meta"):
-        advise(net).unit_relevance(pictures())
+        advise(net).unit_relevance(images())
 
 
 @pytest.mark.case("inputs on the meta device", "ValueError: it holds no values")
 def test_meta_inputs():
     with pytest.raises(ValueError, match="no values"):
-        advise(network().to("meta")).attribute(pictures().to("meta"))
+        advise(network().to("meta")).attribute(images().to("meta"))
 
 
 # --- determinism
 
 
 def bits(explanation):
-    scores = explanation.scores
+    metrics = explanation.metrics
     return [
         explanation.attributions,
         explanation.unit_relevance,
         explanation.selected,
-        scores.avx,
-        scores.average_drop,
+        metrics.avx,
+        metrics.average_drop,
     ]
 
 
@@ -181,19 +181,19 @@ def assert_same(found, expected, rows=slice(None), tolerance=0.0):
 @pytest.mark.case("the same inputs again", "the same bits")
 def test_run_to_run():
     net = network()
-    expected = advise(net).explain(pictures())
+    expected = advise(net).explain(images())
     for _ in range(3):
-        assert_same(advise(net).explain(pictures()), expected)
+        assert_same(advise(net).explain(images()), expected)
 
 
 @pytest.mark.case(
-    "any batch composition, float64 network", "the same choices; maps and scores within 1e-9"
+    "any batch composition, float64 network", "the same choices; maps and metrics within 1e-9"
 )
 @pytest.mark.case(
-    "any `internal_batch_size`, float64 network", "the same choices; maps and scores within 1e-9"
+    "any `internal_batch_size`, float64 network", "the same choices; maps and metrics within 1e-9"
 )
 def test_batches():
-    net, inputs = network().double(), pictures(6).double()
+    net, inputs = network().double(), images(6).double()
     expected = advise(net).explain(inputs)
     for rows in ([0], [5], [3, 1], [5, 4, 3, 2, 1, 0], [2, 2, 2]):
         assert_same(advise(net).explain(inputs[rows]), expected, rows, 1e-9)
@@ -202,10 +202,10 @@ def test_batches():
 
 
 @pytest.mark.case(
-    "1, 2 or 4 threads, float64 network", "the same choices; maps and scores within 1e-9"
+    "1, 2 or 4 threads, float64 network", "the same choices; maps and metrics within 1e-9"
 )
 def test_threads_of_torch():
-    net, inputs, before = network().double(), pictures(4).double(), torch.get_num_threads()
+    net, inputs, before = network().double(), images(4).double(), torch.get_num_threads()
     expected = advise(net).explain(inputs)
     try:
         for threads in (1, 2, 4):
@@ -260,7 +260,7 @@ def resident():
 )
 def test_no_leaks(calls):
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    inputs = pictures(1, 1, 8, 8)
+    inputs = images(1, 1, 8, 8)
     subject = LayerAdvise(net.eval(), net[0])
 
     def call(number):
@@ -294,7 +294,7 @@ def test_no_leaks(calls):
     "a call that fails", "hooks, flags and modes are as before, and the next call works"
 )
 def test_after_an_error():
-    net, inputs = network(), pictures()
+    net, inputs = network(), images()
     expected = advise(net).attribute(inputs)
     before = hooks(net)
     for bad in ({"target": 99}, {"unit_selection": "best"}, {"baselines": "black"}):
@@ -325,7 +325,7 @@ def test_threads_share_one(to_input):
     net = network()
     layer = net.stem if to_input else net.layer
     subject = LayerAdvise(net, layer)
-    inputs = [pictures(1 + number % 3, height=8 + number) for number in range(8)]
+    inputs = [images(1 + number % 3, height=8 + number) for number in range(8)]
     selections = [SELECTIONS[number % 4] for number in range(8)]
 
     def run(number):
@@ -355,8 +355,8 @@ def test_threads_share_one(to_input):
 def test_threads_on_different_layers():
     net = network(Net)
     subjects = [LayerAdvise(net, layer) for layer in (net.stem, net.layer, net.act)]
-    expected = [subject.attribute(pictures(), 2) for subject in subjects]
+    expected = [subject.attribute(images(), 2) for subject in subjects]
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda n: subjects[n % 3].attribute(pictures(), 2), range(12)))
+        found = list(pool.map(lambda n: subjects[n % 3].attribute(images(), 2), range(12)))
     for number, attributions in enumerate(found):
         torch.testing.assert_close(attributions, expected[number % 3])

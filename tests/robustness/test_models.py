@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from networks import Apply, Net, network, pictures
 from torch import nn
+from toy_networks import Apply, Net, images, network
 
 from captum_advise import LayerAdvise
 from captum_advise.layouts import Tokens, channels_last
@@ -16,7 +16,7 @@ SELECTIONS = ("explainability", "confidence", 1, None)
 
 
 def attribute(forward_func, layer, inputs=None, **options):
-    inputs = pictures() if inputs is None else inputs
+    inputs = images() if inputs is None else inputs
     return LayerAdvise(forward_func, layer).attribute(inputs, **options)
 
 
@@ -35,16 +35,16 @@ def test_data_parallel(device_ids):
     net = network()
     expected = attribute(net, net.layer)
     advise = LayerAdvise(nn.DataParallel(net), net.layer, device_ids)
-    assert torch.equal(advise.attribute(pictures()), expected)
+    assert torch.equal(advise.attribute(images()), expected)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.case("`nn.DataParallel` on two GPUs", "the result of one GPU, within 1e-4")
 def test_data_parallel_on_gpus():
     net = network().cuda()
-    expected = attribute(net, net.layer, pictures(4).cuda())
+    expected = attribute(net, net.layer, images(4).cuda())
     advise = LayerAdvise(nn.DataParallel(net, [0, 1]), net.layer, [0, 1])
-    found = advise.attribute(pictures(4).cuda())
+    found = advise.attribute(images(4).cuda())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -64,18 +64,18 @@ def test_compiled(backend, ran_before):
     expected = attribute(net, net.layer)
     compiled = torch.compile(net, backend=backend)
     if ran_before:
-        compiled(pictures())
+        compiled(images())
     for layer in (net.layer, compiled.layer):
         torch.testing.assert_close(attribute(compiled, layer), expected)
-        relevance = LayerAdvise(compiled, layer).unit_relevance(pictures())
-        assert torch.equal(relevance, LayerAdvise(net, net.layer).unit_relevance(pictures()))
-    torch.testing.assert_close(compiled(pictures()), net(pictures()))
+        relevance = LayerAdvise(compiled, layer).unit_relevance(images())
+        assert torch.equal(relevance, LayerAdvise(net, net.layer).unit_relevance(images()))
+    torch.testing.assert_close(compiled(images()), net(images()))
 
 
 @pytest.mark.case(
     "layer of a scripted or traced model", "TypeError: explain the model before `torch.jit.script`"
 )
-@pytest.mark.parametrize("make", [torch.jit.script, lambda net: torch.jit.trace(net, pictures())])
+@pytest.mark.parametrize("make", [torch.jit.script, lambda net: torch.jit.trace(net, images())])
 def test_scripted(make):
     scripted = make(network(Net, nn.ReLU))
     with pytest.raises(TypeError, match=r"before torch\.jit\.script"):
@@ -117,7 +117,7 @@ def test_module_used_twice():
     copy.load_state_dict(net.layer.state_dict())
     expected = attribute(lambda x: net(x, copy), copy)
     assert torch.equal(attribute(net, net.layer), expected)
-    grad_cam = LayerGradCam(net, net.layer).attribute(pictures(), 1)
+    grad_cam = LayerGradCam(net, net.layer).attribute(images(), 1)
     assert torch.equal(attribute(net, net.layer, target=1, unit_selection=None), grad_cam)
 
 
@@ -171,11 +171,11 @@ def test_caller_without_gradients():
 def test_inference_mode():
     net = network()
     with torch.inference_mode():
-        inputs = pictures()
+        inputs = images()
         assert_refused(net, net.layer, ValueError, "inference_mode")
         relevance = LayerAdvise(net, net.layer).unit_relevance(inputs)
     assert_refused(net, net.layer, ValueError, "inference_mode", inputs)
-    assert torch.equal(relevance, LayerAdvise(net, net.layer).unit_relevance(pictures()))
+    assert torch.equal(relevance, LayerAdvise(net, net.layer).unit_relevance(images()))
 
 
 @pytest.mark.case("layer that is not part of the model", "ValueError: the layer did not run")
@@ -183,7 +183,7 @@ def test_foreign_layer():
     net = network()
     assert_refused(net, network().layer, ValueError, "did not run")
     with pytest.raises(ValueError, match="did not run"):
-        LayerAdvise(net, network().layer).unit_relevance(pictures())
+        LayerAdvise(net, network().layer).unit_relevance(images())
 
 
 @pytest.mark.case(
@@ -195,7 +195,7 @@ def test_layer_without_tensors(wrap):
     net.act = Apply(lambda found: next(iter(found.values() if isinstance(found, dict) else found)))
     assert_refused(net, net.between, ValueError, "name a module inside it")
     with pytest.raises(ValueError, match="name a module inside it"):
-        LayerAdvise(net, net.between).unit_relevance(pictures())
+        LayerAdvise(net, net.between).unit_relevance(images())
 
 
 # --- modes and precision
@@ -209,7 +209,7 @@ def test_layer_without_tensors(wrap):
 def test_training_mode(method):
     net = network().train()
     with pytest.warns(UserWarning, match=r"training mode.*model\.eval") as caught:
-        getattr(LayerAdvise(net, net.layer), method)(pictures())
+        getattr(LayerAdvise(net, net.layer), method)(images())
     assert sum("training mode" in str(warning.message) for warning in caught) == 1
     assert caught[0].filename == __file__
     assert net.training
@@ -242,7 +242,7 @@ def test_quantised():
     ).eval()
     net.qconfig = quantization.get_default_qconfig(torch.backends.quantized.engine)
     prepared = quantization.prepare(net)
-    prepared(pictures())
+    prepared(images())
     static = quantization.convert(prepared)
     assert_refused(static, static[1], ValueError, "floating point")
 
@@ -287,19 +287,19 @@ def test_model_that_returns(kind):
 
 @pytest.mark.case(
     "model that returns nothing, an array, class indices or one number for the batch",
-    "TypeError: scores are needed, one row per example",
+    "TypeError: numbers are needed, one row per example",
 )
 @pytest.mark.parametrize(
     "make", [lambda y: None, lambda y: y.detach().numpy(), lambda y: y.argmax(1), torch.sum]
 )
-def test_model_without_scores(make):
+def test_model_without_numbers(make):
     net = network()
-    assert_refused(lambda x: make(net(x)), net.layer, TypeError, "scores")
+    assert_refused(lambda x: make(net(x)), net.layer, TypeError, "real numbers|not a tensor")
 
 
 @pytest.mark.case(
     "as many outputs as there are inputs: not the case",
-    "ValueError for a choice among groups; relevance scores and None as by `LayerGradCam`",
+    "ValueError for a choice among groups; relevances and None as by `LayerGradCam`",
 )
 def test_other_number_of_outputs():
     net = network()
@@ -307,7 +307,7 @@ def test_other_number_of_outputs():
     with pytest.raises(ValueError, match="inputs 3, layer 3, outputs 2"):
         attribute(fewer, net.layer)
     found = attribute(fewer, net.layer, target=1, unit_selection=None)
-    assert torch.equal(found, LayerGradCam(fewer, net.layer).attribute(pictures(), 1))
+    assert torch.equal(found, LayerGradCam(fewer, net.layer).attribute(images(), 1))
 
 
 # --- layouts
@@ -357,10 +357,10 @@ def test_reshape_transform(cls, transform):
     expected = LayerAdvise(plain, plain.layer)
     for selection in SELECTIONS:
         torch.testing.assert_close(
-            advise.attribute(pictures(), unit_selection=selection),
-            expected.attribute(pictures(), unit_selection=selection),
+            advise.attribute(images(), unit_selection=selection),
+            expected.attribute(images(), unit_selection=selection),
         )
-    assert torch.equal(advise.unit_relevance(pictures()), expected.unit_relevance(pictures()))
+    assert torch.equal(advise.unit_relevance(images()), expected.unit_relevance(images()))
 
 
 @pytest.mark.case(
@@ -370,7 +370,7 @@ def test_gradients_flow_through_reshape_transform():
     net, plain = network(ChannelsLast), network()
     plain.act = nn.ReLU()
     options = {"target": 1, "unit_selection": None, "grad_kwargs": {"create_graph": True}}
-    first, second = pictures().requires_grad_(), pictures().requires_grad_()
+    first, second = images().requires_grad_(), images().requires_grad_()
     advise = LayerAdvise(net, net.between, reshape_transform=channels_last)
     (found,) = torch.autograd.grad(advise.attribute(first, **options).square().sum(), first)
     attributions = LayerAdvise(plain, plain.layer).attribute(second, **options)
@@ -396,7 +396,7 @@ def test_bad_reshape_transform(transform, error, message):
     net = network()
     advise = LayerAdvise(net, net.layer, reshape_transform=transform)
     with pytest.raises(error, match=re.escape(message)):
-        advise.attribute(pictures())
+        advise.attribute(images())
 
 
 def test_tokens():

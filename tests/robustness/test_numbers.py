@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from networks import Apply, Net, network, pictures
 from torch import nn
+from toy_networks import Apply, Net, images, network
 
 from captum_advise import LayerAdvise, PixelSpace, unit_relevance
 from captum_advise.metrics import class_sensitivity
@@ -19,7 +19,7 @@ def case(what, outcome, *values):
 
 
 def explain(net, layer=None, inputs=None, **options):
-    inputs = pictures() if inputs is None else inputs
+    inputs = images() if inputs is None else inputs
     return LayerAdvise(net, net.layer if layer is None else layer).explain(inputs, **options)
 
 
@@ -34,7 +34,7 @@ def put(value):
     return Apply(change)
 
 
-NOT_FINITE = "ValueError that names the examples; for None and relevance scores as `LayerGradCam`"
+NOT_FINITE = "ValueError that names the examples; for None and relevances as `LayerGradCam`"
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_activations_that_are_not_finite(value):
         with pytest.raises(ValueError, match="for examples 1: "):
             explain(net, net.between, unit_selection=choice)
     advise = LayerAdvise(net, net.between)
-    found = advise.attribute(pictures(), 1, unit_selection=None)
-    expected = LayerGradCam(net, net.between).attribute(pictures(), 1)
+    found = advise.attribute(images(), 1, unit_selection=None)
+    expected = LayerGradCam(net, net.between).attribute(images(), 1)
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
     relevance = unit_relevance(torch.full((1, 1, 4, 4), value))
     assert relevance.tolist() == [[0]]
@@ -69,7 +69,7 @@ def test_gradients_that_are_not_finite(value):
 
 @pytest.mark.case("NaN input", NOT_FINITE)
 def test_nan_inputs():
-    inputs = pictures()
+    inputs = images()
     inputs[2, 0, 0, 0] = math.nan
     with pytest.raises(ValueError, match="for examples 2: "):
         explain(network(), inputs=inputs)
@@ -119,7 +119,7 @@ def test_constant_maps():
     torch.testing.assert_close(explanation.attributions, constant)
     # Nothing is hidden: differences by rounding are not stretched to a mask.
     assert not explanation.fallback.any()
-    torch.testing.assert_close(explanation.scores.ssim, torch.ones(3))
+    torch.testing.assert_close(explanation.metrics.ssim, torch.ones(3))
 
     alive, some_dead = network(Net, nn.ReLU()), network(Net, nn.ReLU())
     for net in (alive, some_dead):
@@ -127,16 +127,16 @@ def test_constant_maps():
     some_dead.head.weight.data[:, 4] *= 50
     for selection in (*CHOICES, None):
         options = {"target": 1, "unit_selection": selection}
-        first = LayerAdvise(alive, alive.between).attribute(pictures(), **options)
-        second = LayerAdvise(some_dead, some_dead.between).attribute(pictures(), **options)
+        first = LayerAdvise(alive, alive.between).attribute(images(), **options)
+        second = LayerAdvise(some_dead, some_dead.between).attribute(images(), **options)
         assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize(
     "scale",
     [
-        case("activations of 1e30", "the maps and scores of the same network at scale 1", 1e30),
-        case("activations of 1e-30", "the maps and scores of the same network at scale 1", 1e-30),
+        case("activations of 1e30", "the maps and metrics of the same network at scale 1", 1e30),
+        case("activations of 1e-30", "the maps and metrics of the same network at scale 1", 1e-30),
     ],
 )
 def test_scale(scale):
@@ -150,7 +150,7 @@ def test_scale(scale):
     assert torch.equal(found.unit_relevance, expected.unit_relevance)
     assert torch.equal(found.selected, expected.selected)
     torch.testing.assert_close(found.attributions, expected.attributions)
-    torch.testing.assert_close(found.scores.avx, expected.scores.avx)
+    torch.testing.assert_close(found.metrics.avx, expected.metrics.avx)
 
 
 def test_class_sensitivity_of_huge_and_tiny_maps():
@@ -168,7 +168,7 @@ def test_denormals():
     for activation_range in ("unit", "minmax"):
         explanation = explain(net, net.between, activation_range=activation_range)
         assert explanation.attributions.isfinite().all()
-        assert explanation.scores.avx.isfinite().all()
+        assert explanation.metrics.avx.isfinite().all()
 
 
 @pytest.mark.case("activations or gradients that overflow", "ValueError: run it in float32")
@@ -176,7 +176,7 @@ def test_overflow():
     net = network(Net, Apply(lambda x: x * 1e6)).half()
     net.act = nn.Sequential(Apply(lambda x: x.clamp(-1, 1)), nn.ReLU())
     with pytest.raises(ValueError, match="overflow"):
-        explain(net, net.between, pictures().half())
+        explain(net, net.between, images().half())
     # Each unit is finite, their sum is not.
     net = network(Net, Apply(lambda x: torch.zeros_like(x) + 3e38 + 0 * x))
     net.act = Apply(lambda x: x - x.detach() + 1)
@@ -189,7 +189,7 @@ def test_overflow():
     ("bias", "confidence"),
     [
         case("confidence 0 in the target", "average drop 0: nothing can be lost", -1e4, 0.0),
-        case("confidence 1 in the target", "the usual scores, all finite", 1e4, 1.0),
+        case("confidence 1 in the target", "the usual metrics, all finite", 1e4, 1.0),
     ],
 )
 def test_extreme_confidence(bias, confidence):
@@ -198,8 +198,8 @@ def test_extreme_confidence(bias, confidence):
     for choice in CHOICES:
         explanation = explain(net, target=2, unit_selection=choice)
         assert explanation.confidence.tolist() == [confidence] * 3
-        assert explanation.scores.average_drop.tolist() == [0.0] * 3
-        assert explanation.scores.avx.isfinite().all()
+        assert explanation.metrics.average_drop.tolist() == [0.0] * 3
+        assert explanation.metrics.avx.isfinite().all()
 
 
 @pytest.mark.case(
@@ -210,7 +210,7 @@ def test_single_class():
     for choice in CHOICES:
         with pytest.raises(ValueError, match=r"torch\.sigmoid"):
             explain(net, unit_selection=choice)
-    found = LayerAdvise(net, net.layer).attribute(pictures(), unit_selection=1)
+    found = LayerAdvise(net, net.layer).attribute(images(), unit_selection=1)
     assert found.shape == (3, 1, 12, 12)
 
 
@@ -219,9 +219,9 @@ def test_single_class():
 def test_single_logit():
     net = network(classes=1)
     advise = LayerAdvise(net, net.layer, confidence=torch.sigmoid)
-    explanation = advise.explain(pictures())
-    torch.testing.assert_close(explanation.confidence, torch.sigmoid(net(pictures()))[:, 0])
-    assert torch.equal(advise.attribute(pictures(), 0), explanation.attributions)
+    explanation = advise.explain(images())
+    torch.testing.assert_close(explanation.confidence, torch.sigmoid(net(images()))[:, 0])
+    assert torch.equal(advise.attribute(images(), 0), explanation.attributions)
 
 
 @pytest.mark.case(
@@ -231,9 +231,9 @@ def test_confidence_that_is_none():
     net = network()
     advise = LayerAdvise(net, net.layer, confidence=nn.Identity())
     with pytest.raises(ValueError, match="probabilities"):
-        advise.attribute(pictures())
+        advise.attribute(images())
     with pytest.raises(ValueError, match="of the outputs' shape"):
-        LayerAdvise(net, net.layer, confidence=lambda y: y.softmax(1)[:, :2]).attribute(pictures())
+        LayerAdvise(net, net.layer, confidence=lambda y: y.softmax(1)[:, :2]).attribute(images())
 
 
 # --- sizes
@@ -249,9 +249,9 @@ def test_empty_batch():
 @pytest.mark.case("batch of 1", "the row of a larger batch, within 1e-4")
 def test_batch_of_one():
     net = network()
-    together, alone = explain(net), explain(net, inputs=pictures()[1:2])
+    together, alone = explain(net), explain(net, inputs=images()[1:2])
     torch.testing.assert_close(alone.attributions[0], together.attributions[1])
-    torch.testing.assert_close(alone.scores.avx[0], together.scores.avx[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(alone.metrics.avx[0], together.metrics.avx[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.* no group")
@@ -262,11 +262,11 @@ def test_maps_of_one_position():
     net = network(Net, nn.AdaptiveAvgPool2d(1))
     explanation = explain(net, net.between)
     assert not explanation.unit_relevance.any()
-    predicted = net(pictures()).argmax(1)
-    expected = LayerGradCam(net, net.between).attribute(pictures(), predicted)
+    predicted = net(images()).argmax(1)
+    expected = LayerGradCam(net, net.between).attribute(images(), predicted)
     torch.testing.assert_close(explanation.attributions, expected)
     kept = ~explanation.fallback
-    torch.testing.assert_close(explanation.scores.ssim[kept], torch.ones(3)[kept])
+    torch.testing.assert_close(explanation.metrics.ssim[kept], torch.ones(3)[kept])
 
 
 @pytest.mark.filterwarnings("ignore:.* no group")
@@ -296,20 +296,20 @@ def test_sizes(height, width):
     net = network(Net, nn.AvgPool2d(max(1, stride // 2), ceil_mode=True))
     net.layer = nn.Conv2d(6, 2, 3, padding=1)
     net.head = nn.Linear(2, 7)
-    explanation = explain(net, net.between, pictures(1, height=height, width=width))
+    explanation = explain(net, net.between, images(1, height=height, width=width))
     _, _, rows, columns = explanation.attributions.shape
     assert (rows > columns) == (height > width)
     assert explanation.attributions.isfinite().all()
-    assert 0 <= explanation.scores.avx.item() <= 1
+    assert 0 <= explanation.metrics.avx.item() <= 1
 
 
 @pytest.mark.case("layer with more than 128 x 128 positions", "ValueError: name a deeper layer")
 def test_too_many_positions():
     net = network()
     with pytest.raises(ValueError, match="deeper layer"):
-        explain(net, inputs=pictures(1, height=260, width=260))
+        explain(net, inputs=images(1, height=260, width=260))
     found = LayerAdvise(net, net.layer).attribute(
-        pictures(1, height=260, width=260), unit_selection=None
+        images(1, height=260, width=260), unit_selection=None
     )
     assert found.shape == (1, 1, 130, 130)
 
@@ -320,19 +320,19 @@ def test_too_many_positions():
         case("grey inputs (N x 1 x H x W)", "works", 1, CHOICES),
         case(
             "inputs of 4 channels",
-            "ValueError for AVX; `confidence`, relevance scores and None work",
+            "ValueError for AVX; `confidence`, relevances and None work",
             4,
             ("confidence",),
         ),
     ],
 )
 def test_channels(channels, choices):
-    net, inputs = network(channels=channels), pictures(channels=channels)
+    net, inputs = network(channels=channels), images(channels=channels)
     for choice in (*choices, 1, None):
         found = LayerAdvise(net, net.layer).attribute(inputs, unit_selection=choice)
         assert found.isfinite().all()
     if channels == 4:
-        with pytest.raises(ValueError, match="compares pictures"):
+        with pytest.raises(ValueError, match="compares images"):
             LayerAdvise(net, net.layer).attribute(inputs)
 
 
@@ -341,7 +341,7 @@ def test_pixel_space_of_other_channels():
     net = network()
     advise = LayerAdvise(net, net.layer, pixel_space=PixelSpace.identity(1))
     with pytest.raises(ValueError, match="1 channels"):
-        advise.attribute(pictures())
+        advise.attribute(images())
 
 
 # --- precision
@@ -350,36 +350,36 @@ def test_pixel_space_of_other_channels():
 @pytest.mark.parametrize(
     "dtype",
     [
-        case("float16 model and inputs", "float16 maps, scores within 0.02", torch.float16),
-        case("bfloat16 model and inputs", "bfloat16 maps, scores within 0.02", torch.bfloat16),
-        case("float64 model and inputs", "float64 maps, scores within 1e-4", torch.float64),
+        case("float16 model and inputs", "float16 maps, metrics within 0.02", torch.float16),
+        case("bfloat16 model and inputs", "bfloat16 maps, metrics within 0.02", torch.bfloat16),
+        case("float64 model and inputs", "float64 maps, metrics within 1e-4", torch.float64),
     ],
 )
 def test_dtypes(dtype):
     expected = explain(network())
-    found = explain(network().to(dtype), inputs=pictures().to(dtype))
+    found = explain(network().to(dtype), inputs=images().to(dtype))
     assert found.attributions.dtype == dtype
     tolerance = 1e-4 if dtype == torch.float64 else 0.02
     torch.testing.assert_close(
-        found.scores.avx, expected.scores.avx, rtol=0, atol=tolerance, check_dtype=False
+        found.metrics.avx, expected.metrics.avx, rtol=0, atol=tolerance, check_dtype=False
     )
 
 
 @pytest.mark.parametrize(
     ("dtype", "inputs_dtype"),
     [
-        case("bfloat16 autocast", "scores within 0.02", torch.bfloat16, torch.float32),
-        case("float16 autocast", "scores within 0.02", torch.float16, torch.float32),
+        case("bfloat16 autocast", "metrics within 0.02", torch.bfloat16, torch.float32),
+        case("float16 autocast", "metrics within 0.02", torch.float16, torch.float32),
         case("float64 under autocast", "as without autocast", torch.bfloat16, torch.float64),
     ],
 )
 def test_autocast(dtype, inputs_dtype):
     net = network().to(inputs_dtype)
-    expected = explain(net, inputs=pictures().to(inputs_dtype))
+    expected = explain(net, inputs=images().to(inputs_dtype))
     with torch.autocast("cpu", dtype):
-        found = explain(net, inputs=pictures().to(inputs_dtype))
+        found = explain(net, inputs=images().to(inputs_dtype))
     tolerance = 0.02 if inputs_dtype == torch.float32 else 0
-    torch.testing.assert_close(found.scores.avx, expected.scores.avx, rtol=0, atol=tolerance)
+    torch.testing.assert_close(found.metrics.avx, expected.metrics.avx, rtol=0, atol=tolerance)
 
 
 class NotCast(Net):
@@ -391,23 +391,23 @@ class NotCast(Net):
 
 
 @pytest.mark.case(
-    "autocast around `attribute`", "the network alone is cast, the scores are computed in float32"
+    "autocast around `attribute`", "the network alone is cast, the metrics are computed in float32"
 )
-def test_autocast_does_not_reach_the_scores():
+def test_autocast_does_not_reach_the_metrics():
     net = network(NotCast)
     expected = explain(net)
     with torch.autocast("cpu", torch.bfloat16):
         found = explain(net)
     assert torch.equal(found.attributions, expected.attributions)
     for part in ("avx", "ssim", "fsim", "mse", "class_sensitivity", "average_drop"):
-        assert torch.equal(getattr(found.scores, part), getattr(expected.scores, part)), part
+        assert torch.equal(getattr(found.metrics, part), getattr(expected.metrics, part)), part
 
 
 @pytest.mark.case("inputs of another dtype than the model's", "the model's own error, unchanged")
 def test_mixed_dtypes():
     net = network()
     with pytest.raises(RuntimeError) as theirs:
-        net(pictures().double())
+        net(images().double())
     with pytest.raises(RuntimeError) as ours:
-        explain(net, inputs=pictures().double())
+        explain(net, inputs=images().double())
     assert str(ours.value) == str(theirs.value)

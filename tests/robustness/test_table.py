@@ -1,6 +1,6 @@
-"""The table in docs/robustness.md is made from the tests' own ``case`` markers.
+"""The tables in docs/reference/robustness-cases.md are made from the tests' ``case`` markers.
 
-``python tests/robustness/test_table.py`` writes it anew.
+``python tests/robustness/test_table.py`` writes them.
 """
 
 import importlib.util
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parents[1] / "docs" / "robustness.md"
+PAGE = HERE.parents[1] / "docs" / "reference" / "robustness-cases.md"
 BEGIN, END = "<!-- cases: made by tests/robustness/test_table.py -->", "<!-- end of cases -->"
 MODULES = ("models", "zoo_families", "numbers", "machines", "files", "fuzzing")
 

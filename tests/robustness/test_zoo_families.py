@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from captum_advise import LayerAdvise, zoo
+from captum_advise.layouts import Tokens
+from captum_advise.zoo.layer_probe import probe
+from captum_advise.zoo.registry import architectures
 
 # One small member of each family: the layer that the default rule finds, its layout.
 TORCHVISION = {
@@ -91,14 +94,14 @@ def member(family, name, layer, layout):
 
 def by_hand(network, inputs):
     """Grad-CAM of the layer, without Captum and without ``reshape_transform``."""
-    kept = []
+    outputs = []
     handle = network.layer.register_forward_hook(
-        lambda _module, _inputs, output: kept.append(output) or output.clone()
+        lambda _module, _inputs, output: outputs.append(output) or output.clone()
     )
-    scores = network.model(inputs)
+    logits = network.model(inputs)
     handle.remove()
-    (gradient,) = torch.autograd.grad(scores.amax(1).sum(), kept[0])
-    values = [kept[0].detach(), gradient]
+    (gradient,) = torch.autograd.grad(logits.amax(1).sum(), outputs[0])
+    values = [outputs[0].detach(), gradient]
     if values[0].dim() == 3:  # tokens: the patches are the last ones
         side = int(values[0].shape[1] ** 0.5)
         values = [v[:, -side * side :].mT.unflatten(2, (side, side)) for v in values]
@@ -113,12 +116,12 @@ def by_hand(network, inputs):
     ("name", "layer", "layout"),
     [
         *(member("torchvision", name, layer, PLAIN) for name, layer in TORCHVISION.items()),
-        *(member("timm", name, *found) for name, found in TIMM.items()),
+        *(member("timm", name, *expected) for name, expected in TIMM.items()),
     ],
 )
 def test_family(name, layer, layout):
     family, _, architecture = name.partition("/")
-    if architecture not in zoo._architectures(family):
+    if architecture not in architectures(family):
         pytest.skip("not in this version")
     network = zoo.load(name, weights="random")
     assert network.layer_name == layer
@@ -130,16 +133,16 @@ def test_family(name, layer, layout):
         pixel_space=network.pixel_space,
         reshape_transform=network.reshape_transform,
     )
-    found = advise.attribute(inputs, unit_selection=None)
+    attributions = advise.attribute(inputs, unit_selection=None)
     expected = by_hand(network, inputs)
     scale = expected.abs().max().item()
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * scale)
+    torch.testing.assert_close(attributions, expected, rtol=1e-3, atol=1e-4 * scale)
     assert (network.reshape_transform is None) == (layout == PLAIN)
-    side = found.shape[-1]
-    assert found.shape == (1, 1, side, side)
+    side = attributions.shape[-1]
+    assert attributions.shape == (1, 1, side, side)
     explanation = advise.explain(inputs, unit_selection=1)
     assert explanation.attributions.isfinite().all()
-    assert explanation.scores.avx.isfinite().all()
+    assert explanation.metrics.avx.isfinite().all()
 
 
 def _grey():
@@ -153,17 +156,15 @@ def _grey():
 @pytest.mark.case(
     "every other ImageNet classifier of torchvision", "the default rule finds a layer; finite maps"
 )
-@pytest.mark.parametrize(
-    "name", [n for n in zoo._architectures("torchvision") if n not in TORCHVISION]
-)
+@pytest.mark.parametrize("name", [n for n in architectures("torchvision") if n not in TORCHVISION])
 def test_every_member(name):
     network = zoo.load(f"torchvision/{name}", weights="random")
     inputs = torch.rand(1, 3, *network.transform(_grey()).shape[-2:])
     advise = LayerAdvise(network.model, network.layer, reshape_transform=network.reshape_transform)
-    found = advise.attribute(inputs, unit_selection=None)
-    assert found.shape[-1] > 1
-    assert found.isfinite().all()
-    units = advise.unit_relevance(inputs) if found[0, 0].numel() <= 200 else None
+    attributions = advise.attribute(inputs, unit_selection=None)
+    assert attributions.shape[-1] > 1
+    assert attributions.isfinite().all()
+    units = advise.unit_relevance(inputs) if attributions[0, 0].numel() <= 200 else None
     assert units is None or (units >= 0).all()
 
 
@@ -177,10 +178,10 @@ def test_tokens_of_torchvision():
 
     model = VisionTransformer(64, 16, 12, 2, 16, 32, num_classes=10).eval()
     assert not model.heads.head.weight.any()
-    probed = zoo._probe(model, (64, 64), "vit")
+    result = probe(model, (64, 64), "vit")
     assert not model.heads.head.weight.any()
-    assert probed.layer == "encoder.layers.encoder_layer_11.ln_1"
-    assert probed.layouts[probed.layer] == zoo.Tokens(1, (4, 4))
+    assert result.layer == "encoder.layers.encoder_layer_11.ln_1"
+    assert result.layouts[result.layer] == Tokens(1, (4, 4))
 
 
 @pytest.mark.case(

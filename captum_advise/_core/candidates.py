@@ -1,0 +1,130 @@
+"""Groups and weightings of units among which a choice is made, with their maps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_advise._core.grad_cam import combine_units
+
+# Stands for a candidate whose units have several relevances.
+SEVERAL = -1
+# Criteria (AVX, average drop) that differ by less differ by rounding in single precision.
+TIE = 1e-5
+
+
+@dataclass(frozen=True)
+class Candidates:
+    r"""S weightings of units for N examples. Each may or may not be eligible for an example.
+
+    Attributes:
+        relevance: (S,) the relevance that the units share, or :data:`SEVERAL`.
+        weights: (S, N, C) how much each unit counts, from zero up.
+        maps: (S, N, 1, \*spatial) their maps.
+        eligible: bool (S, N).
+        pairs: int64 (P, 2) the (candidate, example) that are eligible.
+        fallback: bool (N,), whether no group of the example has evidence.
+    """
+
+    relevance: list[int]
+    weights: Tensor
+    maps: Tensor
+    eligible: Tensor
+    pairs: Tensor
+    fallback: Tensor
+
+    @property
+    def examples(self) -> Tensor:
+        """int64 (P,) the example of each pair."""
+        return self.pairs[:, 1]
+
+    @property
+    def pair_maps(self) -> Tensor:
+        r"""(P, 1, \*spatial) the map of each pair."""
+        return self.maps[self.eligible]
+
+    def pair_maps_from(self, contributions: Tensor) -> Tensor:
+        r"""(P, 1, \*spatial) the maps of the same units for another class."""
+        return _maps(self.weights, contributions)[self.eligible]
+
+    def best(self, criterion: Tensor | None) -> Tensor:
+        """int64 (N,) the candidate with the largest criterion (P,), the first one on ties.
+
+        Without a criterion, the first eligible candidate.
+        """
+        if criterion is None:
+            return self.eligible.int().argmax(0)
+        table = criterion.new_full(self.eligible.shape, -torch.inf)
+        table[self.eligible] = criterion.nan_to_num(nan=-1e9)
+        # Groups with evidence at a single, common position have equal masks. Without a margin,
+        # rounding would decide such ties, and differently from batch to batch.
+        return (table >= table.amax(0) - TIE).int().argmax(0)
+
+
+def all_units(relevance: Tensor, contributions: Tensor) -> Candidates:
+    """The only candidate is every unit: Grad-CAM."""
+    return _unconditional([SEVERAL], _ones(relevance), contributions)
+
+
+def units_with(values: Collection[int], relevance: Tensor, contributions: Tensor) -> Candidates:
+    """The only candidate is the units whose relevance is among ``values``."""
+    shared = list(values) if len(values) == 1 else [SEVERAL]
+    return _unconditional(shared, has_relevance(relevance, values)[None].float(), contributions)
+
+
+def has_relevance(relevance: Tensor, values: Collection[int]) -> Tensor:
+    """Bool like ``relevance``: the units whose relevance is among ``values``."""
+    return torch.isin(relevance, relevance.new_tensor(sorted(values)))
+
+
+def groups(relevance: Tensor, contributions: Tensor) -> Candidates:
+    """One candidate per relevance that occurs, if its map has evidence; else all units."""
+    values = torch.unique(relevance).tolist()
+    every = _ones(relevance)
+    weights = torch.cat([every[:0], *((relevance == value)[None] for value in values)])
+    maps = _maps(weights, contributions)
+    eligible = _have_evidence(weights, maps)
+    fallback = ~eligible.any(0)
+    if fallback.any():
+        values = [*values, SEVERAL]
+        weights = torch.cat([weights, every])
+        maps = torch.cat([maps, _maps(every, contributions)])
+        eligible = torch.cat([eligible, fallback[None]])
+    return Candidates(values, weights, maps, eligible, eligible.nonzero(), fallback)
+
+
+def weightings(weights: Tensor, contributions: Tensor) -> Candidates:
+    """All units first, eligible everywhere, then the given weightings (S, N, C) with evidence."""
+    weights = torch.cat([torch.ones_like(weights[:1]), weights])
+    maps = _maps(weights, contributions)
+    eligible = _have_evidence(weights, maps)
+    fallback = ~eligible.any(0)
+    eligible[0] = True
+    return Candidates(
+        [SEVERAL] * len(weights), weights, maps, eligible, eligible.nonzero(), fallback
+    )
+
+
+def _unconditional(relevance: list[int], weights: Tensor, contributions: Tensor) -> Candidates:
+    eligible = torch.ones(weights.shape[:2], dtype=torch.bool, device=weights.device)
+    maps = _maps(weights, contributions)
+    return Candidates(relevance, weights, maps, eligible, eligible.nonzero(), ~eligible[0])
+
+
+def _ones(relevance: Tensor) -> Tensor:
+    return torch.ones_like(relevance, dtype=torch.float32)[None]
+
+
+def _maps(weights: Tensor, contributions: Tensor) -> Tensor:
+    return torch.stack([combine_units(contributions, units) for units in weights])
+
+
+def _have_evidence(weights: Tensor, maps: Tensor) -> Tensor:
+    """Bool (S, N): whether a weighting is not a repetition and its map is positive somewhere."""
+    eligible = (maps > 0).flatten(2).any(2)
+    for number, units in enumerate(weights):
+        eligible[number] &= (weights[:number] != units).any(2).all(0)
+    return eligible

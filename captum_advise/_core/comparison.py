@@ -1,0 +1,150 @@
+"""From a forward pass to the selected units: the method in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_advise._core.choice import Choice, Weighting
+from captum_advise._core.grad_cam import check_finite, mean_gradients, unit_contributions
+from captum_advise._core.layer_pass import LayerPass
+from captum_advise._core.perturbation import InputLayout, MaskedModel, resolve_baselines
+from captum_advise._core.request import Request
+from captum_advise._core.scoring import MapScorer, check_probabilities, class_confidences
+from captum_advise._core.selection import Evidence
+from captum_advise._core.targets import Target, resolve_target, softmax_over_classes
+from captum_advise.pixels import PixelSpace, resolve_pixel_space
+from captum_advise.relevance import relevance_of
+
+
+def weigh(request: Request, layer_pass: LayerPass) -> Weighting:
+    """Nothing is compared: every tensor of the layer, whatever ``LayerGradCam`` accepts."""
+    target = request.target
+    if target is None and layer_pass.outputs.dim() == 2:
+        target = resolve_target(layer_pass.outputs, None).captum
+    elif isinstance(target, Tensor):
+        target = target.to(layer_pass.outputs.device)
+    gradients = layer_pass.gradients(target, **request.grad_kwargs)
+    selection, density = request.selection, request.layer.density
+    return Weighting(
+        contributions=tuple(
+            unit_contributions(feature_map, gradient)
+            for feature_map, gradient in zip(layer_pass.feature_maps, gradients, strict=True)
+        ),
+        weights=tuple(
+            selection.unit_weights(relevance_of(feature_map, density))
+            if selection.uses_relevance
+            else None
+            for feature_map in layer_pass.feature_maps
+        ),
+    )
+
+
+def compare(
+    request: Request,
+    layer_pass: LayerPass,
+    forward_func: Callable[..., Any],
+    pixel_space: PixelSpace | None,
+    confidence: Callable[[Tensor], Tensor],
+    *,
+    all_metrics: bool,
+) -> Choice:
+    """Make the candidates, measure them, and select one for each example.
+
+    Args:
+        request: The arguments of the call.
+        layer_pass: The forward pass.
+        forward_func: The model, for masked inputs.
+        pixel_space: How its inputs relate to images.
+        confidence: Turns its outputs into probabilities.
+        all_metrics: Compute all metrics, not only those that the selection needs.
+    """
+    layer_pass.check_examples(request.layer.inputs)
+    (feature_map,) = layer_pass.feature_maps
+    target = resolve_target(layer_pass.outputs, request.target)
+    scorer = _scorer(
+        request, layer_pass, target, forward_func, pixel_space, confidence, all_metrics
+    )
+    runner_up = None
+    if scorer is not None and scorer.pixels is not None:
+        runner_up = scorer.runner_up()
+
+    (gradients,) = layer_pass.gradients(
+        target.captum, keep_graph=runner_up is not None, **request.grad_kwargs
+    )
+    contributions = unit_contributions(feature_map, gradients)
+    check_finite(contributions.detach())
+    if scorer is not None:
+        check_probabilities(scorer.confidences)
+    relevance = relevance_of(feature_map, request.layer.density)
+    candidates = request.selection.candidates(
+        Evidence(
+            relevance=relevance,
+            contributions=contributions.detach(),
+            mean_gradients=mean_gradients(gradients).flatten(1),
+            scorer=scorer,
+        )
+    )
+
+    metrics, criterion = None, None
+    if scorer is not None:
+        runner_up_maps = None
+        if runner_up is not None:
+            (gradients,) = layer_pass.gradients(runner_up.captum, **request.grad_kwargs)
+            runner_up_maps = candidates.pair_maps_from(
+                unit_contributions(feature_map, gradients).detach()
+            )
+        metrics = scorer(candidates.examples, candidates.pair_maps, runner_up_maps)
+        criterion = request.selection.criterion(candidates, metrics, scorer)
+    return Choice(
+        contributions=contributions,
+        candidates=candidates,
+        selected=candidates.best(criterion),
+        metrics=metrics,
+        relevance=relevance,
+        target=target.public(),
+        confidence=None if scorer is None else scorer.confidence_in_target(),
+    )
+
+
+def _scorer(
+    request: Request,
+    layer_pass: LayerPass,
+    target: Target,
+    forward_func: Callable[..., Any],
+    pixel_space: PixelSpace | None,
+    confidence: Callable[[Tensor], Tensor],
+    all_metrics: bool,
+) -> MapScorer | None:
+    """Scores maps. None if that is not possible and the selection does not need it."""
+    inputs, selection = request.layer.inputs, request.selection
+    layout = InputLayout.of(inputs, layer_pass.feature_maps[0])
+    selection.check(layout)
+    outputs = layer_pass.outputs.detach()
+    if not selection.compares:
+        is_single = outputs.dim() < 2 or outputs.shape[1] < 2
+        if not layout.maskable or (is_single and confidence is softmax_over_classes):
+            return None
+    pixels = None
+    if layout.is_image and (all_metrics or selection.needs_similarity):
+        images = inputs[layout.maskable[0]].detach()
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        pixels = resolve_pixel_space(pixel_space, images)
+    return MapScorer(
+        model=MaskedModel(
+            forward_func=forward_func,
+            inputs=tuple(tensor.detach() for tensor in inputs),
+            additional_forward_args=request.layer.additional_forward_args,
+            maskable=layout.maskable,
+            baselines=resolve_baselines(inputs, layout, request.baselines, pixel_space),
+            confidence=confidence,
+            target=target,
+            internal_batch_size=request.internal_batch_size,
+        ),
+        confidences=class_confidences(confidence, outputs, target),
+        pixels=pixels,
+        protocol=request.protocol,
+    )

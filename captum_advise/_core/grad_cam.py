@@ -1,0 +1,72 @@
+"""What each unit contributes to a Grad-CAM map, and the map of weighted units.
+
+Selvaraju et al., "Grad-CAM", ICCV 2017.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mean_gradients(gradients: Tensor) -> Tensor:
+    r"""Each unit's mean gradient, alpha_u in Grad-CAM: (N, C, \*spatial) to (N, C, 1, ...)."""
+    if gradients.dim() <= 2:
+        return gradients
+    return gradients.mean(tuple(range(2, gradients.dim())), keepdim=True)
+
+
+def unit_contributions(feature_map: Tensor, gradients: Tensor) -> Tensor:
+    r"""alpha_u A_u, (N, C, \*spatial). Their sum over all units is the Grad-CAM map."""
+    return mean_gradients(gradients) * feature_map
+
+
+def combine_units(
+    contributions: Tensor, weights: Tensor | None, *, summed: bool = True, relu: bool = False
+) -> Tensor:
+    r"""Attributions from the contributions of units.
+
+    Args:
+        contributions: (N, C, \*spatial).
+        weights: (N, C) from zero up; None for the contributions as they are.
+        summed: Sum over the units.
+        relu: Set negative attributions to zero.
+
+    Returns:
+        (N, 1, \*spatial), or (N, C, \*spatial) if not ``summed``.
+    """
+    if contributions.dim() < 2:
+        raise ValueError(
+            "The layer must be (N, C, *spatial), and one of its tensors has shape "
+            f"{tuple(contributions.shape)}: name another layer, or give reshape_transform."
+        )
+    if weights is not None:
+        weights = weights.view(*weights.shape, *(1,) * (contributions.dim() - 2))
+        weighted = contributions * weights.to(contributions.dtype)
+        # A unit of weight zero adds nothing, even where its contribution is not finite.
+        contributions = torch.where(weights > 0, weighted, contributions.new_zeros(()))
+    attributions = contributions.sum(1, keepdim=True) if summed else contributions
+    return F.relu(attributions) if relu else attributions
+
+
+def check_finite(contributions: Tensor) -> None:
+    """Require that every map that units can make is finite.
+
+    Raises:
+        ValueError: One is not; the message names the examples.
+    """
+    flat = contributions.abs().flatten(1).sum(1) if contributions.dim() > 1 else contributions
+    finite = flat.isfinite()
+    if not bool(finite.all()):
+        examples = (~finite).nonzero().flatten().tolist()
+        raise ValueError(
+            f"Activations or gradients of the layer are NaN, infinite or overflow for examples "
+            f"{_first_few(examples)}: leave them out, or run the model in float32 or float64, and "
+            "check its inputs and weights."
+        )
+
+
+def _first_few(examples: list[int]) -> str:
+    shown = ", ".join(map(str, examples[:5]))
+    return f"{shown}, ... ({len(examples)} in all)" if len(examples) > 5 else shown

@@ -1,0 +1,282 @@
+"""One forward pass: a layer's feature maps, the outputs, and gradients of the target.
+
+It uses Captum's own hooks, so a layer has the same meaning as in Captum.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import torch
+from captum._utils.common import _reduce_list, _run_forward, _select_targets, _sort_key_list
+from captum._utils.gradient import _extract_device_ids, _forward_layer_distributed_eval
+from captum._utils.typing import TargetType
+from torch import Tensor
+from torch.nn import Module
+
+from captum_advise._utils.errors import reason
+
+ReshapeTransform: TypeAlias = Callable[[Tensor], Tensor]
+
+# A hook sees every call of its module, also from other threads, and scoring runs the model too.
+# Two models may share a layer, so there is one lock for all of them.
+_one_at_a_time = threading.RLock()
+
+
+@dataclass(frozen=True)
+class LayerPass:
+    r"""The result of one forward pass, with the graph from the layer to the outputs.
+
+    Attributes:
+        feature_maps: The layer's tensors, (N, C, \*spatial).
+        outputs: What ``forward_func`` returned.
+    """
+
+    feature_maps: tuple[Tensor, ...]
+    outputs: Tensor
+    _leaves: tuple[tuple[Tensor, ...], ...]
+    _reshape_transform: ReshapeTransform | None
+
+    def check_examples(self, inputs: tuple[Tensor, ...]) -> None:
+        """Require what a comparison of groups needs: one layer tensor, and one row per example.
+
+        Raises:
+            ValueError: The layer has several tensors, or numbers of rows differ.
+        """
+        if len(self.feature_maps) != 1:
+            raise ValueError(
+                f"The layer has {len(self.feature_maps)} tensors, and a choice among groups of "
+                "units needs a layer with one: use a relevance or None as unit_selection."
+            )
+        rows = {
+            "inputs": sorted({len(tensor) for tensor in inputs}),
+            "layer": [len(self.feature_maps[0])],
+            "outputs": [len(self.outputs)],
+        }
+        if len({tuple(counts) for counts in rows.values()}) > 1 or len(rows["inputs"]) > 1:
+            counts = ", ".join(f"{name} {'/'.join(map(str, n))}" for name, n in rows.items())
+            raise ValueError(
+                f"Inputs, layer and outputs must have one row per example, and have: {counts}. "
+                "Wrap forward_func, or give reshape_transform, so that dimension 0 is the examples."
+            )
+
+    def gradients(
+        self, target: TargetType, *, keep_graph: bool = False, **grad_kwargs: Any
+    ) -> tuple[Tensor, ...]:
+        """Gradients of each example's output at ``target`` with respect to ``feature_maps``."""
+        # The caller may have switched gradients off, and then unbinding would cut the graph.
+        with torch.enable_grad():
+            selected = self._target_outputs(target)
+            if keep_graph:
+                grad_kwargs["retain_graph"] = True
+            leaves = [leaf for leaves in self._leaves for leaf in leaves]
+            try:
+                gradients = torch.autograd.grad(torch.unbind(selected), leaves, **grad_kwargs)
+            except RuntimeError as error:
+                if any(text in str(error) for text in _NO_GRADIENT):
+                    raise ValueError(_NO_GRADIENT_ADVICE) from error
+                raise
+        if any(gradient is None for gradient in gradients):  # allow_unused
+            raise ValueError(_NO_GRADIENT_ADVICE)
+        width = len(self._leaves[0])
+        reduced = _reduce_list([gradients[i : i + width] for i in range(0, len(gradients), width)])
+        return _reshaped(reduced, self._reshape_transform)
+
+    def _target_outputs(self, target: TargetType) -> Tensor:
+        try:
+            selected: Tensor = _select_targets(self.outputs, target)
+        # What Captum and torch raise differs with the target's form.
+        except (AssertionError, IndexError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"Target {target!r} does not name one of the outputs per example; they have shape "
+                f"{tuple(self.outputs.shape)} ({reason(error)})."
+            ) from error
+        if selected.shape[0] and selected[0].numel() != 1:
+            raise ValueError(
+                f"The outputs have shape {tuple(self.outputs.shape)}, so a target must name one of "
+                "them per example: give `target`, or wrap `forward_func` to return one number."
+            )
+        return selected
+
+
+_NO_GRADIENT = ("does not require grad", "appears to not have been used in the graph")
+_NO_GRADIENT_ADVICE = (
+    "The target's output has no gradient with respect to the layer: the layer does not lead to "
+    "it, or a step between them runs under torch.no_grad or torch.inference_mode, is detached or "
+    "is quantised. Name another layer, or use a model in floating point that keeps the graph."
+)
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """A call of a model that stops at a layer on its way.
+
+    Attributes:
+        forward_func: The model.
+        layer: The module whose tensors are wanted.
+        inputs: Of the model.
+        additional_forward_args: Further arguments of the model.
+        device_ids: As in Captum.
+        attribute_to_layer_input: Whether the layer's input is meant instead of its output.
+        reshape_transform: Rearranges the layer's tensors as (N, C, *spatial).
+    """
+
+    forward_func: Callable[..., Any]
+    layer: Module
+    inputs: tuple[Tensor, ...]
+    additional_forward_args: tuple[Any, ...] | None = None
+    device_ids: list[int] | None = None
+    attribute_to_layer_input: bool = False
+    reshape_transform: ReshapeTransform | None = None
+
+    def run(self) -> LayerPass:
+        """Run the model with gradients enabled from the layer on.
+
+        Raises:
+            TypeError: ``forward_func`` does not return a tensor of real numbers.
+            ValueError: The layer does not run, or inputs and model are on different devices.
+        """
+        with torch.enable_grad():
+            leaves, outputs = self._hooked()
+            if not isinstance(outputs, Tensor):
+                raise TypeError(
+                    f"forward_func returned a {type(outputs).__name__}, not a tensor: wrap it in "
+                    "a function that picks the tensor, as in "
+                    '`lambda inputs: model(inputs)["logits"]`.'
+                )
+            if not outputs.is_floating_point() or outputs.dim() == 0:
+                raise TypeError(
+                    "forward_func must return real numbers, one row per example, got "
+                    f"{outputs.dtype} of shape {tuple(outputs.shape)}."
+                )
+            feature_maps = _reshaped(_reduce_list(leaves), self.reshape_transform)
+        return LayerPass(feature_maps, outputs, leaves, self.reshape_transform)
+
+    @torch.no_grad()
+    def feature_maps(self) -> tuple[Tensor, ...]:
+        """The layer's feature maps only, without a graph."""
+        leaves, _ = self._hooked()
+        return _reshaped(_reduce_list(leaves), self.reshape_transform)
+
+    def _hooked(self) -> tuple[tuple[tuple[Tensor, ...], ...], Any]:
+        """The layer's tensors, one tuple per device in the order of the batch, and the outputs."""
+        with _forward_pass(self.forward_func, self.inputs), _uncompiled():
+            try:
+                saved, outputs = _forward_layer_distributed_eval(
+                    getattr(self.forward_func, "_orig_mod", self.forward_func),  # torch.compile
+                    # Captum's hook sets flags of tensors that are the layer's inputs.
+                    _aliases(self.inputs),
+                    self.layer,
+                    additional_forward_args=_aliases(self.additional_forward_args),
+                    attribute_to_layer_input=self.attribute_to_layer_input,
+                    forward_hook_with_return=True,
+                    require_layer_grads=True,
+                )
+            except AssertionError as error:
+                for text, advice in _LAYER_ADVICE.items():
+                    if text in str(error):
+                        raise ValueError(advice) from error
+                raise
+        by_device = saved[self.layer]
+        ids = _extract_device_ids(self.forward_func, {self.layer: by_device}, self.device_ids)
+        return tuple(tuple(by_device[d]) for d in _sort_key_list(list(by_device), ids)), outputs
+
+
+def run_model(
+    forward_func: Callable[..., Any], inputs: tuple[Tensor, ...], additional_forward_args: Any
+) -> Any:
+    """Run the model."""
+    with _forward_pass(forward_func, inputs):
+        return _run_forward(forward_func, inputs, None, additional_forward_args)
+
+
+_LAYER_ADVICE = {
+    "Forward hook did not obtain": (
+        "The layer did not run in the forward pass: it is not part of the model that forward_func "
+        "runs, or it is inside a scripted, traced or exported module, which calls no hooks. Take "
+        "the layer from the model that is explained, before it is scripted."
+    ),
+    "Given input is not a torch.Tensor": (
+        "The layer returns (or takes) neither a tensor nor a tuple of tensors: name a module "
+        "inside it that returns a tensor."
+    ),
+}
+
+
+@contextmanager
+def _forward_pass(forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Iterator[None]:
+    """Lock the model and explain errors of its use. The model's own errors pass unchanged."""
+    with _one_at_a_time:
+        try:
+            yield
+        except RuntimeError as error:
+            if "Inference tensors" in str(error):
+                raise ValueError(
+                    "The inputs or the model were made under torch.inference_mode, which rules "
+                    "out gradients: clone them outside of it, or use torch.no_grad instead."
+                ) from error
+            of_inputs, of_model = {tensor.device for tensor in inputs}, _devices(forward_func)
+            if of_model and not of_inputs & of_model:
+                raise ValueError(
+                    f"The inputs are on {_listed(of_inputs)} and the model is on "
+                    f"{_listed(of_model)}: "
+                    "move the inputs to the model, as in inputs.to(device)."
+                ) from error
+            raise
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled modules in eager mode, because compiled code does not call new hooks.
+
+    torch has no switch for this before version 2.6.
+    """
+    # Nothing is compiled unless this module is loaded, and loading it takes seconds.
+    if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+        return cast("AbstractContextManager[Any]", torch.compiler.set_stance("force_eager"))
+    return nullcontext()
+
+
+def _aliases(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """Views of tensors, so that Captum sets flags on them and not on the caller's tensors."""
+    if values is None:
+        return None
+    return tuple(
+        value.view_as(value)
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.is_sparse
+        else value
+        for value in values
+    )
+
+
+def _reshaped(
+    tensors: tuple[Tensor, ...], transform: ReshapeTransform | None
+) -> tuple[Tensor, ...]:
+    if transform is None:
+        return tensors
+    return tuple(_checked(transform(tensor), tensor) for tensor in tensors)
+
+
+def _checked(reshaped: object, tensor: Tensor) -> Tensor:
+    if not isinstance(reshaped, Tensor):
+        raise TypeError(f"reshape_transform must return a tensor, got a {type(reshaped).__name__}.")
+    if reshaped.dim() < 3 or len(reshaped) != len(tensor) or reshaped.numel() > tensor.numel():
+        raise ValueError(
+            "reshape_transform must rearrange the layer's tensor as (N, C, *spatial); it turned "
+            f"{tuple(tensor.shape)} into {tuple(reshaped.shape)}."
+        )
+    return reshaped
+
+
+def _devices(forward_func: Callable[..., Any]) -> set[torch.device]:
+    if not isinstance(forward_func, Module):
+        return set()
+    return {parameter.device for parameter in forward_func.parameters()}
+
+
+def _listed(devices: set[torch.device]) -> str:
+    return ", ".join(sorted(map(str, devices)))

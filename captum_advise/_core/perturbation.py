@@ -1,0 +1,224 @@
+"""Mask inputs, fill what is hidden, run the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from captum._utils.typing import BaselineType
+from captum.attr._utils.common import _format_input_baseline, _validate_input
+from torch import Tensor
+
+from captum_advise._core.layer_pass import run_model
+from captum_advise._core.targets import Target
+from captum_advise.metrics import blurred
+from captum_advise.pixels import (
+    PixelSpace,
+    masked_images,
+    normalize_maps,
+    resolve_pixel_space,
+    upsample_maps,
+)
+
+
+@dataclass(frozen=True)
+class InputLayout:
+    """Which inputs a map of the layer can mask.
+
+    Attributes:
+        input_shapes: Of all inputs.
+        layer_shape: Of the layer's tensor.
+        maskable: Indices of the inputs that a map can mask: real tensors with the batch, at most
+            one channel dimension, and as many spatial dimensions as the layer.
+        is_image: Whether there is one such input, (N, 1 or 3, H, W).
+    """
+
+    input_shapes: list[tuple[int, ...]]
+    layer_shape: tuple[int, ...]
+    maskable: tuple[int, ...]
+    is_image: bool
+
+    @classmethod
+    def of(cls, inputs: tuple[Tensor, ...], feature_map: Tensor) -> InputLayout:
+        """The layout of some inputs and the layer's tensor for them."""
+        n_spatial = feature_map.dim() - 2
+        maskable = tuple(
+            index
+            for index, tensor in enumerate(inputs)
+            if n_spatial in (1, 2, 3)
+            and tensor.is_floating_point()
+            and tensor.dim() - n_spatial in (1, 2)
+        )
+        return cls(
+            input_shapes=[tuple(tensor.shape) for tensor in inputs],
+            layer_shape=tuple(feature_map.shape),
+            maskable=maskable,
+            is_image=len(maskable) == 1 and _is_image(inputs[maskable[0]], n_spatial),
+        )
+
+
+def _is_image(inputs: Tensor, n_spatial: int) -> bool:
+    return n_spatial == 2 and inputs.dim() == 4 and inputs.shape[1] in (1, 3)
+
+
+def as_masks(maps: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    r"""The positive part of maps (N, 1, \*spatial), min-max to [0, 1], enlarged to ``size``."""
+    # Interpolation has no kernel for every half-precision type.
+    evidence = maps.relu().to(torch.promote_types(maps.dtype, torch.float32))
+    return upsample_maps(normalize_maps(evidence), tuple(size))
+
+
+def resolve_baselines(
+    inputs: tuple[Tensor, ...],
+    layout: InputLayout,
+    baselines: BaselineType,
+    pixel_space: PixelSpace | None,
+) -> tuple[Tensor, ...]:
+    """One baseline per maskable input, in the model's inputs. Default: black images, else zero.
+
+    Raises:
+        ValueError: The baselines do not fit the inputs.
+    """
+    if baselines is None:
+        n_spatial = len(layout.layer_shape) - 2
+        return tuple(
+            black(inputs[index].detach(), pixel_space)
+            if _is_image(inputs[index], n_spatial)
+            else inputs[index].new_zeros(())
+            for index in layout.maskable
+        )
+    try:
+        _, formatted = _format_input_baseline(inputs, baselines)
+        _validate_input(inputs, formatted)
+    except (AssertionError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            "baselines must be a number or a tensor like the inputs (one example, or as many), or "
+            f"a tuple of them, one per input ({reason})."
+        ) from error
+    resolved = []
+    for index in layout.maskable:
+        baseline = torch.as_tensor(formatted[index]).detach().to(inputs[index])
+        shape = layout.input_shapes[index]
+        sizes = zip(reversed(baseline.shape), reversed(shape), strict=False)
+        if baseline.dim() > len(shape) or any(own not in (1, size) for own, size in sizes):
+            raise ValueError(
+                f"baselines of shape {tuple(baseline.shape)} cannot be spread over inputs of shape "
+                f"{shape}."
+            )
+        resolved.append(baseline)
+    return tuple(resolved)
+
+
+def black(images: Tensor, pixel_space: PixelSpace | None) -> Tensor:
+    """Black in the units of model inputs (N, C, H, W); broadcasts to them."""
+    pixels = images.new_zeros(1, images.shape[1], 1, 1)
+    return resolve_pixel_space(pixel_space, images).from_pixels(pixels)
+
+
+@dataclass(frozen=True)
+class MaskedModel:
+    """A model and examples whose inputs are masked.
+
+    Attributes:
+        forward_func: The model.
+        inputs: All inputs of N examples.
+        additional_forward_args: Further arguments; tensors with N rows belong to the examples.
+        maskable: Which of ``inputs`` are masked.
+        baselines: For each of these, what replaces the hidden part.
+        confidence: Turns outputs into probabilities of the same shape.
+        target: What is explained.
+        internal_batch_size: Masked examples in one forward pass.
+    """
+
+    forward_func: Callable[..., Any]
+    inputs: tuple[Tensor, ...]
+    additional_forward_args: tuple[Any, ...] | None
+    maskable: tuple[int, ...]
+    baselines: tuple[Tensor, ...]
+    confidence: Callable[[Tensor], Tensor]
+    target: Target
+    internal_batch_size: int
+
+    def mask(
+        self, examples: Tensor, maps: Tensor, as_mask: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, ...]:
+        r"""The inputs of some examples (P,), showing only what their maps mark.
+
+        Args:
+            examples: int64 (P,).
+            maps: (P, 1, \*spatial).
+            as_mask: Applied to the enlarged maps in [0, 1] (rounding, say).
+        """
+        n_spatial = maps.dim() - 2
+        inputs = [tensor[examples] for tensor in self.inputs]
+        for index, baseline in zip(self.maskable, self.baselines, strict=True):
+            images = inputs[index]
+            masks = as_mask(as_masks(maps, images.shape[-n_spatial:]))
+            n_channel_dims = images.dim() - n_spatial - 1
+            masks = masks.reshape(len(images), *(1,) * n_channel_dims, *masks.shape[2:])
+            if self._is_per_example(baseline):
+                baseline = baseline[examples]
+            inputs[index] = masked_images(images, masks.to(images), baseline)
+        return tuple(inputs)
+
+    def confidences(self, examples: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Confidences (P, K) of all classes for inputs in place of those of ``examples`` (P,)."""
+        outputs = run_model(self.forward_func, inputs, self._arguments(examples))
+        return self.target[examples].class_rows(self.confidence(outputs)).float()
+
+    def image(self, example: int) -> Tensor:
+        """(1, C, H, W) the first maskable input of one example."""
+        return self.inputs[self.maskable[0]][example][None]
+
+    def baseline(self, example: int) -> Tensor:
+        """The baseline of that image."""
+        baseline = self.baselines[0]
+        return baseline[example][None] if self._is_per_example(baseline) else baseline
+
+    def confidences_of(self, example: int, images: Tensor) -> Tensor:
+        """Confidences (M, K) for images (M, C, H, W) in place of that of one example."""
+        examples = torch.full((len(images),), example, device=images.device)
+        inputs = [tensor[examples] for tensor in self.inputs]
+        inputs[self.maskable[0]] = images
+        return self.confidences(examples, tuple(inputs))
+
+    @torch.no_grad()
+    def confidence_without(self, hidden: Tensor) -> Tensor:
+        """Confidence (N, S) in the target without cells, bool (S, h, w), of each image.
+
+        The hidden cells are blurred in the first set and every other one after it. In the
+        remaining sets they become the baseline.
+        """
+        hidden = hidden.to(self.inputs[0].device)
+        is_blurred = torch.arange(len(hidden), device=hidden.device)[:, None, None, None] % 2 == 0
+        confidences = []
+        for example in range(len(self.inputs[0])):
+            image, baseline = self.image(example), self.baseline(example)
+            blurred_image = blurred(image)
+            for start in range(0, len(hidden), self.internal_batch_size):
+                chunk = slice(start, start + self.internal_batch_size)
+                cells = hidden[chunk, None].float()
+                is_hidden = F.interpolate(cells, image.shape[-2:], mode="nearest") > 0
+                fill = torch.where(is_blurred[chunk], blurred_image, baseline)
+                of_classes = self.confidences_of(example, torch.where(is_hidden, fill, image))
+                confidences.append(of_classes[:, self.target.classes[example]])
+        return torch.cat(confidences).view(-1, len(hidden))
+
+    def _is_per_example(self, baseline: Tensor) -> bool:
+        n_examples = len(self.inputs[0])
+        return baseline.dim() > 0 and len(baseline) == n_examples and n_examples > 1
+
+    def _arguments(self, examples: Tensor) -> tuple[Any, ...] | None:
+        if self.additional_forward_args is None:
+            return None
+        n_examples = len(self.inputs[0])
+        return tuple(
+            argument[examples]
+            if isinstance(argument, Tensor) and argument.dim() and len(argument) == n_examples
+            else argument
+            for argument in self.additional_forward_args
+        )

@@ -1,0 +1,223 @@
+"""The protocol applied to maps, from the model's answer to masked inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_advise._core.perturbation import MaskedModel, as_masks, black
+from captum_advise._core.targets import Target
+from captum_advise.metrics import (
+    Protocol,
+    VisualExplainability,
+    average_drop,
+    class_sensitivity,
+    deletion_auc,
+    hit,
+    increase_in_confidence,
+    insertion_auc,
+    target_confidence,
+    visual_explainability,
+)
+from captum_advise.pixels import OwnRange, PixelSpace, resolve_pixel_space
+
+__all__ = ["MapScorer", "as_masks", "check_probabilities", "image_scorer"]
+
+
+@dataclass(frozen=True)
+class MapScorer:
+    """Scores maps of given examples.
+
+    Attributes:
+        model: Masks the examples and runs the model.
+        confidences: (N, K) for the unmasked inputs.
+        pixels: How the masked input relates to images in [0, 1]. None: the inputs are not images,
+            or similarity is not needed; then only confidences are compared.
+        protocol: Reading of the protocol.
+    """
+
+    model: MaskedModel
+    confidences: Tensor
+    pixels: PixelSpace | OwnRange | None
+    protocol: Protocol
+
+    def __call__(
+        self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None
+    ) -> VisualExplainability:
+        r"""Metrics of maps (P, 1, \*spatial), each for the example (P,) that it belongs to."""
+        parts = []
+        for start in range(0, len(examples), self.model.internal_batch_size):
+            chunk = slice(start, start + self.model.internal_batch_size)
+            runner_up = None if runner_up_maps is None else runner_up_maps[chunk]
+            parts.append(self._score(examples[chunk], maps[chunk], runner_up))
+        return VisualExplainability.concatenate(parts)
+
+    def insertion(self, examples: Tensor, maps: Tensor, steps: int) -> Tensor:
+        """Insertion (P,) into the blurred image, of maps (P, 1, H, W) on examples (P,)."""
+        return self._areas(examples, maps, lambda _: partial(insertion_auc, steps=steps))
+
+    def deletion(self, examples: Tensor, maps: Tensor, steps: int) -> Tensor:
+        """Deletion to the baseline, likewise."""
+        return self._areas(
+            examples,
+            maps,
+            lambda example: partial(
+                deletion_auc, steps=steps, baselines=self.model.baseline(example)
+            ),
+        )
+
+    def runner_up(self) -> Target | None:
+        """The class of highest confidence other than the target; None if there is one class."""
+        if self.confidences.shape[1] < 2:
+            return None
+        target = self.model.target
+        others = self.confidences.scatter(1, target.classes[:, None], -torch.inf)
+        return target.with_classes(others.argmax(1))
+
+    def confidence_in_target(self) -> Tensor:
+        """(N,) confidence in the target for the unmasked inputs."""
+        return target_confidence(self.confidences, self.model.target.classes)
+
+    def _areas(
+        self, examples: Tensor, maps: Tensor, area_on: Callable[[int], Callable[..., Tensor]]
+    ) -> Tensor:
+        areas = maps.new_zeros(len(maps), dtype=torch.float32)
+        for example in sorted(set(examples.tolist())):
+            is_own = examples == example
+            image = self.model.image(example)
+            areas_of_example = area_on(example)(
+                partial(self.model.confidences_of, example),
+                image,
+                as_masks(maps[is_own], image.shape[-2:]).transpose(0, 1),
+                self.model.target.classes[example][None],
+                confidence=torch.nn.Identity(),
+                internal_batch_size=self.model.internal_batch_size,
+            )
+            areas[is_own] = areas_of_example.flatten()
+        return areas
+
+    @torch.no_grad()
+    def _score(
+        self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None
+    ) -> VisualExplainability:
+        inputs = self.model.mask(examples, maps, self.protocol.masks)
+        masked_confidences = self.model.confidences(examples, inputs)
+        # Autocast is for the network: it would compute similarities in half precision.
+        with torch.autocast(maps.device.type, enabled=False):
+            sensitivity = maps.new_zeros(len(maps), dtype=torch.float32)
+            if runner_up_maps is not None:
+                sensitivity = class_sensitivity(maps.relu(), runner_up_maps.relu()).float()
+            if self.pixels is None:
+                return self._compare_confidences(examples, masked_confidences, sensitivity)
+            index = self.model.maskable[0]
+            return visual_explainability(
+                self._images(self.model.inputs[index][examples], examples),
+                self._images(inputs[index], examples),
+                self.confidences[examples],
+                masked_confidences,
+                self.model.target[examples].classes,
+                sensitivity,
+                self.protocol,
+            )
+
+    def _compare_confidences(
+        self, examples: Tensor, masked_confidences: Tensor, sensitivity: Tensor
+    ) -> VisualExplainability:
+        """What the protocol can say without images; the other parts are NaN."""
+        classes = self.model.target[examples].classes
+        confidence = target_confidence(self.confidences[examples], classes)
+        masked_confidence = self.protocol.masked_confidence(masked_confidences, classes)
+        absent = torch.full_like(confidence, torch.nan)
+        return VisualExplainability(
+            avx=absent,
+            average_drop=average_drop(confidence, masked_confidence),
+            ssim=absent,
+            fsim=absent,
+            mse=absent,
+            class_sensitivity=sensitivity,
+            hit=hit(masked_confidences, classes),
+            increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
+        )
+
+    def _images(self, inputs: Tensor, examples: Tensor) -> Tensor:
+        """Images in [0, 1], single precision at least: half has no Fourier transform."""
+        assert self.pixels is not None
+        inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        return self.pixels.select(examples).to_pixels(inputs).clamp(0, 1)
+
+
+def image_scorer(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    outputs: Tensor,
+    target: Target,
+    *,
+    pixel_space: PixelSpace | None,
+    confidence: Callable[[Tensor], Tensor],
+    protocol: Protocol,
+    internal_batch_size: int,
+) -> MapScorer:
+    """A scorer for images (N, C, H, W), with black as the baseline.
+
+    Args:
+        forward_func: Images to class scores (N, K).
+        inputs: The images, in the model's inputs.
+        outputs: The class scores of ``inputs``.
+        target: What is explained.
+        pixel_space: As in :class:`captum_advise.LayerAdvise`.
+        confidence: Class scores to probabilities.
+        protocol: Reading of the protocol.
+        internal_batch_size: Masked images in one forward pass.
+    """
+    model = MaskedModel(
+        forward_func=forward_func,
+        inputs=(inputs,),
+        additional_forward_args=None,
+        maskable=(0,),
+        baselines=(black(inputs, pixel_space),),
+        confidence=confidence,
+        target=target,
+        internal_batch_size=internal_batch_size,
+    )
+    return MapScorer(
+        model, confidence(outputs).float(), resolve_pixel_space(pixel_space, inputs), protocol
+    )
+
+
+def class_confidences(
+    confidence: Callable[[Tensor], Tensor], outputs: Tensor, target: Target
+) -> Tensor:
+    """Confidences (N, K) of all classes where the target points.
+
+    Raises:
+        ValueError: ``confidence`` returns something else than probabilities of the outputs' shape.
+    """
+    values: Any = confidence(outputs)
+    if not isinstance(values, Tensor) or values.shape != outputs.shape:
+        got = getattr(values, "shape", type(values).__name__)
+        raise ValueError(
+            "confidence must return probabilities of the outputs' shape, "
+            f"{tuple(outputs.shape)}, got {got}."
+        )
+    return target.class_rows(values).float()
+
+
+def check_probabilities(confidences: Tensor) -> None:
+    """Require values in [0, 1].
+
+    Raises:
+        ValueError: A value is NaN or outside.
+    """
+    # Rounding in half precision may leave the interval.
+    if not bool(((confidences >= -1e-2) & (confidences <= 1 + 1e-2)).all()):
+        raise ValueError(
+            "confidence must return probabilities, and some are NaN or outside [0, 1]: pass the "
+            "function that turns the model's outputs into probabilities (softmax over dimension 1 "
+            "by default, torch.sigmoid for independent logits), and check that the outputs are "
+            "finite."
+        )

@@ -1,0 +1,136 @@
+"""Class selection: which output a target means, in every form that Captum accepts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum._utils.typing import TargetType
+from torch import Tensor
+
+
+def softmax_over_classes(outputs: Tensor) -> Tensor:
+    """Class scores (N, K, ...) to probabilities.
+
+    Raises:
+        ValueError: There is a single output per example, which softmax would turn into one.
+    """
+    if outputs.dim() < 2 or outputs.shape[1] < 2:
+        raise ValueError(
+            f"The outputs have shape {tuple(outputs.shape)}, a single number per example: pass "
+            "`confidence`, a function that turns them into probabilities (torch.sigmoid, say)."
+        )
+    return outputs.softmax(1)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One output per example.
+
+    Attributes:
+        captum: The target in one of Captum's forms.
+        index: int64 (N, D), the same outputs by their index in each dimension after the batch, the
+            class first.
+    """
+
+    captum: TargetType
+    index: Tensor
+
+    @property
+    def classes(self) -> Tensor:
+        """int64 (N,): the class, or zeros where there is one output per example."""
+        if self.index.shape[1]:
+            return self.index[:, 0]
+        return self.index.new_zeros(len(self.index))
+
+    def public(self) -> Tensor | None:
+        """int64 (N,) classes or (N, D) indices; None where there is one output per example."""
+        if self.index.shape[1] == 0:
+            return None
+        return self.index[:, 0] if self.index.shape[1] == 1 else self.index
+
+    def class_rows(self, values: Tensor) -> Tensor:
+        """Values of all classes (N, K) at the target; ``values`` has the shape of the outputs."""
+        if values.dim() == 1:
+            return values[:, None]
+        if values.dim() == 2:
+            return values
+        examples = torch.arange(len(values), device=values.device)
+        return values.transpose(0, 1)[(slice(None), examples, *self.index[:, 1:].T)].T
+
+    def with_classes(self, classes: Tensor) -> Target:
+        """The same positions with other classes (N,)."""
+        index = torch.cat([classes[:, None], self.index[:, 1:]], 1)
+        if index.shape[1] == 1:
+            return Target(classes, index)
+        return Target([tuple(row) for row in index.tolist()], index)
+
+    def __getitem__(self, examples: Tensor) -> Target:
+        """The targets of some examples; only :attr:`index` is set."""
+        return Target(None, self.index[examples])
+
+
+def resolve_target(outputs: Tensor, target: Any) -> Target:
+    """Resolve a target. None on a classifier means the predicted class of each example.
+
+    Args:
+        outputs: (N, ...) what the forward function returned.
+        target: In any of Captum's forms.
+
+    Raises:
+        ValueError: The target does not name one output per example.
+    """
+    n_examples, *dims = outputs.shape
+    if target is None and len(dims) == 1 and dims[0] > 1:
+        predicted = outputs.detach().argmax(1)
+        return Target(predicted, predicted[:, None])
+    rows = _rows(target, n_examples)
+    if len(rows) != n_examples:
+        raise ValueError(f"There are {n_examples} examples but {len(rows)} targets.")
+    index = torch.tensor(
+        [row + (0,) * (len(dims) - len(row)) for row in rows],
+        dtype=torch.int64,
+        device=outputs.device,
+    ).reshape(n_examples, -1)
+    for row in rows[:1]:
+        if len(row) > len(dims) or any(size != 1 for size in dims[len(row) :]):
+            raise ValueError(
+                f"The outputs have shape {tuple(outputs.shape)}: a target must name one of them "
+                f"per example, by {len(dims)} indices, and {target!r} does not."
+            )
+    sizes = torch.tensor(dims, device=outputs.device)
+    if bool(((index >= sizes) | (index < -sizes)).any()):
+        raise ValueError(
+            f"Target {target!r} is out of range for outputs of shape {tuple(outputs.shape)}."
+        )
+    return Target(target, torch.where(index < 0, index + sizes, index))
+
+
+def _rows(target: Any, n_examples: int) -> list[tuple[int, ...]]:
+    """One tuple of indices per example."""
+    if isinstance(target, Tensor):
+        if target.is_floating_point() or target.dim() > 1:
+            raise ValueError(
+                f"A target tensor holds one class for all examples or one per example, got "
+                f"{target.dtype} of shape {tuple(target.shape)}."
+            )
+        flat = target.reshape(-1).tolist()
+        return [(value,) for value in (flat * n_examples if len(flat) == 1 else flat)]
+    if target is None:
+        return [()] * n_examples
+    if isinstance(target, int | tuple):
+        return [_index_tuple(target)] * n_examples
+    if isinstance(target, list):
+        return [_index_tuple(element) for element in target]
+    raise TypeError(
+        "A target is an int, a tuple of ints, a tensor or a list of them, got "
+        f"{type(target).__name__}."
+    )
+
+
+def _index_tuple(value: Any) -> tuple[int, ...]:
+    indices = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(index, int) for index in indices):
+        raise TypeError(f"A target is made of ints, got {value!r}.")
+    return indices

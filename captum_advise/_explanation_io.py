@@ -1,0 +1,149 @@
+"""Reading, writing and HTML of explanations."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from captum_advise._utils.io import atomic_write, pack_tensors, unpack_tensors
+from captum_advise.explanation import MOST_SHOWN, Candidate, Explanation, avx_in_words
+from captum_advise.metrics import VisualExplainability
+
+_KIND = "an explanation of captum-advise, version 2"
+# Version 1 has the same parts; it calls metrics "scores".
+_KINDS = (_KIND, "an explanation of captum-advise, version 1")
+_METRICS = tuple(field.name for field in fields(VisualExplainability))
+_OPTIONAL = ("target", "confidence")
+
+
+def save(explanation: Explanation, path: Path) -> None:
+    """Write an explanation to a file that :func:`load` reads."""
+    tensors = {
+        field.name: value
+        for field in fields(explanation)
+        if isinstance(value := getattr(explanation, field.name), Tensor)
+    }
+    tensors |= _metrics_to_tensors("metrics.", explanation.metrics)
+    tensors |= _candidates_to_tensors(explanation.candidates)
+    atomic_write(path, pack_tensors(_KIND, tensors))
+
+
+def load(path: Path) -> Explanation:
+    """Read an explanation.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, damaged or of another kind.
+    """
+    tensors = {
+        name.replace("scores.", "metrics."): tensor
+        for name, tensor in unpack_tensors(path, _KINDS).items()
+    }
+    try:
+        return Explanation(
+            metrics=_metrics_from_tensors("metrics.", tensors),
+            candidates=_candidates_from_tensors(tensors),
+            **{
+                field.name: tensors.get(field.name)
+                if field.name in _OPTIONAL
+                else tensors[field.name]
+                for field in fields(Explanation)
+                if field.name not in ("metrics", "candidates")
+            },  # type: ignore[arg-type]
+        )
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged: it has no part {error}.") from error
+
+
+def to_html(explanation: Explanation) -> str:
+    """A table for notebooks."""
+    header = ("", "class", "confidence", "selected", "units", "AVX", "candidates")
+    shown = min(len(explanation), MOST_SHOWN)
+    rows = []
+    for index in range(shown):
+        selected = explanation.selected_units[index]
+        target, confidence = explanation.target, explanation.confidence
+        metrics = None if explanation.metrics is None else explanation.metrics[index]
+        cells = (
+            str(index),
+            "" if target is None else str(target[index].tolist()),
+            "" if confidence is None else f"{confidence[index].item():.1%}",
+            explanation.describe_selection(index),
+            f"{int(selected.sum())} of {len(selected)}",
+            avx_in_words(metrics).removeprefix(", AVX "),
+            "\n".join(candidate.describe() for candidate in explanation.candidates[index]),
+        )
+        rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+    # Notebooks align cells to the right and join lines; pages without a style have no gaps.
+    style = "text-align: left; vertical-align: top; padding: 0.3em 1em 0.3em 0"
+    title = html.escape(repr(explanation).partition("\n")[0])
+    heads = "".join(f'<th style="{style}">{cell}</th>' for cell in header)
+    body = "".join(f"<tr>{row}</tr>" for row in rows).replace(
+        "<td>", f'<td style="{style}; white-space: pre-line">'
+    )
+    hidden = len(explanation) - shown
+    more = f"<p>... and {hidden} more</p>" if hidden else ""
+    return (
+        f"<p>{title}</p><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{more}"
+    )
+
+
+def _metrics_to_tensors(prefix: str, metrics: VisualExplainability | None) -> dict[str, Tensor]:
+    return {} if metrics is None else {prefix + name: getattr(metrics, name) for name in _METRICS}
+
+
+def _metrics_from_tensors(prefix: str, tensors: dict[str, Tensor]) -> VisualExplainability | None:
+    if prefix + "avx" not in tensors:
+        return None
+    return VisualExplainability(*(tensors[prefix + name] for name in _METRICS))
+
+
+def _candidates_to_tensors(candidates: tuple[tuple[Candidate, ...], ...]) -> dict[str, Tensor]:
+    """All candidates in one list: few tensors, however many examples there are."""
+    flat = [candidate for of_example in candidates for candidate in of_example]
+    tensors = {
+        "per_example": torch.tensor([len(of_example) for of_example in candidates]),
+        "relevance": torch.tensor([-1 if c.relevance is None else c.relevance for c in flat]),
+        "n_units": torch.tensor([len(candidate.units) for candidate in flat]),
+        "scored": torch.tensor([candidate.metrics is not None for candidate in flat]),
+    }
+    if flat:
+        tensors["units"] = torch.cat([candidate.units for candidate in flat])
+        tensors["weights"] = torch.cat([candidate.weights for candidate in flat])
+        tensors["attributions"] = torch.stack([candidate.attributions for candidate in flat])
+    scored = [candidate.metrics for candidate in flat if candidate.metrics is not None]
+    if scored:
+        tensors |= {
+            f"metrics.{name}": torch.stack([getattr(metrics, name) for metrics in scored])
+            for name in _METRICS
+        }
+    return {f"candidates.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _candidates_from_tensors(tensors: dict[str, Tensor]) -> tuple[tuple[Candidate, ...], ...]:
+    def part(name: str) -> Tensor:
+        return tensors[f"candidates.{name}"]
+
+    all_metrics = _metrics_from_tensors("candidates.metrics.", tensors)
+    relevance, n_units = part("relevance").tolist(), part("n_units").tolist()
+    units = torch.split(part("units"), n_units) if n_units else ()
+    weights = torch.split(part("weights"), n_units) if n_units else ()
+    flat, n_scored = [], 0
+    for number, has_metrics in enumerate(part("scored").tolist()):
+        metrics = all_metrics[n_scored] if all_metrics is not None and has_metrics else None
+        n_scored += has_metrics
+        flat.append(
+            Candidate(
+                relevance=None if relevance[number] < 0 else relevance[number],
+                units=units[number],
+                weights=weights[number],
+                metrics=metrics,
+                attributions=part("attributions")[number],
+            )
+        )
+    rest = iter(flat)
+    return tuple(tuple(next(rest) for _ in range(n)) for n in part("per_example").tolist())

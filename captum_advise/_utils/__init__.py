@@ -1,0 +1,1 @@
+"""Helpers that know nothing of explanations: files, errors, checks, tables."""

@@ -1,0 +1,78 @@
+"""Checks of arguments. Each raises an error of one sentence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_real(**tensors: object) -> None:
+    """Require that every argument is a tensor of real numbers.
+
+    Raises:
+        TypeError: One is not; the message names it.
+    """
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) or value.is_complex():
+            raise TypeError(f"{name} must be a real tensor, got {kind(value)}.")
+
+
+def check_same_shape(**tensors: Tensor) -> None:
+    """Require that all tensors have the same shape.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if len({tensor.shape for tensor in tensors.values()}) > 1:
+        got = " and ".join(str(tuple(tensor.shape)) for tensor in tensors.values())
+        raise ValueError(f"{' and '.join(tensors)} must have the same shape, got {got}.")
+
+
+def check_classes(confidences: Tensor, target: Tensor) -> None:
+    """Require that ``target`` (N,) holds int64 columns of ``confidences`` (N, K).
+
+    Raises:
+        TypeError: They are not tensors of these types.
+        ValueError: Their shapes do not fit, or a class is out of range.
+    """
+    check_real(confidences=confidences, target=target)
+    if target.dtype != torch.int64:
+        raise TypeError(f"target must be of torch.int64, got {target.dtype}.")
+    if confidences.dim() != 2 or target.shape != confidences.shape[:1]:
+        raise ValueError(
+            "confidences must be (N, K) and target (N,), got "
+            f"{tuple(confidences.shape)} and {tuple(target.shape)}."
+        )
+    if not bool(((target >= 0) & (target < confidences.shape[1])).all()):
+        raise ValueError(f"target must be classes from 0 to {confidences.shape[1] - 1}.")
+
+
+def check_count(name: str, value: object, *, at_least: int) -> None:
+    """Require an int of at least ``at_least``.
+
+    Raises:
+        TypeError: It is not an int.
+        ValueError: It is too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}.")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {value}.")
+
+
+def check_tolerance(value: object) -> None:
+    """Require a number from 0 up and below 1.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is out of range.
+    """
+    if not isinstance(value, int | float):
+        raise TypeError(f"tolerance must be a number, got {type(value).__name__}.")
+    if not 0 <= value < 1:
+        raise ValueError(f"tolerance must be at least 0 and less than 1, got {value}.")
+
+
+def kind(value: object) -> str:
+    """The type of a value, for a message."""
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,37 @@
+"""Optional dependencies: packages that may be missing, or broken where they are installed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from captum_advise._utils.errors import reason
+
+
+def import_optional(module: str, extra: str | None = None) -> Any:
+    """Import a module, or raise an error that names what to install.
+
+    Args:
+        module: Dotted name.
+        extra: The extra of this package that brings the module; None for what every installation
+            should have.
+
+    Raises:
+        ModuleNotFoundError: The module, or one that it imports, is missing.
+        ImportError: It is installed and cannot be imported, as torchvision with a torch that it
+            was not built for.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        install = f'"captum-advise[{extra}]"' if extra else str(error.name).partition(".")[0]
+        raise ModuleNotFoundError(
+            f"The package {error.name} is missing: pip install {install}.", name=error.name
+        ) from error
+    # What a compiled package raises where it does not fit its surroundings differs.
+    except (AttributeError, ImportError, OSError, RuntimeError) as error:
+        raise ImportError(
+            f"{module} is installed but cannot be imported ({reason(error)}): install it again; "
+            "torch and torchvision must be a pair that was released together.",
+            name=module,
+        ) from error

@@ -1,0 +1,147 @@
+"""``captum-advise axioms``."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from captum_advise import axioms as library
+from captum_advise._utils.errors import first_line
+from captum_advise.cli.console import progress, show, show_message
+
+EXAMPLES = """\b
+Examples:
+  captum-advise axioms captum.attr:LayerGradCam
+  captum-advise axioms captum_advise:LayerAdvise --argument unit_selection=1 \\
+    --argument activation_range=minmax --axiom rescaled_units
+  captum-advise axioms --markdown
+"""
+
+
+def axioms(
+    method: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODULE:NAME",
+            help="A layer attribution, or a function (model, layer) that makes one. Without it, "
+            "ADVISE and Captum's methods, as in the documentation.",
+        ),
+    ] = None,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=JSON", help="Argument of the method's attribute; may be repeated."
+        ),
+    ] = None,
+    axiom: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this axiom; may be repeated."),
+    ] = None,
+    spatial_dims: Annotated[
+        str, typer.Option(help="Numbers of spatial dimensions that the method takes.")
+    ] = "1,2,3",
+    channels: Annotated[
+        str, typer.Option(help="Numbers of channels that the method takes.")
+    ] = "1,2,3",
+    examples: Annotated[int, typer.Option(min=1, help="Examples per axiom.")] = 25,
+    markdown: Annotated[bool, typer.Option(help="Print the table as Markdown.")] = False,
+) -> int:
+    """Search for counterexamples to the axioms of attribution.
+
+    The examples are the same every time. Ends with status 1 if the given method fails an axiom, or
+    if a known method differs from what is known of it.
+    """
+    known = library.AXIOMS  # which names the extra where a package is missing
+    unknown = set(axiom or ()) - set(known)
+    if unknown:
+        raise ValueError(f"There is no axiom {sorted(unknown)[0]!r}; they are {', '.join(known)}.")
+    tried = [known[name] for name in axiom or known]
+    references = library.REFERENCES
+    if method is not None:
+        given = library.Method(
+            method,
+            _imported(method),
+            dict(_argument(text) for text in argument or ()),
+            _numbers(spatial_dims),
+            _numbers(channels),
+        )
+        references = (library.Reference(given, {}),)
+    outcomes: dict[str, dict[str, bool]] = {}
+    surprises = 0
+    jobs = [(reference, one) for reference in references for one in tried]
+    for reference, one in progress(jobs, "axioms"):
+        try:
+            with _examples(examples):
+                counterexample = library.violation(one, reference.method)
+        except TypeError as error:  # of users' methods
+            raise ValueError(first_line(error)) from error
+        holds = counterexample is None
+        outcomes.setdefault(reference.method.name, {})[one.name] = holds
+        if holds == (one.name in reference.does_not_hold):
+            surprises += 1
+            text = counterexample or "no counterexample, though one is known"
+            show_message(f"{one.name}: {text}\n")
+    if markdown:
+        from captum_advise.axioms.reference import axiom_table
+
+        typer.echo(axiom_table(outcomes))
+        return 1 if surprises else 0
+    table = Table("axiom", *outcomes)
+    for one in tried:
+        cells = ("yes" if column[one.name] else "no" for column in outcomes.values())
+        table.add_row(one.name, *cells)
+    show(table)
+    if method is not None:
+        show(f"{method} fulfils {len(tried) - surprises} of {len(tried)} axioms.")
+    return 1 if surprises else 0
+
+
+@contextmanager
+def _examples(number: int) -> Iterator[None]:
+    """The same number of examples, and the same examples, whatever profile is in force."""
+    import hypothesis
+
+    before = hypothesis.settings.get_current_profile_name()
+    hypothesis.settings.register_profile(
+        "captum-advise", derandomize=True, max_examples=number, deadline=None
+    )
+    hypothesis.settings.load_profile("captum-advise")
+    try:
+        yield
+    finally:
+        hypothesis.settings.load_profile(before)
+
+
+def _imported(text: str) -> Any:
+    module, _, name = text.partition(":")
+    if not name:
+        raise ValueError(
+            f"{text!r} does not name a method: give MODULE:NAME, as in captum.attr:LayerGradCam."
+        )
+    try:
+        return getattr(importlib.import_module(module), name)
+    except AttributeError as error:
+        raise ValueError(f"The module {module} has no {name}.") from error
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--argument takes NAME=JSON, as in n_steps=8, got {text!r}.")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value  # a bare word is text
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"Give numbers separated by commas, as in 1,2, got {text!r}.") from None

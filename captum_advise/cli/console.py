@@ -1,0 +1,75 @@
+"""What commands show and where they write: lines, tables, progress, errors, the output folder."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+_console = Console()
+
+
+def show(content: str | Table) -> None:
+    """Print a line, never wrapped, or a table."""
+    with tqdm.external_write_mode(file=sys.stdout):
+        if isinstance(content, Table):
+            _console.print(content)
+        else:
+            _console.print(content, emoji=False, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_error(text: str) -> None:
+    """Print an error on stderr."""
+    show_message(f"error: {text}")
+
+
+def show_message(text: str) -> None:
+    """Print a line on stderr."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        typer.echo(text, err=True)
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Print warnings on stderr, each in one line and without its place in the code."""
+
+    def show_warning(message: Warning | str, *_place: object) -> None:
+        show_message(f"warning: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning  # type: ignore[assignment]
+        yield
+
+
+def progress(items: Iterable[T], label: str, *, hidden: bool = False) -> Iterable[T]:
+    """The items, with a progress bar on a terminal's stderr that vanishes at the end.
+
+    Args:
+        items: Sized, for the bar to have an end.
+        label: What the items are.
+        hidden: No bar, even on a terminal.
+    """
+    bar: Iterable[T] = tqdm(items, desc=label, leave=False, disable=hidden or None)
+    return bar
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output folder.
+
+    Raises:
+        OSError: It cannot be made; the message names it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"The output folder {folder} cannot be made: {error.strerror}.") from error

@@ -1,0 +1,159 @@
+"""``captum-advise evaluate``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.table import Table
+
+from captum_advise import evaluation, zoo
+from captum_advise.cli import options
+from captum_advise.cli.console import show, show_message
+from captum_advise.evaluation import Evaluation, MethodSettings, MetricSettings
+from captum_advise.evaluation.columns import ON_REQUEST, metrics
+from captum_advise.metrics import Protocol
+
+_METHODS = MethodSettings()
+_METRICS = MetricSettings()
+
+EXAMPLES = """\b
+Examples:
+  captum-advise evaluate --data photos --output report
+  captum-advise evaluate --data imagenet/val --model resnet50 --output report \\
+    --methods advise,grad-cam,layer-cam,random
+  torchrun --nproc-per-node 4 -m captum_advise evaluate --data photos --output report
+"""
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of images, or of one folder per class (ImageFolder), or CSV file "
+            "(file, class index). For images without class, the predicted one is explained."
+        ),
+    ],
+    output: options.Output,
+    model: options.Model = "efficientnet-lite0",
+    methods: Annotated[
+        str,
+        typer.Option(
+            help=f"Names separated by commas. The methods are {', '.join(evaluation.names())}."
+        ),
+    ] = "advise,grad-cam,random,gaussian",
+    layer: options.Layer = None,
+    weights: options.Weights = "default",
+    device: options.Device = "auto",
+    limit: Annotated[
+        int | None, typer.Option(help="At most this many images, evenly spaced.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of random maps, of samples and of the bootstrap.")
+    ] = 0,
+    steps: Annotated[int, typer.Option(help="Steps of insertion and deletion.")] = _METRICS.steps,
+    infidelity: Annotated[bool, typer.Option(help="Add Captum's infidelity.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option(help="Add Captum's sensitivity_max: eleven more maps per image.")
+    ] = False,
+    reference_protocol: Annotated[
+        bool, typer.Option(help="Use the protocol as the authors' program reads it.")
+    ] = False,
+    integrated_gradients_steps: Annotated[
+        int, typer.Option(help="Points on the path of integrated-gradients.")
+    ] = _METHODS.integrated_gradients_steps,
+    lime_samples: Annotated[
+        int, typer.Option(help="Images with superpixels left out, per map of lime.")
+    ] = _METHODS.lime_samples,
+    lime_grid: Annotated[
+        int, typer.Option(help="Superpixels of lime along each side.")
+    ] = _METHODS.lime_grid,
+    occlusion_windows: Annotated[
+        int, typer.Option(help="Black windows of occlusion that fit along each side.")
+    ] = _METHODS.occlusion_windows,
+    smooth_grad_cam_samples: Annotated[
+        int, typer.Option(help="Noisy images per map of smooth-grad-cam++.")
+    ] = _METHODS.smooth_grad_cam_samples,
+    is_cam_samples: Annotated[int, typer.Option(help="Steps of is-cam.")] = _METHODS.is_cam_samples,
+    batch_size: Annotated[
+        int, typer.Option(help="Masked images that go through the network at once.")
+    ] = 8,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the network for the metrics: pays in long runs."),
+    ] = False,
+) -> int:
+    """Compare explanation methods on a network and images.
+
+    Stopped or killed, the same command continues where it was. Under torchrun the processes
+    share the images.
+    """
+    chosen = [name.strip() for name in methods.split(",") if name.strip()]
+    evaluation.by_name(chosen)  # before the network is loaded
+    settings = MetricSettings(
+        steps=steps,
+        on_request=frozenset(
+            name for name, asked in zip(ON_REQUEST, (infidelity, sensitivity), strict=True) if asked
+        ),
+        protocol=Protocol.reference() if reference_protocol else Protocol(),
+    )
+    method_settings = MethodSettings(
+        integrated_gradients_steps=integrated_gradients_steps,
+        lime_samples=lime_samples,
+        lime_grid=lime_grid,
+        occlusion_windows=occlusion_windows,
+        smooth_grad_cam_samples=smooth_grad_cam_samples,
+        is_cam_samples=is_cam_samples,
+    )
+    try:
+        network = zoo.load(
+            model,
+            layer=layer,
+            weights=weights,
+            device=options.resolve_device(device),
+            seed=seed,
+        )
+        network.check_layout()
+        result = evaluation.evaluate(
+            # Convolutions are faster so, and differ by rounding only.
+            network.model.to(memory_format=torch.channels_last),
+            network.layer,
+            evaluation.image_dataset(data, network, limit=limit),
+            chosen,
+            output,
+            pixel_space=network.pixel_space,
+            method_settings=method_settings,
+            settings=settings,
+            seed=seed,
+            internal_batch_size=batch_size,
+            compiled=compiled,
+            description={"network": model, "weights": weights, "data": str(data)},
+        )
+    except KeyboardInterrupt:
+        show_message("Stopped; the same command continues.")
+        return 130
+    if int(os.getenv("RANK", "0")) == 0:
+        _show(result, settings)
+    return 0
+
+
+def _show(result: Evaluation, settings: MetricSettings) -> None:
+    shown = [m for m in metrics(settings.on_request) if m.independent or m.name == "avx"]
+    table = Table("method", *(metric.heading for metric in shown))
+    means = result.summary.pivot(index="method", columns="metric", values="mean")
+    for method in result.summary["method"].unique():
+        table.add_row(method, *(f"{means.loc[method, metric.name]:.3f}" for metric in shown))
+    show(table)
+    show("AVX favours ADVISE, which selects by it: see summary.md.")
+    if result.evaluated:
+        rate = result.evaluated / result.seconds
+        show(
+            f"{result.evaluated} images in {result.seconds:.0f} s, {rate:.3g} a second: 50,000 "
+            f"would take {50_000 / rate / 3600:.0f} hours on these processes."
+        )
+    if len(result.failures):
+        show(f"Failed images: {len(result.failures)}, see {result.folder / 'failures.csv'}.")
+    show(f"Report: {result.folder / 'summary.md'}")

@@ -1,0 +1,63 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from captum_advise import zoo
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help=f"The network: {', '.join(zoo.names())}, torchvision/NAME or timm/NAME.",
+        autocompletion=lambda: list(zoo.names()),
+    ),
+]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The layer, by its dotted module name.",
+        show_default="the network's own",
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        metavar="[default|random|PATH]",
+        help="Pretrained weights, random ones, or a state-dict file (.pth, .pt, .safetensors).",
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLASS",
+        help="The class to explain: its index, its name, or the beginning of its name.",
+        show_default="the predicted class",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, mps, ...; auto is a GPU if there is one, and under torchrun "
+        "one per process.",
+    ),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.")
+]
+
+
+def resolve_device(name: str) -> str:
+    """The device of this process: ``auto``, and ``cuda`` under torchrun, depend on it."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.getenv("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return name

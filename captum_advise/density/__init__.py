@@ -1,0 +1,12 @@
+"""Samples -> density -> modes. This package knows nothing of networks.
+
+Order of the modules: ``_grid`` and ``_blocks`` (histograms on working grids), ``_local_costs``
+(the optimal bandwidth around each point), ``_windows`` (bandwidths at a stiffness), ``_balloon``
+(the density and its cost), ``_bandwidth_cache`` and ``_stiffness_search`` (the best stiffness),
+``_estimate`` (these steps in order), ``_adaptive_kde`` (the public function), ``_modes``.
+"""
+
+from captum_advise.density._adaptive_kde import AdaptiveKDE, adaptive_kde
+from captum_advise.density._modes import count_modes
+
+__all__ = ["AdaptiveKDE", "adaptive_kde", "count_modes"]

@@ -1,0 +1,118 @@
+r"""Adaptive-bandwidth kernel density estimates of many rows at once.
+
+The estimator is the locally adaptive one of Shimazaki and Shinomoto ("Kernel bandwidth optimization
+in spike rate estimation", J. Comput. Neurosci. 29, 2010), with the conventions of the program that
+the authors of ADVISE used. Every step works on all rows together.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_advise._utils.checks import check_count, check_real, check_tolerance
+from captum_advise.density._blocks import blocks
+from captum_advise.density._estimate import estimate_block
+from captum_advise.density._grid import (
+    candidate_bandwidths,
+    duplicates,
+    histograms,
+    onto_grid,
+    working_lengths,
+)
+
+
+class AdaptiveKDE(NamedTuple):
+    """Result of :func:`adaptive_kde`.
+
+    Attributes:
+        density: (..., L) float64, integrates to one over the working grid.
+        bandwidth: (..., L) float64, the Gaussian's standard deviation at each grid point, in the
+            units of the grid.
+
+    Example::
+
+        >>> density, bandwidth = adaptive_kde(torch.rand(3, 50), torch.linspace(0, 1, 50))
+        >>> density.shape, density.dtype
+        (torch.Size([3, 50]), torch.float64)
+    """
+
+    density: Tensor
+    bandwidth: Tensor
+
+
+def adaptive_kde(
+    samples: Tensor, grid: Tensor, *, n_bandwidths: int = 80, tolerance: float = 0.0
+) -> AdaptiveKDE:
+    r"""Estimate the density of each row of samples with a bandwidth that adapts to the position.
+
+    Implements the variable-bandwidth estimator of Shimazaki and Shinomoto (2010), section 2.3:
+    local costs of ``n_bandwidths`` fixed bandwidths, windows whose width is tied to the bandwidth
+    by a stiffness constant, Nadaraya-Watson smoothing of the bandwidths, a balloon estimator
+    (Terrell and Scott, Ann. Statist. 20, 1992), and a golden-section search for the stiffness of
+    least cost. Rows are independent of each other. Arithmetic is float64, except under a
+    ``tolerance``.
+
+    Args:
+        samples: (..., n) real numbers. Those outside the grid's range, and NaN, are left out.
+        grid: (L,) increasing, equally spaced points, at least two.
+        n_bandwidths: Number of candidate bandwidths, at least two.
+        tolerance: Relative width of the search's bracket below which the search predicts costs
+            from earlier ones instead of evaluating them. Zero, the default, predicts none. 0.1 is
+            faster and changes hardly any mode count. From 0.05 up the search's costs have single
+            precision.
+
+    Returns:
+        :class:`AdaptiveKDE` with ``density`` and ``bandwidth``, both (..., L). A row is NaN where
+        the estimate is undefined: fewer than two samples inside the grid, none of them in a bin,
+        or samples so far apart that the working grid has a single point.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: The grid is not increasing and equally spaced, or an argument is out of range.
+
+    Example::
+
+        >>> samples = torch.cat([torch.linspace(0.1, 0.3, 40), torch.linspace(0.7, 0.9, 40)])
+        >>> grid = torch.linspace(0, 1, 80, dtype=torch.float64)
+        >>> estimate = adaptive_kde(samples, grid)
+        >>> estimate.density.shape, int(count_modes(estimate.density))
+        (torch.Size([80]), 2)
+    """
+    grid = _checked_grid(samples, grid)
+    check_count("n_bandwidths", n_bandwidths, at_least=2)
+    check_tolerance(tolerance)
+    shape = (*samples.shape[:-1], len(grid))
+    rows = samples.detach().to(grid).reshape(math.prod(samples.shape[:-1]), samples.shape[-1])
+    n_points = len(grid)
+    density = grid.new_full((len(rows), n_points), math.nan)
+    bandwidth = torch.full_like(density, math.nan)
+
+    lengths = working_lengths(rows, grid)
+    distinct, which = torch.unique(lengths, return_inverse=True)
+    counts = histograms(rows, grid, distinct, which)
+    windows = candidate_bandwidths(distinct, float(grid[-1] - grid[0]), n_bandwidths)
+    representative = duplicates(lengths, counts)
+    for block in blocks(lengths, counts, which, windows, representative):
+        block_density, block_bandwidth = estimate_block(block, tolerance)
+        density[block.index] = onto_grid(block_density, block.lengths, n_points)
+        bandwidth[block.index] = onto_grid(block_bandwidth, block.lengths, n_points)
+    density, bandwidth = density[representative], bandwidth[representative]
+    span = grid[-1] - grid[0]
+    return AdaptiveKDE((density / span).view(shape), (bandwidth * span).view(shape))
+
+
+def _checked_grid(samples: Tensor, grid: Tensor) -> Tensor:
+    check_real(samples=samples, grid=grid)
+    if samples.dim() == 0:
+        raise ValueError("samples must have at least one dimension, got a single number.")
+    if grid.dim() != 1 or len(grid) < 2:
+        raise ValueError(f"grid must be (L,) with at least two points, got {tuple(grid.shape)}.")
+    grid = grid.detach().to(samples.device, torch.float64)
+    steps = grid.diff()
+    if not bool((steps > 0).all()) or bool(steps.max() - steps.min() > 1e-3 * steps.mean()):
+        raise ValueError("grid must be increasing and equally spaced, as torch.linspace makes it.")
+    return grid

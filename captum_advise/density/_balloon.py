@@ -1,0 +1,80 @@
+"""The balloon estimator (Terrell and Scott, Ann. Statist. 20, 1992) on histograms.
+
+The density at a point is the sum of all samples' Gaussians of the bandwidth at that point. Step 6
+of Shimazaki and Shinomoto's method (J. Comput. Neurosci. 29, 2010, section 2.3), second part: that
+density and its cost.
+
+Positions and bandwidths are counted in *cells*: the step of a row's grid is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_HALF_LOG2_E = 0.5 / math.log(2)
+# Smaller powers of two would be denormal numbers, which processors compute with very slowly.
+_LEAST_EXPONENT = {torch.float64: -1000.0, torch.float32: -125.0}
+# Elements of the kernels that are computed at once: small enough to stay in a processor's cache.
+_CPU_KERNELS = 1 << 17
+_CUDA_KERNELS = 1 << 24
+
+
+class BalloonEstimator:
+    """Densities of histograms ``counts`` (B, L), and their costs, in one precision."""
+
+    def __init__(self, counts: Tensor, precision: torch.dtype) -> None:
+        self.precision = precision
+        self.n_samples = counts.sum(-1).to(precision)
+        # Most bins are empty. The occupied ones come first, and only they enter the sums.
+        occupied = counts > 0
+        self.n_bins = occupied.sum(-1)
+        most = int(self.n_bins.amax())
+        self.bin = occupied.byte().argsort(dim=-1, descending=True, stable=True)[:, :most]
+        self.count = counts.gather(1, self.bin).to(precision)
+        self.cells = torch.arange(counts.shape[1], device=counts.device, dtype=precision)
+
+    def cost(self, inverse: Tensor, rows: Tensor) -> Tensor:
+        """Cost (R,) of the density at these inverse bandwidths (R, L)."""
+        inverse = inverse.to(self.precision)
+        density = self._unscaled(inverse, rows)
+        bins = self.bin.index_select(0, rows)
+        count = self.count.index_select(0, rows)
+        scale = self.n_samples.index_select(0, rows) / density.sum(-1)
+        fit: Tensor = torch.linalg.vecdot(count, density.gather(1, bins))
+        penalty: Tensor = torch.linalg.vecdot(count, inverse.gather(1, bins))
+        power: Tensor = torch.linalg.vecdot(density, density)
+        return scale * (scale * power - 2 * fit) + 2 / math.sqrt(2 * math.pi) * penalty
+
+    def density(self, inverse: Tensor) -> Tensor:
+        """Density (B, L) of all rows, not normalised."""
+        return self._unscaled(inverse, torch.arange(len(inverse), device=inverse.device))
+
+    def _unscaled(self, inverse: Tensor, rows: Tensor) -> Tensor:
+        density = torch.empty_like(inverse)
+        scale = inverse.square().mul_(-_HALF_LOG2_E)[:, None]
+        least = _LEAST_EXPONENT[self.precision]
+        for chunk, n_bins in self._chunks(rows):
+            bins = self.bin.index_select(0, rows[chunk])[:, :n_bins, None]
+            count = self.count.index_select(0, rows[chunk])[:, None, :n_bins]
+            exponent = (self.cells - bins).square_().mul_(scale[chunk])
+            # exp is slow where its result is almost zero; exp2 is not.
+            kernel = F.threshold(exponent, least, -math.inf, inplace=True).exp2_()
+            torch.bmm(count, kernel, out=density[chunk, None])
+        return density.mul_(inverse)
+
+    def _chunks(self, rows: Tensor) -> Iterator[tuple[slice, int]]:
+        """Slices of ``rows`` whose kernels fit into a cache, and the most bins among them."""
+        n_bins = self.n_bins.index_select(0, rows)
+        limit = _CUDA_KERNELS if rows.is_cuda else _CPU_KERNELS
+        number = torch.div(n_bins.cumsum(0) * len(self.cells), limit, rounding_mode="floor")
+        _, sizes = torch.unique_consecutive(number, return_counts=True)
+        start = 0
+        for sizes_of_chunk in torch.split(n_bins, sizes.tolist()):
+            stop = start + len(sizes_of_chunk)
+            yield slice(start, stop), int(sizes_of_chunk.amax())
+            start = stop

@@ -1,0 +1,78 @@
+"""Blocks of rows that are estimated together, in bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Elements of the largest temporary: so many that calls cost little, so few that memory is bounded.
+_CPU_BLOCK = 1 << 22
+_CUDA_BLOCK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that are estimated together, padded to the longest working grid among them.
+
+    Attributes:
+        index: (B,) each row's position in the input.
+        lengths: (B,) points of its working grid.
+        counts: (B, L) its histogram.
+        segment: (B,) the run of rows of one length that it belongs to.
+        segments: (length, rows) of each run.
+        windows: (S, M) candidate bandwidths of each run, in cells.
+    """
+
+    index: Tensor
+    lengths: Tensor
+    counts: Tensor
+    segment: Tensor
+    segments: tuple[tuple[int, int], ...]
+    windows: Tensor
+
+
+def blocks(
+    lengths: Tensor, counts: Tensor, which: Tensor, windows: Tensor, representative: Tensor
+) -> list[Block]:
+    """Cut the rows that have a density, one of each set of duplicates, into blocks of like rows.
+
+    Args:
+        lengths: int64 (R,) points of each row's working grid.
+        counts: (R, L) histograms.
+        which: int64 (R,) index of each row's length in ``windows``.
+        windows: (S, M) candidate bandwidths for each distinct length, in cells.
+        representative: int64 (R,) from :func:`captum_advise.density._grid.duplicates`.
+    """
+    occupied = (counts > 0).sum(-1)
+    is_first = representative == torch.arange(len(lengths), device=lengths.device)
+    has_density = (lengths >= 2) & (occupied > 0) & is_first
+    # Rows with the same working grid share tables. Rows with as many bins need little padding.
+    order = (lengths * counts.shape[1] + occupied).argsort(stable=True)
+    order = order[has_density[order]]
+
+    # Blocks of equal work, in bounded memory.
+    limit = _CUDA_BLOCK if counts.is_cuda else _CPU_BLOCK
+    work = (lengths * occupied.clamp(min=windows.shape[1]))[order].cumsum(0)
+    number = torch.div(work, limit, rounding_mode="floor")
+    sizes = torch.unique_consecutive(number, return_counts=True)[1].tolist()
+    if not sizes:
+        return []
+    return [
+        _block(index, lengths[index], counts[index], which[index], windows)
+        for index in torch.split(order, sizes)
+    ]
+
+
+def _block(index: Tensor, lengths: Tensor, counts: Tensor, which: Tensor, windows: Tensor) -> Block:
+    kinds, segment, sizes = torch.unique_consecutive(which, return_inverse=True, return_counts=True)
+    distinct = torch.unique_consecutive(lengths).tolist()
+    return Block(
+        index=index,
+        lengths=lengths,
+        counts=counts[:, : distinct[-1]],
+        segment=segment,
+        segments=tuple(zip(distinct, sizes.tolist(), strict=True)),
+        windows=windows[kinds],
+    )

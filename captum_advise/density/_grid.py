@@ -1,0 +1,99 @@
+"""Working grids: their lengths, histograms and candidate bandwidths, and the way back.
+
+Steps 1 to 3 of Shimazaki and Shinomoto's method (J. Comput. Neurosci. 29, 2010, section 2.3), with
+the conventions of the program that the authors of ADVISE used.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_MAX_WORKING_POINTS = 1000
+
+
+def duplicates(lengths: Tensor, counts: Tensor) -> Tensor:
+    """For each row its representative (R,): the first with the same grid and histogram.
+
+    Such rows have the same density.
+    """
+    generator = torch.Generator().manual_seed(0)
+    mixture = torch.rand(counts.shape[1], generator=generator, dtype=counts.dtype)
+    keys, which = torch.unique(counts @ mixture.to(counts) + lengths, return_inverse=True)
+    rows = torch.arange(len(lengths), device=lengths.device)
+    first = torch.full_like(keys, len(lengths), dtype=torch.int64)
+    representative = first.scatter_reduce_(0, which, rows, "amin")[which]
+    # The key can collide: compare what it stands for.
+    same = (counts == counts[representative]).all(-1) & (lengths == lengths[representative])
+    return torch.where(same, representative, rows)
+
+
+def working_lengths(rows: Tensor, grid: Tensor) -> Tensor:
+    """Points of each row's working grid (step 1); 0 if fewer than two samples lie in the grid."""
+    inside = (rows >= grid[0]) & (rows <= grid[-1])
+    ordered = torch.where(inside, rows, math.inf).sort(-1).values
+    gaps = ordered.diff(dim=-1).nan_to_num(nan=math.inf)  # inf - inf beyond the last sample
+    gap = torch.where(gaps > 0, gaps, math.inf)
+    gap = gap.amin(-1) if gap.shape[-1] else rows.new_full((len(rows),), math.inf)
+    coarse = ((grid[-1] - grid[0]) / gap).ceil().clamp(max=_MAX_WORKING_POINTS)
+    own = (gap > grid.diff().min()) & gap.isfinite()
+    lengths = torch.where(own, coarse, len(grid)).long()
+    return torch.where(inside.sum(-1) >= 2, lengths, 0)
+
+
+def histograms(rows: Tensor, grid: Tensor, distinct: Tensor, which: Tensor) -> Tensor:
+    """Samples per bin, (R, longest) (step 2). Bins are half open and centred on the working grid.
+
+    The last bin takes only samples equal to its left edge. Samples right of that edge are lost.
+    """
+    # At least two points: then there is a step even if no row has a working grid.
+    longest = max([2, *distinct.tolist()])
+    cells = torch.arange(longest, device=rows.device, dtype=rows.dtype)
+    last = (distinct - 1).clamp(min=1)[:, None]
+    points = grid[0] + cells * (grid[-1] - grid[0]) / last
+    points = torch.where(cells == last, grid[-1], points)
+    points = torch.where(distinct[:, None] == len(grid), _padded(grid, longest), points)
+    steps = points.diff(dim=-1)
+    within = cells[1:] <= last
+    step = torch.where(within, steps, math.inf).amin(-1, keepdim=True)
+    first_edge = (points[:, :1] - step / 2)[which]
+    last_edge = (points.gather(-1, last) - step / 2)[which]
+
+    inside = (rows >= grid[0]) & (rows <= grid[-1])
+    bins = torch.where(inside, (rows - first_edge) / step[which], -1).floor().long()
+    kept = inside & ((bins < last[which]) | (rows == last_edge))
+    counts = rows.new_zeros(len(rows), longest)
+    return counts.scatter_add_(-1, bins.clamp(0, longest - 1), kept.to(rows))
+
+
+def _padded(values: Tensor, length: int) -> Tensor:
+    return F.pad(values, (0, length - len(values)))
+
+
+def candidate_bandwidths(lengths: Tensor, span: float, n_bandwidths: int) -> Tensor:
+    """Candidate bandwidths on grids of these lengths, (len(lengths), M), in cells (step 3)."""
+    step = span / (lengths.to(torch.float64) - 1).clamp(min=1)
+    low, high = _inverse_softplus(5 * step), _inverse_softplus(torch.full_like(step, span))
+    fraction = torch.linspace(0, 1, n_bandwidths, dtype=torch.float64, device=lengths.device)
+    spaced = low[:, None] + (high - low)[:, None] * fraction
+    return F.softplus(spaced, threshold=100) / step[:, None]
+
+
+def _inverse_softplus(values: Tensor) -> Tensor:
+    return values + torch.log(-torch.expm1(-values))
+
+
+def onto_grid(values: Tensor, lengths: Tensor, n_points: int) -> Tensor:
+    """Linear interpolation of (B, L) from each row's working grid onto the user's."""
+    if values.shape[1] == n_points and bool((lengths == n_points).all()):
+        return values
+    cells = (lengths - 1)[:, None]
+    fraction = torch.arange(n_points, device=values.device, dtype=values.dtype) / (n_points - 1)
+    position = fraction * cells
+    left = torch.minimum(position.floor().long(), cells - 1)
+    weight = position - left
+    lower, upper = values.gather(-1, left), values.gather(-1, left + 1)
+    return lower + weight * (upper - lower)

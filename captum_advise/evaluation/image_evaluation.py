@@ -1,0 +1,375 @@
+"""Evaluate all methods on one image: their maps, and the metrics of each map."""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_advise._core.scoring import MapScorer, as_masks, image_scorer
+from captum_advise._core.targets import resolve_target
+from captum_advise._utils.errors import first_line
+from captum_advise.evaluation.columns import ON_REQUEST
+from captum_advise.evaluation.methods import ClassMaps, Context, Method
+from captum_advise.metrics import (
+    Protocol,
+    deletion_auc,
+    infidelity,
+    insertion_auc,
+    sensitivity_max,
+)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MetricSettings:
+    """Settings of the metrics. They are part of a run's configuration.
+
+    Args:
+        steps: The number of shares into which insertion and deletion divide the pixels.
+        on_request: Metrics that take much time: any of ``"infidelity"``, ``"sensitivity_max"``.
+        n_perturb_samples: Noisy images that each of these two takes.
+        protocol: The protocol for the metrics of every method, whatever protocol ADVISE selects
+            by.
+
+    Raises:
+        ValueError: A number is below one, or a metric is not among those on request.
+
+    Example::
+
+        >>> settings = MetricSettings(steps=16, on_request=frozenset({"infidelity"}))
+    """
+
+    steps: int = 32
+    on_request: frozenset[str] = frozenset()
+    n_perturb_samples: int = 10
+    protocol: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "n_perturb_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        unknown = self.on_request - set(ON_REQUEST)
+        if unknown:
+            raise ValueError(
+                f"on_request may name {' and '.join(ON_REQUEST)}, not {', '.join(sorted(unknown))}."
+            )
+
+
+class MethodError(RuntimeError):
+    """A method failed on an image; the message names the method."""
+
+
+@dataclass(frozen=True)
+class ImageEvaluator:
+    """Evaluates methods on one image at a time. Its attributes hold for all images of a run.
+
+    Attributes:
+        model: In eval mode; makes the maps.
+        layer: The module that layer methods explain.
+        methods: By name.
+        context: What the methods are given.
+        settings: Settings of the metrics.
+        seed: Seed of random numbers.
+        compiled: Whether the metrics use the compiled model.
+    """
+
+    model: nn.Module
+    layer: nn.Module
+    methods: Mapping[str, Method]
+    context: Context
+    settings: MetricSettings
+    seed: int
+    compiled: bool = False
+
+    @cached_property
+    def forward_func(self) -> Callable[[Tensor], Tensor]:
+        """The model for passes without gradients and hooks, compiled if asked for."""
+        if not self.compiled:
+            return self.model
+        return _compiled(self.model, self.context.internal_batch_size)
+
+    def rows(self, index: int, name: str, inputs: Tensor, label: int | None) -> list[Row]:
+        """The results of every method for one image.
+
+        Args:
+            index: Position of the image in the data, on which random numbers depend.
+            name: Name of the image.
+            inputs: (1, C, H, W).
+            label: Class to explain; None for the predicted one.
+        """
+        image = self._prepared(inputs, label)
+        explanations = [self._explained(index, method, image) for method in self.methods]
+        identity = {
+            "index": index,
+            "file": name,
+            "target": int(image.target),
+            "predicted": image.predicted,
+            "confidence": float(image.scorer.confidence_in_target()),
+        }
+        return [
+            {
+                **identity,
+                "method": method,
+                **metrics,
+                "forward_passes": explanation.forward_passes,
+                "seconds": explanation.seconds,
+            }
+            for method, explanation, metrics in zip(
+                self.methods, explanations, self._metrics(index, image, explanations), strict=True
+            )
+        ]
+
+    def maps(self, index: int, inputs: Tensor, label: int | None) -> dict[str, Tensor]:
+        """The map (1, 1, h, w) of every method for one image: the map that was evaluated."""
+        image = self._prepared(inputs, label)
+        maps = {}
+        for method in self.methods:
+            with self._seeded(index, method):
+                result = self._call(method, inputs, image.target)
+            maps[method] = _checked_maps(result, method)
+        return maps
+
+    def _prepared(self, inputs: Tensor, label: int | None) -> _Image:
+        with torch.no_grad():
+            outputs = self.model(inputs)
+        target = resolve_target(outputs, label)
+        if target.index.shape[1] != 1:
+            raise ValueError(
+                f"The outputs have shape {tuple(outputs.shape)}, but only classifiers can be "
+                "evaluated: one class score per class, (N, K)."
+            )
+        return _Image(
+            inputs=inputs,
+            target=target.classes,
+            predicted=int(outputs.argmax(1)),
+            scorer=image_scorer(
+                self.forward_func,
+                inputs,
+                outputs,
+                target,
+                pixel_space=self.context.pixel_space,
+                confidence=self.context.confidence,
+                protocol=self.settings.protocol,
+                internal_batch_size=self.context.internal_batch_size,
+            ),
+        )
+
+    def _explained(self, index: int, method: str, image: _Image) -> _Explanation:
+        device = image.inputs.device
+        with counted_passes(self.model) as passes:
+            _synchronise(device)
+            start = time.perf_counter()
+            with self._seeded(index, method):
+                result = self._call(method, image.inputs, image.target)
+            _synchronise(device)
+            seconds = time.perf_counter() - start
+        maps = _checked_maps(result, method)
+        return _Explanation(
+            maps=maps,
+            mask=as_masks(maps, image.inputs.shape[-2:]),
+            runner_up_maps=self._runner_up_maps(index, method, result, image),
+            forward_passes=passes.count,
+            seconds=seconds,
+        )
+
+    def _runner_up_maps(
+        self, index: int, method: str, result: Tensor | ClassMaps, image: _Image
+    ) -> Tensor | None:
+        runner_up = image.scorer.runner_up()
+        if runner_up is None:
+            return None
+        if isinstance(result, ClassMaps):
+            return _checked_maps(result.of_class(runner_up.classes), method)
+        with self._seeded(index, method):
+            runner_up_result = self._call(method, image.inputs, runner_up.classes)
+        return _checked_maps(runner_up_result, method)
+
+    def _metrics(
+        self, index: int, image: _Image, explanations: Sequence[_Explanation]
+    ) -> list[Row]:
+        """The metrics of each method's map, computed together so that batches are full."""
+        inputs, target, context = image.inputs, image.target, self.context
+        rows = _protocol_metrics(image.scorer, explanations)
+        masks = torch.cat([explanation.mask for explanation in explanations], 1)
+        options: dict[str, Any] = {
+            "steps": self.settings.steps,
+            "confidence": context.confidence,
+            "internal_batch_size": context.internal_batch_size,
+        }
+        insertion = insertion_auc(self.forward_func, inputs, masks, target, **options)
+        deletion = deletion_auc(
+            self.forward_func, inputs, masks, target, pixel_space=context.pixel_space, **options
+        )
+        for row, method, explanation, inserted, deleted in zip(
+            rows,
+            self.methods,
+            explanations,
+            insertion.flatten().tolist(),
+            deletion.flatten().tolist(),
+            strict=True,
+        ):
+            row |= {"insertion": inserted, "deletion": deleted}
+            row |= self._metrics_on_request(index, method, explanation.mask, image)
+        return rows
+
+    def _metrics_on_request(self, index: int, method: str, mask: Tensor, image: _Image) -> Row:
+        inputs, target = image.inputs, image.target
+        n_samples = self.settings.n_perturb_samples
+        metrics: Row = {}
+        if "infidelity" in self.settings.on_request:
+            # The same noise for every method, so that they differ by their maps alone.
+            with self._seeded(index, "infidelity"):
+                metrics["infidelity"] = infidelity(
+                    self.model,
+                    inputs,
+                    mask,
+                    target,
+                    n_perturb_samples=n_samples,
+                    internal_batch_size=self.context.internal_batch_size,
+                ).item()
+        if "sensitivity_max" in self.settings.on_request:
+            with self._seeded(index, "sensitivity_max"):
+                metrics["sensitivity_max"] = sensitivity_max(
+                    self._one_by_one(index, method), inputs, target, n_perturb_samples=n_samples
+                ).item()
+        return metrics
+
+    def _one_by_one(self, index: int, method: str) -> Callable[[Tensor, Tensor], Tensor]:
+        """From inputs and classes to masks, one image at a time, with the same random numbers."""
+
+        def explain(inputs: Tensor, target: Tensor) -> Tensor:
+            masks = []
+            for image, label in zip(inputs[:, None], target[:, None], strict=True):
+                with self._seeded(index, method):
+                    result = self._call(method, image, label)
+                masks.append(as_masks(_checked_maps(result, method), image.shape[-2:]))
+            return torch.cat(masks)
+
+        return explain
+
+    def _call(self, method: str, inputs: Tensor, target: Tensor) -> Tensor | ClassMaps:
+        try:
+            with warnings.catch_warnings(), torch.enable_grad():
+                # On every call Captum warns that it sets hooks and gradient flags.
+                warnings.simplefilter("ignore", UserWarning)
+                # A copy, because Captum leaves gradient flags on the inputs.
+                return self.methods[method](
+                    self.model, self.layer, inputs.clone(), target, self.context
+                )
+        except Exception as error:
+            raise MethodError(f"the method {method} failed: {first_line(error)}") from error
+
+    @contextmanager
+    def _seeded(self, index: int, purpose: str) -> Iterator[None]:
+        """Random numbers that depend on the seed, the image and the purpose, not on the order."""
+        seed = zlib.crc32(f"{self.seed} {index} {purpose}".encode())
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+        device = next(self.model.parameters()).device
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            try:
+                yield
+            finally:
+                random.setstate(python_state)
+                np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One image with its class, and the scorer that applies the protocol to maps of it."""
+
+    inputs: Tensor
+    target: Tensor
+    predicted: int
+    scorer: MapScorer
+
+
+@dataclass(frozen=True)
+class _Explanation:
+    """A method's result for one image: maps (1, 1, h, w), the mask (1, 1, H, W), the cost."""
+
+    maps: Tensor
+    mask: Tensor
+    runner_up_maps: Tensor | None
+    forward_passes: int
+    seconds: float
+
+
+def _protocol_metrics(scorer: MapScorer, explanations: Sequence[_Explanation]) -> list[Row]:
+    """AVX and its parts for each map. Maps of the same size are evaluated together."""
+    rows: list[Row] = [{} for _ in explanations]
+    for shape in {explanation.maps.shape for explanation in explanations}:
+        group = [i for i, explanation in enumerate(explanations) if explanation.maps.shape == shape]
+        maps = torch.cat([explanations[i].maps for i in group])
+        runner_up = [m for i in group if (m := explanations[i].runner_up_maps) is not None]
+        metrics = scorer(
+            torch.zeros(len(group), dtype=torch.int64, device=maps.device),
+            maps,
+            torch.cat(runner_up) if runner_up else None,
+        )
+        for position, i in enumerate(group):
+            rows[i] |= metrics[position].to_dict()
+    return rows
+
+
+def _checked_maps(result: Tensor | ClassMaps, method: str) -> Tensor:
+    """A method's result as maps (N, 1, h, w)."""
+    maps = result.maps if isinstance(result, ClassMaps) else result
+    if not isinstance(maps, Tensor) or maps.dim() != 4 or not maps.numel():
+        shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise MethodError(f"the method {method} returned {shape} instead of maps (N, 1, h, w)")
+    if not bool(torch.isfinite(maps).all()):
+        raise MethodError(f"the method {method} returned a map with infinite values or NaN")
+    return maps.detach().float().sum(1, keepdim=True)
+
+
+@dataclass
+class _Passes:
+    count: int = 0
+
+
+@contextmanager
+def counted_passes(model: nn.Module) -> Iterator[_Passes]:
+    """Count forward passes: the images that go through the model, whatever the batch size."""
+    passes = _Passes()
+
+    def count(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        passes.count += len(arguments[0])
+
+    handle = model.register_forward_pre_hook(count)
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
+def _compiled(model: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:
+    """The model, compiled for batches of one size; smaller batches are padded."""
+    compiled = torch.compile(model, dynamic=False, options={"freezing": True})
+
+    def forward(inputs: Tensor) -> Tensor:
+        padding = inputs[-1:].expand(batch_size - len(inputs), *inputs.shape[1:])
+        with torch.no_grad():
+            return cast(Tensor, compiled(torch.cat([inputs, padding])))[: len(inputs)]
+
+    return forward
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,35 @@
+"""ADVISE under the interface of :class:`Method`."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from captum_advise.evaluation.methods.interface import ClassMaps, Context, Method
+from captum_advise.layer_advise import LayerAdvise
+
+
+def advise(**options: Any) -> Method:
+    """ADVISE with further arguments of ``LayerAdvise.explain``."""
+
+    def method(
+        model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> ClassMaps:
+        attribution = LayerAdvise(
+            model, layer, pixel_space=context.pixel_space, confidence=context.confidence
+        )
+        explanation = attribution.explain(
+            inputs, target, internal_batch_size=context.internal_batch_size, **options
+        )
+        weights = explanation.unit_weights[..., None, None]
+
+        def of_class(classes: Tensor) -> Tensor:
+            units = attribution.attribute(
+                inputs, classes, attr_dim_summation=False, unit_selection=None
+            )
+            return (cast(Tensor, units).detach() * weights).sum(1, keepdim=True)
+
+        return ClassMaps(explanation.attributions, of_class)
+
+    return method

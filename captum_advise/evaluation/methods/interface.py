@@ -1,0 +1,200 @@
+"""What an explanation method is, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from inspect import isclass
+from typing import Any, Protocol, TypeAlias, cast
+
+from captum.attr import Attribution, GuidedGradCam, LayerAttribution
+from torch import Tensor, nn
+
+from captum_advise._core.perturbation import black
+from captum_advise._core.targets import softmax_over_classes
+from captum_advise.pixels import PixelSpace
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """Settings of single methods. They are part of a run's configuration.
+
+    Args:
+        integrated_gradients_steps: Points on the path from black to the image.
+        lime_samples: Images with some superpixels blacked out, per explanation.
+        lime_grid: Superpixels per side of the image.
+        occlusion_windows: The side of the image divided by the side of the black window, which
+            moves by half of its side.
+        smooth_grad_cam_samples: Noisy images of Smooth Grad-CAM++.
+        is_cam_samples: Steps of IS-CAM, each with one forward pass per unit.
+
+    Raises:
+        ValueError: One of them is below one.
+
+    Example::
+
+        >>> MethodSettings(lime_samples=200).lime_samples
+        200
+    """
+
+    integrated_gradients_steps: int = 32
+    lime_samples: int = 1000
+    lime_grid: int = 8
+    occlusion_windows: int = 7
+    smooth_grad_cam_samples: int = 4
+    is_cam_samples: int = 10
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is given besides the model, the layer, the inputs and the classes.
+
+    Attributes:
+        pixel_space: How the model's inputs relate to images in [0, 1], as in ``LayerAdvise``.
+        confidence: Class scores to probabilities.
+        settings: Settings of single methods.
+        internal_batch_size: How many images should go through the model at once.
+
+    Example::
+
+        >>> from captum_advise.evaluation import by_name
+        >>> gaussian = by_name(["gaussian"])["gaussian"]
+        >>> gaussian(net, net.conv4, images, torch.tensor([3, 3]), Context()).shape
+        torch.Size([2, 1, 32, 32])
+    """
+
+    pixel_space: PixelSpace | None = None
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes
+    settings: MethodSettings = field(default_factory=MethodSettings)
+    internal_batch_size: int = 8
+
+    def black(self, inputs: Tensor) -> Tensor:
+        """One black image per example.
+
+        Args:
+            inputs: (N, C, H, W) model inputs.
+
+        Returns:
+            Tensor like ``inputs``, in the model's inputs.
+        """
+        return black(inputs.detach(), self.pixel_space).expand_as(inputs)
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """Maps of a method that can explain another class without being called again.
+
+    ADVISE, for example, explains the runner-up class with the units that it selected for the
+    target.
+
+    Attributes:
+        maps: (N, 1, h, w) for the target.
+        of_class: Classes (N,) to their maps (N, 1, h, w).
+
+    Example::
+
+        >>> def grad_cam_of_first_units(model, layer, inputs, target, context):
+        ...     def of_class(classes):
+        ...         grad_cam = LayerGradCam(model, layer)
+        ...         units = grad_cam.attribute(inputs, classes, attr_dim_summation=False)
+        ...         return units[:, :10].sum(1, keepdim=True).detach()
+        ...     return ClassMaps(of_class(target), of_class)
+    """
+
+    maps: Tensor
+    of_class: Callable[[Tensor], Tensor]
+
+
+class Method(Protocol):
+    """An explanation method.
+
+    It is called with the model in eval mode, one of its layers, inputs (N, C, H, W), classes
+    int64 (N,) and a :class:`Context`. It returns maps (N, 1, h, w) of any size, or (N, C, h, w),
+    which are summed over C. Only positive evidence counts.
+
+    The method may draw random numbers from torch, NumPy and Python, which are seeded for each
+    image. It is called again for the runner-up class, to measure class sensitivity, unless it
+    returns :class:`ClassMaps`.
+
+    Example::
+
+        >>> from captum_advise.evaluation import by_name
+        >>> def brightness(model, layer, inputs, target, context):
+        ...     return inputs.mean(1, keepdim=True)
+        >>> methods = {"brightness": brightness, **by_name(["grad-cam"])}
+    """
+
+    def __call__(  # noqa: D102
+        self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> Tensor | ClassMaps: ...
+
+
+MethodLike: TypeAlias = Method | Attribution | type[Attribution]
+
+
+def as_method(method: MethodLike) -> Method:
+    """Turn a Captum attribution (object or class) or a callable into a :class:`Method`.
+
+    An object is used as it is. A class is instantiated on each call: with the model, and with the
+    layer if it is one of Captum's layer attributions or ``GuidedGradCam``. Both are called as
+    ``attribute(inputs, target=classes)``.
+
+    Args:
+        method: Attribution or callable.
+
+    Raises:
+        TypeError: It is neither.
+
+    Example::
+
+        >>> grad_cam = as_method(LayerGradCam)
+        >>> grad_cam(net, net.conv4, images, torch.tensor([3, 3]), Context()).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    if isclass(method) and issubclass(method, Attribution):
+        attribution_class = cast("Callable[..., Attribution]", method)
+        needs_layer = issubclass(method, LayerAttribution | GuidedGradCam)
+
+        def from_class(
+            model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+        ) -> Tensor:
+            arguments = (model, layer) if needs_layer else (model,)
+            return attribute(attribution_class(*arguments), inputs, target)
+
+        return from_class
+    if isinstance(method, Attribution):
+        attribution = method
+
+        def from_object(
+            model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+        ) -> Tensor:
+            return attribute(attribution, inputs, target)
+
+        return from_object
+    if callable(method):
+        return cast(Method, method)
+    raise TypeError(
+        "A method is a Captum attribution (object or class) or a callable, got "
+        f"{type(method).__name__}."
+    )
+
+
+def attribute(attribution: Attribution, inputs: Tensor, target: Tensor, **options: Any) -> Tensor:
+    """The one tensor that a Captum attribution returns.
+
+    Raises:
+        ValueError: It returns something else.
+    """
+    result = attribution.attribute(inputs, target=target, **options)
+    if isinstance(result, tuple) and len(result) == 1:
+        (result,) = result
+    if not isinstance(result, Tensor):
+        raise ValueError(
+            f"{type(attribution).__name__} returned {type(result).__name__} instead of one tensor."
+        )
+    return result.detach()

@@ -1,0 +1,203 @@
+"""Insertion and deletion: the confidence while the most important pixels appear or disappear."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.metrics.confidence import target_confidence
+from captum_advise.pixels import PixelSpace, resolve_pixel_space
+
+_BLUR_KERNEL, _BLUR_SIGMA = 11, 5.0
+
+
+def insertion_auc(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    baselines: Tensor | None = None,
+    steps: int = 32,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    internal_batch_size: int = 32,
+) -> Tensor:
+    """Area under the confidence in the target while pixels are inserted, most important first.
+
+    Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
+    Models", BMVC 2018. The curve starts at the baseline and ends at the whole image.
+
+    Args:
+        forward_func: (M, C, H, W) inputs to class scores (M, K).
+        inputs: (N, C, H, W) model inputs.
+        maps: (N, M, H, W) importance of each pixel, M maps for each input. Pixels of equal
+            importance are taken row by row.
+        target: (N,) int64 classes.
+        baselines: What is shown before pixels are inserted, in the model's inputs; must broadcast
+            to ``inputs``. Default: :func:`blurred` inputs, as in RISE.
+        steps: The number of equal shares into which the pixels are divided.
+        confidence: Class scores to probabilities. Default: softmax.
+        internal_batch_size: How many images go through the model at once.
+
+    Returns:
+        (N,) in [0, 1], or (N, M) for more than one map; larger is better. The area follows the
+        trapezoidal rule, and the share of inserted pixels runs from 0 to 1.
+
+    Raises:
+        ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
+
+    Example::
+
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> insertion_auc(net, images, maps, torch.tensor([3, 3])).shape
+        torch.Size([2])
+    """
+    return _auc(
+        forward_func,
+        inputs,
+        maps,
+        target,
+        start=blurred(inputs) if baselines is None else baselines,
+        end=inputs,
+        steps=steps,
+        confidence=confidence,
+        internal_batch_size=internal_batch_size,
+    )
+
+
+def deletion_auc(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    baselines: Tensor | None = None,
+    pixel_space: PixelSpace | None = None,
+    steps: int = 32,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    internal_batch_size: int = 32,
+) -> Tensor:
+    """Area under the confidence in the target while pixels are deleted, most important first.
+
+    Petsiuk et al., BMVC 2018. The curve starts at the whole image and ends at the baseline.
+
+    Args:
+        forward_func: As in :func:`insertion_auc`.
+        inputs: As in :func:`insertion_auc`.
+        maps: As in :func:`insertion_auc`.
+        target: As in :func:`insertion_auc`.
+        baselines: What replaces deleted pixels, in the model's inputs; must broadcast to
+            ``inputs``. Default: black.
+        pixel_space: Defines black. None: the lowest value of each example is black.
+        steps: As in :func:`insertion_auc`.
+        confidence: As in :func:`insertion_auc`.
+        internal_batch_size: As in :func:`insertion_auc`.
+
+    Returns:
+        (N,) in [0, 1], or (N, M) for more than one map; smaller is better.
+
+    Raises:
+        ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
+
+    Example::
+
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> deletion_auc(net, images, maps, torch.tensor([3, 3])).shape
+        torch.Size([2])
+    """
+    if baselines is None:
+        black = inputs.new_zeros(1, inputs.shape[1], 1, 1)
+        baselines = resolve_pixel_space(pixel_space, inputs).from_pixels(black)
+    return _auc(
+        forward_func,
+        inputs,
+        maps,
+        target,
+        start=inputs,
+        end=baselines,
+        steps=steps,
+        confidence=confidence,
+        internal_batch_size=internal_batch_size,
+    )
+
+
+def blurred(inputs: Tensor) -> Tensor:
+    """Images without detail: a Gaussian blur of 5 pixels standard deviation, cut to 11 x 11 (RISE).
+
+    Args:
+        inputs: (N, C, H, W) images, or model inputs.
+
+    Returns:
+        Tensor like ``inputs``. Borders are mirrored. Images with a side below 6 pixels use the
+        largest window that mirroring allows.
+
+    Example::
+
+        >>> blurred(images).std() < images.std()
+        tensor(True)
+    """
+    # Here, so that the rest of the package works without torchvision.
+    functional = import_optional("torchvision.transforms.v2.functional")
+    window = min(_BLUR_KERNEL, *(2 * side - 1 for side in inputs.shape[-2:]))
+    return cast(
+        Tensor, functional.gaussian_blur(inputs, [window, window], [_BLUR_SIGMA, _BLUR_SIGMA])
+    )
+
+
+@torch.no_grad()
+def _auc(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    start: Tensor,
+    end: Tensor,
+    steps: int,
+    confidence: Callable[[Tensor], Tensor],
+    internal_batch_size: int,
+) -> Tensor:
+    """Area under the confidence while pixels change from ``start`` to ``end``."""
+    n_examples, _, height, width = inputs.shape
+    n_maps = maps.shape[1] if maps.dim() == 4 else 0
+    if not n_maps or maps.shape != (n_examples, n_maps, height, width):
+        raise ValueError(
+            f"Inputs of shape {tuple(inputs.shape)} need maps of shape "
+            f"{(n_examples, 1, height, width)}, got {tuple(maps.shape)}; "
+            "captum_advise.pixels.upsample_maps enlarges them."
+        )
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    n_pixels = height * width
+    order = maps.flatten(2).argsort(dim=2, descending=True, stable=True)
+    positions = torch.arange(n_pixels, device=maps.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(2, order, positions).view_as(maps)
+    start, end = start.expand_as(inputs), end.expand_as(inputs)
+
+    # Rows (input, map, changed pixels). All maps of an input share the two ends of their curves.
+    changed = [round(step * n_pixels / steps) for step in range(1, steps)]
+    rows = [(row, 0, count) for count in (0, n_pixels) for row in range(n_examples)]
+    rows += itertools.product(range(n_examples), range(n_maps), changed)
+    batches: list[Tensor] = []
+    for first in range(0, len(rows), internal_batch_size):
+        batch = torch.tensor(rows[first : first + internal_batch_size], device=maps.device)
+        example, map_index, count = batch.T
+        is_changed = rank[example, map_index][:, None] < count.view(-1, 1, 1, 1)
+        images = torch.where(is_changed, end[example], start[example])
+        batches.append(target_confidence(confidence(forward_func(images)), target[example]))
+    confidences = torch.cat(batches)
+    at_start, at_end = (
+        confidences[first : first + n_examples, None, None].expand(-1, n_maps, 1)
+        for first in (0, n_examples)
+    )
+    between = confidences[2 * n_examples :].view(n_examples, n_maps, steps - 1)
+    areas = torch.trapezoid(torch.cat([at_start, between, at_end], 2), dx=1 / steps)
+    return areas[:, 0] if n_maps == 1 else areas

@@ -1,0 +1,30 @@
+"""Mean squared error."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from captum_advise.metrics._image_pairs import check_floating_pair
+
+
+def mse(images: Tensor, others: Tensor) -> Tensor:
+    """Mean squared error on pixels in [0, 1].
+
+    Args:
+        images: (N, ...) in [0, 1].
+        others: Like ``images``.
+
+    Returns:
+        (N,) in [0, 1].
+
+    Raises:
+        TypeError: An argument is not a real tensor.
+        ValueError: The shapes differ, or an argument does not hold floating-point numbers.
+
+    Example::
+
+        >>> mse(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5))
+        tensor([0.2500])
+    """
+    check_floating_pair(images, others)
+    return (images - others).square().flatten(1).mean(1)

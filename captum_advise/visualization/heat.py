@@ -1,0 +1,112 @@
+"""A map as heat over the image that it explains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import matplotlib
+import numpy as np
+import torch
+from captum.attr import visualization as captum_visualization
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.figure import Figure
+
+from captum_advise.pixels import normalize_maps, upsample_maps
+from captum_advise.visualization.style import GREY
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from captum_advise.visualization.style import Array, Pixels
+
+OPACITY = 0.8
+COLOURS = "plasma"  # readable without colour vision
+_BAR_LENGTH, _BAR_HEIGHT = 3.5, 0.5  # inches, the height with the labels
+
+
+def heat_colours(cmap: str = COLOURS, opacity: float = OPACITY) -> Colormap:
+    """A colour map that lets the image show where there is no evidence.
+
+    Args:
+        cmap: Name of a colour map of matplotlib.
+        opacity: Of the highest value, 0 to 1. The lowest is transparent.
+    """
+    colours = matplotlib.colormaps[cmap](np.linspace(0, 1, 256))
+    colours[:, 3] = opacity * np.linspace(0, 1, 256)
+    return ListedColormap(colours, name=f"transparent {cmap}")
+
+
+def draw_heat(
+    figure: Figure, ax: Axes, image: Pixels, attribution: Array, colours: Colormap | None = None
+) -> None:
+    """Draw a map over the grey image.
+
+    Args:
+        figure: That of the axes.
+        ax: Where to draw.
+        image: (H, W, 3) in [0, 1].
+        attribution: A map, (h, w) with or without leading dimensions of size 1, of any size.
+        colours: From :func:`heat_colours`.
+
+    Raises:
+        ValueError: The map has another shape or is not finite.
+    """
+    colours = heat_colours() if colours is None else colours
+    heat = _heat(attribution, image.shape[:2])
+    if heat.any():
+        captum_visualization.visualize_image_attr(
+            heat[..., None],
+            image,
+            method="blended_heat_map",
+            sign="positive",
+            plt_fig_axis=(figure, ax),
+            # Clip next to nothing. Zero fails in Captum when a float sum is not exact.
+            outlier_perc=0.1,
+            cmap=colours,
+            alpha_overlay=1.0,  # the colours have their own
+            use_pyplot=False,
+        )
+    else:  # which Captum refuses to scale
+        ax.imshow(image.mean(2), cmap="gray")
+        ax.imshow(heat, cmap=colours, vmin=0, vmax=1)
+    ax.set_axis_off()
+
+
+def evidence_bar(
+    figure: Figure, axes: npt.NDArray[np.object_], colours: Colormap | None = None
+) -> None:
+    """Draw the colour bar of heat maps below the axes of a new figure, which becomes higher."""
+    boxes = [ax.get_position() for ax in axes.ravel()]
+    width = max(box.x1 for box in boxes) - min(box.x0 for box in boxes)
+    shrink = min(0.9, _BAR_LENGTH / (width * figure.get_figwidth()))
+    figure.set_figheight(figure.get_figheight() + _BAR_HEIGHT)
+    bar = figure.colorbar(
+        ScalarMappable(cmap=heat_colours() if colours is None else colours),
+        ax=axes,
+        location="bottom",
+        panchor=False,  # leaves the axes in line with others
+        shrink=shrink,
+        aspect=25,
+        pad=0.02,
+    )
+    cast(Artist, bar.solids).set_alpha(None)  # the colours have their own
+    bar.ax.set_facecolor(GREY)
+    bar.set_ticks([0, 1], labels=["none", "most"])
+    bar.set_label("evidence for the class", labelpad=-9)
+    bar.ax.tick_params(length=0)
+
+
+def _heat(attribution: Array, size: tuple[int, ...]) -> Pixels:
+    values = torch.as_tensor(attribution).detach().float().cpu()
+    if values.dim() < 2 or values.shape[:-2].numel() != 1:
+        raise ValueError(
+            f"A map to draw must be (h, w), got {tuple(values.shape)}; pass one map of a batch."
+        )
+    if not values.isfinite().all():
+        raise ValueError("A map to draw must be finite, got infinite values or NaN.")
+    maps = normalize_maps(values.reshape(1, 1, *values.shape[-2:]).relu())
+    heat: Pixels = upsample_maps(maps, size)[0, 0].numpy()
+    return heat

@@ -1,0 +1,152 @@
+"""What all figures share: colours, axes, images as arrays, PNG."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array: TypeAlias = Tensor | npt.NDArray[np.generic]
+    ManyAxes: TypeAlias = npt.NDArray[np.object_]
+    Pixels: TypeAlias = npt.NDArray[np.floating]
+
+# The palette: four colours of Okabe and Ito's colour-blind-safe set, and three greys.
+BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+LIGHT_GREY, GREY, DARK_GREY = "#b9c4cc", "#8a939a", "#404040"
+
+# What the colours mean in every figure.
+ADVISE, GRAD_CAM, OTHER_METHOD, FLOOR = VERMILION, BLUE, DARK_GREY, GREY
+# Methods without a meaning of their own take these in turn, ADVISE first.
+METHODS = (ADVISE, GRAD_CAM, DARK_GREY, GREEN, PURPLE)
+
+# Inches: an image among several, with a title of two lines, and a curve.
+SIDE, ROW, CURVE = 2.6, 3.15, 2.2
+
+
+def to_png(figure: Figure, dpi: int = 150) -> bytes:
+    """The content of a PNG file.
+
+    Args:
+        figure: Any figure.
+        dpi: Pixels per inch.
+    """
+    with io.BytesIO() as stream:
+        figure.savefig(stream, format="png", dpi=dpi)
+        return stream.getvalue()
+
+
+def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """The axes with their figure; those of a new figure of a size in inches if None."""
+    if ax is None:
+        figure = Figure(figsize=size, layout="constrained")
+        return figure, figure.subplots()
+    return cast(Figure, ax.figure), ax
+
+
+def axes_grid(
+    axes: npt.ArrayLike | None,
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    width_ratios: Sequence[float] | None = None,
+) -> tuple[Figure, ManyAxes]:
+    """The given axes as (rows, columns); those of a new figure of a size in inches if None.
+
+    Raises:
+        ValueError: The number of given axes differs.
+    """
+    if axes is None:
+        figure = Figure(figsize=size, layout="constrained")
+        return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=width_ratios)
+    given = np.ravel(np.asarray(axes, dtype=object))
+    if len(given) != rows * columns:
+        raise ValueError(f"{rows} x {columns} axes are needed to draw on, got {len(given)}.")
+    return cast(Figure, given[0].figure), given.reshape(rows, columns)
+
+
+def axes_gallery(
+    axes: npt.ArrayLike | None, count: int, columns: int, what: str, height: float = ROW
+) -> tuple[Figure, ManyAxes]:
+    """Axes for ``count`` things, row by row: the given ones, or those of a new figure if None.
+
+    Args:
+        axes: As many as there are things.
+        count: How many things.
+        columns: Of a new figure.
+        what: The things' name, for a message.
+        height: Of a row of a new figure, in inches.
+
+    Raises:
+        ValueError: There is nothing to draw, or the number of given axes differs.
+    """
+    if count == 0:
+        raise ValueError(f"There are no {what} to draw.")
+    if axes is not None:
+        figure, grid = axes_grid(axes, 1, count, (0, 0))
+        return figure, grid[0]
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure, grid = axes_grid(None, rows, columns, (SIDE * columns, height * rows))
+    for unused in grid.ravel()[count:]:
+        unused.remove()
+    return figure, grid.ravel()[:count]
+
+
+def as_array(values: Array) -> npt.NDArray[np.generic]:
+    """A tensor or an array as an array."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def as_images(images: Array | Sequence[Array]) -> list[Pixels]:
+    """A batch, a sequence of images or a single image as arrays (H, W, 3) in [0, 1].
+
+    Raises:
+        ValueError: One of them is not an image.
+    """
+    if isinstance(images, Tensor | np.ndarray) and (
+        images.ndim == 2 or (images.ndim == 3 and _has_image_channels(images))
+    ):
+        images = [images]
+    return [as_image(image) for image in images]
+
+
+def as_image(image: Array) -> Pixels:
+    """A (3 or 1, H, W) tensor, or (H, W, 3 or 1) or (H, W) array, as (H, W, 3) in [0, 1].
+
+    Raises:
+        ValueError: It has another shape, or its values are not floating-point ones in [0, 1].
+    """
+    if isinstance(image, Tensor):
+        if image.dim() != 3 or not _has_image_channels(image):
+            raise ValueError(
+                f"An image tensor must be (3, H, W) or (1, H, W), got {tuple(image.shape)}; "
+                "pass one image of a batch."
+            )
+        image = image.detach().permute(1, 2, 0).float().cpu().numpy()
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or not _has_image_channels(image):
+        raise ValueError(
+            f"An image array must be (H, W, 3), (H, W, 1) or (H, W), got {image.shape}."
+        )
+    if not (
+        np.issubdtype(image.dtype, np.floating) and image.min() >= -0.01 and image.max() <= 1.01
+    ):
+        raise ValueError(
+            "An image to draw must hold floating-point values in [0, 1]; "
+            "PixelSpace.to_pixels makes them from model inputs."
+        )
+    return np.broadcast_to(image, (*image.shape[:2], 3)).clip(0, 1)
+
+
+def _has_image_channels(image: Array) -> bool:
+    return image.shape[0 if isinstance(image, Tensor) else 2] in (1, 3)

@@ -1,0 +1,243 @@
+"""Figures of units: their densities, their groups, and what they contribute to a map."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from captum_advise.density import adaptive_kde
+from captum_advise.pixels import normalize_maps
+from captum_advise.visualization.heat import draw_heat, evidence_bar
+from captum_advise.visualization.style import (
+    ADVISE,
+    BLUE,
+    CURVE,
+    DARK_GREY,
+    LIGHT_GREY,
+    VERMILION,
+    as_array,
+    as_image,
+    axes_gallery,
+    axes_or_new,
+)
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from captum_advise.explanation import Candidate
+    from captum_advise.relevance import ActivationRange
+    from captum_advise.visualization.style import Array, ManyAxes
+
+
+def groups(
+    candidates: Sequence[Candidate],
+    *,
+    selected: int | Collection[int] = (),
+    unit_relevance: Array | None = None,
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes]:
+    """Number of units per relevance, as bars, with the AVX of each group as points.
+
+    Args:
+        candidates: The groups of one image, ``explanation.candidates[i]``. Those that span
+            several relevances are left out.
+        selected: The relevance that was selected, or several: their bars have a strong colour.
+        unit_relevance: (C,), ``explanation.unit_relevance[i]``: adds the relevances whose units
+            have no map with any evidence, and so no AVX.
+        ax: Where to draw; a new figure if None.
+
+    Returns:
+        The figure and the axes of the bars.
+
+    Example::
+
+        >>> explanation = LayerAdvise(net, net.conv4).explain(images)
+        >>> selected = explanation.selected_relevances()
+        >>> figure, ax = groups(explanation.candidates[0], selected=selected)
+    """
+    figure, ax = axes_or_new(ax, (6.4, 4.8))
+    units: Mapping[int, int] = {
+        candidate.relevance: len(candidate.units)
+        for candidate in candidates
+        if candidate.relevance is not None
+    }
+    if unit_relevance is not None:
+        values, counts = np.unique(as_array(unit_relevance), return_counts=True)
+        units = {**units, **dict(zip(values.tolist(), counts.tolist(), strict=True))}
+    avx = {
+        candidate.relevance: candidate.metrics.avx.item()
+        for candidate in candidates
+        if candidate.relevance is not None and candidate.metrics is not None
+    }
+    strong = {selected} if isinstance(selected, int) else set(selected)
+    relevances = sorted(units)
+    bars = ax.bar(
+        relevances,
+        [units[relevance] for relevance in relevances],
+        color=[ADVISE if relevance in strong else LIGHT_GREY for relevance in relevances],
+    )
+    ax.bar_label(bars, fontsize="small", padding=2)
+    ax.set_xlabel("relevance (modes of a unit's density)")
+    ax.set_ylabel("units")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.margins(y=0.15)
+    ax.spines[["top", "right"]].set_visible(False)
+    if avx:
+        twin = ax.twinx()
+        known = sorted(avx)
+        twin.plot(
+            known,
+            [avx[relevance] for relevance in known],
+            color=BLUE,
+            marker="o",
+            markersize=8,
+            linestyle="none",
+            markeredgecolor="white",
+        )
+        twin.set_ylim(0, 1.05)
+        twin.set_ylabel("AVX of the group's map", color=BLUE)
+        twin.tick_params(axis="y", colors=BLUE)
+        twin.spines["top"].set_visible(False)
+    return figure, ax
+
+
+def densities(
+    activations: Array,
+    units: Sequence[int] | Array,
+    *,
+    n_bandwidths: int = 10,
+    activation_range: ActivationRange = "unit",
+    columns: int = 4,
+    axes: npt.ArrayLike | None = None,
+) -> tuple[Figure, ManyAxes]:
+    r"""Densities of chosen units' activations, with the modes that make their relevance.
+
+    A tick at the bottom of the axes is an activation. A point on the curve is a mode. Modes count
+    however small they are.
+
+    Args:
+        activations: (C, \*spatial) feature maps of one example.
+        units: Which of the C units.
+        n_bandwidths: As in :meth:`captum_advise.LayerAdvise.attribute`.
+        activation_range: Likewise.
+        columns: Densities per row of a new figure.
+        axes: Where to draw, one for each unit; a new figure if None.
+
+    Returns:
+        The figure, and one axes per unit.
+
+    Raises:
+        ValueError: There is no unit to draw, a unit does not exist, the number of axes differs, or
+            the feature maps have another shape.
+
+    Example::
+
+        >>> from captum.attr import LayerActivation
+        >>> activations = LayerActivation(net, net.conv4).attribute(images)
+        >>> figure, axes = densities(activations[0], [0, 17, 31])
+    """
+    from scipy.signal import find_peaks
+
+    maps = torch.as_tensor(activations).detach().cpu()
+    wanted = [int(unit) for unit in units]
+    if maps.dim() < 2 or not all(0 <= unit < len(maps) for unit in wanted):
+        raise ValueError(
+            "Feature maps to draw densities of must be (C, *spatial) and hold the units, got "
+            f"{tuple(maps.shape)} and the units {wanted}."
+        )
+    rows = maps[wanted].flatten(1).double()
+    if activation_range == "minmax":
+        rows = normalize_maps(rows)
+    grid = torch.linspace(0, 1, rows.shape[1], dtype=torch.float64)
+    curves = adaptive_kde(rows, grid, n_bandwidths=n_bandwidths).density.numpy()
+    positions = grid.numpy()
+    figure, shown = axes_gallery(axes, len(wanted), columns, "units", height=CURVE)
+    for ax, unit, row, density in zip(shown, wanted, rows.numpy(), curves, strict=True):
+        modes, _ = find_peaks(np.nan_to_num(density))
+        ax.plot(positions, density, color=BLUE)
+        ax.plot(positions[modes], density[modes], "o", color=VERMILION, markeredgecolor="white")
+        inside = row[(row >= 0) & (row <= 1)]
+        ticks = np.full_like(inside, 0.03)
+        ax.plot(inside, ticks, "|", color=DARK_GREY, transform=ax.get_xaxis_transform())
+        ax.set_title(f"unit {unit}: {len(modes)} mode{'s' * (len(modes) != 1)}", fontsize="medium")
+        ax.set_xlabel("activation", fontsize="small")
+        ax.set_xlim(-0.02, 1.02)
+        ax.set_xticks([0, 0.5, 1])
+        highest = np.nanmax(density, initial=1e-12)
+        ax.set_ylim(-0.04 * highest, 1.08 * highest)
+        ax.set_yticks([])
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        if not len(inside):
+            ax.text(0.5, 0.5, "no activation in [0, 1]", ha="center", transform=ax.transAxes)
+    return figure, shown
+
+
+def unit_gallery(
+    image: Array,
+    contributions: Array,
+    *,
+    count: int = 8,
+    unit_relevance: Array | None = None,
+    columns: int = 4,
+    axes: npt.ArrayLike | None = None,
+) -> tuple[Figure, ManyAxes]:
+    """The units with the most evidence for the class, each with what it contributes to the map.
+
+    A unit's contribution is its mean gradient times its activations. Its evidence is the sum of the
+    positive part. Titles give its share of all units' evidence.
+
+    Args:
+        image: As in :func:`overlay`.
+        contributions: (C, h, w) or (1, C, h, w), ``attribute(..., attr_dim_summation=False)``.
+        count: How many units; fewer if fewer have evidence.
+        unit_relevance: (C,), ``explanation.unit_relevance[i]``: adds the relevance to the titles.
+        columns: Units per row of a new figure.
+        axes: Where to draw, at least as many as there are units; a new figure if None.
+
+    Returns:
+        The figure, and one axes per unit, the one with the most evidence first.
+
+    Raises:
+        ValueError: No unit has evidence, there are too few axes, or the contributions have another
+            shape.
+
+    Example::
+
+        >>> advise = LayerAdvise(net, net.conv4)
+        >>> explanation = advise.explain(images, attr_dim_summation=False)
+        >>> figure, axes = unit_gallery(
+        ...     images[0],
+        ...     explanation.attributions[0],
+        ...     unit_relevance=explanation.unit_relevance[0],
+        ... )
+    """
+    maps = torch.as_tensor(contributions).detach().cpu().float()
+    if maps.dim() == 4 and maps.shape[0] == 1:
+        maps = maps[0]
+    if maps.dim() != 3:
+        raise ValueError(
+            f"Contributions of units must be (C, h, w) for one example, got {tuple(maps.shape)}."
+        )
+    pixels = as_image(image)
+    evidence = maps.relu().flatten(1).sum(1)
+    best = evidence.argsort(descending=True, stable=True)[:count]
+    best = best[evidence[best] > 0]
+    new = axes is None
+    if axes is not None:
+        axes = np.ravel(np.asarray(axes, dtype=object))[: len(best)]
+    figure, shown = axes_gallery(axes, len(best), columns, "units with evidence")
+    for ax, unit in zip(shown, best.tolist(), strict=True):
+        relevance = "" if unit_relevance is None else f", relevance {int(unit_relevance[unit])}"
+        draw_heat(figure, ax, pixels, maps[unit])
+        share = evidence[unit] / evidence.sum()
+        ax.set_title(f"unit {unit}{relevance}\n{share:.1%} of the evidence", fontsize="medium")
+    if new:
+        evidence_bar(figure, shown)
+    return figure, shown

@@ -1,0 +1,15 @@
+"""Named networks with their layer, pixel space, transform and class names."""
+
+from captum_advise.zoo.images import example_image, open_image, to_rgb
+from captum_advise.zoo.loading import load
+from captum_advise.zoo.network import Network
+from captum_advise.zoo.registry import names
+
+__all__ = [
+    "Network",
+    "example_image",
+    "load",
+    "names",
+    "open_image",
+    "to_rgb",
+]

@@ -1,0 +1,107 @@
+"""Image files, and images of any mode as RGB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captum_advise._utils.errors import reason
+from captum_advise._utils.optional_dependencies import import_optional
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Read a whole image file; the first frame of an animation.
+
+    Args:
+        path: A file of any format that Pillow reads.
+
+    Returns:
+        PIL image of the file's own mode.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not an image, or is damaged or too large.
+
+    Example::
+
+        >>> zoo.open_image("cat.jpg").size
+        (224, 224)
+    """
+    pil = import_optional("PIL.Image", "zoo")
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no image {path}.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not an image.")
+    try:
+        with pil.open(path) as file:
+            file.load()
+            image: Image.Image = file.copy()
+            return image
+    except pil.DecompressionBombError as error:
+        raise ValueError(f"The image {path} has too many pixels to be opened safely.") from error
+    except pil.UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not an image in a format that can be read.") from error
+    except PermissionError as error:
+        raise ValueError(f"The image {path} may not be read: permission denied.") from error
+    # What a decoder raises on a damaged file differs from format to format.
+    except Exception as error:
+        raise ValueError(f"The image {path} is truncated or damaged ({reason(error)}).") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as upright 8-bit RGB, by its EXIF orientation.
+
+    Transparent parts become white. 16-bit grey is scaled to 8 bits. Floating-point grey, which has
+    no fixed white, is stretched between its own minimum and maximum.
+
+    Args:
+        image: PIL image.
+
+    Returns:
+        PIL image of mode RGB.
+
+    Example::
+
+        >>> zoo.to_rgb(zoo.open_image("cat.jpg").convert("L")).mode
+        'RGB'
+    """
+    pil, ops, numpy = (
+        import_optional(module, "zoo") for module in ("PIL.Image", "PIL.ImageOps", "numpy")
+    )
+    image = ops.exif_transpose(image)
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips at 255. Some versions read 16-bit files as mode I.
+        scaled = numpy.rint(numpy.asarray(image) / 257).clip(0, 255)
+        image = pil.fromarray(scaled.astype(numpy.uint8))
+    elif image.mode == "F":
+        values = numpy.nan_to_num(numpy.asarray(image))
+        span = numpy.ptp(values) or 1.0
+        stretched = numpy.rint((values - values.min()) / span * 255)
+        image = pil.fromarray(stretched.astype(numpy.uint8))
+    elif image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        white = pil.new("RGBA", image.size, "white")
+        image = pil.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def example_image() -> Image.Image:
+    """The example image of commands and tutorials: Chelsea, a cat, from scikit-image.
+
+    Returns:
+        PIL image of mode RGB.
+
+    Raises:
+        ModuleNotFoundError: scikit-image is missing; the ``demo`` extra brings it.
+
+    Example::
+
+        >>> zoo.example_image().size
+        (451, 300)
+    """
+    data, pil = import_optional("skimage.data", "demo"), import_optional("PIL.Image", "demo")
+    image: Image.Image = pil.fromarray(data.chelsea())
+    return image

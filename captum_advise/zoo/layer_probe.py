@@ -1,0 +1,156 @@
+"""The default layer of a network, and the layouts of its layers, from one pass on noise."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_advise.layouts import Tokens, channels_last
+
+if TYPE_CHECKING:
+    from captum_advise._core.layer_pass import ReshapeTransform
+
+# A class token, a distillation token, and up to eight registers.
+_MOST_PREFIX_TOKENS = 10
+# The matrices and heads inside attention are 4-D as well, and not feature maps.
+_INSIDE_ATTENTION = re.compile(r"(^|\.)(attn|attention|self_attention)[^.]*\.")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one pass shows of a network.
+
+    Attributes:
+        layer: The layer to explain, or None if there is none.
+        layouts: How to rearrange the outputs of layers that are not (N, C, H, W).
+        classes: The number of classes.
+    """
+
+    layer: str | None
+    layouts: Mapping[str, ReshapeTransform]
+    classes: int
+
+
+def probe(model: nn.Module, size: tuple[int, int], name: str) -> Probe:
+    """Find the layer to explain by one forward and backward pass on noise.
+
+    The layer is the last module whose output is a feature map of which more than one position leads
+    to the prediction. The model is left unchanged.
+
+    Args:
+        model: An image classifier in eval mode.
+        size: Height and width of its inputs.
+        name: The network's, for a message.
+
+    Raises:
+        ValueError: The model does not return class scores (N, K).
+    """
+    record = _Record(size)
+    hooks = []
+    try:
+        for key, module in model.named_modules():
+            if key:
+                hooks.append(module.register_forward_hook(record.hook(key)))
+        with _no_head_at_zero(model), torch.enable_grad():
+            image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+            logits = model(image)
+            if not isinstance(logits, Tensor) or logits.dim() != 2:
+                raise ValueError(
+                    f"{name} does not return class scores (N, K): "
+                    "only image classifiers can be explained."
+                )
+            layer = _last_that_matters(record.candidates(), record.layouts, logits)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return Probe(layer, record.layouts, logits.shape[1])
+
+
+@dataclass
+class _Record:
+    """Feature maps and their layouts, in the order of the modules' calls."""
+
+    size: tuple[int, int]
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    layouts: dict[str, ReshapeTransform] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def hook(self, key: str) -> Callable[[nn.Module, Any, Any], None]:
+        def record(module: nn.Module, _inputs: Any, output: Any) -> None:
+            self.calls[key] = self.calls.get(key, 0) + 1
+            is_map, layout = _layout(output, self.size)
+            if layout is not None:
+                self.layouts[key] = layout
+            # Tokens only where they are normalised: elsewhere they grow from block to block.
+            is_tokens = isinstance(layout, Tokens)
+            if is_map and (not is_tokens or "norm" in type(module).__name__.lower()):
+                self.maps.pop(key, None)
+                self.maps[key] = output
+
+        return record
+
+    def candidates(self) -> dict[str, Tensor]:
+        # A hook on a module that is called again sees several values and keeps only one.
+        return {
+            key: value
+            for key, value in self.maps.items()
+            if self.calls[key] == 1 and not _INSIDE_ATTENTION.search(key)
+        }
+
+
+@contextmanager
+def _no_head_at_zero(model: nn.Module) -> Iterator[None]:
+    """Give linear layers that start from zero, as some heads do, random weights for a while."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and not m.weight.any()]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for layer in layers:
+            layer.weight.data.normal_(generator=generator)
+        yield
+    finally:
+        for layer in layers:
+            layer.weight.data.zero_()
+
+
+def _layout(output: Any, size: tuple[int, int]) -> tuple[bool, ReshapeTransform | None]:
+    """Whether a module's output is a feature map, and its layout unless that is (N, C, H, W)."""
+
+    def alike(height: int, width: int) -> bool:
+        return height > 1 and height * size[1] == width * size[0]
+
+    if not isinstance(output, Tensor) or output.dim() not in (3, 4) or len(output) != 1:
+        return False, None
+    if output.dim() == 4:
+        if alike(*output.shape[2:]):
+            return True, None
+        return (True, channels_last) if alike(*output.shape[1:3]) else (False, None)
+    for n_prefix in range(_MOST_PREFIX_TOKENS + 1):
+        patches = output.shape[1] - n_prefix
+        height = math.isqrt(max(patches, 0) * size[0] // size[1])
+        if height and patches == height * (patches // height) and alike(height, patches // height):
+            return True, Tokens(n_prefix, (height, patches // height))
+    return False, None
+
+
+def _last_that_matters(
+    maps: Mapping[str, Tensor], layouts: Mapping[str, ReshapeTransform], logits: Tensor
+) -> str | None:
+    """The last map of which more than one position leads to the prediction.
+
+    After a transformer's last attention only the class token does.
+    """
+    names = [name for name, value in maps.items() if value.requires_grad]
+    gradients = torch.autograd.grad(logits.max(), [maps[name] for name in names], allow_unused=True)
+    for name, gradient in reversed(list(zip(names, gradients, strict=True))):
+        if gradient is not None:
+            plain = layouts[name](gradient) if name in layouts else gradient
+            if int((plain != 0).any(1).sum()) > 1:
+                return name
+    return next(reversed(list(maps)), None)

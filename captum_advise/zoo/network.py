@@ -1,0 +1,120 @@
+"""A network with all that is needed to explain its predictions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from captum_advise.pixels import PixelSpace
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from captum_advise._core.layer_pass import ReshapeTransform
+
+
+@dataclass(frozen=True)
+class Network:
+    """An image classifier and all that is needed to explain its predictions.
+
+    Attributes:
+        name: The name by which it was loaded.
+        model: The classifier, in eval mode: (N, 3, H, W) inputs to (N, K) logits.
+        layer: The module of ``model`` to explain.
+        layer_name: Its dotted name.
+        pixel_space: How the model's inputs relate to images in [0, 1].
+        transform: PIL image of any mode to a (3, H, W) float tensor, a model input: upright,
+            in colour, resized and cropped as the network's authors do to evaluate it.
+        class_names: K names, in the order of the logits.
+        weights: ``"default"``, ``"random"`` or the path of the state-dict file.
+        reshape_transform: For :class:`captum_advise.LayerAdvise`, where the layer is not
+            (N, C, H, W).
+
+    Example::
+
+        >>> network = zoo.load("efficientnet-lite0")
+        >>> network.layer_name, len(network.class_names)
+        ('bn2', 1000)
+        >>> advise = LayerAdvise(network.model, network.layer, pixel_space=network.pixel_space)
+    """
+
+    name: str
+    model: nn.Module
+    layer: nn.Module
+    layer_name: str
+    pixel_space: PixelSpace
+    transform: Callable[[Image.Image], Tensor]
+    class_names: tuple[str, ...]
+    weights: str
+    reshape_transform: ReshapeTransform | None = None
+
+    def check_layout(self) -> None:
+        """For methods that have no ``reshape_transform``.
+
+        Raises:
+            ValueError: The layer is not (N, C, H, W).
+        """
+        if self.reshape_transform is not None:
+            raise ValueError(
+                f"The layer {self.layer_name} of {self.name} is channels last or tokens, and the "
+                "methods that are compared need (N, C, H, W): name such a layer with --layer."
+            )
+
+    def class_index(self, text: str) -> int:
+        """The class that ``text`` means.
+
+        Args:
+            text: An index, a class name, or the beginning of exactly one class name. Upper and
+                lower case are the same, and so are spaces and underscores.
+
+        Returns:
+            Index from 0 to K - 1.
+
+        Raises:
+            ValueError: The text fits no class, or more than one.
+
+        Example::
+
+            >>> zoo.load("efficientnet-lite0").class_index("egyptian")
+            285
+        """
+        classes = len(self.class_names)
+        try:
+            index = int(text)
+        except ValueError:
+            pass
+        else:
+            if not 0 <= index < classes:
+                raise ValueError(f"{self.name} has the classes 0 to {classes - 1}, not {index}.")
+            return index
+        wanted = _plain(text)
+        plain = [_plain(name) for name in self.class_names]
+        matches = [index for index, name in enumerate(plain) if name == wanted]
+        if not matches and wanted:
+            matches = [index for index, name in enumerate(plain) if name.startswith(wanted)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            shown = ", ".join(f"{self.class_names[index]} ({index})" for index in matches[:5])
+            more = ", ..." if len(matches) > 5 else ""
+            raise ValueError(
+                f"{text!r} can mean more than one class of {self.name}: {shown}{more}."
+            )
+        raise ValueError(
+            f"{self.name} has no class {text!r}{did_you_mean(wanted, plain)}; "
+            f"give a class name or an index from 0 to {classes - 1}."
+        )
+
+
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """The known names most like a text, in brackets, for a message; empty if none is."""
+    close = difflib.get_close_matches(text, list(known), n=3)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("_", " ").casefold().split())

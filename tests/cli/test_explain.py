@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import collections
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from PIL import Image
+from skimage import data
+
+from captum_advise import cli, zoo
+from captum_advise.cli.explain import _finite
+
+SMALL = ("--model", "timm/test_resnet", "--weights", "random")
+
+
+def explain(*arguments, output: Path) -> int:
+    return cli.main(["explain", *map(str, arguments), "--output", str(output)])
+
+
+def read_json(path: Path) -> dict:
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- the default image and network
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory):
+    output = tmp_path_factory.mktemp("run") / "results"
+    finished = subprocess.run(
+        [sys.executable, "-m", "captum_advise", "explain", "-o", str(output)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={key: value for key, value in os.environ.items() if key != "DISPLAY"}
+        | {"PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished, output
+
+
+def test_default_run_prints_the_prediction_and_both_metrics(default_run):
+    finished, output = default_run
+    assert finished.stderr == ""
+    result = read_json(output / "chelsea.json")
+    advise, grad_cam = (result[name]["metrics"]["avx"] for name in ("advise", "grad_cam"))
+    for part in (
+        f"{result['predicted']['name']} ({result['predicted']['index']})",
+        f"confidence {result['predicted']['confidence']:.1%}",
+        f"relevance {result['advise']['selected']} selected: {result['advise']['units']} of 1280",
+        f"AVX                    │ {advise:.3f}  │ {grad_cam:.3f}",
+        str(output / "chelsea.png"),
+    ):
+        assert part in finished.stdout
+
+
+def test_default_run_against_the_network_and_captum(default_run):
+    result = read_json(default_run[1] / "chelsea.json")
+    net = zoo.load("efficientnet-lite0")
+    inputs = net.transform(zoo.example_image()).unsqueeze(0)
+    confidence, index = net.model(inputs).softmax(1).max(1)
+    assert result["predicted"]["index"] == index.item()
+    assert result["predicted"]["confidence"] == pytest.approx(confidence.item(), abs=1e-5)
+    assert "cat" in result["predicted"]["name"]
+    assert result["target"] == result["predicted"]
+    grad_cam = LayerGradCam(net.model, net.layer).attribute(inputs, index)[0, 0]
+    torch.testing.assert_close(torch.tensor(result["attributions"]["grad_cam"]), grad_cam)
+
+
+def test_default_run_selects_the_best_group(default_run):
+    result = read_json(default_run[1] / "chelsea.json")
+    counts = collections.Counter(result["unit_relevance"])
+    assert len(result["unit_relevance"]) == 1280
+    assert all(counts[group["relevance"]] == group["units"] for group in result["groups"])
+    best = max(result["groups"], key=lambda group: group["metrics"]["avx"])
+    assert result["advise"]["selected"] == best["relevance"]
+    assert result["advise"]["metrics"]["avx"] == best["metrics"]["avx"]
+    assert result["selected_units"] == [
+        unit
+        for unit, relevance in enumerate(result["unit_relevance"])
+        if relevance == best["relevance"]
+    ]
+
+
+def test_default_run_writes_a_panel(default_run):
+    _, output = default_run
+    assert files(output) == ["chelsea.json", "chelsea.png"]
+    with Image.open(output / "chelsea.png") as panel:
+        assert panel.width > 1500
+        assert panel.width > 2 * panel.height
+        assert np.asarray(panel.convert("L")).std() > 20
+
+
+# --- images
+
+
+def test_several_images_of_which_some_are_bad(cat, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "half.jpg").write_bytes(cat.read_bytes()[:9000])
+    grey = tmp_path / "grey.png"
+    Image.fromarray(data.camera()).save(grey)
+    bad = ["missing.png", tmp_path / "notes.txt", tmp_path / "half.jpg", tmp_path]
+    output = tmp_path / "out"
+    assert explain(cat, *bad, grey, *SMALL, output=output) == 1
+    printed = capsys.readouterr()
+    assert files(output) == ["cat.json", "cat.png", "grey.json", "grey.png"]
+    complaints = printed.err.splitlines()
+    assert len(complaints) == 5
+    for complaint, name in zip(complaints, bad, strict=False):
+        assert complaint.startswith("error: ")
+        assert str(name) in complaint
+    assert complaints[-1] == "error: 4 of 6 images could not be explained."
+    assert printed.out.count("AVX") == 2
+
+
+def test_images_of_the_same_name_get_different_names(cat, tmp_path):
+    for folder, shade in (("a", 30), ("B", 220)):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (60, 60), shade).save(
+            tmp_path / folder / f"{'cat' if shade < 99 else 'CAT'}.png"
+        )
+    output = tmp_path / "out"
+    images = [cat, tmp_path / "a" / "cat.png", tmp_path / "B" / "CAT.png"]
+    assert explain(*images, *SMALL, output=output) == 0
+    names = ["cat", "cat-2", "CAT-3"]
+    assert files(output) == sorted(f"{name}.{end}" for name in names for end in ("json", "png"))
+    for name, image in zip(names, images, strict=True):
+        assert read_json(output / f"{name}.json")["image"] == str(image)
+
+
+def test_a_image_in_the_output_folder_is_not_replaced(tmp_path):
+    image = tmp_path / "grey.png"
+    Image.fromarray(data.camera()).save(image)
+    before = image.read_bytes()
+    assert explain(image, *SMALL, output=tmp_path) == 0
+    assert image.read_bytes() == before
+    assert files(tmp_path) == ["grey-2.json", "grey-2.png", "grey.png"]
+
+
+def test_a_failed_write_leaves_no_file(cat, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    output = tmp_path / "out"
+    assert explain(cat, *SMALL, output=output) == 1
+    assert f"{output / 'cat.png'} cannot be written: No space left" in capsys.readouterr().err
+    assert files(output) == []
+
+
+# --- options
+
+
+def test_target_by_name(cat, tmp_path, capsys):
+    assert explain(cat, *SMALL, "--target", "EGYPTIAN", output=tmp_path) == 0
+    result = read_json(tmp_path / "cat.json")
+    assert result["target"]["index"] == 285
+    assert "explained: Egyptian cat (285)" in capsys.readouterr().out
+
+
+def test_selection_of_relevances(cat, tmp_path, capsys):
+    assert explain(cat, *SMALL, "--selection", "1,2", output=tmp_path) == 0
+    result = read_json(tmp_path / "cat.json")
+    selected = [
+        unit for unit, relevance in enumerate(result["unit_relevance"]) if relevance in (1, 2)
+    ]
+    assert result["selection"] == [1, 2]
+    assert result["selected_units"] == selected
+    assert f"{len(selected)} of 96 units" in capsys.readouterr().out
+
+
+def test_selection_that_no_unit_has(cat, tmp_path, capsys):
+    assert explain(cat, *SMALL, "--selection", "99", output=tmp_path) == 0
+    assert read_json(tmp_path / "cat.json")["advise"]["units"] == 0
+    assert "no units selected: 0 of 96 units" in capsys.readouterr().out
+
+
+def test_activation_range_and_confidence(cat, tmp_path):
+    options = ("--activation-range", "minmax", "--selection", "confidence")
+    assert explain(cat, *SMALL, *options, output=tmp_path) == 0
+    result = read_json(tmp_path / "cat.json")
+    least = min(group["metrics"]["average_drop"] for group in result["groups"])
+    assert (result["activation_range"], result["selection"]) == ("minmax", "confidence")
+    assert result["advise"]["metrics"]["average_drop"] == pytest.approx(least, abs=1e-6)
+
+
+def test_weights_from_a_file(cat, tmp_path):
+    seeded = zoo.load(SMALL[1], weights="random", seed=7)
+    torch.save(seeded.model.state_dict(), tmp_path / "w.pth")
+    options = (*SMALL[:2], "--weights", tmp_path / "w.pth")
+    assert explain(cat, *options, output=tmp_path / "out") == 0
+    result = read_json(tmp_path / "out" / "cat.json")
+    with torch.no_grad():
+        logits = seeded.model(seeded.transform(zoo.open_image(cat)).unsqueeze(0))
+    assert result["predicted"]["confidence"] == pytest.approx(logits.softmax(1).max().item(), 1e-5)
+    assert result["weights"] == str(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model", "resnt50"), "did you mean resnet50"),
+        (("--layer", "conv_hed"), "did you mean conv_head"),
+        (("--target", "blob"), "no class 'blob'"),
+        (("--target", "1000"), "0 to 999"),
+        (("--selection", "best"), "--selection must be"),
+        (("--selection", "-1"), "--selection must be"),
+        (("--activation-range", "tanh"), "--activation-range must be"),
+        (("--device", "gpu"), "device 'gpu'"),
+        (("--weights", "missing.pth"), "no weights file missing.pth"),
+        (("--colour", "red"), "--colour"),
+        (("--model",), "--model"),
+    ],
+)
+def test_bad_options(options, message, tmp_path, capsys):
+    assert cli.main(["explain", "-o", str(tmp_path / "out"), *options]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (complaint,) = printed.err.splitlines()
+    assert complaint.startswith("error: ")
+    assert message in complaint
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "out").write_text("a file")
+    assert explain(output=tmp_path / "out") == 2
+    (complaint,) = capsys.readouterr().err.splitlines()
+    assert "out cannot be made" in complaint
+
+
+def test_numbers_that_json_does_not_have():
+    assert _finite({"a": [float("nan"), 1.0], "b": float("inf")}) == {
+        "a": [None, 1.0],
+        "b": None,
+    }

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import csv
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from captum_advise import PixelSpace, cli, zoo
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A network of three blocks in place of the zoo's, whose maps take seconds."""
+    model = nn.Sequential(
+        OrderedDict(
+            first=nn.Conv2d(3, 6, 3, stride=2),
+            relu=nn.ReLU(),
+            second=nn.Conv2d(6, 8, 3),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flat=nn.Flatten(),
+            head=nn.Linear(8, 4),
+        )
+    ).eval()
+    network = zoo.Network(
+        name="small",
+        model=model,
+        layer=model.second,
+        layer_name="second",
+        pixel_space=PixelSpace.identity(),
+        transform=lambda image: (
+            torch.from_numpy(np.array(image.resize((24, 24)))).permute(2, 0, 1).div(255)
+        ),
+        class_names=("ant", "bee", "cat", "dog"),
+        weights="random",
+    )
+    monkeypatch.setattr(zoo, "load", lambda *_arguments, **_options: network)
+    return network
+
+
+def test_sanity(cat, tmp_path, capsys, small):
+    before = {name: value.clone() for name, value in small.model.state_dict().items()}
+    status = cli.main(
+        [
+            "sanity", str(cat), "--seeds", "2", "--target", "cat", "--no-labels",
+            "--output", str(tmp_path / "out"),
+        ]
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert status == 0
+    assert "small, second: cat" in out
+    assert "edge detector does NOT depend on the parameters: 1.00 when all are random." in out
+    assert all(torch.equal(value, before[k]) for k, value in small.model.state_dict().items())
+    with (tmp_path / "out" / "sanity.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3 * 3 * 6
+    assert {row["mode"] for row in rows} == {"cascading", "independent"}
+    assert {row["method"] for row in rows} == {"ADVISE", "Grad-CAM", "edge detector"}
+    assert {row["block"] for row in rows} == {"head", "second", "first"}
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    for name in ("sanity_curves.png", "sanity_maps.png"):
+        with Image.open(tmp_path / "out" / name) as figure:
+            assert figure.width > 600
+
+
+def test_sanity_with_labels(tmp_path, capsys, small):
+    assert cli.main(["sanity", "--output", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "digits: shuffled against true labels" in out
+    assert "Digits that the networks learnt by heart: 100.0% with true labels" in out
+
+
+def test_bad_input_to_sanity(tmp_path, capsys):
+    assert cli.main(["sanity", str(tmp_path / "none.png"), "--weights", "random"]) == 2
+    assert "There is no image" in capsys.readouterr().err

@@ -1,0 +1,289 @@
+"""The density estimate against the authors' program, a second library and its invariants."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from adaptivekde import ssvkernel
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captum_advise import adaptive_kde, count_modes
+
+GOLDEN_KDE = np.load(Path(__file__).parents[1] / "golden" / "kde_reference.npz")
+CASES = sorted({name.split("__")[0] for name in GOLDEN_KDE})
+
+# Every golden row that differs by more than rounding, and why.
+DIFFERENT_DENSITY = {
+    ("Z100_M10", 11): "last comparisons of the search are between costs equal to rounding",
+    ("Z100_M10", 31): "last comparisons of the search are between costs equal to rounding",
+    ("Z196_M10", 7): "last comparisons of the search are between costs equal to rounding",
+}
+DIFFERENT_MODES = {
+    ("Z49_M10", 36): "the density is symmetric about its flat top; 2e-16 decides whether it dips",
+}
+
+
+def golden(case):
+    def field(name):
+        return GOLDEN_KDE[f"{case}__{name}"]
+
+    estimate = adaptive_kde(
+        torch.from_numpy(field("samples")),
+        torch.from_numpy(field("grid")),
+        n_bandwidths=int(field("n_bandwidths")),
+    )
+    return estimate, field
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case):
+    estimate, field = golden(case)
+    density = estimate.density.numpy()
+    undefined = np.isnan(field("density")).any(1)
+    assert np.array_equal(np.isnan(density).all(1), undefined)
+    assert np.array_equal(np.isnan(density).any(1), undefined)
+
+    error = np.abs(density - field("density")).max(1)
+    scale = np.fmax(1, field("density").max(1))
+    different = {(case, int(row)) for row in np.flatnonzero(error > 1e-8 * scale)}
+    assert different <= set(DIFFERENT_DENSITY)
+    assert not (error > 1e-4 * scale).any()
+
+    modes = count_modes(estimate.density).numpy()
+    wrong = {(case, int(row)) for row in np.flatnonzero(modes != field("modes"))}
+    assert wrong <= set(DIFFERENT_MODES)
+
+    narrow = error <= 1e-8 * scale
+    np.testing.assert_allclose(
+        estimate.bandwidth.numpy()[narrow], field("bandwidth")[narrow], rtol=1e-6
+    )
+
+
+def test_golden_shares():
+    rows = sum(len(GOLDEN_KDE[f"{case}__samples"]) for case in CASES)
+    assert len(DIFFERENT_DENSITY) <= 0.05 * rows
+    assert len(DIFFERENT_MODES) <= 0.01 * rows
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_mode_counts(case):
+    modes = count_modes(torch.from_numpy(GOLDEN_KDE[f"{case}__density"]))
+    assert modes.tolist() == GOLDEN_KDE[f"{case}__modes"].tolist()
+
+
+@pytest.mark.parametrize("n_bandwidths", [10, 40])
+def test_second_library(n_bandwidths):
+    """Rows whose samples fill the grid from end to end and leave the last bin empty.
+
+    There ssvkernel's conventions agree: it takes the span from the samples and closes the last
+    bin. Its golden-section search may run one step more.
+    """
+    rng = np.random.default_rng(0)
+    grid = np.linspace(0, 1, 80)
+    inner = np.clip(
+        np.concatenate([rng.normal(0.3, 0.06, (6, 60)), rng.normal(0.7, 0.1, (6, 60))], 1),
+        0.01,
+        0.98,
+    )
+    samples = np.concatenate([np.zeros((6, 1)), inner, np.ones((6, 1))], 1)
+    ours = adaptive_kde(
+        torch.from_numpy(samples), torch.from_numpy(grid), n_bandwidths=n_bandwidths
+    ).density.numpy()
+    for row, mine in zip(samples, ours, strict=True):
+        # Its last bin holds the sample at one, which ours leaves out.
+        theirs = ssvkernel(
+            np.append(row[:-1], 1 + 1e-12), grid, M=n_bandwidths, nbs=1, WinFunc="Gauss"
+        )[0]
+        np.testing.assert_allclose(mine, theirs, rtol=2e-3, atol=2e-3 * theirs.max())
+
+
+def test_analytic_single_bin():
+    """All samples in one bin: the density is that bin's Gaussian at the bandwidth returned."""
+    grid = torch.linspace(0, 1, 101, dtype=torch.float64)
+    estimate = adaptive_kde(torch.full((1, 30), 0.5), grid, n_bandwidths=10)
+    width = estimate.bandwidth[0]
+    gauss = torch.exp(-0.5 * ((grid - 0.5) / width) ** 2) / width
+    torch.testing.assert_close(estimate.density[0], gauss / gauss.sum() / 0.01)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_predicted_costs_keep_the_modes(case):
+    """A tolerance may move a density a little; the modes of golden rows stay what they were."""
+    exact, field = golden(case)
+    fast = adaptive_kde(
+        torch.from_numpy(field("samples")),
+        torch.from_numpy(field("grid")),
+        n_bandwidths=int(field("n_bandwidths")),
+        tolerance=0.02,
+    )
+    assert torch.equal(exact.density.isnan(), fast.density.isnan())
+    peak = exact.density.amax(-1, keepdim=True).clamp(min=1)
+    moved = ((fast.density - exact.density).abs() / peak).nan_to_num(nan=0.0).amax(-1)
+    assert moved.max() < 1e-2
+    assert (moved > 1e-3).float().mean() <= 0.05
+    same = count_modes(exact.density) == count_modes(fast.density)
+    assert same.float().mean() >= 0.98
+
+
+def test_single_precision_costs_keep_the_modes():
+    """At the documented fast setting, over all golden rows: they are harder than a network's."""
+    changed = rows = 0
+    for case in CASES:
+        exact, field = golden(case)
+        fast = adaptive_kde(
+            torch.from_numpy(field("samples")),
+            torch.from_numpy(field("grid")),
+            n_bandwidths=int(field("n_bandwidths")),
+            tolerance=0.1,
+        )
+        assert torch.equal(exact.density.isnan(), fast.density.isnan())
+        assert fast.density.dtype == torch.float64
+        changed += int((count_modes(exact.density) != count_modes(fast.density)).sum())
+        rows += len(field("samples"))
+    assert changed <= 0.02 * rows
+
+
+def test_leading_shapes_and_dtypes():
+    samples = torch.rand(2, 3, 40)
+    grid = torch.linspace(0, 1, 50)
+    estimate = adaptive_kde(samples, grid)
+    assert estimate.density.shape == estimate.bandwidth.shape == (2, 3, 50)
+    assert estimate.density.dtype == torch.float64
+    flat = adaptive_kde(samples.view(6, 40), grid)
+    assert torch.equal(estimate.density.view(6, 50), flat.density)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        rounded = samples.to(dtype)
+        expected = adaptive_kde(rounded.double(), grid)
+        torch.testing.assert_close(adaptive_kde(rounded, grid), expected, equal_nan=True)
+    single = adaptive_kde(samples[0, 0], grid)
+    torch.testing.assert_close(single.density, estimate.density[0, 0], rtol=1e-9, atol=1e-9)
+    assert adaptive_kde(torch.empty(0, 40), grid).density.shape == (0, 50)
+    assert adaptive_kde(torch.empty(2, 0), grid).density.isnan().all()
+
+
+def test_equal_histograms_are_estimated_once_and_alike():
+    samples = torch.rand(6, 40)
+    samples[4], samples[5] = samples[1].flip(0), samples[2]
+    estimate = adaptive_kde(samples, torch.linspace(0, 1, 30))
+    assert torch.equal(estimate.density[4], estimate.density[1])
+    assert torch.equal(estimate.bandwidth[5], estimate.bandwidth[2])
+    assert not torch.equal(estimate.density[0], estimate.density[1])
+
+
+def test_non_contiguous():
+    samples = torch.rand(40, 5).T
+    grid = torch.linspace(0, 1, 30)
+    expected = adaptive_kde(samples.contiguous(), grid)
+    assert torch.equal(adaptive_kde(samples, grid).density, expected.density)
+
+
+def test_long_grids_convolve_the_same(monkeypatch):
+    """The FFT path of long grids and the matrix path agree."""
+    samples = torch.rand(5, 90)
+    grid = torch.linspace(0, 1, 90)
+    matrix = adaptive_kde(samples, grid, n_bandwidths=10)
+    monkeypatch.setattr("captum_advise.density._local_costs._MAX_MATRIX_POINTS", 10)
+    fft = adaptive_kde(samples, grid, n_bandwidths=10)
+    torch.testing.assert_close(matrix.density, fft.density, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "limit", ["_blocks._CPU_BLOCK", "_balloon._CPU_KERNELS", "_local_costs._SMOOTHING_BLOCK"]
+)
+def test_sizes_of_blocks_change_nothing(monkeypatch, limit):
+    """Rows with grids of many lengths, in blocks that hold one row or all."""
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.rand(40, 30, generator=generator)
+    samples[10:, 5:] = torch.nan  # few samples: short working grids
+    grid = torch.linspace(0, 1, 30)
+    together = adaptive_kde(samples, grid, n_bandwidths=10)
+    monkeypatch.setattr(f"captum_advise.density.{limit}", 1)
+    apart = adaptive_kde(samples, grid, n_bandwidths=10)
+    torch.testing.assert_close(apart, together, rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("tolerance", [0, 0.1])
+def test_long_grids(tolerance):
+    """On 4096 points; far from all samples there are modes too, of densities like 1e-200."""
+    steps = 1e-6 * torch.arange(4096, dtype=torch.float64)
+    one = 0.5 + steps / 4
+    two = torch.where(torch.arange(4096) % 2 == 0, 0.25, 0.75) + steps / 4
+    grid = torch.linspace(0, 1, 4096, dtype=torch.float64)
+    density = adaptive_kde(torch.stack([one, two]), grid, n_bandwidths=10, tolerance=tolerance)[0]
+    assert count_modes(density.clamp(min=1e-9)).tolist() == [1, 2]
+    torch.testing.assert_close(density.sum(1) / 4095, torch.ones(2, dtype=torch.float64))
+
+
+def test_undefined_rows():
+    nan, inf = math.nan, math.inf
+    rows = torch.tensor([[nan] * 4, [-inf, inf, 2, -1], [0.5, 3, 3, 3], [0.1, 0.1, 0.2, nan]])
+    estimate = adaptive_kde(rows, torch.linspace(0, 1, 20))
+    assert estimate.density.isnan().all(1).tolist() == [True, True, True, False]
+    assert count_modes(estimate.density)[:3].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("samples", "grid", "options", "error", "message"),
+    [
+        (torch.zeros(2, 3), torch.tensor([0.0]), {}, ValueError, "two points"),
+        (torch.zeros(2, 3), torch.tensor([0.0, 1.0, 3.0]), {}, ValueError, "equally spaced"),
+        (torch.zeros(2, 3), torch.tensor([1.0, 0.0]), {}, ValueError, "increasing"),
+        (torch.zeros(2, 3), torch.tensor([0.0, math.nan]), {}, ValueError, "increasing"),
+        (torch.tensor(1.0), torch.linspace(0, 1, 9), {}, ValueError, "dimension"),
+        (np.zeros((2, 3)), torch.linspace(0, 1, 9), {}, TypeError, "samples"),
+        (torch.zeros(2, 3) * 1j, torch.linspace(0, 1, 9), {}, TypeError, "samples"),
+        (torch.zeros(2, 3), torch.linspace(0, 1, 9), {"n_bandwidths": 1}, ValueError, "least 2"),
+        (torch.zeros(2, 3), torch.linspace(0, 1, 9), {"tolerance": 1.0}, ValueError, "tolerance"),
+    ],
+)
+def test_bad_input(samples, grid, options, error, message):
+    with pytest.raises(error, match=message):
+        adaptive_kde(samples, grid, **options)
+
+
+rows_of_samples = st.lists(
+    st.lists(st.floats(-0.5, 1.5, width=32), min_size=12, max_size=12), min_size=1, max_size=6
+)
+
+
+@given(rows_of_samples)
+def test_densities_integrate_to_one(rows):
+    samples = torch.tensor(rows)
+    grid = torch.linspace(0, 1, 40, dtype=torch.float64)
+    estimate = adaptive_kde(samples, grid, n_bandwidths=10)
+    defined = ~estimate.density.isnan().any(1)
+    assert (estimate.density[defined] >= 0).all()
+    assert (estimate.bandwidth[defined] > 0).all()
+    # Rows on the user's own grid integrate exactly; interpolation changes the sum of the others.
+    gaps = torch.where((samples < 0) | (samples > 1), torch.nan, samples.double())
+    gaps = gaps.sort(1).values.diff(dim=1)
+    gaps = torch.where(gaps > 0, gaps, torch.inf).amin(1)
+    own = defined & ((gaps <= 1 / 39) | gaps.isinf())
+    torch.testing.assert_close(
+        estimate.density[own].sum(1) / 39, torch.ones(int(own.sum()), dtype=torch.float64)
+    )
+
+
+@given(rows_of_samples, st.randoms(use_true_random=False))
+def test_rows_are_independent(rows, random):
+    samples = torch.tensor(rows)
+    grid = torch.linspace(0, 1, 30, dtype=torch.float64)
+    together = adaptive_kde(samples, grid, n_bandwidths=8).density
+    for row, density in zip(samples, together, strict=True):
+        shuffled = row[torch.tensor(random.sample(range(12), 12))]
+        alone = adaptive_kde(shuffled, grid, n_bandwidths=8).density
+        # Padding and blocks change the order of sums; a tie of costs may then fall the other way.
+        torch.testing.assert_close(alone, density, rtol=1e-3, atol=1e-3, equal_nan=True)
+
+
+@given(rows_of_samples, st.sampled_from([0.25, 2.0, 1024.0]))
+def test_scaling_the_axis_of_a_bandwidth_ratio(rows, scale):
+    """Undefined rows do not depend on the unit of the axis."""
+    samples = torch.tensor(rows, dtype=torch.float64)
+    grid = torch.linspace(0, 1, 30, dtype=torch.float64)
+    here = adaptive_kde(samples, grid, n_bandwidths=8).density.isnan()
+    there = adaptive_kde(samples * scale, grid * scale, n_bandwidths=8).density.isnan()
+    assert torch.equal(here, there)

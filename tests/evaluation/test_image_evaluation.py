@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from squares import SIZE, SPACE
+
+from captum_advise import LayerAdvise, Protocol
+from captum_advise.evaluation import Context, MethodError, MetricSettings, by_name
+from captum_advise.evaluation.image_evaluation import ImageEvaluator
+
+
+@pytest.fixture
+def image(squares):
+    return squares.inputs[0][None]
+
+
+def evaluator_of(network, methods, *, steps=32, seed=0, compiled=False):
+    return ImageEvaluator(
+        network, network[3], methods, Context(SPACE), MetricSettings(steps=steps), seed, compiled
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("advise", {}),
+        ("advise-minmax", {"activation_range": "minmax"}),
+        ("advise-reference", {"protocol": Protocol.reference()}),
+        ("advise-faithful", {"unit_selection": "faithfulness"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_metrics_of_advise_are_those_of_its_own_explanation(name, options, network, image):
+    evaluator = evaluator_of(network, by_name([name]), steps=2)
+    (row,) = evaluator.rows(0, "image", image, 2)
+    layer_advise = LayerAdvise(network, network[3], pixel_space=SPACE)
+    explanation = layer_advise.explain(image, 2, **options)
+    (maps,) = evaluator.maps(0, image, 2).values()
+    torch.testing.assert_close(maps, explanation.attributions)
+    assert row["class_sensitivity"] == pytest.approx(
+        explanation.metrics.class_sensitivity.item(), abs=1e-5
+    )
+    if name != "advise-reference":  # its protocol differs from the evaluator's
+        for part in ("avx", "average_drop", "ssim", "fsim", "mse", "hit"):
+            assert row[part] == pytest.approx(getattr(explanation.metrics, part).item(), abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("compiler", [None, pytest.param("inductor", marks=pytest.mark.slow)])
+def test_the_compiled_model_gives_the_same_metrics(compiler, network, image, monkeypatch):
+    if compiler is None:
+        monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    methods = by_name(["advise", "grad-cam"])
+    expected, compiled = (
+        evaluator_of(network, methods, steps=4, compiled=flag).rows(0, "image", image, 2)
+        for flag in (False, True)
+    )
+    for row, expected_row in zip(compiled, expected, strict=True):
+        for column in row.keys() - {"file", "method", "seconds"}:
+            assert row[column] == pytest.approx(expected_row[column], abs=1e-5), column
+
+
+def test_channels_are_summed_and_floors_do_not_depend_on_the_class(network, image):
+    methods = {
+        "summed": lambda *_: image / 4,
+        **by_name(["random", "gaussian"]),
+    }
+    evaluator = evaluator_of(network, methods, steps=2, seed=7)
+    maps = evaluator.maps(0, image, None)
+    torch.testing.assert_close(maps["summed"], image.sum(1, keepdim=True) / 4)
+    for row in evaluator.rows(0, "image", image, None):
+        assert row["class_sensitivity"] == pytest.approx(1, abs=1e-5)
+    other_seed = evaluator_of(network, methods, seed=8).maps(0, image, None)
+    assert torch.equal(maps["gaussian"], other_seed["gaussian"])
+    assert not torch.equal(maps["random"], other_seed["random"])
+    assert not torch.equal(maps["random"], evaluator.maps(1, image, None)["random"])
+    centre = maps["gaussian"][0, 0]
+    assert centre.argmax() in (SIZE // 2 * SIZE + SIZE // 2, (SIZE // 2 - 1) * (SIZE + 1))
+    torch.testing.assert_close(centre, centre.flip(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (lambda *_: torch.zeros(3), r"the method broken returned \(3,\) instead of maps"),
+        (
+            lambda *_: torch.full((1, 1, 2, 2), torch.nan),
+            "method broken returned a map with inf",
+        ),
+        (lambda *_: 1 / 0, "the method broken failed: division by zero"),
+    ],
+)
+def test_a_result_that_is_not_a_map_is_an_error_that_names_the_method(
+    broken, sentence, network, image
+):
+    evaluator = evaluator_of(network, {"broken": broken})
+    with pytest.raises(MethodError, match=sentence):
+        evaluator.rows(0, "image", image, None)
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        MetricSettings(steps=0)
+    with pytest.raises(ValueError, match="not accuracy"):
+        MetricSettings(on_request=frozenset({"accuracy"}))

@@ -1,0 +1,30 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captum_advise.metrics import average_drop, hit, increase_in_confidence
+
+PROBABILITY = st.floats(0, 1, width=32)
+
+
+@given(st.lists(st.tuples(PROBABILITY, PROBABILITY), min_size=1, max_size=5))
+def test_drop_and_increase_by_hand(pairs):
+    confidence, masked_confidence = torch.tensor(pairs).T
+    drops = average_drop(confidence, masked_confidence)
+    increases = increase_in_confidence(confidence, masked_confidence)
+    for (y, o), drop, increase in zip(pairs, drops, increases, strict=True):
+        assert drop == pytest.approx(max(0.0, y - o) / y if y > 0 else 0.0, abs=1e-6)
+        assert bool(increase) == (o > y)
+
+
+@given(st.lists(PROBABILITY, min_size=7, max_size=7), st.integers(0, 6), st.integers(1, 7))
+def test_hit_is_top_k(confidences, target, top):
+    n_better = sum(c > confidences[target] for c in confidences)
+    hits = hit(torch.tensor([confidences]), torch.tensor([target]), top=top)
+    assert hits.tolist() == [n_better < top]
+
+
+def test_hit_refuses_no_classes():
+    with pytest.raises(ValueError, match="at least 1"):
+        hit(torch.rand(1, 3), torch.tensor([0]), top=0)

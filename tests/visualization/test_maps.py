@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from drawn import assert_legible, bars, colour_bars, image_and_heat, rendered, texts
+from example_explanations import candidate, two_examples
+from matplotlib.figure import Figure
+
+from captum_advise import visualization
+
+# --- overlay
+
+
+def test_heat_is_the_positive_part_stretched(image):
+    values = np.linspace(-1, 3, 224 * 224).reshape(224, 224)
+    _, axes = visualization.overlay(image, values)
+    _, heat = image_and_heat(axes)
+    assert np.allclose(heat, values.clip(0) / 3, atol=2e-3)
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 6), (3, 2), (6, 6)])
+def test_heat_is_where_the_map_is(image, row, column):
+    coarse = torch.zeros(1, 7, 7)
+    coarse[0, row, column] = 5.0
+    _, axes = visualization.overlay(image, coarse)
+    _, heat = image_and_heat(axes)
+    top = np.unravel_index(heat.argmax(), heat.shape)
+    assert heat.shape == (224, 224)
+    assert (top[0] // 32, top[1] // 32) == (row, column)
+
+
+def test_arrays_and_tensors_draw_the_same(image):
+    tensor = torch.from_numpy(image).permute(2, 0, 1).float()
+    coarse = torch.rand(1, 1, 7, 7, generator=torch.Generator().manual_seed(0))
+    one, _ = visualization.overlay(tensor, coarse, title="heat")
+    two, _ = visualization.overlay(image.astype(np.float32), coarse[0, 0].numpy(), title="heat")
+    assert np.array_equal(rendered(one), rendered(two))
+
+
+@pytest.mark.parametrize(("value", "expected"), [(-2.0, 0.0), (0.0, 0.0), (3.0, 1.0)])
+def test_constant_maps(image, value, expected):
+    figure, axes = visualization.overlay(image, torch.full((7, 7), value), title="flat")
+    _, heat = image_and_heat(axes)
+    assert np.allclose(heat, expected)
+    assert axes.get_title() == "flat"
+    rendered(figure)
+
+
+def test_a_black_image_and_a_tiny_map():
+    figure, _ = visualization.overlay(np.zeros((32, 48, 3)), 1e-30 * torch.rand(3, 3))
+    rendered(figure)
+
+
+def test_grey_images():
+    grey = np.linspace(0, 1, 64).reshape(8, 8)
+    coarse = torch.rand(2, 2, generator=torch.Generator().manual_seed(0))
+    shown = [
+        rendered(visualization.overlay(image, coarse)[0])
+        for image in (grey, grey[..., None], torch.from_numpy(grey)[None])
+    ]
+    assert np.array_equal(shown[0], shown[1])
+    assert np.array_equal(shown[0], shown[2])
+
+
+def test_overlay_draws_on_the_given_axes(image):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert visualization.overlay(image, torch.rand(7, 7), ax=right) == (figure, right)
+    assert not left.get_images()
+    assert figure.axes == [left, right]
+
+
+def test_a_new_figure_has_a_colour_bar(image):
+    figure, _ = visualization.overlay(image, torch.rand(7, 7), title="heat")
+    (bar,) = colour_bars(figure)
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["none", "most"]
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize(
+    ("image", "attribution", "message"),
+    [
+        (torch.rand(1, 3, 8, 8), torch.rand(2, 2), "pass one image of a batch"),
+        (torch.rand(2, 8, 8), torch.rand(2, 2), r"\(3, H, W\)"),
+        (np.zeros((8, 8, 4)), torch.rand(2, 2), r"\(H, W, 3\)"),
+        (np.full((8, 8, 3), 200, np.uint8), torch.rand(2, 2), r"in \[0, 1\]"),
+        (torch.randn(3, 8, 8), torch.rand(2, 2), "PixelSpace.to_pixels"),
+        (torch.rand(3, 8, 8), torch.rand(2, 1, 2, 2), "pass one map of a batch"),
+        (torch.rand(3, 8, 8), torch.rand(4), r"\(h, w\)"),
+        (torch.rand(3, 8, 8), torch.full((2, 2), math.nan), "finite"),
+    ],
+)
+def test_overlay_errors(image, attribution, message):
+    with pytest.raises(ValueError, match=message):
+        visualization.overlay(image, attribution)
+
+
+# --- overlays
+
+
+def test_overlays_of_explanations_and_maps(image):
+    both = two_examples()
+    maps = {"Grad-CAM": np.ones((2, 3, 7, 7)) * np.eye(7), "ADVISE": both}
+    images = np.stack([image, image[::-1]])
+    names = [str(index) for index in range(285)] + ["Egyptian cat"]
+    figure, axes = visualization.overlays(images, maps, class_names=names)
+    assert axes.shape == (2, 3)
+    assert [ax.get_title() for ax in axes[1]] == [
+        "Egyptian cat\nconfidence 90.0%",
+        "Grad-CAM",
+        "ADVISE\n20 units, AVX 0.800",
+    ]
+    for row, pixels in zip(axes, images, strict=True):
+        assert np.array_equal(row[0].get_images()[0].get_array(), pixels)
+    # Maps of several channels are summed: all of this one lies on the diagonal.
+    heat = image_and_heat(axes[0, 1])[1]
+    assert heat[16, 16] > 0.9 > 0.1 > heat[16, 200]
+    # The second map is the first one turned negative: evidence where the other has none.
+    first, second = (image_and_heat(row[2])[1] for row in axes)
+    assert first[0, 0] == 0 < second[0, 0]
+    assert first[-1, -1] > 0 == second[-1, -1]
+    assert len(colour_bars(figure)) == 1
+    assert_legible(figure)
+
+
+def test_an_image_has_a_caption_only_where_all_explain_the_same(image, explanation):
+    other = dataclasses.replace(explanation, target=torch.tensor([3]))
+    _, axes = visualization.overlays(image, {"a": explanation, "b": explanation})
+    assert axes[0, 0].get_title() == "class 285\nconfidence 42.0%"
+    _, axes = visualization.overlays(image, {"a": explanation, "b": other})
+    assert axes[0, 0].get_title() == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda image: image,
+        lambda image: torch.from_numpy(image).permute(2, 0, 1),
+        lambda image: [image],
+        lambda image: image[..., 0],
+    ],
+    ids=["array", "tensor", "list", "grey"],
+)
+def test_overlays_of_one_image(image, explanation, given):
+    figure, axes = visualization.overlays(given(image), explanation)
+    assert axes.shape == (1, 2)
+    assert axes[0, 1].get_title() == "ADVISE\n6 units, AVX 0.710"
+    assert_legible(figure)
+
+
+def test_overlays_errors(image, explanation):
+    with pytest.raises(ValueError, match="2 images need as many maps of ADVISE, got 1"):
+        visualization.overlays(np.stack([image] * 2), explanation)
+    with pytest.raises(ValueError, match="1 x 2 axes are needed to draw on, got 3"):
+        visualization.overlays(image, explanation, axes=Figure().subplots(1, 3))
+
+
+def test_an_explanation_plots_itself(image, explanation):
+    figure = Figure()
+    given = figure.subplots(1, 2)
+    drawn_on, axes = explanation.plot(image, axes=given)
+    assert drawn_on is figure
+    assert list(axes[0]) == list(given) == figure.axes
+    assert image_and_heat(given[1])[1].any()
+
+
+# --- maps of groups
+
+
+def test_group_maps(image, explanation):
+    figure, axes = visualization.group_maps(image, explanation)
+    assert [ax.get_title() for ax in axes] == [
+        "relevance 1\n20 units, AVX 0.600",
+        "relevance 2\n6 units, AVX 0.710",
+        "relevance 3\n1 unit, AVX 0.000",
+    ]
+    assert len(figure.axes) == 3 + len(colour_bars(figure)) == 4
+    assert_legible(figure)
+
+
+def test_the_selected_group_is_bold(image, explanation):
+    candidates = (candidate(1, 20, 0.6), candidate(2, 6, 0.71))
+    candidates[1].units.add_(23)  # units 23 to 28 have relevance 2
+    shown = dataclasses.replace(explanation, candidates=(candidates,))
+    _, axes = visualization.group_maps(image, shown)
+    assert [ax.title.get_fontweight() for ax in axes] == ["normal", "bold"]
+
+
+def test_group_maps_without_groups(image, explanation):
+    with pytest.raises(ValueError, match="no groups"):
+        visualization.group_maps(image, dataclasses.replace(explanation, candidates=((),)))
+
+
+# --- panel
+
+
+def test_panel(image, explanation, grad_cam):
+    figure, axes = visualization.panel(image, explanation, grad_cam, class_name="Egyptian cat")
+    assert figure.get_suptitle() == "Egyptian cat, confidence 42.0%"
+    assert [ax.get_title() for ax in axes] == [
+        "image",
+        "Grad-CAM\nall 30 units, AVX 0.550",
+        "ADVISE\n6 units, AVX 0.710",
+        "ADVISE's groups of units\nrelevance 2 selected",
+    ]
+    assert np.array_equal(axes[0].get_images()[0].get_array(), image)
+    assert len(colour_bars(figure)) == 1
+
+
+def test_panel_takes_one_example_of_a_batch(image):
+    both = two_examples()
+    text = texts(visualization.panel(image, both, both, index=1)[0])
+    assert "class 285, confidence 90.0%" in text
+    assert "relevance 1 selected" in text
+    assert "AVX 0.800" in text
+
+
+def test_panel_of_other_selections(image, explanation, grad_cam):
+    bare = dataclasses.replace(grad_cam, metrics=None, candidates=((),))
+    assert "all units selected" in texts(visualization.panel(image, bare, bare)[0])
+    lost = dataclasses.replace(bare, fallback=torch.tensor([True]))
+    assert "no group has evidence" in texts(visualization.panel(image, lost, lost)[0])
+    relevance = explanation.unit_relevance
+    two = dataclasses.replace(bare, unit_weights=((relevance == 1) | (relevance == 3)).float())
+    figure, axes = visualization.panel(image, two, bare)
+    assert "1, 3 selected" in texts(figure)
+    shown = bars(axes[3])
+    assert shown[1][1] == shown[3][1] != shown[0][1] == shown[2][1]
+    none = dataclasses.replace(bare, unit_weights=(relevance == 9).float())
+    assert "no units selected" in texts(visualization.panel(image, none, bare)[0])
+
+
+@pytest.mark.parametrize("size", [(224, 224), (160, 240), (300, 200)])
+def test_nothing_is_clipped_or_overlaps(image, explanation, grad_cam, size):
+    resized = np.resize(image, (*size, 3))
+    name = "white wolf, Arctic wolf, Canis lupus tundrarum, the longest of the names"
+    figure, _ = visualization.panel(resized, explanation, grad_cam, class_name=name)
+    assert_legible(figure)
+
+
+def test_panel_draws_on_the_given_axes(image, explanation, grad_cam):
+    figure = Figure()
+    given = figure.subplots(2, 2)
+    drawn_on, axes = visualization.panel(image, explanation, grad_cam, axes=given)
+    assert drawn_on is figure
+    assert list(axes) == list(given.ravel())
+    assert figure.get_suptitle() == ""
+    assert not colour_bars(figure)

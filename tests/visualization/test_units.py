@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from drawn import assert_legible, bars, colour_bars, rendered
+from example_explanations import candidate
+from matplotlib.figure import Figure
+
+from captum_advise import visualization
+from captum_advise.relevance import unit_relevance
+
+# --- groups
+
+
+def points(axes) -> dict[int, float]:
+    _, twin = axes.figure.axes
+    (line,) = twin.get_lines()
+    return dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+
+
+def test_groups(explanation):
+    figure, axes = visualization.groups(explanation.candidates[0], selected=2)
+    shown = bars(axes)
+    assert {relevance: units for relevance, (units, _) in shown.items()} == {1: 20, 2: 6, 3: 1}
+    assert shown[1][1] == shown[3][1] != shown[2][1]
+    assert points(axes) == pytest.approx({1: 0.6, 2: 0.71, 3: 0.0})
+    assert_legible(figure)
+
+
+def test_groups_with_units_that_have_no_map(explanation):
+    _, axes = visualization.groups(
+        explanation.candidates[0], unit_relevance=explanation.unit_relevance[0]
+    )
+    units = {relevance: units for relevance, (units, _) in bars(axes).items()}
+    assert units == {0: 3, 1: 20, 2: 6, 3: 1}
+    assert 0 not in points(axes)
+
+
+@pytest.mark.parametrize(
+    "candidates", [(), (candidate(None, 30, 0.5),), (candidate(1, 30),)], ids=["none", "all", "one"]
+)
+def test_groups_without_metrics(candidates):
+    figure, axes = visualization.groups(candidates)
+    assert axes.figure.axes == [axes]
+    rendered(figure)
+
+
+# --- densities
+
+
+@pytest.mark.parametrize("activation_range", ["unit", "minmax"])
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+def test_modes_are_those_that_make_the_relevance(feature_maps, activation_range, kind):
+    expected = unit_relevance(feature_maps[None], activation_range=activation_range)[0]
+    given = {"tensor": feature_maps, "array": feature_maps.numpy()}
+    figure, axes = visualization.densities(
+        given[kind], [0, 1, 2, 3], activation_range=activation_range
+    )
+    for unit, ax in enumerate(axes):
+        curve, modes, _ = ax.get_lines()
+        assert len(modes.get_xdata()) == expected[unit]
+        assert ax.get_title().startswith(f"unit {unit}: {int(expected[unit])} mode")
+        # Each mode lies on the curve, above its neighbours.
+        positions = np.searchsorted(curve.get_xdata(), modes.get_xdata())
+        density = curve.get_ydata()
+        assert np.array_equal(density[positions], modes.get_ydata())
+    assert_legible(figure)
+
+
+def test_the_modes_of_two_clusters_lie_on_them(feature_maps):
+    _, (ax,) = visualization.densities(feature_maps, [0])
+    assert ax.get_lines()[1].get_xdata() == pytest.approx([0.2, 0.8], abs=0.03)
+
+
+def test_a_unit_out_of_range_is_marked(feature_maps):
+    _, (ax,) = visualization.densities(feature_maps, [3])
+    assert [text.get_text() for text in ax.texts] == ["no activation in [0, 1]"]
+
+
+def test_densities_errors(feature_maps):
+    with pytest.raises(ValueError, match=r"\(4, 8, 8\) and the units \[4\]"):
+        visualization.densities(feature_maps, [4])
+    with pytest.raises(ValueError, match="no units"):
+        visualization.densities(feature_maps, [])
+
+
+# --- gallery of units
+
+
+def test_units_with_the_most_evidence_come_first(image):
+    contributions = -torch.ones(5, 2, 2)
+    contributions[3, 0, 0] = 3.0
+    contributions[1] = 0.25
+    relevance = np.array([0, 1, 2, 3, 4])
+    figure, axes = visualization.unit_gallery(image, contributions, unit_relevance=relevance)
+    assert [ax.get_title() for ax in axes] == [
+        "unit 3, relevance 3\n75.0% of the evidence",
+        "unit 1, relevance 1\n25.0% of the evidence",
+    ]
+    assert len(colour_bars(figure)) == 1
+    assert_legible(figure)
+    given = Figure().subplots(2, 2)
+    _, one = visualization.unit_gallery(image, contributions[None].numpy(), count=1, axes=given)
+    assert list(one) == [given[0, 0]]
+    assert not colour_bars(given[0, 0].figure)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_galleries_are_legible(image, count):
+    figure, axes = visualization.unit_gallery(image, torch.rand(9, 4, 4), count=count)
+    assert len(axes) == count
+    assert_legible(figure)
+
+
+def test_unit_gallery_errors(image):
+    with pytest.raises(ValueError, match="no units with evidence"):
+        visualization.unit_gallery(image, torch.zeros(5, 2, 2))
+    with pytest.raises(ValueError, match=r"\(C, h, w\) for one example, got \(2, 5, 2, 2\)"):
+        visualization.unit_gallery(image, torch.zeros(2, 5, 2, 2))
+    with pytest.raises(ValueError, match="axes are needed to draw on, got 1"):
+        visualization.unit_gallery(image, torch.ones(5, 2, 2), axes=[Figure().subplots()])

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from messages import one_sentence
+from torch import nn
+
+from captum_advise.zoo.layer_probe import probe
+
+
+class Reusing(nn.Module):
+    """The activation is called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 3)
+        self.activation, self.pool = nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, inputs):
+        maps = self.activation(self.second(self.activation(self.first(inputs))))
+        return self.pool(maps).flatten(1)
+
+
+class Failing(Reusing):
+    def forward(self, inputs):
+        super().forward(inputs)
+        raise RuntimeError("broken")
+
+
+def hooks(model):
+    return [hook for module in model.modules() for hook in module._forward_hooks]
+
+
+def test_a_reused_module_is_not_the_default_layer():
+    model = Reusing()
+    result = probe(model, (8, 8), "reusing")
+    assert (result.layer, result.layouts, result.classes) == ("second", {}, 2)
+    assert hooks(model) == []
+
+
+def test_no_hook_is_left_when_the_pass_fails():
+    model = Failing()
+    with pytest.raises(RuntimeError, match="broken"):
+        probe(model, (8, 8), "failing")
+    assert hooks(model) == []
+
+
+def test_a_model_that_is_not_a_classifier_is_refused():
+    model = nn.Conv2d(3, 2, 3)
+    with pytest.raises(ValueError, match=r"class scores \(N, K\)") as error:
+        probe(model, (8, 8), "convolution")
+    one_sentence(error)
+    assert hooks(model) == []
+
+
+def test_a_head_at_zero_stays_at_zero():
+    model = nn.Sequential(Reusing(), nn.Linear(2, 3))
+    nn.init.zeros_(model[1].weight)
+    result = probe(model, (8, 8), "zero head")
+    assert (result.layer, result.classes) == ("0.second", 3)
+    assert not model[1].weight.any()
+
+
+def test_the_global_random_state_is_left_alone():
+    model = Reusing()
+    before = torch.get_rng_state()
+    probe(model, (8, 8), "reusing")
+    assert torch.equal(torch.get_rng_state(), before)
