@@ -17,7 +17,7 @@ _KIND = "an explanation of captum-advise, version 2"
 # Version 1 has the same parts; it calls metrics "scores".
 _KINDS = (_KIND, "an explanation of captum-advise, version 1")
 _METRICS = tuple(field.name for field in fields(VisualExplainability))
-_OPTIONAL = ("target", "confidence")
+_OPTIONAL = ("target", "confidence", "unit_relevance")
 
 
 def save(explanation: Explanation, path: Path) -> None:

@@ -71,7 +71,8 @@ class Explanation(TensorRecord):
         target: int64 (N,) class that is explained ((N, D) for outputs with D dimensions after the
             batch); None for a forward function with a single output per example.
         confidence: (N,) confidence in the target; None when the outputs are not class scores.
-        unit_relevance: int64 (N, C), modes per unit.
+        unit_relevance: int64 (N, C), modes per unit; None for ``unit_selection=None``, which does
+            not use it.
         selected: int64 (N,) relevance of the selected group, -1 where the selected units have
             several.
         unit_weights: (N, C), factor of each unit's contribution to the map: 1 for selected units
@@ -92,7 +93,7 @@ class Explanation(TensorRecord):
     attributions: Tensor
     target: Tensor | None
     confidence: Tensor | None
-    unit_relevance: Tensor
+    unit_relevance: Tensor | None
     selected: Tensor
     unit_weights: Tensor
     fallback: Tensor
@@ -137,7 +138,9 @@ class Explanation(TensorRecord):
         return ", ".join(parts) + avx_in_words(metrics)
 
     def selected_relevances(self, index: int = 0) -> list[int]:
-        """Relevances of the selected units of one example, ascending."""
+        """Relevances of the selected units of one example, ascending; none if not computed."""
+        if self.unit_relevance is None:
+            return []
         units = self.selected_units[index]
         return sorted(set(self.unit_relevance[index][units].tolist()))
 

@@ -25,6 +25,7 @@ from captum_advise._core.request import (
     warn_of_training_mode,
 )
 from captum_advise._core.selection import UnitSelection
+from captum_advise._core.suspicions import suspicious_layout
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise.explanation import Explanation
 from captum_advise.metrics import Protocol
@@ -214,8 +215,10 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
 
         Warns:
             UserWarning: No group of an example has a map with evidence, so all its
-                        units are selected. Or batch norm or dropout is in training
-                        mode.
+                        units are selected; no unit has a relevance that was asked
+                        for; batch norm or dropout is in training mode; or
+                        pixel_space, confidence or reshape_transform seem not to suit
+                        the model. The message says what was seen and what to pass.
 
         Examples::
 
@@ -326,6 +329,9 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         )
         warn_of_training_mode(self.forward_func, stacklevel=3)
         feature_maps = self._layer_call(request).feature_maps()
+        message = suspicious_layout(request.inputs, feature_maps, self.reshape_transform)
+        if message is not None:
+            warnings.warn(message, stacklevel=3)
         relevance = tuple(
             relevance_of(feature_map, request.density) for feature_map in feature_maps
         )
@@ -343,8 +349,12 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         """
         warn_of_training_mode(self.forward_func, stacklevel=stacklevel)
         layer_pass = self._layer_call(request.layer).run()
+        layout = suspicious_layout(
+            request.layer.inputs, layer_pass.feature_maps, self.reshape_transform
+        )
+        outcome: Choice | Weighting
         if with_metrics or request.selection.compares:
-            choice = compare(
+            outcome = compare(
                 request,
                 layer_pass,
                 self.forward_func,
@@ -352,15 +362,11 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                 self.confidence,
                 all_metrics=with_metrics,
             )
-            if choice.candidates.fallback.any():
-                warnings.warn(
-                    f"{int(choice.candidates.fallback.sum())} of {len(choice.relevance)} examples "
-                    "have no group of units whose map holds any evidence for the target; all their "
-                    "units are selected, as in Grad-CAM.",
-                    stacklevel=stacklevel,
-                )
-            return choice
-        return weigh(request, layer_pass)
+        else:
+            outcome = weigh(request, layer_pass)
+        for message in filter(None, (layout, *outcome.suspicions)):
+            warnings.warn(message, stacklevel=stacklevel)
+        return outcome
 
     def _layer_call(self, request: LayerRequest) -> LayerCall:
         return LayerCall(

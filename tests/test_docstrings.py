@@ -47,7 +47,7 @@ class ImageClassifier(nn.Module):
 
 @pytest.fixture
 def names(tmp_path, monkeypatch):
-    """What docs/api/index.md promises to the examples."""
+    """What docs/reference/api/index.md promises to the examples."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for name in ("cat.jpg", "photos/1.jpg", "photos/2.jpg"):

@@ -64,9 +64,10 @@ class Candidates:
         return (table >= table.amax(0) - TIE).int().argmax(0)
 
 
-def all_units(relevance: Tensor, contributions: Tensor) -> Candidates:
+def all_units(contributions: Tensor) -> Candidates:
     """The only candidate is every unit: Grad-CAM."""
-    return _unconditional([SEVERAL], _ones(relevance), contributions)
+    every = torch.ones(1, *contributions.shape[:2], device=contributions.device)
+    return _unconditional([SEVERAL], every, contributions)
 
 
 def units_with(values: Collection[int], relevance: Tensor, contributions: Tensor) -> Candidates:
@@ -83,7 +84,7 @@ def has_relevance(relevance: Tensor, values: Collection[int]) -> Tensor:
 def groups(relevance: Tensor, contributions: Tensor) -> Candidates:
     """One candidate per relevance that occurs, if its map has evidence; else all units."""
     values = torch.unique(relevance).tolist()
-    every = _ones(relevance)
+    every = torch.ones_like(relevance, dtype=torch.float32)[None]
     weights = torch.cat([every[:0], *((relevance == value)[None] for value in values)])
     maps = _maps(weights, contributions)
     eligible = _have_evidence(weights, maps)
@@ -112,10 +113,6 @@ def _unconditional(relevance: list[int], weights: Tensor, contributions: Tensor)
     eligible = torch.ones(weights.shape[:2], dtype=torch.bool, device=weights.device)
     maps = _maps(weights, contributions)
     return Candidates(relevance, weights, maps, eligible, eligible.nonzero(), ~eligible[0])
-
-
-def _ones(relevance: Tensor) -> Tensor:
-    return torch.ones_like(relevance, dtype=torch.float32)[None]
 
 
 def _maps(weights: Tensor, contributions: Tensor) -> Tensor:

@@ -20,22 +20,19 @@ class Weighting:
     r"""Units of every tensor of the layer, weighted without a comparison.
 
     Attributes:
-        contributions: Per tensor, (N, C, \*spatial).
+        contributions: Per tensor, (N, C, \*spatial), with their graph.
         weights: Per tensor, (N, C), or None for all units as they are.
+        suspicions: What to warn of.
     """
 
     contributions: tuple[Tensor, ...]
     weights: tuple[Tensor | None, ...]
+    suspicions: tuple[str, ...]
 
     def attributions(self, summed: bool, relu: bool) -> Tensor | tuple[Tensor, ...]:
         """What ``attribute`` returns."""
         attributions = tuple(
-            combine_units(
-                contributions if weights is None else contributions.detach(),
-                weights,
-                summed=summed,
-                relu=relu,
-            )
+            combine_units(contributions, weights, summed=summed, relu=relu)
             for contributions, weights in zip(self.contributions, self.weights, strict=True)
         )
         return cast(
@@ -48,22 +45,24 @@ class Choice:
     r"""What was compared, and what was selected.
 
     Attributes:
-        contributions: (N, C, \*spatial), attached to the graph if there is one.
+        contributions: (N, C, \*spatial), with their graph.
         candidates: Of all examples.
         selected: int64 (N,) the candidate that each example selects.
         metrics: One entry per pair of ``candidates``; None if there was no scorer.
-        relevance: int64 (N, C).
+        relevance: int64 (N, C); None if the selection does not use it.
         target: int64 (N,) or (N, D), as in :class:`captum_advise.Explanation`.
         confidence: (N,) in the target.
+        suspicions: What to warn of.
     """
 
     contributions: Tensor
     candidates: Candidates
     selected: Tensor
     metrics: VisualExplainability | None
-    relevance: Tensor
+    relevance: Tensor | None
     target: Tensor | None
     confidence: Tensor | None
+    suspicions: tuple[str, ...]
 
     @property
     def weights(self) -> Tensor:
@@ -73,7 +72,7 @@ class Choice:
 
     def attributions(self, summed: bool, relu: bool) -> Tensor:
         """What ``attribute`` returns."""
-        return combine_units(self.contributions.detach(), self.weights, summed=summed, relu=relu)
+        return combine_units(self.contributions, self.weights, summed=summed, relu=relu)
 
     def explanation(self, summed: bool, relu: bool) -> Explanation:
         """What ``explain`` returns."""
@@ -89,7 +88,7 @@ class Choice:
             target=self.target,
             confidence=self.confidence,
             unit_relevance=self.relevance,
-            selected=self.relevance.new_tensor(candidates.relevance)[self.selected],
+            selected=self.selected.new_tensor(candidates.relevance)[self.selected],
             unit_weights=self.weights,
             fallback=candidates.fallback,
             metrics=metrics,

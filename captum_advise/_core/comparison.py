@@ -15,6 +15,11 @@ from captum_advise._core.perturbation import InputLayout, MaskedModel, resolve_b
 from captum_advise._core.request import Request
 from captum_advise._core.scoring import MapScorer, check_probabilities, class_confidences
 from captum_advise._core.selection import Evidence
+from captum_advise._core.suspicions import (
+    no_evidence,
+    suspicious_confidence,
+    suspicious_pixels,
+)
 from captum_advise._core.targets import Target, resolve_target, softmax_over_classes
 from captum_advise.pixels import PixelSpace, resolve_pixel_space
 from captum_advise.relevance import relevance_of
@@ -28,19 +33,21 @@ def weigh(request: Request, layer_pass: LayerPass) -> Weighting:
     elif isinstance(target, Tensor):
         target = target.to(layer_pass.outputs.device)
     gradients = layer_pass.gradients(target, **request.grad_kwargs)
-    selection, density = request.selection, request.layer.density
-    return Weighting(
-        contributions=tuple(
-            unit_contributions(feature_map, gradient)
-            for feature_map, gradient in zip(layer_pass.feature_maps, gradients, strict=True)
-        ),
-        weights=tuple(
-            selection.unit_weights(relevance_of(feature_map, density))
-            if selection.uses_relevance
-            else None
-            for feature_map in layer_pass.feature_maps
-        ),
-    )
+    selection = request.selection
+    weights: list[Tensor | None] = []
+    suspicions: list[str | None] = []
+    for feature_map in layer_pass.feature_maps:
+        relevance = _relevance(request, feature_map)
+        weights.append(None if relevance is None else selection.unit_weights(relevance))
+        suspicions.append(None if relevance is None else selection.suspicion(relevance))
+    contributions = map(unit_contributions, layer_pass.feature_maps, gradients)
+    return Weighting(tuple(contributions), tuple(weights), tuple(filter(None, suspicions)))
+
+
+def _relevance(request: Request, feature_map: Tensor) -> Tensor | None:
+    if not request.selection.uses_relevance:
+        return None
+    return relevance_of(feature_map, request.layer.density)
 
 
 def compare(
@@ -79,7 +86,7 @@ def compare(
     check_finite(contributions.detach())
     if scorer is not None:
         check_probabilities(scorer.confidences)
-    relevance = relevance_of(feature_map, request.layer.density)
+    relevance = _relevance(request, feature_map)
     candidates = request.selection.candidates(
         Evidence(
             relevance=relevance,
@@ -99,6 +106,15 @@ def compare(
             )
         metrics = scorer(candidates.examples, candidates.pair_maps, runner_up_maps)
         criterion = request.selection.criterion(candidates, metrics, scorer)
+    suspicions = [no_evidence(candidates.fallback)]
+    if relevance is not None:
+        suspicions.append(request.selection.suspicion(relevance))
+    if scorer is not None:
+        suspicions.append(suspicious_confidence(layer_pass.outputs.detach(), confidence))
+        if InputLayout.of(request.layer.inputs, feature_map).is_image:
+            suspicions.append(
+                suspicious_pixels(scorer.model.inputs[scorer.model.maskable[0]], pixel_space)
+            )
     return Choice(
         contributions=contributions,
         candidates=candidates,
@@ -107,6 +123,7 @@ def compare(
         relevance=relevance,
         target=target.public(),
         confidence=None if scorer is None else scorer.confidence_in_target(),
+        suspicions=tuple(filter(None, suspicions)),
     )
 
 

@@ -15,6 +15,7 @@ from captum_advise._core.candidates import TIE, Candidates, has_relevance
 from captum_advise._core.fitted_weights import fitted_weights, hidden_cells
 from captum_advise._core.perturbation import InputLayout
 from captum_advise._core.scoring import MapScorer
+from captum_advise._core.suspicions import missing_relevance
 from captum_advise.metrics import VisualExplainability
 
 UnitSelection: TypeAlias = (
@@ -32,13 +33,13 @@ class Evidence:
     r"""What candidates are made of.
 
     Attributes:
-        relevance: int64 (N, C).
+        relevance: int64 (N, C); None for a selection that does not use it.
         contributions: (N, C, \*spatial), detached.
         mean_gradients: (N, C).
         scorer: Scores maps; None if that is not possible.
     """
 
-    relevance: Tensor
+    relevance: Tensor | None
     contributions: Tensor
     mean_gradients: Tensor
     scorer: MapScorer | None
@@ -76,6 +77,11 @@ class Selection(ABC):
         del relevance
         return None
 
+    def suspicion(self, relevance: Tensor) -> str | None:
+        """What a user should know about the units' relevance (N, C)."""
+        del relevance
+        return None
+
 
 class AllUnits(Selection):
     """``None``: every unit, as in Grad-CAM."""
@@ -85,7 +91,7 @@ class AllUnits(Selection):
 
     def candidates(self, evidence: Evidence) -> Candidates:
         """All units."""
-        return of.all_units(evidence.relevance, evidence.contributions)
+        return of.all_units(evidence.contributions)
 
 
 @dataclass(frozen=True)
@@ -97,11 +103,16 @@ class UnitsWithRelevance(Selection):
 
     def candidates(self, evidence: Evidence) -> Candidates:
         """The units with these relevances."""
+        assert evidence.relevance is not None
         return of.units_with(self.values, evidence.relevance, evidence.contributions)
 
     def unit_weights(self, relevance: Tensor) -> Tensor | None:
         """1 for these units, 0 for others."""
         return has_relevance(relevance, self.values)
+
+    def suspicion(self, relevance: Tensor) -> str | None:
+        """Examples without such units."""
+        return missing_relevance(relevance, self.values)
 
 
 class _BestGroup(Selection):
@@ -109,6 +120,7 @@ class _BestGroup(Selection):
 
     def candidates(self, evidence: Evidence) -> Candidates:
         """The groups of units with the same relevance."""
+        assert evidence.relevance is not None
         return of.groups(evidence.relevance, evidence.contributions)
 
 
@@ -163,6 +175,7 @@ class MostFaithful(Selection):
         """All units, and the fitted weights at several distances from them."""
         scorer = evidence.scorer
         assert scorer is not None
+        assert evidence.relevance is not None
         cells = hidden_cells(*evidence.contributions.shape[-2:])
         fitted = fitted_weights(
             scorer.confidence_in_target(),
@@ -213,7 +226,8 @@ def _check_image(name: str, layout: InputLayout) -> None:
         raise ValueError(
             f'unit_selection="{name}" compares images: it needs one input N x 1 or 3 x H x W and a '
             f"layer N x C x H x W, got inputs {layout.input_shapes} and a layer "
-            f'{layout.layer_shape}. Use "confidence", a relevance or None.'
+            f"{layout.layer_shape}. For tokens or a channels-last layer give reshape_transform; "
+            'otherwise use "confidence", a relevance or None.'
         )
 
 

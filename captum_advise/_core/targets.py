@@ -99,7 +99,7 @@ def resolve_target(outputs: Tensor, target: Any) -> Target:
                 f"The outputs have shape {tuple(outputs.shape)}: a target must name one of them "
                 f"per example, by {len(dims)} indices, and {target!r} does not."
             )
-    sizes = torch.tensor(dims, device=outputs.device)
+    sizes = torch.tensor(dims, dtype=torch.int64, device=outputs.device)
     if bool(((index >= sizes) | (index < -sizes)).any()):
         raise ValueError(
             f"Target {target!r} is out of range for outputs of shape {tuple(outputs.shape)}."

@@ -173,13 +173,7 @@ class _Job:
             unit_selection=self.selection,
             activation_range=self.activation_range,
         )
-        grad_cam = advise.explain(
-            inputs,
-            target,
-            unit_selection=None,
-            # Every unit counts, whatever its relevance: the cheapest estimate is enough.
-            n_bandwidths=2,
-        )
+        grad_cam = advise.explain(inputs, target, unit_selection=None)
         return _Result(
             job=self,
             shown=source.shown,
@@ -233,7 +227,7 @@ class _Result:
 
     def json(self) -> bytes:
         network, explanation, grad_cam = self.job.network, self.explanation, self.grad_cam
-        selected = int(explanation.selected[0])
+        selected, relevance = int(explanation.selected[0]), explanation.unit_relevance
         numbers = {
             "captum_advise": __version__,
             "image": self.shown,
@@ -262,7 +256,7 @@ class _Result:
                 }
                 for candidate in explanation.candidates[0]
             ],
-            "unit_relevance": explanation.unit_relevance[0].tolist(),
+            "unit_relevance": None if relevance is None else relevance[0].tolist(),
             "selected_units": explanation.selected_units[0].nonzero()[:, 0].tolist(),
             "unit_weights": explanation.unit_weights[0].tolist(),
             "attributions": {

@@ -37,7 +37,7 @@ Target = Annotated[
     str | None,
     typer.Option(
         metavar="CLASS",
-        help="The class to explain: its index, its name, or the beginning of its name.",
+        help="The class to explain: its index, its name, or words of its name.",
         show_default="the predicted class",
     ),
 ]

@@ -23,6 +23,7 @@ from captum_advise.density._grid import (
     onto_grid,
     working_lengths,
 )
+from captum_advise.density._progress import with_progress
 
 
 class AdaptiveKDE(NamedTuple):
@@ -65,6 +66,8 @@ def adaptive_kde(
             faster and changes hardly any mode count. From 0.05 up the search's costs have single
             precision.
 
+    Long runs show a progress bar on a terminal.
+
     Returns:
         :class:`AdaptiveKDE` with ``density`` and ``bandwidth``, both (..., L). A row is NaN where
         the estimate is undefined: fewer than two samples inside the grid, none of them in a bin,
@@ -73,6 +76,9 @@ def adaptive_kde(
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: The grid is not increasing and equally spaced, or an argument is out of range.
+
+    Warns:
+        UserWarning: The estimate will take more than a minute.
 
     Example::
 
@@ -96,7 +102,7 @@ def adaptive_kde(
     counts = histograms(rows, grid, distinct, which)
     windows = candidate_bandwidths(distinct, float(grid[-1] - grid[0]), n_bandwidths)
     representative = duplicates(lengths, counts)
-    for block in blocks(lengths, counts, which, windows, representative):
+    for block in with_progress(blocks(lengths, counts, which, windows, representative)):
         block_density, block_bandwidth = estimate_block(block, tolerance)
         density[block.index] = onto_grid(block_density, block.lengths, n_points)
         bandwidth[block.index] = onto_grid(block_bandwidth, block.lengths, n_points)

@@ -32,6 +32,12 @@ class Block:
     segments: tuple[tuple[int, int], ...]
     windows: Tensor
 
+    @property
+    def work(self) -> int:
+        """A number in proportion to the time that the block takes, roughly."""
+        n_bins = (self.counts > 0).sum(-1).clamp(min=self.windows.shape[1])
+        return int((self.lengths * n_bins).sum())
+
 
 def blocks(
     lengths: Tensor, counts: Tensor, which: Tensor, windows: Tensor, representative: Tensor

@@ -231,10 +231,11 @@ def panel(
     for name, maps, ax in (("Grad-CAM", grad_cam, second), ("ADVISE", explanation, third)):
         draw_heat(figure, ax, pixels, maps.attributions[index].sum(0))
         ax.set_title(f"{name}\n{_units_and_avx(maps, index)}")
+    relevance = explanation.unit_relevance
     groups(
         explanation.candidates[index],
         selected=explanation.selected_relevances(index),
-        unit_relevance=explanation.unit_relevance[index],
+        unit_relevance=None if relevance is None else relevance[index],
         ax=chart,
     )
     chart.set_title(f"ADVISE's groups of units\n{explanation.describe_selection(index)}")

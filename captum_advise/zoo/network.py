@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,8 +69,8 @@ class Network:
         """The class that ``text`` means.
 
         Args:
-            text: An index, a class name, or the beginning of exactly one class name. Upper and
-                lower case are the same, and so are spaces and underscores.
+            text: An index, a class name, or whole words that exactly one class name contains.
+                Upper and lower case are the same, and so are spaces and underscores.
 
         Returns:
             Index from 0 to K - 1.
@@ -95,14 +96,16 @@ class Network:
         plain = [_plain(name) for name in self.class_names]
         matches = [index for index, name in enumerate(plain) if name == wanted]
         if not matches and wanted:
-            matches = [index for index, name in enumerate(plain) if name.startswith(wanted)]
+            words = re.compile(rf"\b{re.escape(wanted)}\b")
+            matches = [index for index, name in enumerate(plain) if words.search(name)]
         if len(matches) == 1:
             return matches[0]
         if matches:
-            shown = ", ".join(f"{self.class_names[index]} ({index})" for index in matches[:5])
-            more = ", ..." if len(matches) > 5 else ""
+            shown = ", ".join(f"{self.class_names[index]} ({index})" for index in matches[:20])
+            more = f", ... ({len(matches)} in all)" if len(matches) > 20 else ""
             raise ValueError(
-                f"{text!r} can mean more than one class of {self.name}: {shown}{more}."
+                f"{text!r} can mean {len(matches)} classes of {self.name}: {shown}{more}. Give the "
+                "whole name or the index."
             )
         raise ValueError(
             f"{self.name} has no class {text!r}{did_you_mean(wanted, plain)}; "

@@ -141,7 +141,7 @@ class WithoutGraph(Net):
 
 @pytest.mark.case(
     "layer under `torch.no_grad`, output detached, or layer without influence on the outputs",
-    "ValueError: the score has no gradient with respect to the layer",
+    "ValueError: the target's output has no gradient with respect to the layer",
 )
 def test_no_graph():
     net = network(WithoutGraph)

@@ -256,7 +256,7 @@ def test_batch_of_one():
 
 @pytest.mark.filterwarnings("ignore:.* no group")
 @pytest.mark.case(
-    "maps of 1 x 1", "every unit has score 0; the map is Grad-CAM's and hides nothing"
+    "maps of 1 x 1", "every unit has relevance 0; the map is Grad-CAM's and hides nothing"
 )
 def test_maps_of_one_position():
     net = network(Net, nn.AdaptiveAvgPool2d(1))

@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "reference" / "robustness-cases.md"
 BEGIN, END = "<!-- cases: made by tests/robustness/test_table.py -->", "<!-- end of cases -->"
-MODULES = ("models", "zoo_families", "numbers", "machines", "files", "fuzzing")
+MODULES = ("models", "settings", "zoo_families", "numbers", "machines", "files", "fuzzing")
 
 
 def cases(marks):
@@ -59,6 +59,6 @@ def test_the_table_is_that_of_the_tests():
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
+    sys.path.insert(0, str(HERE.parent / "helpers"))
     before, _, after = parts()
     PAGE.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}", encoding="utf-8")
