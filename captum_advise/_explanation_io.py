@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from captum_advise._utils.io import atomic_write, pack_tensors, unpack_tensors
-from captum_advise.explanation import MOST_SHOWN, Candidate, Explanation, avx_in_words
 from captum_advise.metrics import VisualExplainability
+
+if TYPE_CHECKING:
+    from captum_advise.explanation import Candidate, Explanation
+
+# Examples that are shown where an explanation is printed.
+MOST_SHOWN = 10
 
 _KIND = "an explanation of captum-advise, version 2"
 # Version 1 has the same parts; it calls metrics "scores".
@@ -32,8 +39,15 @@ def save(explanation: Explanation, path: Path) -> None:
     atomic_write(path, pack_tensors(_KIND, tensors))
 
 
-def load(path: Path) -> Explanation:
+def load(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
     """Read an explanation.
+
+    Args:
+        path: The file.
+        names: The attributes of an explanation.
+
+    Returns:
+        The attributes without the candidates, and those of each example's candidates.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -44,19 +58,23 @@ def load(path: Path) -> Explanation:
         for name, tensor in unpack_tensors(path, _KINDS).items()
     }
     try:
-        return Explanation(
-            metrics=_metrics_from_tensors("metrics.", tensors),
-            candidates=_candidates_from_tensors(tensors),
-            **{
-                field.name: tensors.get(field.name)
-                if field.name in _OPTIONAL
-                else tensors[field.name]
-                for field in fields(Explanation)
-                if field.name not in ("metrics", "candidates")
-            },  # type: ignore[arg-type]
-        )
+        attributes = {
+            name: tensors.get(name) if name in _OPTIONAL else tensors[name]
+            for name in names
+            if name not in ("metrics", "candidates")
+        }
+        metrics = _metrics_from_tensors("metrics.", tensors)
+        return {**attributes, "metrics": metrics}, _candidates_from_tensors(tensors)
     except KeyError as error:
         raise ValueError(f"{path} is damaged: it has no part {error}.") from error
+
+
+def avx_in_words(metrics: VisualExplainability | None) -> str:
+    """``", AVX 0.812"``, or nothing where there is no AVX."""
+    # NaN for inputs that are not images.
+    if metrics is None or metrics.avx.isnan():
+        return ""
+    return f", AVX {metrics.avx.item():.3f}"
 
 
 def to_html(explanation: Explanation) -> str:
@@ -124,7 +142,7 @@ def _candidates_to_tensors(candidates: tuple[tuple[Candidate, ...], ...]) -> dic
     return {f"candidates.{name}": tensor for name, tensor in tensors.items()}
 
 
-def _candidates_from_tensors(tensors: dict[str, Tensor]) -> tuple[tuple[Candidate, ...], ...]:
+def _candidates_from_tensors(tensors: dict[str, Tensor]) -> list[list[dict[str, Any]]]:
     def part(name: str) -> Tensor:
         return tensors[f"candidates.{name}"]
 
@@ -137,13 +155,13 @@ def _candidates_from_tensors(tensors: dict[str, Tensor]) -> tuple[tuple[Candidat
         metrics = all_metrics[n_scored] if all_metrics is not None and has_metrics else None
         n_scored += has_metrics
         flat.append(
-            Candidate(
-                relevance=None if relevance[number] < 0 else relevance[number],
-                units=units[number],
-                weights=weights[number],
-                metrics=metrics,
-                attributions=part("attributions")[number],
-            )
+            {
+                "relevance": None if relevance[number] < 0 else relevance[number],
+                "units": units[number],
+                "weights": weights[number],
+                "metrics": metrics,
+                "attributions": part("attributions")[number],
+            }
         )
     rest = iter(flat)
-    return tuple(tuple(next(rest) for _ in range(n)) for n in part("per_example").tolist())
+    return [[next(rest) for _ in range(n)] for n in part("per_example").tolist()]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from captum_advise import _explanation_io
+from captum_advise._explanation_io import MOST_SHOWN, avx_in_words
 from captum_advise._utils.records import TensorRecord
 from captum_advise.metrics import VisualExplainability
 
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from matplotlib.figure import Figure
-
-# Examples that are shown where an explanation is printed.
-MOST_SHOWN = 10
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,9 +119,7 @@ class Explanation(TensorRecord):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from captum_advise._explanation_io import to_html
-
-        return to_html(self)
+        return _explanation_io.to_html(self)
 
     def describe(self, index: int = 0) -> str:
         """One example in a line: class, confidence, selected units, AVX."""
@@ -208,9 +205,7 @@ class Explanation(TensorRecord):
             >>> Explanation.load("explanation.npz").selected.equal(explanation.selected)
             True
         """
-        from captum_advise._explanation_io import save
-
-        save(self, Path(path))
+        _explanation_io.save(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Explanation:
@@ -224,14 +219,13 @@ class Explanation(TensorRecord):
             FileNotFoundError: There is no such file.
             ValueError: The file is truncated, damaged or of another kind.
         """
-        from captum_advise._explanation_io import load
-
-        return load(Path(path)).to(device)
-
-
-def avx_in_words(metrics: VisualExplainability | None) -> str:
-    """``", AVX 0.812"``, or nothing where there is no AVX."""
-    # NaN for inputs that are not images.
-    if metrics is None or metrics.avx.isnan():
-        return ""
-    return f", AVX {metrics.avx.item():.3f}"
+        attributes, candidates = _explanation_io.load(
+            Path(path), [field.name for field in fields(cls)]
+        )
+        return cls(
+            **attributes,
+            candidates=tuple(
+                tuple(Candidate(**candidate) for candidate in of_example)
+                for of_example in candidates
+            ),
+        ).to(device)

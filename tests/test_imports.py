@@ -1,4 +1,4 @@
-"""What importing the package brings in, and that the core does without what it does not use."""
+"""What importing the package brings in, and that the core works without optional packages."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-# As beside a torch that it was not built for, and as where it is not installed.
+# As with a torch that it was not built for, and as where it is not installed.
 BROKEN = "RuntimeError('operator torchvision::nms does not exist')"
 MISSING = "ModuleNotFoundError(f'No module named {name!r}', name=name)"
 

@@ -69,8 +69,10 @@ def draw_heat(
             alpha_overlay=1.0,  # the colours have their own
             use_pyplot=False,
         )
+        # Captum stretches the contrast of the grey image.
+        ax.images[0].set_clim(0, 1)
     else:  # which Captum refuses to scale
-        ax.imshow(image.mean(2), cmap="gray")
+        ax.imshow(image.mean(2), cmap="gray", vmin=0, vmax=1)
         ax.imshow(heat, cmap=colours, vmin=0, vmax=1)
     ax.set_axis_off()
 

@@ -322,7 +322,7 @@ class ChannelsLast(Net):
 
 
 class AsTokens(Net):
-    """The same network, with the explained layer's output as tokens behind a class token."""
+    """The same network, with the explained layer's output as tokens after a class token."""
 
     def __init__(self):
         super().__init__(Apply(lambda x: nn.functional.pad(x.flatten(2).mT, (0, 0, 1, 0))))

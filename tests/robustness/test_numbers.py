@@ -140,7 +140,7 @@ def test_constant_maps():
     ],
 )
 def test_scale(scale):
-    """Every unit times a power of two, undone behind the layer."""
+    """Every unit times a power of two, undone after the layer."""
     factor = 2.0 ** round(math.log2(scale))
     plain, scaled = network(), network(Net, Apply(lambda x: x * factor))
     scaled.act = nn.Sequential(Apply(lambda x: x / factor), nn.ReLU())

@@ -34,3 +34,11 @@ def test_the_image_shows_where_there_is_no_evidence():
     assert (difference[:, 52:] > 50).mean() > 0.9
     # The image also shows a little where there is most evidence.
     assert with_heat[-1, 60].sum() > with_heat[0, 60].sum()
+
+def test_the_grey_image_keeps_its_contrast():
+    """A dim image stays dim, with and without heat."""
+    image = np.full((8, 8), 0.4)
+    image[2:6, 2:6] = 0.5
+    for heat in (np.eye(4), np.zeros((4, 4))):
+        _, ax = overlay(image, heat)
+        assert ax.images[0].get_clim() == (0, 1)
