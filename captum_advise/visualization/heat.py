@@ -69,8 +69,8 @@ def draw_heat(
             alpha_overlay=1.0,  # the colours have their own
             use_pyplot=False,
         )
-        # Captum stretches the contrast of the grey image.
-        ax.images[0].set_clim(0, 1)
+        # Captum draws the image in 0 to 255, and stretches its contrast.
+        ax.images[0].set_clim(0, 255)
     else:  # which Captum refuses to scale
         ax.imshow(image.mean(2), cmap="gray", vmin=0, vmax=1)
         ax.imshow(heat, cmap=colours, vmin=0, vmax=1)

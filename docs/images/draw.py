@@ -55,9 +55,9 @@ def gallery(network: zoo.Network) -> Figure:
 def main() -> None:
     """Draw both figures."""
     network = zoo.load("efficientnet-lite0")
-    image, explanation, grad_cam, class_name = explained(network, "chelsea")
+    image, explanation, grad_cam, class_name = explained(network, "coffee")
     figure, _ = panel(image, explanation, grad_cam, class_name=class_name)
-    figure.savefig(HERE / "chelsea.png", dpi=110)
+    figure.savefig(HERE / "panel.png", dpi=110)
     gallery(network).savefig(HERE / "gallery.png", dpi=90)
 
 
