@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from captum_advise.metrics import (
     increase_in_confidence,
     insertion_auc,
     target_confidence,
-    visual_explainability,
 )
+from captum_advise.metrics.visual_explainability import WholeImages, compare_with
 from captum_advise.pixels import OwnRange, PixelSpace, resolve_pixel_space
 
 __all__ = ["MapScorer", "as_masks", "check_probabilities", "image_scorer"]
@@ -115,8 +115,9 @@ class MapScorer:
             if self.pixels is None:
                 return self._compare_confidences(examples, masked_confidences, sensitivity)
             index = self.model.maskable[0]
-            return visual_explainability(
-                self._images(self.model.inputs[index][examples], examples),
+            return compare_with(
+                self._whole,
+                examples,
                 self._images(inputs[index], examples),
                 self.confidences[examples],
                 masked_confidences,
@@ -124,6 +125,11 @@ class MapScorer:
                 sensitivity,
                 self.protocol,
             )
+
+    @cached_property
+    def _whole(self) -> WholeImages:
+        inputs = self.model.inputs[self.model.maskable[0]]
+        return WholeImages.of(self._images(inputs, torch.arange(len(inputs), device=inputs.device)))
 
     def _compare_confidences(
         self, examples: Tensor, masked_confidences: Tensor, sensitivity: Tensor

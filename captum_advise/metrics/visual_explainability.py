@@ -9,13 +9,14 @@ from torch import Tensor
 
 from captum_advise._utils.checks import check_classes
 from captum_advise._utils.records import TensorRecord
+from captum_advise.metrics._image_pairs import check_image_pair
 from captum_advise.metrics.confidence import (
     average_drop,
     hit,
     increase_in_confidence,
     target_confidence,
 )
-from captum_advise.metrics.fsim import fsim
+from captum_advise.metrics.fsim import FSIMFeatureExtractor, FSIMFeatures, fsim_of_features
 from captum_advise.metrics.mse import mse
 from captum_advise.metrics.ssim import ssim
 
@@ -155,16 +156,62 @@ def visual_explainability(
         >>> perfect.avx
         tensor([1.])
     """
+    check_image_pair(images, masked_images)
+    return compare_with(
+        WholeImages.of(images),
+        torch.arange(len(images), device=images.device),
+        masked_images,
+        confidences,
+        masked_confidences,
+        target,
+        class_sensitivity,
+        protocol,
+    )
+
+
+@dataclass(frozen=True)
+class WholeImages:
+    """Images with the features that comparisons with masked images need again and again.
+
+    Attributes:
+        images: (N, C, H, W) in [0, 1].
+        extractor: Of FSIM's features.
+        features: FSIM's features of the images.
+    """
+
+    images: Tensor
+    extractor: FSIMFeatureExtractor
+    features: FSIMFeatures
+
+    @classmethod
+    def of(cls, images: Tensor) -> WholeImages:
+        """Compute the features of some images."""
+        extractor = FSIMFeatureExtractor.like(images)
+        return cls(images, extractor, extractor(images))
+
+
+def compare_with(
+    whole: WholeImages,
+    examples: Tensor,
+    masked_images: Tensor,
+    confidences: Tensor,
+    masked_confidences: Tensor,
+    target: Tensor,
+    class_sensitivity: Tensor,
+    protocol: Protocol,
+) -> VisualExplainability:
+    """:func:`visual_explainability` of masked images (P, C, H, W) of some examples (P,)."""
     check_classes(confidences, target)
     check_classes(masked_confidences, target)
-    whole = target_confidence(confidences, target)
-    masked = protocol.masked_confidence(masked_confidences, target)
-    drop = average_drop(whole, masked)
-    structure, feature = ssim(masked_images, images), fsim(masked_images, images)
-    error = mse(masked_images, images)
+    images = whole.images[examples]
+    confidence = target_confidence(confidences, target)
+    masked_confidence = protocol.masked_confidence(masked_confidences, target)
+    drop = average_drop(confidence, masked_confidence)
+    structure, error = ssim(masked_images, images), mse(masked_images, images)
+    feature = fsim_of_features(whole.extractor(masked_images), whole.features.select(examples))
     is_hit = hit(masked_confidences, target)
 
-    penalty = torch.where(is_hit, torch.ones_like(drop), 1 - (whole - masked).abs())
+    penalty = torch.where(is_hit, torch.ones_like(drop), 1 - (confidence - masked_confidence).abs())
     parts = torch.stack(
         [structure * penalty, feature * penalty, 1 - error * penalty, 1 - drop * penalty]
     )
@@ -179,5 +226,5 @@ def visual_explainability(
         mse=error,
         class_sensitivity=class_sensitivity,
         hit=is_hit,
-        increase_in_confidence=increase_in_confidence(whole, masked),
+        increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
     )

@@ -1,6 +1,11 @@
+import piq
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
 from captum_advise.metrics import fsim
+from captum_advise.metrics.fsim import FSIMFeatureExtractor, fsim_of_features
 
 
 def test_the_authors_program_gives_the_same(golden, as_batch):
@@ -10,3 +15,34 @@ def test_the_authors_program_gives_the_same(golden, as_batch):
     luminance = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     grey = [(image * luminance).sum(1, keepdim=True) for image in (distorted, reference)]
     assert abs(fsim(*grey).item() - expected) < 5e-4
+
+
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 70)) | st.just((300, 520)),
+    st.sampled_from([1, 3]),
+    st.integers(0, 100),
+)
+def test_piq_gives_the_same(size, channels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(2, channels, 6, 6, generator=generator, dtype=torch.float64)
+    images = nn.functional.interpolate(coarse, size, mode="bilinear")
+    others = images * torch.rand(2, 1, *size, generator=generator, dtype=torch.float64)
+    expected = piq.fsim(images, others, reduction="none", chromatic=channels == 3)
+    torch.testing.assert_close(fsim(images, others), expected, rtol=0, atol=1e-12, equal_nan=True)
+    single = fsim(images.float(), others.float())
+    torch.testing.assert_close(single.double(), expected, rtol=0, atol=1e-3, equal_nan=True)
+
+
+def test_features_are_computed_once_for_many_comparisons():
+    images, others = torch.rand(2, 3, 40, 30), torch.rand(5, 3, 40, 30)
+    extractor = FSIMFeatureExtractor.like(images)
+    which = torch.tensor([0, 1, 1, 0, 1])
+    together = fsim_of_features(extractor(others), extractor(images).select(which))
+    torch.testing.assert_close(together, fsim(others, images[which]))
+
+
+def test_black_and_constant_images():
+    black, grey = torch.zeros(1, 3, 32, 32), torch.full((1, 3, 32, 32), 0.5)
+    for pair in ((black, grey), (grey, grey), (black, torch.rand(1, 3, 32, 32))):
+        expected = piq.fsim(*pair, reduction="none")
+        torch.testing.assert_close(fsim(*pair), expected, rtol=0, atol=1e-4, equal_nan=True)
