@@ -113,10 +113,9 @@ def main() -> None:
     rows = pd.read_csv(ROWS)
     for run in parser.parse_args().run:
         rows = with_run(rows, run)
-    rows = in_order(rows)
-    text = page(rows)
-    rows.to_csv(ROWS, index=False, float_format="%.5g")
-    PAGE.write_text(text, encoding="utf-8")
+    in_order(rows).to_csv(ROWS, index=False, float_format="%.5g")
+    # From the rounded rows, which are all that others have.
+    PAGE.write_text(page(pd.read_csv(ROWS)), encoding="utf-8")
 
 
 if __name__ == "__main__":
