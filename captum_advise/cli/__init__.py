@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: As typed after the program's name; those of the process if None.
 
     Returns:
-        Exit status: 0 on success; 1 if an image could not be explained or an axiom does not hold;
-        2 if the command could not run.
+        Exit status: 0 on success; 1 if an image failed or an axiom does not hold; 2 if the command
+        could not run; 130 if the user stopped it.
     """
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold letters that the terminal cannot show.

@@ -15,6 +15,7 @@ from captum_advise.cli import options
 from captum_advise.cli.console import show, show_message
 from captum_advise.evaluation import Evaluation, MethodSettings, MetricSettings
 from captum_advise.evaluation.columns import ON_REQUEST, metrics
+from captum_advise.evaluation.data import check_output
 from captum_advise.metrics import Protocol
 
 _METHODS = MethodSettings()
@@ -33,8 +34,9 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Option(
-            help="Folder of images, or of one folder per class (ImageFolder), or CSV file "
-            "(file, class index). For images without class, the predicted one is explained."
+            help="Folder of images, or of one folder per class (ImageFolder), or CSV file with "
+            "the columns file and class. A class is an index, a name, or a WordNet id. For images "
+            "without class, the predicted one is explained."
         ),
     ],
     output: options.Output,
@@ -49,12 +51,14 @@ def evaluate(
     weights: options.Weights = "default",
     device: options.Device = "auto",
     limit: Annotated[
-        int | None, typer.Option(help="At most this many images, evenly spaced.")
+        int | None, typer.Option(min=1, help="At most this many images, evenly spaced.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Seed of random maps, of samples and of the bootstrap.")
+        int, typer.Option(min=0, help="Seed of random maps, of samples and of the bootstrap.")
     ] = 0,
-    steps: Annotated[int, typer.Option(help="Steps of insertion and deletion.")] = _METRICS.steps,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Steps of insertion and deletion.")
+    ] = _METRICS.steps,
     infidelity: Annotated[bool, typer.Option(help="Add Captum's infidelity.")] = False,
     sensitivity: Annotated[
         bool, typer.Option(help="Add Captum's sensitivity_max: eleven more maps per image.")
@@ -63,36 +67,45 @@ def evaluate(
         bool, typer.Option(help="Use the protocol as the authors' program reads it.")
     ] = False,
     integrated_gradients_steps: Annotated[
-        int, typer.Option(help="Points on the path of integrated-gradients.")
+        int, typer.Option(min=1, help="Points on the path of integrated-gradients.")
     ] = _METHODS.integrated_gradients_steps,
     lime_samples: Annotated[
-        int, typer.Option(help="Images with superpixels left out, per map of lime.")
+        int, typer.Option(min=1, help="Images with superpixels left out, per map of lime.")
     ] = _METHODS.lime_samples,
     lime_grid: Annotated[
-        int, typer.Option(help="Superpixels of lime along each side.")
+        int, typer.Option(min=1, help="Superpixels of lime along each side.")
     ] = _METHODS.lime_grid,
     occlusion_windows: Annotated[
-        int, typer.Option(help="Black windows of occlusion that fit along each side.")
+        int, typer.Option(min=1, help="Black windows of occlusion that fit along each side.")
     ] = _METHODS.occlusion_windows,
     smooth_grad_cam_samples: Annotated[
-        int, typer.Option(help="Noisy images per map of smooth-grad-cam++.")
+        int, typer.Option(min=1, help="Noisy images per map of smooth-grad-cam++.")
     ] = _METHODS.smooth_grad_cam_samples,
-    is_cam_samples: Annotated[int, typer.Option(help="Steps of is-cam.")] = _METHODS.is_cam_samples,
+    is_cam_samples: Annotated[
+        int, typer.Option(min=1, help="Steps of is-cam.")
+    ] = _METHODS.is_cam_samples,
     batch_size: Annotated[
-        int, typer.Option(help="Masked images that go through the network at once.")
+        int, typer.Option(min=1, help="Masked images that go through the network at once.")
     ] = 8,
     compiled: Annotated[
         bool,
         typer.Option("--compile", help="Compile the network for the metrics: pays in long runs."),
     ] = False,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Begin anew: delete the results of the run in the output."),
+    ] = False,
 ) -> int:
     """Compare explanation methods on a network and images.
 
-    Stopped or killed, the same command continues where it was. Under torchrun the processes
-    share the images.
+    Stopped or killed, the same command continues where it was, and images that have changed are
+    evaluated again. Under torchrun the processes share the images. Ends with status 1 if some
+    images failed.
     """
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
-    evaluation.by_name(chosen)  # before the network is loaded
+    # Quick checks come before the network is loaded.
+    evaluation.by_name(chosen)
+    check_output(output, data)
     settings = MetricSettings(
         steps=steps,
         on_request=frozenset(
@@ -130,14 +143,18 @@ def evaluate(
             seed=seed,
             internal_batch_size=batch_size,
             compiled=compiled,
-            description={"network": model, "weights": weights, "data": str(data)},
+            description={"network": model, **({} if limit is None else {"limit": str(limit)})},
+            restart=restart,
         )
     except KeyboardInterrupt:
-        show_message("Stopped; the same command continues.")
+        without = ", without --restart," if restart else ""
+        show_message(f"Stopped; the same command{without} continues.")
         return 130
-    if int(os.getenv("RANK", "0")) == 0:
-        _show(result, settings)
-    return 0
+    # Under torchrun, the process with another status than 0 ends the others: only the first has it.
+    if int(os.getenv("RANK", "0")) != 0:
+        return 0
+    _show(result, settings)
+    return 1 if len(result.failures) else 0
 
 
 def _show(result: Evaluation, settings: MetricSettings) -> None:
@@ -148,6 +165,8 @@ def _show(result: Evaluation, settings: MetricSettings) -> None:
         table.add_row(method, *(f"{means.loc[method, metric.name]:.3f}" for metric in shown))
     show(table)
     show("AVX favours ADVISE, which selects by it: see summary.md.")
+    if result.reused or result.changed or result.dropped:
+        show(_continued(result))
     if result.evaluated:
         rate = result.evaluated / result.seconds
         show(
@@ -157,3 +176,15 @@ def _show(result: Evaluation, settings: MetricSettings) -> None:
     if len(result.failures):
         show(f"Failed images: {len(result.failures)}, see {result.folder / 'failures.csv'}.")
     show(f"Report: {result.folder / 'summary.md'}")
+
+
+def _continued(result: Evaluation) -> str:
+    """What a run that continues has taken from the earlier one."""
+    text = f"Images: {result.reused} reused from the earlier run, {result.evaluated} evaluated now"
+    if result.changed:
+        have = "it has" if result.changed == 1 else "they have"
+        text += f" ({result.changed} because {have} changed)"
+    if result.dropped:
+        are = "it is" if result.dropped == 1 else "they are"
+        text += f", {result.dropped} dropped because {are} no longer in the data"
+    return f"{text}."

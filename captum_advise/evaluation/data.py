@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from captum_advise import zoo
-from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise._utils.checks import check_count
+from captum_advise.evaluation import image_folders, image_tables
+from captum_advise.evaluation.class_labels import ClassLabels
+from captum_advise.evaluation.fingerprints import file_fingerprint
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | None]]):
         names: The files.
         targets: A class index or None for each file.
         network: Its transform makes the inputs.
+        source: The folder or CSV file that was given; None if neither was.
 
     Example::
 
@@ -39,6 +43,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | None]]):
     names: tuple[str, ...]
     targets: tuple[int | None, ...]
     network: zoo.Network
+    source: Path | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -47,24 +52,40 @@ class ImageDataset(Dataset[tuple[Tensor, int | None]]):
         image = zoo.open_image(self.folder / self.names[index])
         return self.network.transform(image), self.targets[index]
 
+    def fingerprint(self, index: int) -> str:
+        """Short hex of the SHA-256 of a file's bytes and its class.
+
+        Args:
+            index: Which file.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        return file_fingerprint(self.folder / self.names[index], self.targets[index])
+
 
 def image_dataset(
     path: str | Path, network: zoo.Network, *, limit: int | None = None
 ) -> ImageDataset:
     """Find the images in a folder or a CSV file.
 
+    Classes are named by class index, by class name, or by WordNet id (``n01440764``) if the network
+    has ImageNet's classes. Upper and lower case are the same, and so are spaces and underscores.
+
     Args:
         path: One of
 
-            - a folder with image files. They have no class, so the predicted class is explained.
-              Subfolders are ignored;
+            - a folder with image files. They have no class, so the predicted class is explained;
             - a folder that holds only folders (torchvision's ``ImageFolder``). Each subfolder is
-              one class: its name is a class index or a class name of the network. Other names
-              work if there is one subfolder per class of the network; sorted by name, they are
-              then the classes in order, as for ImageNet;
-            - a CSV file. The first column is the file, relative to the CSV file. The second is
-              the class index, or empty. Further columns are ignored, and so is a first row
-              ``file,...``.
+              one class, and is named like it. Other names work if there is one subfolder with
+              images per class of the network, and none of them names a class; sorted by name,
+              they are then the classes in order;
+            - a CSV file in UTF-8, with columns separated by commas, semicolons or tabs. The first
+              row names the columns: ``file``, ``path``, ``image`` or ``filename``, relative to the
+              CSV file; and ``class``, ``label``, ``target`` or ``index``, which may be empty. Other
+              columns are ignored. Without such a row, the columns are file and class.
+
+            Hidden files and folders are ignored.
         network: The network whose inputs the images become.
         limit: The largest number of images, evenly spaced over all of them.
 
@@ -73,8 +94,14 @@ def image_dataset(
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
-        ValueError: There is no image, a class is not one of the network's, or a row of the CSV
-            file is not valid.
+        OSError: A folder or the CSV file cannot be read.
+        ValueError: There is no image, images lie next to folders with images, a class is not one
+            of the network's, a folder is the output of a run, or a row of the CSV file is not clear
+            or repeats another.
+
+    Warns:
+        UserWarning: Folders without images and files of other image types are left out, or a CSV
+            file lists an image with more than one class.
 
     Example::
 
@@ -84,18 +111,20 @@ def image_dataset(
         torch.Size([3, 224, 224])
     """
     path = Path(path)
-    if limit is not None and limit < 1:
-        raise ValueError(f"The limit must be at least 1 image, got {limit}.")
+    if limit is not None:
+        check_count("The limit", limit, at_least=1)
     if not path.exists():
         raise FileNotFoundError(f"There is no folder or CSV file {path}.")
+    labels = ClassLabels(network)
     if path.is_file():
-        folder, entries = path.parent, _from_csv(path, network)
+        folder, entries = path.parent, image_tables.entries(path, labels)
     else:
-        folder, entries = path, _from_folder(path, network)
+        folder, entries = path, image_folders.entries(path, labels)
     if not entries:
         raise ValueError(
-            f"There is no image in {path}: give a folder of images ({', '.join(_extensions())}), "
-            "a folder with one subfolder per class, or a CSV file."
+            f"There is no image in {path}: give a folder of images "
+            f"({', '.join(image_folders.extensions())}), a folder with one subfolder per class, or "
+            "a CSV file."
         )
     if limit is not None and limit < len(entries):
         entries = [entries[i * len(entries) // limit] for i in range(limit)]
@@ -104,81 +133,36 @@ def image_dataset(
         names=tuple(name for name, _ in entries),
         targets=tuple(target for _, target in entries),
         network=network,
+        source=path,
     )
 
 
-_Entries = list[tuple[str, int | None]]
+def check_output(output: Path, data: Path | None, images: Iterable[Path] = ()) -> None:
+    """Require that a report will not lie among the images that it is about.
 
+    Args:
+        output: Folder of the report. It need not exist.
+        data: Folder or CSV file of the data, if there is one.
+        images: The image files.
 
-def _from_folder(folder: Path, network: zoo.Network) -> _Entries:
-    content = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    files = [e.name for e in content if e.is_file() and e.suffix.lower() in _extensions()]
-    if files:
-        return [(name, None) for name in files]
-    subfolders = [entry.name for entry in content if entry.is_dir()]
-    if not subfolders:
-        return []
-    make_dataset = import_optional("torchvision.datasets.folder", "evaluation").make_dataset
-    numbers = {name: number for number, name in enumerate(subfolders)}
-    samples = make_dataset(str(folder), numbers, extensions=_extensions(), allow_empty=True)
-    if not samples:
-        return []
-    classes = _folder_classes(subfolders, folder, network)
-    return [(str(Path(file).relative_to(folder)), classes[number]) for file, number in samples]
-
-
-def _folder_classes(subfolders: Sequence[str], folder: Path, network: zoo.Network) -> list[int]:
-    """The class index of each subfolder."""
-    indices: dict[str, list[int]] = {}
-    for index, name in enumerate(network.class_names):
-        indices.setdefault(_plain(name), []).append(index)
-        indices.setdefault(str(index), []).append(index)
-    matches = [indices.get(_plain(name), []) for name in subfolders]
-    if all(len(match) == 1 for match in matches):
-        return [match[0] for match in matches]
-    if len(subfolders) == len(network.class_names):
-        return list(range(len(subfolders)))
-    unclear = next(name for name, match in zip(subfolders, matches, strict=True) if len(match) != 1)
-    raise ValueError(
-        f"The folder {unclear!r} in {folder} is not a class of {network.name}, and there are "
-        f"{len(subfolders)} folders for its {len(network.class_names)} classes: name them by "
-        "class index or class name, or give a CSV file with the columns file and class index."
-    )
-
-
-def _from_csv(path: Path, network: zoo.Network) -> _Entries:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.reader(stream))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path} is not a CSV file: give a folder, or a CSV file with the columns file and "
-            "class index."
-        ) from error
-    entries: _Entries = []
-    last = len(network.class_names) - 1
-    for number, row in enumerate(rows, start=1):
-        if not row or (number == 1 and row[0].strip().lower() == "file"):
-            continue
-        text = row[1].strip() if len(row) > 1 else ""
-        try:
-            target = int(text) if text else None
-        except ValueError:
-            target = -1
-        if target is not None and not 0 <= target <= last:
+    Raises:
+        ValueError: The output is in a folder of images, or holds an image.
+    """
+    place = Path(os.path.realpath(output))
+    # By folder, because there are fewer of them than images.
+    folders = {image.parent: image for image in images}
+    real = {Path(os.path.realpath(folder)): image for folder, image in folders.items()}
+    if data is None or not data.is_dir():
+        for folder, image in real.items():
+            if place in (folder, *folder.parents):
+                raise ValueError(
+                    f"The image {image} is in the output folder {output}: give another output "
+                    "folder, or leave the image out."
+                )
+        return
+    for folder in (Path(os.path.realpath(data)), *real):
+        if folder in (place, *place.parents):
             raise ValueError(
-                f"Line {number} of {path} has {text!r} as class: the second column must be a "
-                f"class index of {network.name}, 0 to {last}, or empty."
+                f"The output {output} is in the data {data}, so its figures would become data: "
+                "give another output folder."
             )
-        entries.append((row[0], target))
-    return entries
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
-
-
-def _extensions() -> tuple[str, ...]:
-    folder = import_optional("torchvision.datasets.folder", "evaluation")
-    extensions: tuple[str, ...] = folder.IMG_EXTENSIONS
-    return extensions

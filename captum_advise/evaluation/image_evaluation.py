@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise._core.scoring import MapScorer, as_masks, image_scorer
+from captum_advise._core.suspicions import suspicious_confidence, suspicious_pixels
 from captum_advise._core.targets import resolve_target
+from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import first_line
 from captum_advise.evaluation.columns import ON_REQUEST
 from captum_advise.evaluation.methods import ClassMaps, Context, Method
@@ -44,6 +46,7 @@ class MetricSettings:
             by.
 
     Raises:
+        TypeError: A number is not an int.
         ValueError: A number is below one, or a metric is not among those on request.
 
     Example::
@@ -58,8 +61,7 @@ class MetricSettings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "n_perturb_samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            check_count(name, getattr(self, name), at_least=1)
         unknown = self.on_request - set(ON_REQUEST)
         if unknown:
             raise ValueError(
@@ -99,6 +101,17 @@ class ImageEvaluator:
         if not self.compiled:
             return self.model
         return _compiled(self.model, self.context.internal_batch_size)
+
+    def warn_of_suspicions(self, inputs: Tensor) -> None:
+        """Warn if an image (1, C, H, W) suggests that settings of all metrics are wrong."""
+        with torch.no_grad():
+            outputs = self.model(inputs)
+        for message in (
+            suspicious_pixels(inputs, self.context.pixel_space),
+            suspicious_confidence(outputs, self.context.confidence),
+        ):
+            if message is not None:
+                warnings.warn(message, UserWarning, stacklevel=4)
 
     def rows(self, index: int, name: str, inputs: Tensor, label: int | None) -> list[Row]:
         """The results of every method for one image.

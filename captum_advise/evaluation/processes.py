@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 # A process may have to wait until the slowest one has finished its share.
 _TIMEOUT = timedelta(days=7)
@@ -33,20 +35,33 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
-    def first_does(self, action: Callable[[], None]) -> None:
-        """Let rank 0 act while the others wait. If it fails, every process raises its error."""
-        failure: list[Any] = [None]
+    def first_does(self, action: Callable[[], T]) -> T:
+        """Let rank 0 act while the others wait.
+
+        Returns:
+            What the action returns, in every process. If it fails, every process raises its error.
+        """
+        if self.count == 1:
+            return action()
+        outcome: list[Any] = [None, None]  # result and error
         if self.is_first:
             try:
-                action()
+                outcome[0] = action()
             except Exception as error:
-                if self.count == 1:
-                    raise
-                failure = [error]
-        if self.count > 1:
-            dist.broadcast_object_list(failure, src=0)
-        if failure[0] is not None:
-            raise failure[0]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: T = outcome[0]
+        return result
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -19,15 +18,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise._version import __version__
 from captum_advise.evaluation.columns import columns
+from captum_advise.evaluation.configuration import configuration_of
+from captum_advise.evaluation.data import ImageDataset, check_output
 from captum_advise.evaluation.image_evaluation import (
     ImageEvaluator,
     MethodError,
     MetricSettings,
 )
+from captum_advise.evaluation.items import Continuation, compare, length_of, name_of, read
 from captum_advise.evaluation.methods import (
     Context,
     MethodLike,
@@ -36,7 +38,7 @@ from captum_advise.evaluation.methods import (
     by_name,
 )
 from captum_advise.evaluation.processes import Processes, processes
-from captum_advise.evaluation.store import FAILURE_COLUMNS, FORMAT, Appender, RunFolder
+from captum_advise.evaluation.store import FAILURE_COLUMNS, Appender, Image, RunFolder, as_field
 from captum_advise.pixels import PixelSpace
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 # The run gives up when this many images fail at the start, before any succeeds.
 _MAX_FAILURES_AT_START = 3
+_TEXT = ("file", "content", "method")
 _PACKAGES = ("torch", "captum", "piq", "torchvision", "timm", "torchcam", "numpy", "scipy")
 
 
@@ -57,7 +60,11 @@ class Evaluation:
         failures: One row per image that could not be evaluated.
         folder: The folder of the report.
         seconds: Time that this call spent on images, without the report.
-        evaluated: Number of images in that time; earlier calls evaluated the others.
+        evaluated: Number of images in that time.
+        reused: Number of images that earlier calls evaluated, and that have not changed since.
+        changed: Number of images that earlier calls evaluated, and that this call evaluated again:
+            their content, their class or their position in the data has changed.
+        dropped: Number of images of earlier calls that are no longer in the data.
 
     Example::
 
@@ -65,6 +72,8 @@ class Evaluation:
         >>> evaluation = evaluate(net, net.conv4, dataset, ["grad-cam", "random"], "report")
         >>> evaluation.evaluated, len(evaluation.results), len(evaluation.failures)
         (2, 4, 0)
+        >>> evaluate(net, net.conv4, dataset, ["grad-cam", "random"], "report").reused
+        2
     """
 
     results: pd.DataFrame
@@ -73,6 +82,9 @@ class Evaluation:
     folder: Path
     seconds: float = field(compare=False)
     evaluated: int = field(compare=False)
+    reused: int = field(compare=False, default=0)
+    changed: int = field(compare=False, default=0)
+    dropped: int = field(compare=False, default=0)
 
 
 def evaluate(
@@ -90,12 +102,19 @@ def evaluate(
     internal_batch_size: int = 8,
     compiled: bool = False,
     description: Mapping[str, str] | None = None,
+    restart: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """Compare explanation methods on images, and write a report.
 
     A run that was stopped or killed continues when it is called again with the same arguments and
-    output. Under ``torchrun`` the processes share the images, and the first one writes the report.
+    output. Images whose content, class or position has changed since are evaluated again; the rows
+    of images that are no longer in the data are dropped when the run ends. Anything else that
+    differs is refused: the weights, classes and settings of the model, the code of methods and of
+    ``confidence`` and the values that they use, settings, and versions of packages. Tensors that
+    a module of the model holds besides its parameters and buffers are not compared.
+
+    Under ``torchrun`` the processes share the images, and the first one writes the report.
     Images go through the model one at a time. The results for an image therefore depend neither
     on the other images nor on the number of processes.
 
@@ -123,17 +142,24 @@ def evaluate(
             faster then; on a CPU it needs a C++ compiler. Maps use the model as it is.
         description: What else distinguishes this run from others in the same folder, for example
             the network's name.
+        restart: Begin anew: delete the files of the run in ``output``, whichever run it is, when
+            all arguments have been checked. Other files there are left as they are.
         progress: Show a progress bar on stderr.
 
     Returns:
         :class:`Evaluation`, in every process.
 
     Raises:
-        ValueError: An argument is not valid, the folder holds another run, or no image could be
-            evaluated.
+        TypeError: A number is not an int, or a method is not callable.
+        ValueError: An argument is not valid, the folder holds another run or files that no run
+            has written, it is one of the folders of images, or no image could be evaluated.
         MethodError: The methods fail on the first images.
         OutputError: The output cannot be written.
         ModuleNotFoundError: A package is missing; the message names the extra that brings it.
+
+    Warns:
+        UserWarning: The first image is not in [0, 1] under ``pixel_space``, or the model returns
+            probabilities, to which the default ``confidence`` applies softmax again.
 
     Example::
 
@@ -152,7 +178,9 @@ def evaluate(
         if isinstance(methods, Mapping)
         else by_name([methods] if isinstance(methods, str) else methods)
     )
-    _check(model, dataset, chosen)
+    check_count("seed", seed, at_least=0)
+    check_count("internal_batch_size", internal_batch_size, at_least=1)
+    _check(model, dataset, chosen, Path(output))
     evaluator = ImageEvaluator(
         model=model,
         layer=layer,
@@ -162,54 +190,38 @@ def evaluate(
         seed=seed,
         compiled=compiled,
     )
-    configuration = {
-        "format": FORMAT,
-        "captum_advise": __version__,
-        **(description or {}),
-        "layer": _layer_name(model, layer),
-        "model_sha256": _model_digest(model),
-        "images": _length(dataset),
-        "data_sha256": _data_digest(dataset),
-        "methods": {
-            name: name if not isinstance(methods, Mapping) else _qualified_name(methods[name])
-            for name in chosen
-        },
-        **asdict(method_settings),
-        **asdict(settings),
-        "on_request": sorted(settings.on_request),
-        "pixel_space": None if pixel_space is None else asdict(pixel_space),
-        "confidence": _qualified_name(confidence),
-        "seed": seed,
-        "internal_batch_size": internal_batch_size,
-        "compiled": compiled,
-        "device": _device(model).type,
-    }
+    configuration = configuration_of(evaluator, dataset, methods, description or {})
     folder = RunFolder(Path(output), columns(settings.on_request), tuple(chosen))
     with processes(_device(model)) as group, ExitStack() as held:
 
-        def prepare() -> None:
+        def prepare() -> list[Image]:
             held.enter_context(folder.reserved())
-            folder.prepare(configuration)
+            folder.prepare(configuration, restart=restart)
+            return folder.finished()
 
-        group.first_does(prepare)
-        folder.check(configuration)  # another host may have other weights or images
-        finished = folder.finished()
-        group.wait()
+        finished = group.first_does(prepare)
+        folder.check(configuration)  # another host may have other weights or packages
+        earlier = compare(dataset, finished, group, progress=progress)
         start = time.perf_counter()
-        _evaluate_rest(evaluator, dataset, folder, finished, group, progress)
+        _evaluate_rest(evaluator, dataset, folder, earlier, group, progress)
         group.wait()
         seconds = time.perf_counter() - start
 
         def finish() -> None:
-            folder.merge()
-            results = read_results(folder)
-            if results.empty:
+            if not folder.merge(outdated=earlier.outdated, unread=earlier.unread):
                 failure = read_failures(folder).iloc[0]
                 raise ValueError(
-                    f"None of the {_length(dataset)} images could be evaluated "
+                    f"None of the {length_of(dataset)} images could be evaluated "
                     f"({folder.failures}); the first, {failure['file']}: {failure['reason']}"
                 )
-            folder.inform(_information(folder, configuration, results, seconds, finished, group))
+            results = read_results(folder)
+            folder.inform(
+                {
+                    "configuration": configuration,
+                    **_origin(dataset),
+                    **_information(folder, results, seconds, earlier, group, _device(model)),
+                }
+            )
             write_report(evaluator, dataset, folder, results)
 
         group.first_does(finish)
@@ -220,7 +232,10 @@ def evaluate(
         failures=read_failures(folder),
         folder=folder.path,
         seconds=seconds,
-        evaluated=results["index"].nunique() - len(finished),
+        evaluated=results["index"].nunique() - len(earlier.reused),
+        reused=len(earlier.reused),
+        changed=earlier.changed,
+        dropped=earlier.dropped,
     )
 
 
@@ -228,18 +243,19 @@ def _evaluate_rest(
     evaluator: ImageEvaluator,
     dataset: Dataset[Any],
     folder: RunFolder,
-    finished: set[int],
+    earlier: Continuation,
     group: Processes,
     progress: bool,
 ) -> None:
-    """Evaluate this process's share of the images that are not finished."""
-    n_images = _length(dataset)
+    """Evaluate this process's share of the images that have no rows, or rows that do not hold."""
+    n_images, finished = length_of(dataset), earlier.indices
     share = [index for index in range(n_images) if index not in finished]
     share = share[group.rank :: group.count]
     alone = group.count == 1
+    changed = f" ({earlier.changed} changed)" if earlier.changed else ""
     bar = import_optional("tqdm", "evaluation").tqdm(
         share,
-        desc="images" if alone else f"images of process 1 of {group.count}",
+        desc=("images" if alone else f"images of process 1 of {group.count}") + changed,
         initial=len(finished) if alone else 0,
         total=n_images if alone else len(share),
         unit="image",
@@ -248,12 +264,17 @@ def _evaluate_rest(
     )
     device = _device(evaluator.model)
     any_success, n_failures = bool(finished), 0
+    is_checked = not group.is_first
     with Appender(folder.part("results", group.rank), folder.columns) as results:
         for index in bar:
-            name = _name(dataset, index)
+            name = name_of(dataset, index)
             try:
-                inputs, label = _item(dataset[index])
-                rows = evaluator.rows(index, name, inputs.to(device)[None], label)
+                item = read(dataset, index)
+                inputs = item.inputs.to(device)[None]
+                if not is_checked:
+                    is_checked = True
+                    evaluator.warn_of_suspicions(inputs)
+                rows = evaluator.rows(index, name, inputs, item.label)
             except Exception as error:
                 sentence = _sentence(error)
                 failure = {"index": index, "file": name, "reason": sentence}
@@ -267,34 +288,27 @@ def _evaluate_rest(
                     ) from error
                 continue
             any_success = True
-            results.append(rows)
+            results.append({**row, "content": item.content} for row in rows)
 
 
 def read_results(folder: RunFolder) -> pd.DataFrame:
     """``results.csv`` as a table, with 0 and 1 for false and true."""
-    return import_optional("pandas", "evaluation").read_csv(
-        folder.results, dtype={"file": str, "method": str}, keep_default_na=False, na_values=["nan"]
-    )
+    return _read_csv(folder.results, dtype=dict.fromkeys(_TEXT, str), na_values=["nan"])
 
 
 def read_failures(folder: RunFolder) -> pd.DataFrame:
     """``failures.csv`` as a table, empty if no image has failed."""
-    pandas = import_optional("pandas", "evaluation")
     if not folder.failures.exists():
+        pandas = import_optional("pandas", "evaluation")
         return pandas.DataFrame(columns=list(FAILURE_COLUMNS))
-    return pandas.read_csv(folder.failures, dtype=str, keep_default_na=False)
+    return _read_csv(folder.failures, dtype=str)
 
 
-def _item(item: Any) -> tuple[Tensor, int | None]:
-    inputs, label = item if isinstance(item, tuple | list) else (item, None)
-    if not isinstance(inputs, Tensor) or inputs.dim() != 3:
-        raise ValueError("An item of the data is not a tensor (C, H, W).")
-    return inputs, None if label is None else int(label)
-
-
-def _name(dataset: Dataset[Any], index: int) -> str:
-    names = getattr(dataset, "names", None)
-    return str(index) if names is None else str(names[index])
+def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    # A file's name need not be UTF-8.
+    return import_optional("pandas", "evaluation").read_csv(
+        path, keep_default_na=False, encoding_errors="replace", **options
+    )
 
 
 def _sentence(error: Exception) -> str:
@@ -303,62 +317,52 @@ def _sentence(error: Exception) -> str:
     return f"{reason(error)}." if is_plain else f"{type(error).__name__}: {reason(error)}."
 
 
-def _check(model: nn.Module, dataset: Dataset[Any], methods: Mapping[str, Any]) -> None:
+def _check(
+    model: nn.Module, dataset: Dataset[Any], methods: Mapping[str, Any], output: Path
+) -> None:
     if model.training:
         raise ValueError("The model is in training mode: call model.eval() first.")
     if not methods:
         raise ValueError("Name at least one method.")
-    if _length(dataset) == 0:
+    for name in methods:
+        # It is a field of a row, and a row is a line.
+        if not isinstance(name, str) or not name.strip() or as_field(name) != name:
+            raise ValueError(f"The name of a method is one line of text, got {name!r}.")
+    n_images = length_of(dataset)
+    if n_images == 0:
         raise ValueError("There is no image in the data.")
-
-
-def _length(dataset: Dataset[Any]) -> int:
-    return len(dataset)  # type: ignore[arg-type]
+    names = getattr(dataset, "names", None)
+    if names is not None and len(names) != n_images:
+        raise ValueError(f"The data have {len(names)} names for {n_images} images.")
+    if isinstance(dataset, ImageDataset):
+        images = (dataset.folder / name for name in dataset.names)
+        check_output(output, dataset.source, images)
 
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _layer_name(model: nn.Module, layer: nn.Module) -> str:
-    for name, module in model.named_modules():
-        if module is layer:
-            return str(name)
-    raise ValueError("The layer is not a module of the model.")
-
-
-def _model_digest(model: nn.Module) -> str:
-    digest = hashlib.sha256(type(model).__qualname__.encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(value, Tensor):
-            whole = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(whole.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _data_digest(dataset: Dataset[Any]) -> str:
-    known = [getattr(dataset, name, None) for name in ("names", "targets")]
-    listed = [None if value is None else [str(entry) for entry in value] for value in known]
-    return hashlib.sha256(repr(listed).encode(errors="surrogateescape")).hexdigest()
-
-
-def _qualified_name(value: Any) -> str:
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+def _origin(dataset: Dataset[Any]) -> dict[str, Any]:
+    """Where data and weights were, which are known by their content."""
+    n_images = length_of(dataset)
+    if not isinstance(dataset, ImageDataset):
+        return {"data": {"images": n_images}}
+    path = (dataset.source or dataset.folder).absolute()
+    return {"data": {"images": n_images, "path": str(path)}, "weights": dataset.network.weights}
 
 
 def _information(
     folder: RunFolder,
-    configuration: Mapping[str, Any],
     results: pd.DataFrame,
     seconds: float,
-    finished: set[int],
+    earlier: Continuation,
     group: Processes,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """The content of ``run.json`` at the end."""
+    """What ``run.json`` holds at the end, besides the configuration."""
     n_done = int(results["index"].nunique())
-    evaluated = n_done - len(finished)
+    evaluated = n_done - len(earlier.reused)
     sessions = folder.information_so_far().get("sessions", [])
     session = {
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -366,11 +370,13 @@ def _information(
         "processes": group.count,
         "threads_per_process": torch.get_num_threads(),
         "images": evaluated,
+        "reused": len(earlier.reused),
+        "changed": earlier.changed,
+        "dropped": earlier.dropped,
         "seconds": round(seconds, 3),
         "images_per_second": round(evaluated / seconds, 6),
     }
     return {
-        "configuration": configuration,
         "images_evaluated": n_done,
         "images_failed": len(read_failures(folder)),
         "versions": {
@@ -380,7 +386,7 @@ def _information(
         "machine": {
             "platform": platform.platform(),
             "processor": platform.processor() or platform.machine(),
-            "device": torch.cuda.get_device_name() if configuration["device"] == "cuda" else "cpu",
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         },
         # A session that only wrote the report again has no speed.
         "sessions": [*sessions, session] if evaluated else sessions,

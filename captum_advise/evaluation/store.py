@@ -11,7 +11,8 @@ import importlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,35 @@ from types import TracebackType
 from typing import Any
 
 from captum_advise._utils.io import ENCODING, atomic_write
+from captum_advise.evaluation.differences import differences
 
 FAILURE_COLUMNS = ("index", "file", "reason")
-# The format of a run's configuration. A run in another format cannot be continued.
-FORMAT = 2
+# The format of a run's configuration and rows. A run in another format cannot be continued.
+FORMAT = 3
+# What a run writes, besides the files of single processes.
+_FILES = (
+    *("results.csv", "failures.csv", "run.json", "summary.csv", "summary.md"),
+    *("comparison.png", "gallery.png"),
+)
+_PART = re.compile(r"(results|failures)\.rank[0-9]+\.csv")
+_ANEW = "restart=True (--restart) to begin anew"
 
 Rows = list[dict[str, str]]
+
+
+@dataclass(frozen=True, order=True)
+class Image:
+    """An image of the results.
+
+    Attributes:
+        index: Its position in the data.
+        file: Its name.
+        content: Its fingerprint.
+    """
+
+    index: int
+    file: str
+    content: str
 
 
 class OutputError(OSError):
@@ -43,7 +67,8 @@ def writing(path: Path) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         raise OutputError(
             f"The output {path} cannot be written ({cause.strerror or cause}): free space, change "
-            "the permissions, or give another folder; the same command then continues."
+            "the permissions, or give another folder; the same command then continues, without "
+            "--restart."
         ) from error
 
 
@@ -92,7 +117,7 @@ class RunFolder:
 
     def parts(self, kind: str) -> list[Path]:
         """The files of all processes, including those of earlier sessions."""
-        return sorted(self.path.glob(f"{kind}.rank*.csv"))
+        return [path for path in self._parts() if path.name.startswith(f"{kind}.")]
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
@@ -118,21 +143,30 @@ class RunFolder:
                 ) from error
             yield
 
-    def prepare(self, configuration: Mapping[str, Any]) -> None:
+    def prepare(self, configuration: Mapping[str, Any], *, restart: bool = False) -> None:
         """Check that the folder belongs to this run, and repair files that a kill has truncated.
+
+        Args:
+            configuration: Of this run.
+            restart: Delete the files of the run that the folder holds, whichever run it is.
 
         Raises:
             OutputError: The folder cannot be written to.
-            ValueError: It holds the results of another run.
+            ValueError: It holds the results of another run, or files that no run has written.
         """
-        self.check(configuration)
-        if not self.information.exists():
-            results = [entry.name for entry in self.path.glob("results*.csv")]
-            if results:
-                raise ValueError(
-                    f"{self.path} holds {results[0]} but no run.json that describes it: give "
-                    "another folder."
-                )
+        information = self.information_so_far()
+        strangers = [path.name for path in self._written() if not information]
+        if strangers:
+            raise ValueError(
+                f"{self.path} holds {strangers[0]} but no run.json that describes it: give "
+                "another folder."
+            )
+        if restart:
+            self._delete()
+            information = {}
+        else:
+            self.check(configuration)
+        if not information:
             self.inform({"configuration": configuration})
         for part in self.parts("results"):
             text = self._rendered(self._complete_rows([part]))
@@ -145,11 +179,27 @@ class RunFolder:
             for path in [*self.parts("failures"), self.failures]:
                 path.unlink(missing_ok=True)
 
+    def _parts(self) -> list[Path]:
+        return sorted(path for path in self.path.iterdir() if _PART.fullmatch(path.name))
+
+    def _written(self) -> list[Path]:
+        """The files here that have the names of a run's files, the results first."""
+        files = [self.path / name for name in _FILES]
+        return [*self._parts(), *(path for path in files if os.path.lexists(path))]
+
+    def _delete(self) -> None:
+        """Delete the files of a run. A kill leaves a folder that belongs to the old run."""
+        with writing(self.path):
+            for path in self._written():
+                # The description is replaced when nothing is left that it describes.
+                if path != self.information:
+                    path.unlink()
+
     def information_so_far(self) -> dict[str, Any]:
         """The content of ``run.json``, empty if there is no such file.
 
         Raises:
-            ValueError: The file is damaged.
+            ValueError: The file is damaged, or is not a run's.
         """
         try:
             content = json.loads(self.information.read_text(**ENCODING))
@@ -159,7 +209,11 @@ class RunFolder:
             raise ValueError(
                 f"{self.information} is damaged: give another folder, or remove this one."
             ) from error
-        return content if isinstance(content, dict) else {}
+        if isinstance(content, dict) and isinstance(content.get("configuration"), dict):
+            return content
+        raise ValueError(
+            f"{self.information} was not written by captum-advise: give another output folder."
+        )
 
     def inform(self, information: Mapping[str, Any]) -> None:
         """Replace ``run.json``."""
@@ -174,53 +228,68 @@ class RunFolder:
         earlier = self.information_so_far().get("configuration")
         if earlier is None:
             return
-        # Versions before format 2 counted "pictures".
-        if "format" not in earlier or "pictures" in earlier:
+        written_as = earlier.get("format", 1)
+        if written_as != FORMAT:
+            age = "a later" if isinstance(written_as, int) and written_as > FORMAT else "an earlier"
             raise ValueError(
-                f"{self.path} was written by an earlier version of captum-advise: give another "
-                "output folder, or remove this one."
+                f"{self.path} was written by {age} version of captum-advise: give another output "
+                f"folder, or {_ANEW}."
             )
         # As JSON returns it.
         given = json.loads(json.dumps(configuration, default=str))
-        differences = [
-            f"{name} was {earlier.get(name)!r} and is now {given.get(name)!r}"
-            for name in dict.fromkeys([*earlier, *given])
-            if earlier.get(name) != given.get(name)
-        ]
-        if differences:
+        if earlier != given:
             raise ValueError(
-                f"{self.path} holds another run: {'; '.join(differences)}. Give another output "
-                "folder, or the arguments of that run to continue it."
+                f"{self.path} holds another run ({'; '.join(differences(earlier, given))}): give "
+                "another output folder, the arguments of that run to continue it, or "
+                f"{_ANEW}."
             )
 
-    def finished(self) -> set[int]:
-        """Indices of the images that have a row for every method."""
-        return {int(row["index"]) for row in self._complete_rows(self._sources())}
+    def finished(self) -> list[Image]:
+        """The images that have a row for every method."""
+        return sorted({_image(row) for row in self._complete_rows(self._sources())})
 
-    def merge(self) -> None:
-        """Make ``results.csv`` and ``failures.csv`` of the processes' files, and remove these."""
-        write_output(self.results, self._rendered(self._complete_rows(self._sources())))
+    def merge(self, *, outdated: Collection[Image] = (), unread: Collection[Image] = ()) -> bool:
+        """Make ``results.csv`` and ``failures.csv`` of the processes' files, and remove these.
+
+        Args:
+            outdated: Images whose rows no longer hold; the rows are dropped.
+            unread: Images that cannot be read, so that it is not known whether their rows hold. The
+                rows are put aside, in a file like those of processes.
+
+        Returns:
+            Whether there is any row. If there is none, the results stay as they were.
+        """
+        rows = self._complete_rows(self._sources())
+        aside = [row for row in rows if _image(row) in unread]
+        rows = [row for row in rows if _image(row) not in outdated and _image(row) not in unread]
         failures = [row for part in self.parts("failures") for row in _read(part, FAILURE_COLUMNS)]
         if failures:
             failures.sort(key=lambda row: int(row["index"]))
             write_output(self.failures, _text(FAILURE_COLUMNS, failures))
+        merged = self.parts("results") if rows else []
+        if rows and aside:
+            ranks = [int(part.stem.rpartition("rank")[2]) for part in merged]
+            write_output(self.part("results", 1 + max(ranks, default=-1)), self._rendered(aside))
+        if rows:
+            write_output(self.results, self._rendered(rows))
         with writing(self.path):
-            for part in [*self.parts("results"), *self.parts("failures")]:
+            for part in [*merged, *self.parts("failures")]:
                 part.unlink(missing_ok=True)
+        return bool(rows)
 
     def _sources(self) -> list[Path]:
         return [*([self.results] if self.results.exists() else []), *self.parts("results")]
 
     def _complete_rows(self, sources: Iterable[Path]) -> Rows:
         """The rows of images that have one for each method, by image and method."""
-        by_image: dict[int, dict[str, dict[str, str]]] = {}
+        by_image: dict[Image, dict[str, dict[str, str]]] = {}
         for source in sources:
             for row in _read(source, self.columns):
-                by_image.setdefault(int(row["index"]), {}).setdefault(row["method"], row)
+                by_image.setdefault(_image(row), {}).setdefault(row["method"], row)
         return [
-            by_image[index][method]
-            for index in sorted(by_image)
-            if by_image[index].keys() == set(self.methods)
+            by_image[image][method]
+            for image in sorted(by_image)
+            if by_image[image].keys() == set(self.methods)
             for method in self.methods
         ]
 
@@ -271,17 +340,22 @@ def _text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: 
     writer = csv.writer(stream, lineterminator="\n")
     if header:
         writer.writerow(columns)
-    writer.writerows([_field(row[column]) for column in columns] for row in rows)
+    writer.writerows([as_field(row[column]) for column in columns] for row in rows)
     return stream.getvalue()
 
 
-def _field(value: Any) -> str:
+def _image(row: Mapping[str, str]) -> Image:
+    return Image(int(row["index"]), row["file"], row["content"])
+
+
+def as_field(value: Any) -> str:
+    """A value as a row holds it."""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):
         return f"{value:.7g}"
     # One row is one line, so that a truncated row is a truncated line.
-    return str(value).replace("\r", " ").replace("\n", " ")
+    return re.sub(r"[\r\n\0]", " ", str(value))
 
 
 def _read(path: Path, columns: Sequence[str]) -> Rows:

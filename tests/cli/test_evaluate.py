@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import timm
 import torch
 
 from captum_advise import zoo
@@ -30,10 +34,11 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     output = tmp_path / "report"
     command = ["evaluate", "--data", photos, "--output", output, "--methods", "grad-cam,random"]
     command = [str(argument) for argument in [*command, "--steps", "2"]]
-    assert main(command) == 0
+    assert main(command) == 1
     shown = capsys.readouterr()
     assert "3/3" in shown.err
     assert "Failed images: 1" in shown.out.replace("\n", " ")
+    assert "reused" not in shown.out
     assert "a second: 50,000" in shown.out.replace("\n", " ")
     results = pd.read_csv(output / "results.csv")
     assert results["file"].unique().tolist() == ["astronaut.png", "coffee.png"]
@@ -42,12 +47,108 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     assert "truncated or damaged" in failures["reason"][0]
     # The same command again has only the torn image left.
     before = (output / "results.csv").read_bytes()
-    assert main(command) == 0
+    assert main(command) == 1
     assert (output / "results.csv").read_bytes() == before
-    capsys.readouterr()
+    assert "Images: 2 reused from the earlier run, 0 evaluated now." in capsys.readouterr().out
     # Another one is refused.
     text = complaint(capsys, *command[1:-1], "3")
     assert "steps was 2 and is now 3" in text
+
+
+SMALL = ("--model", "timm/test_resnet", "--weights", "random", "--methods", "random,gaussian")
+
+
+@pytest.mark.filterwarnings("ignore:.* no group")
+def test_a_continued_run_says_what_it_reuses(photos, tmp_path, capsys, monkeypatch):
+    output = tmp_path / "report"
+
+    def run(data, *options, status=0):
+        command = ["evaluate", "--data", data, "--output", output, *SMALL, "--steps", "1", *options]
+        assert main(list(map(str, command))) == status
+        return capsys.readouterr().out
+
+    assert "reused" not in run(photos)
+    shutil.copy(photos / "coffee.png", photos / "astronaut.png")
+    (photos / "coffee.png").unlink()
+    text = run(photos)
+    assert (
+        "Images: 1 reused from the earlier run, 1 evaluated now (1 because it has changed), "
+        "1 dropped because it is no longer in the data." in text
+    )
+    # The folder in other words, and elsewhere.
+    monkeypatch.chdir(tmp_path)
+    photos.rename(tmp_path / "moved")
+    assert "Images: 2 reused from the earlier run, 0 evaluated now." in run("./moved/")
+    text = complaint(
+        capsys, "--data", "moved", "--output", output, *SMALL, "--steps", 1, "--seed", 1
+    )
+    assert "the weights of the model have changed" in text  # which are random
+    assert "seed was 0 and is now 1" in text
+    assert "--restart" in text
+    assert "limit was None and is now '1'" in complaint(
+        capsys, "--data", "moved", "--output", output, *SMALL, "--steps", 1, "--limit", 1
+    )
+    assert "reused" not in run("moved", "--seed", "1", "--restart")
+    assert json.loads((output / "run.json").read_text())["configuration"]["seed"] == 1
+
+
+def test_weights_are_known_by_their_content(photos, tmp_path, monkeypatch):
+    network = zoo.load("timm/test_resnet", weights="random")
+    monkeypatch.chdir(tmp_path)
+    command = ["evaluate", "--data", "photos", "--output", "report", "--model", "timm/test_resnet"]
+    command += ["--steps", "1", "--methods", "random", "--limit", "1", "--weights"]
+    for path in ("weights.pth", "copy.pth", str(tmp_path / "weights.pth")):
+        torch.save(network.model.state_dict(), path)
+        assert main([*command, path]) == 0
+    information = json.loads(Path("report/run.json").read_text())
+    assert len(information["sessions"]) == 1
+    assert information["weights"] == str(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--batch-size", 0),
+        ("--steps", 0),
+        ("--limit", 0),
+        ("--limit", -5),
+        ("--seed", -1),
+        ("--integrated-gradients-steps", 0),
+        ("--lime-samples", 0),
+        ("--lime-grid", 0),
+        ("--occlusion-windows", 0),
+        ("--smooth-grad-cam-samples", 0),
+        ("--is-cam-samples", 0),
+    ],
+)
+def test_numbers_are_refused_before_anything_is_loaded(
+    option, value, photos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(zoo, "load", None)
+    command = ["--data", photos, "--output", tmp_path / "out", option, value]
+    assert main(["evaluate", *map(str, command)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: Invalid value for '{option}'")
+
+
+def test_an_output_in_the_data_is_refused_before_anything_is_loaded(
+    photos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(zoo, "load", None)
+    (tmp_path / "link").symlink_to(photos)
+    for output in (photos, photos / "report", tmp_path / "link" / "report"):
+        text = complaint(capsys, "--data", photos, "--output", output, *QUICK)
+        assert "is in the data" in text
+        assert "another output folder" in text
+
+
+def test_a_stopped_run_ends_with_130(photos, tmp_path, capsys, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "load", stopped)
+    assert main(["evaluate", "--data", str(photos), "--output", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "Stopped; the same command continues.\n"
 
 
 def test_bad_input_is_one_sentence(photos, tmp_path, capsys, monkeypatch):
@@ -61,7 +162,6 @@ def test_bad_input_is_one_sentence(photos, tmp_path, capsys, monkeypatch):
     assert "no method 'gradcam' (did you mean grad-cam" in complaint(
         capsys, "--data", photos, "--output", output, "--methods", "gradcam"
     )
-    assert "steps must be at least 1" in complaint(capsys, *good, "--steps", 0)
     assert "cannot be written (Not a directory)" in complaint(
         capsys, "--data", photos, "--output", empty / "notes.txt" / "report", *QUICK
     )
@@ -85,6 +185,7 @@ def test_bad_input_is_one_sentence(photos, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:999 of the 1000 folders")
 @pytest.mark.parametrize(
     ("model", "layer"),
     [
@@ -97,7 +198,7 @@ def test_bad_input_is_one_sentence(photos, tmp_path, capsys, monkeypatch):
 def test_the_paper_s_networks_run_from_weights_files(model, layer, tmp_path):
     weights = tmp_path / "random-weights.pth"
     torch.save(zoo.load(model, weights="random", seed=1).model.state_dict(), weights)
-    names = [f"n{index:08d}" for index in range(1000)]
+    names = timm.data.ImageNetInfo().label_names()
     for name in names:
         (tmp_path / "val" / name).mkdir(parents=True)
     zoo.example_image().save(tmp_path / "val" / names[285] / "chelsea.jpg")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
@@ -34,3 +36,23 @@ def photos(tmp_path):
     for name in ("chelsea", "astronaut", "coffee"):
         Image.fromarray(getattr(data, name)()).resize((64, 64)).save(folder / f"{name}.png")
     return folder
+
+
+def labelled(*class_names):
+    """The part of a Network that reading images uses."""
+
+    def transform(image):
+        return torch.tensor(image.convert("RGB").getpixel((0, 0))).float()
+
+    return SimpleNamespace(name="net", class_names=class_names, transform=transform)
+
+
+@pytest.fixture
+def three_classes():
+    return labelled("tench", "tabby cat", "Persian cat")
+
+
+@pytest.fixture(scope="session")
+def imagenet_classes():
+    models = pytest.importorskip("torchvision.models")
+    return labelled(*models.ResNet50_Weights.DEFAULT.meta["categories"])

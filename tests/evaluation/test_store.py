@@ -2,31 +2,50 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from captum_advise.evaluation.store import FORMAT, Appender, OutputError, RunFolder, write_output
+from captum_advise.evaluation.store import (
+    FORMAT,
+    Appender,
+    Image,
+    OutputError,
+    RunFolder,
+    as_field,
+    write_output,
+)
 
-COLUMNS = ("index", "file", "method", "value")
+COLUMNS = ("index", "file", "content", "method", "value")
 METHODS = ("b", "a")
 CONFIGURATION = {"format": FORMAT, "seed": 1, "methods": ["b", "a"]}
 
 
-def rows(index):
+def rows(index, content="0"):
     file = f'image, "{index}"\n\u00e9\udcff'
     return [
-        {"index": index, "file": file, "method": m, "value": index / 3 + (m == "a")}
+        {
+            "index": index,
+            "file": file,
+            "content": content,
+            "method": m,
+            "value": index / 3 + (m == "a"),
+        }
         for m in METHODS
     ]
+
+
+def image(index, content="0"):
+    return Image(index, as_field(rows(index)[0]["file"]), content)
 
 
 def run(path, n=5, ranks=1):
     folder = RunFolder(path, COLUMNS, METHODS)
     path.mkdir(exist_ok=True)
     folder.prepare(CONFIGURATION)
-    done = folder.finished()
+    done = {image.index for image in folder.finished()}
     todo = [index for index in range(n) if index not in done]
     for rank in range(ranks):
         with Appender(folder.part("results", rank), COLUMNS) as appender:
@@ -62,7 +81,7 @@ def test_only_complete_images_count(tmp_path):
     folder = run(tmp_path, n=2)
     with Appender(folder.part("results", 0), COLUMNS) as appender:
         appender.append(rows(2)[:1])
-    assert folder.finished() == {0, 1}
+    assert folder.finished() == [image(0), image(1)]
     folder.merge()
     # A kill between the merge and the removal of the parts leaves both.
     with Appender(folder.part("results", 7), COLUMNS) as appender:
@@ -71,6 +90,40 @@ def test_only_complete_images_count(tmp_path):
     folder.merge()
     assert folder.results.read_bytes() == before
     assert before.decode(errors="surrogateescape").count("\n") == 1 + 2 * 2
+
+
+def test_rows_of_an_image_are_those_of_one_content(tmp_path):
+    folder = run(tmp_path, n=2)
+    folder.merge()
+    with Appender(folder.part("results", 0), COLUMNS) as appender:
+        appender.append(rows(1, "1")[:1])
+    assert folder.finished() == [image(0), image(1)]
+    with Appender(folder.part("results", 1), COLUMNS) as appender:
+        appender.append(rows(1, "1")[1:])
+    assert folder.finished() == [image(0), image(1), image(1, "1")]
+    before = folder.results.read_bytes()
+    folder.prepare(CONFIGURATION)
+    assert folder.results.read_bytes() == before
+
+
+def test_rows_that_no_longer_hold_are_left_out_of_the_merged_table(tmp_path):
+    folder = run(tmp_path, n=3)
+    with Appender(folder.part("results", 0), COLUMNS) as appender:
+        appender.append(rows(1, "1"))
+    assert folder.merge(outdated={image(1), image(2)})
+    assert folder.finished() == [image(0), image(1, "1")]
+
+
+def test_rows_of_images_that_cannot_be_read_are_put_aside(tmp_path):
+    folder = run(tmp_path, n=3, ranks=2)
+    assert folder.merge(unread={image(1)})
+    assert [path.name for path in folder.parts("results")] == ["results.rank2.csv"]
+    assert "1," not in [line[:2] for line in folder.results.read_text(errors="replace").split()]
+    assert folder.finished() == [image(0), image(1), image(2)]
+    assert not folder.merge(unread={image(0), image(2)}, outdated={image(1)})
+    assert folder.finished() == [image(0), image(1), image(2)]
+    assert folder.merge()
+    assert not folder.parts("results")
 
 
 def test_failures_are_merged_in_order_and_tried_again(tmp_path):
@@ -86,7 +139,9 @@ def test_failures_are_merged_in_order_and_tried_again(tmp_path):
 
 def test_another_configuration_is_refused_and_named(tmp_path):
     folder = run(tmp_path)
-    with pytest.raises(ValueError, match=r"another run: seed was 1 and is now 2; new was None and"):
+    with pytest.raises(
+        ValueError, match=r"another run \(seed was 1 and is now 2; new was None and .*restart=True"
+    ):
         folder.prepare({**CONFIGURATION, "seed": 2, "new": True})
     folder.prepare(CONFIGURATION)
     folder.information.write_text("{damaged")
@@ -97,12 +152,37 @@ def test_another_configuration_is_refused_and_named(tmp_path):
         folder.prepare(CONFIGURATION)
 
 
-@pytest.mark.parametrize("earlier", [{"seed": 1}, {"seed": 1, "format": FORMAT, "pictures": 5}])
+@pytest.mark.parametrize("earlier", [{"seed": 1}, {"seed": 1, "format": 2, "images": 5}])
 def test_a_run_of_an_earlier_version_is_refused(earlier, tmp_path):
     folder = run(tmp_path)
     folder.inform({"configuration": earlier})
-    with pytest.raises(ValueError, match=r"an earlier version of captum-advise: give another out"):
+    before = folder.part("results", 0).read_bytes()
+    with pytest.raises(ValueError, match=r"an earlier version .*: give another out.*--restart"):
         folder.prepare(CONFIGURATION)
+    assert folder.part("results", 0).read_bytes() == before
+    folder.prepare(CONFIGURATION, restart=True)
+    assert folder.finished() == []
+
+
+def test_a_stopped_restart_never_mixes_two_runs(tmp_path, monkeypatch):
+    folder = run(tmp_path)
+    folder.merge()
+    anew = {**CONFIGURATION, "seed": 2}
+    unlink = Path.unlink
+
+    def stop(path, missing_ok=False):
+        unlink(path, missing_ok=missing_ok)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", stop)
+        with pytest.raises(KeyboardInterrupt):
+            folder.prepare(anew, restart=True)
+    with pytest.raises(ValueError, match="seed was 1 and is now 2"):
+        folder.prepare(anew)
+    folder.prepare(anew, restart=True)
+    assert folder.finished() == []
+    assert folder.information_so_far() == {"configuration": anew}
 
 
 def test_a_folder_has_one_run_at_a_time(tmp_path):

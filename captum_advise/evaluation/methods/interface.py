@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_advise._core.perturbation import black
 from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.checks import check_count
 from captum_advise.pixels import PixelSpace
 
 
@@ -29,6 +30,7 @@ class MethodSettings:
         is_cam_samples: Steps of IS-CAM, each with one forward pass per unit.
 
     Raises:
+        TypeError: One of them is not an int.
         ValueError: One of them is below one.
 
     Example::
@@ -46,8 +48,7 @@ class MethodSettings:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+            check_count(name, value, at_least=1)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,12 @@ def names() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
+def package_of(name: str) -> str | None:
+    """The package other than ours that a method known by name is computed with, if it is one."""
+    module, _ = _OPTIONAL.get(name, (None, None))
+    return module
+
+
 def by_name(wanted: Iterable[str]) -> dict[str, Method]:
     """Methods by name, in the order given.
 
