@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             # The base class of usage errors moved when typer stopped depending on click.
             if hasattr(error, "format_message"):
-                show_error(error.format_message())
+                show_error(f"{error.format_message().rstrip('.')}.")
                 return 2
             raise
     return status or 0

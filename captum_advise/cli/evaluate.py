@@ -169,8 +169,9 @@ def _show(result: Evaluation, settings: MetricSettings) -> None:
         show(_continued(result))
     if result.evaluated:
         rate = result.evaluated / result.seconds
+        images = "1 image" if result.evaluated == 1 else f"{result.evaluated} images"
         show(
-            f"{result.evaluated} images in {result.seconds:.0f} s, {rate:.3g} a second: 50,000 "
+            f"{images} in {result.seconds:.0f} s, {rate:.3g} a second: 50,000 "
             f"would take {50_000 / rate / 3600:.0f} hours on these processes."
         )
     if len(result.failures):

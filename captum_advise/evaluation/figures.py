@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -65,8 +65,12 @@ def comparison(summary: pd.DataFrame, methods: Sequence[str], metrics: Sequence[
         ax.grid(axis="y", color="#eeeeee", zorder=-1)
     # From zero (floors) over one to thousands.
     axes[-1].set_xscale("symlog", linthresh=1)
+    most = table.loc[cost.name, "mean"].max()
+    # Powers of ten alone would leave a short axis without ticks.
+    steps = [1, 2, 5] if most < 20 else [1]
+    axes[-1].xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=steps))
     axes[-1].xaxis.set_major_formatter(ScalarFormatter())
-    axes[-1].set_xlim(-0.2, 2 * max(2.0, table.loc[cost.name, "mean"].max()))
+    axes[-1].set_xlim(-0.2, 2 * max(2.0, most))
     axes[0].set_yticks(range(len(methods)), methods)
     for label, method in zip(axes[0].get_yticklabels(), methods, strict=True):
         label.set_color(_colour(method))
