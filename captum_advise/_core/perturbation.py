@@ -32,7 +32,7 @@ class InputLayout:
         input_shapes: Of all inputs.
         layer_shape: Of the layer's tensor.
         maskable: Indices of the inputs that a map can mask: real tensors with the batch, at most
-            one channel dimension, and as many spatial dimensions as the layer.
+            one channel dimension, as many spatial dimensions as the layer, and at least one value.
         is_image: Whether there is one such input, (N, 1 or 3, H, W).
     """
 
@@ -51,6 +51,7 @@ class InputLayout:
             if n_spatial in (1, 2, 3)
             and tensor.is_floating_point()
             and tensor.dim() - n_spatial in (1, 2)
+            and tensor.numel() > 0
         )
         return cls(
             input_shapes=[tuple(tensor.shape) for tensor in inputs],

@@ -22,7 +22,7 @@ _MOST_DISTORTION = 2.0
 
 def suspicious_pixels(images: Tensor, pixel_space: PixelSpace | None) -> str | None:
     """Model inputs (N, C, H, W) that the pixel space does not map into [0, 1]."""
-    if pixel_space is None:
+    if pixel_space is None or not images.numel():
         return None
     pixels = pixel_space.to_pixels(images.detach())
     lowest, highest = float(pixels.min()), float(pixels.max())
@@ -53,7 +53,11 @@ def suspicious_layout(
     inputs: tuple[Tensor, ...], feature_maps: tuple[Tensor, ...], reshape_transform: Any
 ) -> str | None:
     """Tokens or channels-last tensors of an image without ``reshape_transform``."""
-    images = [tensor for tensor in inputs if tensor.is_floating_point() and tensor.dim() == 4]
+    images = [
+        tensor
+        for tensor in inputs
+        if tensor.is_floating_point() and tensor.dim() == 4 and tensor.numel()
+    ]
     if reshape_transform is not None or not images:
         return None
     height, width = images[0].shape[2:]
@@ -68,6 +72,7 @@ def suspicious_layout(
             )
         if (
             len(shape) == 4
+            and feature_map.numel()
             and _distortion(shape[2], shape[3], height, width) > _MOST_DISTORTION
             and _distortion(shape[1], shape[2], height, width) < _MOST_DISTORTION
         ):

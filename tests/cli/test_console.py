@@ -10,7 +10,7 @@ from captum_advise.cli.console import make_folder, progress, show, show_error, w
 
 
 def test_lines_are_not_wrapped_and_not_markup(capsys):
-    text = "[bold] :smile: " + "word " * 60
+    text = "[bold] :smile:" + " word" * 60
     show(text)
     assert capsys.readouterr().out == f"{text}\n"
 

@@ -9,6 +9,7 @@ from torch import nn
 from toy_networks import Apply, Net, images, network
 
 from captum_advise import LayerAdvise, PixelSpace
+from captum_advise._core.suspicions import suspicious_layout, suspicious_pixels
 from captum_advise.layouts import Tokens, channels_last
 
 
@@ -137,6 +138,22 @@ def test_channels_last_without_transform():
         assert "(3, 12, 12, 240)" in message
     right = LayerAdvise(net, net.last, reshape_transform=channels_last)
     assert said(lambda: right.attribute(images())) == []
+
+
+@pytest.mark.parametrize("inputs", [(1, 0, 0, 0), (1, 3, 0, 0), (1, 3, 0, 5)])
+def test_empty_images_have_no_layout(inputs):
+    empty = torch.zeros(inputs)
+    assert suspicious_layout((empty,), (empty, torch.zeros(1, 4, 0, 0)), None) is None
+    assert suspicious_layout((images(1),), (torch.zeros(1, 4, 0, 2),), None) is None
+    assert suspicious_pixels(empty, PixelSpace.identity()) is None
+
+
+@pytest.mark.parametrize("selection", ["explainability", "confidence"])
+def test_images_without_pixels_are_refused(selection):
+    net = nn.Sequential(nn.Identity(), nn.Flatten(), nn.LazyLinear(3)).eval()
+    net(torch.zeros(1, 3, 0, 0))
+    with pytest.raises(ValueError, match=r"\(1, 3, 0, 0\)"):
+        LayerAdvise(net, net[0]).attribute(torch.zeros(1, 3, 0, 0), unit_selection=selection)
 
 
 @pytest.mark.case("layers in the usual layout, inputs of any shape", "no such warning")
