@@ -13,6 +13,7 @@ from captum_advise._utils.checks import check_real
 __all__ = [
     "OwnRange",
     "PixelSpace",
+    "black",
     "masked_images",
     "normalize_maps",
     "resolve_pixel_space",
@@ -157,6 +158,25 @@ def resolve_pixel_space(pixel_space: PixelSpace | None, inputs: Tensor) -> Pixel
         torch.Size([1, 1, 1, 1])
     """
     return OwnRange.of(inputs) if pixel_space is None else pixel_space
+
+
+def black(images: Tensor, pixel_space: PixelSpace | None) -> Tensor:
+    """Black in the units of model inputs.
+
+    Args:
+        images: (N, C, H, W) model inputs.
+        pixel_space: As in :class:`captum_advise.LayerAdvise`.
+
+    Returns:
+        A tensor that broadcasts to ``images``.
+
+    Example::
+
+        >>> black(torch.tensor([[[[-1.0, 0.0, 3.0]]]]), None)
+        tensor([[[[-1.]]]])
+    """
+    pixels = images.new_zeros(1, images.shape[1], 1, 1)
+    return resolve_pixel_space(pixel_space, images).from_pixels(pixels)
 
 
 def value_range(inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
-"""What :class:`captum_advise.LayerAdvise` is made of, in the order in which it runs.
+"""What :class:`captum_advise.LayerAdvise` is made of.
 
-``request`` -> ``layer_pass`` -> ``targets`` -> ``grad_cam`` -> ``candidates`` -> ``perturbation``
--> ``scoring`` -> ``selection``.
+``comparison`` calls the modules in this order: ``request``, ``layer_pass``, ``targets``,
+``grad_cam``, ``selection`` with ``candidates`` and ``fitted_weights``, ``perturbation``,
+``scoring``, ``choice``. ``suspicions`` words the warnings about settings.
 """

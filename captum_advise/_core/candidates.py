@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,7 +26,6 @@ class Candidates:
         weights: (S, N, C) how much each unit counts, from zero up.
         maps: (S, N, 1, \*spatial) their maps.
         eligible: bool (S, N).
-        pairs: int64 (P, 2) the (candidate, example) that are eligible.
         fallback: bool (N,), whether no group of the example has evidence.
     """
 
@@ -33,8 +33,12 @@ class Candidates:
     weights: Tensor
     maps: Tensor
     eligible: Tensor
-    pairs: Tensor
     fallback: Tensor
+
+    @cached_property
+    def pairs(self) -> Tensor:
+        """int64 (P, 2) the eligible (candidate, example), by candidate, then by example."""
+        return self.eligible.nonzero()
 
     @property
     def examples(self) -> Tensor:
@@ -94,7 +98,7 @@ def groups(relevance: Tensor, contributions: Tensor) -> Candidates:
         weights = torch.cat([weights, every])
         maps = torch.cat([maps, _maps(every, contributions)])
         eligible = torch.cat([eligible, fallback[None]])
-    return Candidates(values, weights, maps, eligible, eligible.nonzero(), fallback)
+    return Candidates(values, weights, maps, eligible, fallback)
 
 
 def weightings(weights: Tensor, contributions: Tensor) -> Candidates:
@@ -104,15 +108,13 @@ def weightings(weights: Tensor, contributions: Tensor) -> Candidates:
     eligible = _have_evidence(weights, maps)
     fallback = ~eligible.any(0)
     eligible[0] = True
-    return Candidates(
-        [SEVERAL] * len(weights), weights, maps, eligible, eligible.nonzero(), fallback
-    )
+    return Candidates([SEVERAL] * len(weights), weights, maps, eligible, fallback)
 
 
 def _unconditional(relevance: list[int], weights: Tensor, contributions: Tensor) -> Candidates:
     eligible = torch.ones(weights.shape[:2], dtype=torch.bool, device=weights.device)
     maps = _maps(weights, contributions)
-    return Candidates(relevance, weights, maps, eligible, eligible.nonzero(), ~eligible[0])
+    return Candidates(relevance, weights, maps, eligible, ~eligible[0])
 
 
 def _maps(weights: Tensor, contributions: Tensor) -> Tensor:

@@ -72,8 +72,10 @@ def compare(
     layer_pass.check_examples(request.layer.inputs)
     (feature_map,) = layer_pass.feature_maps
     target = resolve_target(layer_pass.outputs, request.target)
+    layout = InputLayout.of(request.layer.inputs, feature_map)
+    request.selection.check(layout)
     scorer = _scorer(
-        request, layer_pass, target, forward_func, pixel_space, confidence, all_metrics
+        request, layer_pass, layout, target, forward_func, pixel_space, confidence, all_metrics
     )
     runner_up = None
     if scorer is not None and scorer.pixels is not None:
@@ -111,9 +113,9 @@ def compare(
         suspicions.append(request.selection.suspicion(relevance))
     if scorer is not None:
         suspicions.append(suspicious_confidence(layer_pass.outputs.detach(), confidence))
-        if InputLayout.of(request.layer.inputs, feature_map).is_image:
+        if layout.is_image:
             suspicions.append(
-                suspicious_pixels(scorer.model.inputs[scorer.model.maskable[0]], pixel_space)
+                suspicious_pixels(request.layer.inputs[layout.maskable[0]], pixel_space)
             )
     return Choice(
         contributions=contributions,
@@ -130,6 +132,7 @@ def compare(
 def _scorer(
     request: Request,
     layer_pass: LayerPass,
+    layout: InputLayout,
     target: Target,
     forward_func: Callable[..., Any],
     pixel_space: PixelSpace | None,
@@ -138,8 +141,6 @@ def _scorer(
 ) -> MapScorer | None:
     """Scores maps. None if that is not possible and the selection does not need it."""
     inputs, selection = request.layer.inputs, request.selection
-    layout = InputLayout.of(inputs, layer_pass.feature_maps[0])
-    selection.check(layout)
     outputs = layer_pass.outputs.detach()
     if not selection.compares:
         is_single = outputs.dim() < 2 or outputs.shape[1] < 2

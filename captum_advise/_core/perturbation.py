@@ -17,9 +17,9 @@ from captum_advise._core.targets import Target
 from captum_advise.metrics import blurred
 from captum_advise.pixels import (
     PixelSpace,
+    black,
     masked_images,
     normalize_maps,
-    resolve_pixel_space,
     upsample_maps,
 )
 
@@ -112,12 +112,6 @@ def resolve_baselines(
             )
         resolved.append(baseline)
     return tuple(resolved)
-
-
-def black(images: Tensor, pixel_space: PixelSpace | None) -> Tensor:
-    """Black in the units of model inputs (N, C, H, W); broadcasts to them."""
-    pixels = images.new_zeros(1, images.shape[1], 1, 1)
-    return resolve_pixel_space(pixel_space, images).from_pixels(pixels)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_advise._core.perturbation import MaskedModel, as_masks, black
+from captum_advise._core.perturbation import MaskedModel, as_masks
 from captum_advise._core.targets import Target
 from captum_advise.metrics import (
     Protocol,
@@ -24,7 +24,7 @@ from captum_advise.metrics import (
     target_confidence,
 )
 from captum_advise.metrics.visual_explainability import WholeImages, compare_with
-from captum_advise.pixels import OwnRange, PixelSpace, resolve_pixel_space
+from captum_advise.pixels import OwnRange, PixelSpace, black, resolve_pixel_space
 
 __all__ = ["MapScorer", "as_masks", "check_probabilities", "image_scorer"]
 

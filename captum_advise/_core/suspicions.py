@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_advise._core.candidates import has_relevance
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise.pixels import PixelSpace
 
@@ -96,8 +97,7 @@ def missing_relevance(relevance: Tensor, values: Collection[int]) -> str | None:
         relevance: int64 (N, C).
         values: What was asked for.
     """
-    is_asked_for = torch.isin(relevance, relevance.new_tensor(sorted(values)))
-    without = int((~is_asked_for.any(1)).sum())
+    without = int((~has_relevance(relevance, values).any(1)).sum())
     if not without or not relevance.numel():
         return None
     return (

@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.metrics.confidence import target_confidence
-from captum_advise.pixels import PixelSpace, resolve_pixel_space
+from captum_advise.pixels import PixelSpace, black
 
 _BLUR_KERNEL, _BLUR_SIGMA = 11, 5.0
 
@@ -114,8 +114,7 @@ def deletion_auc(
         torch.Size([2])
     """
     if baselines is None:
-        black = inputs.new_zeros(1, inputs.shape[1], 1, 1)
-        baselines = resolve_pixel_space(pixel_space, inputs).from_pixels(black)
+        baselines = black(inputs, pixel_space)
     return _auc(
         forward_func,
         inputs,

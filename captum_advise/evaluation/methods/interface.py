@@ -10,10 +10,9 @@ from typing import Any, Protocol, TypeAlias, cast
 from captum.attr import Attribution, GuidedGradCam, LayerAttribution
 from torch import Tensor, nn
 
-from captum_advise._core.perturbation import black
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
-from captum_advise.pixels import PixelSpace
+from captum_advise.pixels import PixelSpace, black
 
 
 @dataclass(frozen=True)
