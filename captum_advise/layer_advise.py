@@ -124,7 +124,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         unit_selection: UnitSelection = "explainability",
         n_bandwidths: int = 10,
         activation_range: ActivationRange = "unit",
-        tolerance: float = 0.0,
+        min_prominence: float = 1e-6,
         baselines: BaselineType = None,
         protocol: Protocol = Protocol(),  # noqa: B008 - frozen
         internal_batch_size: int = _INTERNAL_BATCH_SIZE,
@@ -184,10 +184,12 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                         unit's activations onto [0, 1] first, so that rescaling a unit
                         does not change its relevance.
                         Default: "unit"
-            tolerance (float, optional): Tolerance of the density estimate. 0 is
-                        exact; 0.1 is faster and changes the relevance of hardly any
-                        unit.
-                        Default: 0
+            min_prominence (float, optional): The least prominence of a mode, as a
+                        share of the density's maximum; see
+                        :func:`captum_advise.count_modes`. 0 counts every local
+                        maximum, as the authors' program does; many of these are
+                        rounding on layers of 14 x 14 and more.
+                        Default: 1e-6
             baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): What
                         replaces the parts of the inputs that a map masks, in the
                         units of the model's inputs, as elsewhere in Captum.
@@ -232,7 +234,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                 inputs,
                 additional_forward_args,
                 attribute_to_layer_input,
-                DensityOptions(n_bandwidths, activation_range, tolerance),
+                DensityOptions(n_bandwidths, activation_range, min_prominence),
             ),
             target,
             grad_kwargs,
@@ -257,7 +259,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         unit_selection: UnitSelection = "explainability",
         n_bandwidths: int = 10,
         activation_range: ActivationRange = "unit",
-        tolerance: float = 0.0,
+        min_prominence: float = 1e-6,
         baselines: BaselineType = None,
         protocol: Protocol = Protocol(),  # noqa: B008 - frozen
         internal_batch_size: int = _INTERNAL_BATCH_SIZE,
@@ -285,7 +287,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                 inputs,
                 additional_forward_args,
                 attribute_to_layer_input,
-                DensityOptions(n_bandwidths, activation_range, tolerance),
+                DensityOptions(n_bandwidths, activation_range, min_prominence),
             ),
             target,
             grad_kwargs,
@@ -306,7 +308,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         *,
         n_bandwidths: int = 10,
         activation_range: ActivationRange = "unit",
-        tolerance: float = 0.0,
+        min_prominence: float = 1e-6,
     ) -> Tensor | tuple[Tensor, ...]:
         """Relevance of each unit: the number of modes of its activation density. Needs no
         gradient and no target.
@@ -325,7 +327,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             inputs,
             additional_forward_args,
             attribute_to_layer_input,
-            DensityOptions(n_bandwidths, activation_range, tolerance),
+            DensityOptions(n_bandwidths, activation_range, min_prominence),
         )
         warn_of_training_mode(self.forward_func, stacklevel=3)
         feature_maps = self._layer_call(request).feature_maps()

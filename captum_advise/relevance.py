@@ -10,14 +10,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from captum_advise._utils.checks import check_count, check_real, check_tolerance
+from captum_advise._utils.checks import check_count, check_real, check_share
 from captum_advise.density import adaptive_kde, count_modes
 from captum_advise.pixels import normalize_maps
 
 ActivationRange = Literal["unit", "minmax"]
-
-# Time and memory of the density estimate grow with the square of the positions.
-_MAX_POSITIONS = 128 * 128
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class DensityOptions:
 
     n_bandwidths: int = 10
     activation_range: ActivationRange = "unit"
-    tolerance: float = 0.0
+    min_prominence: float = 1e-6
 
     def __post_init__(self) -> None:
         check_count("n_bandwidths", self.n_bandwidths, at_least=2)
@@ -38,7 +35,7 @@ class DensityOptions:
             raise ValueError(
                 f'activation_range must be "unit" or "minmax", got {self.activation_range!r}.'
             )
-        check_tolerance(self.tolerance)
+        check_share("min_prominence", self.min_prominence)
 
 
 def unit_relevance(
@@ -46,7 +43,7 @@ def unit_relevance(
     *,
     n_bandwidths: int = 10,
     activation_range: ActivationRange = "unit",
-    tolerance: float = 0.0,
+    min_prominence: float = 1e-6,
 ) -> Tensor:
     r"""Count the modes of each unit's activation density on [0, 1].
 
@@ -59,8 +56,8 @@ def unit_relevance(
         activation_range: ``"unit"`` uses only activations in [0, 1], as the authors' program does.
             ``"minmax"`` first maps each unit's activations onto [0, 1]: then relevance does not
             change if a unit is rescaled or shifted.
-        tolerance: Zero is exact. 0.1 is faster and changes the relevance of few units: see
-            :func:`captum_advise.adaptive_kde`.
+        min_prominence: The least prominence of a mode, as a share of the density's maximum: see
+            :func:`captum_advise.count_modes`.
 
     Returns:
         int64 (N, C). Zero for a unit whose density is undefined (fewer than two activations in
@@ -79,7 +76,9 @@ def unit_relevance(
         tensor([[0, 0, 0, 0]])
     """
     check_real(feature_maps=feature_maps)
-    return relevance_of(feature_maps, DensityOptions(n_bandwidths, activation_range, tolerance))
+    return relevance_of(
+        feature_maps, DensityOptions(n_bandwidths, activation_range, min_prominence)
+    )
 
 
 def relevance_of(feature_maps: Tensor, options: DensityOptions) -> Tensor:
@@ -89,12 +88,6 @@ def relevance_of(feature_maps: Tensor, options: DensityOptions) -> Tensor:
             f"Feature maps must be (N, C, *spatial), got shape {tuple(feature_maps.shape)}."
         )
     positions = math.prod(feature_maps.shape[2:])
-    if positions > _MAX_POSITIONS:
-        raise ValueError(
-            f"The layer has {positions} positions, {tuple(feature_maps.shape[2:])}, and densities "
-            f"are estimated for at most {_MAX_POSITIONS}, because their cost grows with the "
-            "square: name a deeper layer, or make the inputs smaller."
-        )
     units = feature_maps.detach().reshape(*feature_maps.shape[:2], positions)
     if positions < 2:
         return units.new_zeros(units.shape[:2], dtype=torch.int64)
@@ -109,10 +102,8 @@ def relevance_of(feature_maps: Tensor, options: DensityOptions) -> Tensor:
     if options.activation_range == "minmax":
         units = normalize_maps(units.flatten(0, 1)).view_as(units)
     grid = torch.linspace(0, 1, positions, dtype=torch.float64, device=units.device)
-    estimate = adaptive_kde(
-        units, grid, n_bandwidths=options.n_bandwidths, tolerance=options.tolerance
-    )
-    return count_modes(estimate.density).to(device)
+    density = adaptive_kde(units, grid, n_bandwidths=options.n_bandwidths).density
+    return count_modes(density, min_prominence=options.min_prominence).to(device)
 
 
 def _has_float64(device: torch.device) -> bool:

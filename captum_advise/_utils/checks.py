@@ -60,17 +60,17 @@ def check_count(name: str, value: object, *, at_least: int) -> None:
         raise ValueError(f"{name} must be at least {at_least}, got {value}.")
 
 
-def check_tolerance(value: object) -> None:
+def check_share(name: str, value: object) -> None:
     """Require a number from 0 up and below 1.
 
     Raises:
         TypeError: It is not a number.
         ValueError: It is out of range.
     """
-    if not isinstance(value, int | float):
-        raise TypeError(f"tolerance must be a number, got {type(value).__name__}.")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}.")
     if not 0 <= value < 1:
-        raise ValueError(f"tolerance must be at least 0 and less than 1, got {value}.")
+        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}.")
 
 
 def kind(value: object) -> str:

@@ -18,29 +18,27 @@ from torch import Tensor
 
 _HALF_LOG2_E = 0.5 / math.log(2)
 # Smaller powers of two would be denormal numbers, which processors compute with very slowly.
-_LEAST_EXPONENT = {torch.float64: -1000.0, torch.float32: -125.0}
+_LEAST_EXPONENT = -1000.0
 # Elements of the kernels that are computed at once: small enough to stay in a processor's cache.
 _CPU_KERNELS = 1 << 17
 _CUDA_KERNELS = 1 << 24
 
 
 class BalloonEstimator:
-    """Densities of histograms ``counts`` (B, L), and their costs, in one precision."""
+    """Densities of histograms ``counts`` (B, L), and their costs."""
 
-    def __init__(self, counts: Tensor, precision: torch.dtype) -> None:
-        self.precision = precision
-        self.n_samples = counts.sum(-1).to(precision)
+    def __init__(self, counts: Tensor) -> None:
+        self.n_samples = counts.sum(-1)
         # Most bins are empty. The occupied ones come first, and only they enter the sums.
         occupied = counts > 0
         self.n_bins = occupied.sum(-1)
         most = int(self.n_bins.amax())
         self.bin = occupied.byte().argsort(dim=-1, descending=True, stable=True)[:, :most]
-        self.count = counts.gather(1, self.bin).to(precision)
-        self.cells = torch.arange(counts.shape[1], device=counts.device, dtype=precision)
+        self.count = counts.gather(1, self.bin)
+        self.cells = torch.arange(counts.shape[1], device=counts.device, dtype=counts.dtype)
 
     def cost(self, inverse: Tensor, rows: Tensor) -> Tensor:
         """Cost (R,) of the density at these inverse bandwidths (R, L)."""
-        inverse = inverse.to(self.precision)
         density = self._unscaled(inverse, rows)
         bins = self.bin.index_select(0, rows)
         count = self.count.index_select(0, rows)
@@ -57,13 +55,12 @@ class BalloonEstimator:
     def _unscaled(self, inverse: Tensor, rows: Tensor) -> Tensor:
         density = torch.empty_like(inverse)
         scale = inverse.square().mul_(-_HALF_LOG2_E)[:, None]
-        least = _LEAST_EXPONENT[self.precision]
         for chunk, n_bins in self._chunks(rows):
             bins = self.bin.index_select(0, rows[chunk])[:, :n_bins, None]
             count = self.count.index_select(0, rows[chunk])[:, None, :n_bins]
             exponent = (self.cells - bins).square_().mul_(scale[chunk])
             # exp is slow where its result is almost zero; exp2 is not.
-            kernel = F.threshold(exponent, least, -math.inf, inplace=True).exp2_()
+            kernel = F.threshold(exponent, _LEAST_EXPONENT, -math.inf, inplace=True).exp2_()
             torch.bmm(count, kernel, out=density[chunk, None])
         return density.mul_(inverse)
 

@@ -1,4 +1,4 @@
-"""Smoothed bandwidths and costs that a search has already computed, for all rows.
+"""Smoothed bandwidths that a search has already computed, for all rows.
 
 Between two levels of the stiffness the choice of windows does not change, and the smoothed
 bandwidth is proportional to the stiffness. The search moves to and fro between two choices, so each
@@ -13,9 +13,6 @@ import torch
 from torch import Tensor
 
 from captum_advise.density._windows import Smoother
-
-# Points through which a predicted cost goes: a parabola's.
-_MODEL_POINTS = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class CacheKey:
 
 
 class BandwidthCache:
-    """Two slots per row, each with the smoothed bandwidth and the last costs of one choice."""
+    """Two slots per row, each with the smoothed bandwidth of one choice."""
 
     def __init__(self, smoother: Smoother) -> None:
         n_rows, length = smoother.inside.shape
@@ -48,9 +45,6 @@ class BandwidthCache:
         self._inverse = smoother.widest.new_zeros(2, n_rows, length)
         self._proportional = torch.zeros(2, n_rows, dtype=torch.bool, device=self.rows.device)
         self._repeats = torch.zeros_like(self._proportional)
-        # The last evaluations under that choice, (stiffness, cost), the latest first.
-        self._points = self._inverse.new_zeros(2, n_rows, _MODEL_POINTS, 2)
-        self._n_points = torch.zeros_like(self._choice)
 
     def key(self, stiffness: Tensor, side: Tensor) -> CacheKey:
         """The choice of each row at its stiffness; a new choice goes into the slot ``side``."""
@@ -73,22 +67,5 @@ class BandwidthCache:
             self._proportional[new_slot, new_rows] = smoothed.proportional
             self._repeats[new_slot, new_rows] = smoothed.repeats
             self._choice[new_slot, new_rows] = key.choice[new_rows]
-            self._n_points[new_slot, new_rows] *= is_cached[stale]
         factor = torch.where(self._proportional[slot, rows], key.stiffness[rows], 1.0)
         return self._inverse[slot, rows].div_(factor[:, None])
-
-    def record_cost(self, key: CacheKey, rows: Tensor, cost: Tensor) -> None:
-        """Remember the cost (R,) of some rows."""
-        slot = key.slot[rows]
-        latest = torch.stack([key.stiffness[rows], cost], 1)[:, None]
-        self._points[slot, rows] = torch.cat([latest, self._points[slot, rows, :-1]], 1)
-        self._n_points[slot, rows] += 1
-
-    def predict_cost(self, key: CacheKey) -> tuple[Tensor, Tensor]:
-        """Cost (B,) by the parabola through the last evaluations, and whether there is one (B,)."""
-        (x0, c0), (x1, c1), (x2, c2) = self._points[key.slot, self.rows].permute(1, 2, 0)
-        slope = (c1 - c0) / (x1 - x0)
-        bend = ((c2 - c1) / (x2 - x1) - slope) / (x2 - x0)
-        cost = c0 + (key.stiffness - x0) * (slope + (key.stiffness - x1) * bend)
-        enough = self._n_points[key.slot, self.rows] >= _MODEL_POINTS
-        return cost, key.is_cached & enough

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Elements of the largest temporary: so many that calls cost little, so few that memory is bounded.
-_CPU_BLOCK = 1 << 22
-_CUDA_BLOCK = 1 << 24
-
 
 @dataclass(frozen=True)
 class Block:
@@ -40,7 +36,12 @@ class Block:
 
 
 def blocks(
-    lengths: Tensor, counts: Tensor, which: Tensor, windows: Tensor, representative: Tensor
+    lengths: Tensor,
+    counts: Tensor,
+    which: Tensor,
+    windows: Tensor,
+    representative: Tensor,
+    block_size: int,
 ) -> list[Block]:
     """Cut the rows that have a density, one of each set of duplicates, into blocks of like rows.
 
@@ -50,6 +51,7 @@ def blocks(
         which: int64 (R,) index of each row's length in ``windows``.
         windows: (S, M) candidate bandwidths for each distinct length, in cells.
         representative: int64 (R,) from :func:`captum_advise.density._grid.duplicates`.
+        block_size: Points times occupied bins of all rows of a block, roughly.
     """
     occupied = (counts > 0).sum(-1)
     is_first = representative == torch.arange(len(lengths), device=lengths.device)
@@ -59,9 +61,8 @@ def blocks(
     order = order[has_density[order]]
 
     # Blocks of equal work, in bounded memory.
-    limit = _CUDA_BLOCK if counts.is_cuda else _CPU_BLOCK
     work = (lengths * occupied.clamp(min=windows.shape[1]))[order].cumsum(0)
-    number = torch.div(work, limit, rounding_mode="floor")
+    number = torch.div(work, block_size, rounding_mode="floor")
     sizes = torch.unique_consecutive(number, return_counts=True)[1].tolist()
     if not sizes:
         return []

@@ -7,6 +7,7 @@ the conventions of the program that the authors of ADVISE used.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -74,21 +75,35 @@ def _padded(values: Tensor, length: int) -> Tensor:
 
 
 def candidate_bandwidths(lengths: Tensor, span: float, n_bandwidths: int) -> Tensor:
-    """Candidate bandwidths on grids of these lengths, (len(lengths), M), in cells (step 3)."""
-    step = span / (lengths.to(torch.float64) - 1).clamp(min=1)
-    low, high = _inverse_softplus(5 * step), _inverse_softplus(torch.full_like(step, span))
-    fraction = torch.linspace(0, 1, n_bandwidths, dtype=torch.float64, device=lengths.device)
-    spaced = low[:, None] + (high - low)[:, None] * fraction
-    return F.softplus(spaced, threshold=100) / step[:, None]
+    """Candidate bandwidths on grids of these lengths, (len(lengths), M), in cells (step 3).
+
+    In Python's arithmetic: torch's vector functions round differently in vectors of other lengths,
+    and a row's result must not depend on other rows.
+    """
+    widths = [_bandwidths(length, span, n_bandwidths) for length in lengths.tolist()]
+    return torch.tensor(widths, dtype=torch.float64, device=lengths.device).view(-1, n_bandwidths)
 
 
-def _inverse_softplus(values: Tensor) -> Tensor:
-    return values + torch.log(-torch.expm1(-values))
+@lru_cache(maxsize=4096)
+def _bandwidths(length: int, span: float, number: int) -> tuple[float, ...]:
+    step = span / max(length - 1, 1)
+    low, high = _inverse_softplus(5 * step), _inverse_softplus(span)
+    fractions = (i / (number - 1) for i in range(number))
+    return tuple(_softplus(low + (high - low) * fraction) / step for fraction in fractions)
+
+
+def _softplus(value: float) -> float:
+    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))
+
+
+def _inverse_softplus(value: float) -> float:
+    return value + math.log(-math.expm1(-value))
 
 
 def onto_grid(values: Tensor, lengths: Tensor, n_points: int) -> Tensor:
     """Linear interpolation of (B, L) from each row's working grid onto the user's."""
-    if values.shape[1] == n_points and bool((lengths == n_points).all()):
+    is_own = (lengths == n_points)[:, None]
+    if bool(is_own.all()):
         return values
     cells = (lengths - 1)[:, None]
     fraction = torch.arange(n_points, device=values.device, dtype=values.dtype) / (n_points - 1)
@@ -96,4 +111,7 @@ def onto_grid(values: Tensor, lengths: Tensor, n_points: int) -> Tensor:
     left = torch.minimum(position.floor().long(), cells - 1)
     weight = position - left
     lower, upper = values.gather(-1, left), values.gather(-1, left + 1)
-    return lower + weight * (upper - lower)
+    interpolated = lower + weight * (upper - lower)
+    if values.shape[1] < n_points:
+        return interpolated
+    return torch.where(is_own, values[:, :n_points], interpolated)

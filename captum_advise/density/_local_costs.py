@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
@@ -19,10 +18,8 @@ from torch import Tensor
 
 # A smoothing matrix has length^2 entries: longer grids convolve by FFT.
 _MAX_MATRIX_POINTS = 512
-# Points per width of a window at which costs are evaluated, when not at all points.
-_POINTS_PER_WINDOW = 8
-# On grids up to this length, costs are evaluated at all points.
-_SHORT = 64
+# In narrower windows, in cells, a Gaussian is not what its frequencies up to the highest add up to.
+_NARROW = 5
 # Elements of a smoothed block of rows: with its temporaries it stays in a processor's cache.
 _SMOOTHING_BLOCK = 1 << 18
 
@@ -30,7 +27,7 @@ _Smoother: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def optimal_bandwidths(
-    counts: Tensor, segments: tuple[tuple[int, int], ...], windows: Tensor, *, thinned: bool = False
+    counts: Tensor, segments: tuple[tuple[int, int], ...], windows: Tensor
 ) -> Tensor:
     """Find the bandwidth of least cost around each point, for each window.
 
@@ -39,8 +36,6 @@ def optimal_bandwidths(
             precision of the costs.
         segments: (length, rows) of the runs of rows with grids of one length.
         windows: (S, M) the bandwidths tried on the grids of each run, in cells.
-        thinned: Evaluate only some points under wide windows of long grids, where costs change
-            slowly.
 
     Returns:
         (M, B, L) unsigned integers: the number of the bandwidth for each window, row and point.
@@ -49,16 +44,13 @@ def optimal_bandwidths(
     optimal = counts.new_zeros(n_windows, *counts.shape, dtype=index_type(n_windows))
     kernels = _smoothing_kernels([length for length, _ in segments], windows).to(counts)
     penalties = (2 / math.sqrt(2 * math.pi) / windows).to(counts)
-    longest_shared = _SHORT if thinned else _MAX_MATRIX_POINTS
-    for which, groups in groupby(_groups(segments, n_windows, longest_shared), key=_segments_of):
+    for which, groups in groupby(_groups(segments, n_windows), key=_segments_of):
         length = segments[which[-1]][0]
         members = list(which)
-        smoothing = _Smoothing.of(
-            kernels[members, :, :length], windows[members], thinned and length > _SHORT
-        )
+        smooth = _smoother(kernels[members, :, :length])
         for group in groups:
             rows, inside = _rows_of(group, counts.device)
-            best = _least_cost(counts[rows, :length], inside, penalties[members], smoothing)
+            best = _least_cost(counts[rows, :length], inside, penalties[members], smooth)
             optimal[:, rows, :length] = best.permute(2, 0, 1, 3)
     return optimal
 
@@ -68,14 +60,14 @@ def index_type(n_values: int) -> torch.dtype:
     return torch.uint8 if n_values <= 256 else torch.int32
 
 
-def _least_cost(counts: Tensor, inside: Tensor, penalties: Tensor, smoothing: _Smoothing) -> Tensor:
+def _least_cost(counts: Tensor, inside: Tensor, penalties: Tensor, smooth: _Smoother) -> Tensor:
     """Number (G, R, M, L) of the bandwidth of least smoothed cost, the first one on ties."""
     length = counts.shape[-1]
     n_windows = penalties.shape[1]
     counts, inside = _folded(counts), _folded(inside.to(counts))
-    smoothed = _by_window(smoothing.everywhere(counts, None), n_windows)
+    smoothed = _by_window(smooth(counts, None), n_windows)
     smoothed = smoothed * inside[..., None, :]
-    local = counts.new_empty(*counts.shape[:3], len(smoothing.columns))
+    local = counts.new_empty(*counts.shape[:3], n_windows * counts.shape[-1])
     least = torch.full_like(local, math.inf)
     number = torch.arange(n_windows, device=counts.device, dtype=index_type(n_windows))
     best = torch.zeros_like(local, dtype=number.dtype)
@@ -83,11 +75,11 @@ def _least_cost(counts: Tensor, inside: Tensor, penalties: Tensor, smoothing: _S
         estimate = smoothed[..., j, :]
         cost = torch.sub(estimate, counts, alpha=2).mul_(estimate)
         cost.addcmul_(counts, penalties[:, j, None, None, None])
-        local = smoothing.at_columns(cost, local)
+        local = smooth(cost, local)
         # Later bandwidths have larger numbers: a maximum does what a slower masked write would.
         torch.maximum(best, (local < least) * number[j], out=best)
         torch.minimum(least, local, out=least)
-    return _unfolded(_by_window(best.index_select(-1, smoothing.nearest), n_windows), length)
+    return _unfolded(_by_window(best, n_windows), length)
 
 
 def _by_window(values: Tensor, n_windows: int) -> Tensor:
@@ -117,49 +109,28 @@ def _smoothing_kernels(lengths: list[int], windows: Tensor) -> Tensor:
     """
     longest = max(lengths)
     points = torch.tensor(lengths, device=windows.device)[:, None] + 3 * windows
-    sizes = torch.exp2(points.log2().ceil()).long()
-    kernels = windows.new_zeros(*windows.shape, longest)
-    for size in torch.unique(sizes).tolist():
-        frequency = torch.arange(size // 2 + 1, device=windows.device) / size
-        angle = 2 * math.pi * windows[sizes == size][:, None] * frequency
-        # exp2, as exp is slow where its result is next to nothing.
-        transfer = torch.exp2(-0.5 / math.log(2) * angle.square())
-        kernel = torch.fft.irfft(transfer.to(torch.complex128), size)[:, :longest]
-        kernels[..., : kernel.shape[-1]][sizes == size] = kernel
+    circles = torch.exp2(points.log2().ceil()).long()
+    distances = torch.arange(longest, device=windows.device, dtype=windows.dtype)
+    turns = torch.arange(-3, 4, device=windows.device)[:, None, None, None]
+    scaled = (distances + turns * circles[..., None]) / windows[..., None]
+    # exp2, as exp is slow where its result is next to nothing.
+    kernels = torch.exp2(-0.5 / math.log(2) * scaled.square()).sum(0)
+    kernels /= math.sqrt(2 * math.pi) * windows[..., None]
+    # The circle's highest frequency matters to narrow windows, on tiny grids only.
+    for which in (windows < _NARROW).nonzero().tolist():
+        circle = int(circles[tuple(which)])
+        frequency = torch.arange(circle // 2 + 1, device=windows.device) / circle
+        angle = 2 * math.pi * windows[tuple(which)] * frequency
+        kernel = torch.fft.irfft(torch.exp(-0.5 * angle.square()).to(torch.complex128), circle)
+        kernels[tuple(which)] = F.pad(kernel, (0, max(0, longest - circle)))[:longest]
     return kernels
 
 
-@dataclass(frozen=True)
-class _Smoothing:
-    """Smoothing of folded rows (G, 2, R, H) with the kernels of all windows of their group.
+def _smoother(kernels: Tensor) -> _Smoother:
+    """Smoothing of folded rows (G, 2, R, H) with kernels (G, M, L) of their group: (G, 2, R, M H).
 
-    ``everywhere`` gives (G, 2, R, M H); ``at_columns`` gives only its columns ``columns`` (Q,).
-    ``nearest`` (M H,) is the evaluated column that represents each column. Both functions take a
-    result that is no longer needed, to be written to, or None.
+    The function takes a result that is no longer needed, to be written to, or None.
     """
-
-    everywhere: _Smoother
-    at_columns: _Smoother
-    columns: Tensor
-    nearest: Tensor
-
-    @classmethod
-    def of(cls, kernels: Tensor, windows: Tensor, thinned: bool) -> _Smoothing:
-        """For kernels (G, M, L) of windows (G, M)."""
-        half = (kernels.shape[-1] + 1) // 2
-        cells = torch.arange(half, device=kernels.device)
-        stride = torch.ones_like(windows[0])
-        if thinned:
-            stride = (windows.amin(0) / _POINTS_PER_WINDOW).floor().clamp(min=1)
-        stride = stride.long()[:, None]
-        point = (cells // stride * stride + stride // 2).clamp(max=half - 1)
-        column = point + half * torch.arange(len(point), device=kernels.device)[:, None]
-        columns, nearest = torch.unique(column, return_inverse=True)
-        everywhere, at_columns = _smoothers(kernels, columns)
-        return cls(everywhere, at_columns, columns, nearest.flatten())
-
-
-def _smoothers(kernels: Tensor, columns: Tensor) -> tuple[_Smoother, _Smoother]:
     n_groups, _, length = kernels.shape
     half = (length + 1) // 2
     if length > _MAX_MATRIX_POINTS:
@@ -172,7 +143,7 @@ def _smoothers(kernels: Tensor, columns: Tensor) -> tuple[_Smoother, _Smoother]:
             smoothed = torch.fft.irfft(spectrum * transfer, 2 * length)[..., :length]
             return _folded(smoothed).flatten(3)
 
-        return convolve, lambda values, _: convolve(values, None)[..., columns]
+        return convolve
 
     # A symmetric Toeplitz matrix keeps even sequences even and odd ones odd: two products with
     # matrices of half the side do the work of one.
@@ -182,20 +153,16 @@ def _smoothers(kernels: Tensor, columns: Tensor) -> tuple[_Smoother, _Smoother]:
     parts = torch.stack([near + far, near - far], 1) / 2  # (G, 2, M, H, H)
     matrices = parts.transpose(2, 3).reshape(n_groups, 2, half, -1)
 
-    def multiply(values: Tensor, by: Tensor, out: Tensor | None) -> Tensor:
+    def multiply(values: Tensor, out: Tensor | None) -> Tensor:
         first, second = values.unbind(1)
         parts = torch.stack([first + second, first - second], 1)
-        product = torch.matmul(parts, by, out=out)
+        product = torch.matmul(parts, matrices, out=out)
         even, odd = product.unbind(1)
         even += odd
         torch.sub(even, odd, alpha=2, out=odd)
         return product
 
-    at_columns = matrices if len(columns) == matrices.shape[-1] else matrices[..., columns]
-    return (
-        lambda values, out: multiply(values, matrices, out),
-        lambda values, out: multiply(values, at_columns, out),
-    )
+    return multiply
 
 
 class _Piece(NamedTuple):
@@ -207,12 +174,10 @@ class _Piece(NamedTuple):
     last: int
 
 
-def _groups(
-    segments: tuple[tuple[int, int], ...], n_windows: int, longest_shared: int
-) -> Iterator[list[_Piece]]:
+def _groups(segments: tuple[tuple[int, int], ...], n_windows: int) -> Iterator[list[_Piece]]:
     """Rows to smooth together: as many as a cache holds, few enough that padding is little.
 
-    Lengths above ``longest_shared`` are not mixed.
+    Lengths above ``_MAX_MATRIX_POINTS`` are not mixed.
     """
     group: list[_Piece] = []
     first = most = 0
@@ -222,7 +187,7 @@ def _groups(
             piece = _Piece(segment, length, start, min(start + at_once, first + n_rows))
             most = max(most, piece.last - piece.first)
             size = (len(group) + 1) * most * length * n_windows
-            if group and (size > _SMOOTHING_BLOCK or length > longest_shared):
+            if group and (size > _SMOOTHING_BLOCK or length > _MAX_MATRIX_POINTS):
                 yield group
                 group, most = [], piece.last - piece.first
             group.append(piece)

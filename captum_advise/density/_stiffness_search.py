@@ -19,57 +19,52 @@ from captum_advise.density._balloon import BalloonEstimator
 from captum_advise.density._bandwidth_cache import BandwidthCache, CacheKey
 from captum_advise.density._windows import Smoother
 
-_GOLDEN = (math.sqrt(5) - 1) / 2
-_MAX_STEPS = 29
-_BRACKET = 1e-5
+GOLDEN = (math.sqrt(5) - 1) / 2
+MAX_STEPS = 29
+BRACKET = 1e-5
 # Costs can be exactly flat; rounding must not decide which way the search goes there.
-_COST_ROUNDING = 1e-12
+COST_ROUNDING = 1e-12
 
 
-def search_stiffness(smoother: Smoother, estimator: BalloonEstimator, tolerance: float) -> Tensor:
+def search_stiffness(smoother: Smoother, estimator: BalloonEstimator) -> Tensor:
     """Inverse bandwidth (B, L) at the stiffness where each row's search ends.
 
     Args:
         smoother: Gives the bandwidths at a stiffness.
         estimator: Gives their cost.
-        tolerance: Relative width of the bracket below which costs are predicted.
     """
     cache = BandwidthCache(smoother)
 
     def evaluate(key: CacheKey, rows: Tensor) -> Tensor:
-        cost = estimator.cost(cache.inverse_bandwidth(key, rows), rows).double()
-        cache.record_cost(key, rows, cost)
-        return cost
+        return estimator.cost(cache.inverse_bandwidth(key, rows), rows)
 
     low = torch.full_like(smoother.widest, 1e-12)
     high = torch.ones_like(low)
-    left = _GOLDEN * low + (1 - _GOLDEN) * high
-    right = (1 - _GOLDEN) * low + _GOLDEN * high
+    left = GOLDEN * low + (1 - GOLDEN) * high
+    right = (1 - GOLDEN) * low + GOLDEN * high
     side = torch.zeros_like(cache.rows)
     left_cost = evaluate(cache.key(left, side), cache.rows)
     side = side + 1
     key = cache.key(right, side)
     right_cost = evaluate(key, cache.rows)
-    for _ in range(_MAX_STEPS):
-        width = (high - low) / (left + right)
-        active = width > _BRACKET
+    for _ in range(MAX_STEPS):
+        active = high - low > BRACKET * (left + right)
         if not active.any():
             break
         gain = right_cost - left_cost
-        go_left = gain > _COST_ROUNDING * torch.maximum(left_cost.abs(), right_cost.abs())
+        go_left = gain > COST_ROUNDING * torch.maximum(left_cost.abs(), right_cost.abs())
         to_left, to_right = active & go_left, active & ~go_left
         high = torch.where(to_left, right, high)
         low = torch.where(to_right, left, low)
-        next_left = _GOLDEN * low + (1 - _GOLDEN) * high
-        next_right = (1 - _GOLDEN) * low + _GOLDEN * high
+        next_left = GOLDEN * low + (1 - GOLDEN) * high
+        next_right = (1 - GOLDEN) * low + GOLDEN * high
         latest = torch.where(to_left, next_left, torch.where(to_right, next_right, key.stiffness))
         side = torch.where(active, (~go_left).long(), side)
 
         key = cache.key(latest, side)
-        cost, is_predicted = cache.predict_cost(key)
-        rows = (active & ~(is_predicted & (width < tolerance))).nonzero().squeeze(1)
-        if len(rows):
-            cost[rows] = evaluate(key, rows)
+        rows = active.nonzero().squeeze(1)
+        cost = left_cost.clone()
+        cost[rows] = evaluate(key, rows)
         left, right = (
             torch.where(to_left, latest, torch.where(to_right, right, left)),
             torch.where(to_right, latest, torch.where(to_left, left, right)),

@@ -113,19 +113,20 @@ def densities(
     units: Sequence[int] | Array,
     *,
     n_bandwidths: int = 10,
+    min_prominence: float = 1e-6,
     activation_range: ActivationRange = "unit",
     columns: int = 4,
     axes: npt.ArrayLike | None = None,
 ) -> tuple[Figure, ManyAxes]:
     r"""Densities of chosen units' activations, with the modes that make their relevance.
 
-    A tick at the bottom of the axes is an activation. A point on the curve is a mode. Modes count
-    however small they are.
+    A tick at the bottom of the axes is an activation. A point on the curve is a mode.
 
     Args:
         activations: (C, \*spatial) feature maps of one example.
         units: Which of the C units.
         n_bandwidths: As in :meth:`captum_advise.LayerAdvise.attribute`.
+        min_prominence: Likewise.
         activation_range: Likewise.
         columns: Densities per row of a new figure.
         axes: Where to draw, one for each unit; a new figure if None.
@@ -160,7 +161,8 @@ def densities(
     positions = grid.numpy()
     figure, shown = axes_gallery(axes, len(wanted), columns, "units", height=CURVE)
     for ax, unit, row, density in zip(shown, wanted, rows.numpy(), curves, strict=True):
-        modes, _ = find_peaks(np.nan_to_num(density))
+        density = np.nan_to_num(density)
+        modes, _ = find_peaks(density, prominence=min_prominence * density.max())
         ax.plot(positions, density, color=BLUE)
         ax.plot(positions[modes], density[modes], "o", color=VERMILION, markeredgecolor="white")
         inside = row[(row >= 0) & (row <= 1)]

@@ -39,7 +39,7 @@ def golden(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_golden(case):
+def test_golden(case, engine):
     estimate, field = golden(case)
     density = estimate.density.numpy()
     undefined = np.isnan(field("density")).any(1)
@@ -52,7 +52,7 @@ def test_golden(case):
     assert different <= set(DIFFERENT_DENSITY)
     assert not (error > 1e-4 * scale).any()
 
-    modes = count_modes(estimate.density).numpy()
+    modes = count_modes(estimate.density, min_prominence=0).numpy()
     wrong = {(case, int(row)) for row in np.flatnonzero(modes != field("modes"))}
     assert wrong <= set(DIFFERENT_MODES)
 
@@ -70,8 +70,20 @@ def test_golden_shares():
 
 @pytest.mark.parametrize("case", CASES)
 def test_golden_mode_counts(case):
-    modes = count_modes(torch.from_numpy(GOLDEN_KDE[f"{case}__density"]))
+    modes = count_modes(torch.from_numpy(GOLDEN_KDE[f"{case}__density"]), min_prominence=0)
     assert modes.tolist() == GOLDEN_KDE[f"{case}__modes"].tolist()
+
+
+def test_golden_mode_counts_by_prominence():
+    """Most literal counts stand when modes must be prominent; none grows."""
+    same = rows = 0
+    for case in CASES:
+        literal = torch.from_numpy(GOLDEN_KDE[f"{case}__modes"]).long()
+        prominent = count_modes(torch.from_numpy(GOLDEN_KDE[f"{case}__density"]))
+        assert (prominent <= literal).all()
+        same += int((prominent == literal).sum())
+        rows += len(literal)
+    assert same >= 0.99 * rows
 
 
 @pytest.mark.parametrize("n_bandwidths", [10, 40])
@@ -109,43 +121,6 @@ def test_analytic_single_bin():
     torch.testing.assert_close(estimate.density[0], gauss / gauss.sum() / 0.01)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_predicted_costs_keep_the_modes(case):
-    """A tolerance may move a density a little; the modes of golden rows stay what they were."""
-    exact, field = golden(case)
-    fast = adaptive_kde(
-        torch.from_numpy(field("samples")),
-        torch.from_numpy(field("grid")),
-        n_bandwidths=int(field("n_bandwidths")),
-        tolerance=0.02,
-    )
-    assert torch.equal(exact.density.isnan(), fast.density.isnan())
-    peak = exact.density.amax(-1, keepdim=True).clamp(min=1)
-    moved = ((fast.density - exact.density).abs() / peak).nan_to_num(nan=0.0).amax(-1)
-    assert moved.max() < 1e-2
-    assert (moved > 1e-3).float().mean() <= 0.05
-    same = count_modes(exact.density) == count_modes(fast.density)
-    assert same.float().mean() >= 0.98
-
-
-def test_single_precision_costs_keep_the_modes():
-    """At the documented fast setting, over all golden rows: they are harder than a network's."""
-    changed = rows = 0
-    for case in CASES:
-        exact, field = golden(case)
-        fast = adaptive_kde(
-            torch.from_numpy(field("samples")),
-            torch.from_numpy(field("grid")),
-            n_bandwidths=int(field("n_bandwidths")),
-            tolerance=0.1,
-        )
-        assert torch.equal(exact.density.isnan(), fast.density.isnan())
-        assert fast.density.dtype == torch.float64
-        changed += int((count_modes(exact.density) != count_modes(fast.density)).sum())
-        rows += len(field("samples"))
-    assert changed <= 0.02 * rows
-
-
 def test_leading_shapes_and_dtypes():
     samples = torch.rand(2, 3, 40)
     grid = torch.linspace(0, 1, 50)
@@ -180,7 +155,7 @@ def test_non_contiguous():
     assert torch.equal(adaptive_kde(samples, grid).density, expected.density)
 
 
-def test_long_grids_convolve_the_same(monkeypatch):
+def test_long_grids_convolve_the_same(monkeypatch, torch_engine):
     """The FFT path of long grids and the matrix path agree."""
     samples = torch.rand(5, 90)
     grid = torch.linspace(0, 1, 90)
@@ -191,9 +166,9 @@ def test_long_grids_convolve_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "limit", ["_blocks._CPU_BLOCK", "_balloon._CPU_KERNELS", "_local_costs._SMOOTHING_BLOCK"]
+    "limit", ["_engine._CPU_BLOCK", "_balloon._CPU_KERNELS", "_local_costs._SMOOTHING_BLOCK"]
 )
-def test_sizes_of_blocks_change_nothing(monkeypatch, limit):
+def test_sizes_of_blocks_change_nothing(monkeypatch, torch_engine, limit):
     """Rows with grids of many lengths, in blocks that hold one row or all."""
     generator = torch.Generator().manual_seed(0)
     samples = torch.rand(40, 30, generator=generator)
@@ -205,16 +180,67 @@ def test_sizes_of_blocks_change_nothing(monkeypatch, limit):
     torch.testing.assert_close(apart, together, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
-@pytest.mark.parametrize("tolerance", [0, 0.1])
-def test_long_grids(tolerance):
-    """On 4096 points; far from all samples there are modes too, of densities like 1e-200."""
+def test_long_grids(engine):
+    """On 4096 points, samples in one place and in two."""
     steps = 1e-6 * torch.arange(4096, dtype=torch.float64)
     one = 0.5 + steps / 4
     two = torch.where(torch.arange(4096) % 2 == 0, 0.25, 0.75) + steps / 4
     grid = torch.linspace(0, 1, 4096, dtype=torch.float64)
-    density = adaptive_kde(torch.stack([one, two]), grid, n_bandwidths=10, tolerance=tolerance)[0]
-    assert count_modes(density.clamp(min=1e-9)).tolist() == [1, 2]
+    density = adaptive_kde(torch.stack([one, two]), grid, n_bandwidths=10)[0]
+    assert count_modes(density).tolist() == [1, 2]
     torch.testing.assert_close(density.sum(1) / 4095, torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("positions", [49, 256, 257, 900])
+def test_engines_agree(monkeypatch, positions):
+    """The kernels do what torch does. Above 256 points they work in scale space."""
+    generator = torch.Generator().manual_seed(positions)
+    n = positions // 2
+    samples = torch.cat(
+        [
+            torch.rand(6, positions, generator=generator).pow(3),
+            torch.cat(
+                [
+                    0.2 + 0.03 * torch.randn(6, n, generator=generator),
+                    0.8 + 0.01 * torch.randn(6, positions - n, generator=generator),
+                ],
+                1,
+            ),
+        ]
+    )
+    samples[5:7, n:] = torch.nan
+    grid = torch.linspace(0, 1, positions, dtype=torch.float64)
+    compiled = adaptive_kde(samples, grid, n_bandwidths=10)
+    monkeypatch.setattr("captum_advise.density._engine.compiled", lambda: None)
+    reference = adaptive_kde(samples, grid, n_bandwidths=10)
+    peak = reference.density.amax(-1, keepdim=True)
+    torch.testing.assert_close(compiled.density / peak, reference.density / peak)
+    # Farther from the samples the bandwidth hangs on rounding.
+    near = reference.density > 1e-6 * peak
+    torch.testing.assert_close(compiled.bandwidth[near], reference.bandwidth[near])
+
+
+def test_time_grows_about_linearly():
+    """Dense activations on 16 times as many points: at most 40 times as long, 256 for squares."""
+    from time import process_time
+
+    def seconds(positions):
+        samples = torch.rand(1, positions, generator=torch.Generator().manual_seed(0))
+        grid = torch.linspace(0, 1, positions, dtype=torch.float64)
+        start = process_time()
+        adaptive_kde(samples, grid, n_bandwidths=10)
+        return process_time() - start
+
+    seconds(784)
+    assert seconds(112 * 112) < 40 * min(seconds(784) for _ in range(3))
+
+
+def test_long_grids_need_the_kernels(monkeypatch):
+    grid = torch.linspace(0, 1, 128 * 128 + 1)
+    assert adaptive_kde(torch.tensor([0.2, 0.4]), grid, n_bandwidths=10).density.isfinite().all()
+    monkeypatch.setattr("captum_advise.density._engine.compiled", lambda: None)
+    with pytest.raises(ValueError, match=r"captum-advise\[fast\]"):
+        adaptive_kde(torch.tensor([0.2, 0.4]), grid, n_bandwidths=10)
 
 
 def test_undefined_rows():
@@ -236,7 +262,6 @@ def test_undefined_rows():
         (np.zeros((2, 3)), torch.linspace(0, 1, 9), {}, TypeError, "samples"),
         (torch.zeros(2, 3) * 1j, torch.linspace(0, 1, 9), {}, TypeError, "samples"),
         (torch.zeros(2, 3), torch.linspace(0, 1, 9), {"n_bandwidths": 1}, ValueError, "least 2"),
-        (torch.zeros(2, 3), torch.linspace(0, 1, 9), {"tolerance": 1.0}, ValueError, "tolerance"),
     ],
 )
 def test_bad_input(samples, grid, options, error, message):
@@ -267,16 +292,35 @@ def test_densities_integrate_to_one(rows):
     )
 
 
-@given(rows_of_samples, st.randoms(use_true_random=False))
-def test_rows_are_independent(rows, random):
+@given(rows_of_samples, st.randoms(use_true_random=False), st.sampled_from([30, 300]))
+def test_rows_are_independent(rows, random, n_points):
+    """Bit for bit: of other rows, of the order of samples, of the number of threads."""
+    samples = torch.tensor(rows)
+    grid = torch.linspace(0, 1, n_points, dtype=torch.float64)
+    together = adaptive_kde(samples, grid, n_bandwidths=8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if threads > 1 else 2)
+    try:
+        for row, *estimate in zip(samples, *together, strict=True):
+            shuffled = row[torch.tensor(random.sample(range(12), 12))]
+            alone = adaptive_kde(shuffled, grid, n_bandwidths=8)
+            torch.testing.assert_close(list(alone), estimate, rtol=0, atol=0, equal_nan=True)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@given(rows_of_samples)
+def test_rows_are_independent_in_torch(rows):
     samples = torch.tensor(rows)
     grid = torch.linspace(0, 1, 30, dtype=torch.float64)
-    together = adaptive_kde(samples, grid, n_bandwidths=8).density
-    for row, density in zip(samples, together, strict=True):
-        shuffled = row[torch.tensor(random.sample(range(12), 12))]
-        alone = adaptive_kde(shuffled, grid, n_bandwidths=8).density
-        # Padding and blocks change the order of sums; a tie of costs may then fall the other way.
-        torch.testing.assert_close(alone, density, rtol=1e-3, atol=1e-3, equal_nan=True)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("captum_advise.density._engine.compiled", lambda: None)
+        together = adaptive_kde(samples, grid, n_bandwidths=8).density
+        for row, density in zip(samples, together, strict=True):
+            alone = adaptive_kde(row, grid, n_bandwidths=8).density
+            # Padding and blocks change the order of sums; a tie of costs may then fall the other
+            # way.
+            torch.testing.assert_close(alone, density, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 @given(rows_of_samples, st.sampled_from([0.25, 2.0, 1024.0]))

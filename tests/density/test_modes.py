@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.signal import find_peaks
+from scipy.signal import find_peaks, peak_prominences
 
 from captum_advise import count_modes
 
@@ -15,7 +15,43 @@ from captum_advise import count_modes
 @given(st.lists(st.integers(0, 4), min_size=3, max_size=25))
 def test_modes_are_peaks(heights):
     expected = len(find_peaks(np.array(heights, dtype=float), plateau_size=(1, None))[0])
-    assert count_modes(torch.tensor(heights, dtype=torch.float64)) == expected
+    assert count_modes(torch.tensor(heights, dtype=torch.float64), min_prominence=0) == expected
+
+
+rows_of_heights = st.integers(3, 25).flatmap(
+    lambda n: st.lists(st.lists(st.integers(0, 8), min_size=n, max_size=n), min_size=1, max_size=4)
+)
+
+
+@given(rows_of_heights, st.floats(0, 0.99))
+def test_prominent_modes(rows, min_prominence):
+    expected = []
+    for heights in np.array(rows, dtype=float):
+        peaks, _ = find_peaks(heights, plateau_size=(1, None))
+        prominences = peak_prominences(heights, peaks)[0]
+        expected.append(int((prominences >= min_prominence * heights.max()).sum()))
+    density = torch.tensor(rows, dtype=torch.float64)
+    assert count_modes(density, min_prominence=min_prominence).tolist() == expected
+
+
+@given(rows_of_heights, st.floats(0, 0.99), st.sampled_from([2.0**-40, 0.5, 1024.0]))
+def test_scale_changes_nothing(rows, min_prominence, scale):
+    density = torch.tensor(rows, dtype=torch.float64)
+    counts = count_modes(density, min_prominence=min_prominence)
+    assert torch.equal(count_modes(density * scale, min_prominence=min_prominence), counts)
+
+
+def test_rounding_far_from_samples_is_not_a_mode():
+    density = torch.tensor([1.0, 3.0, 1.0, 1e-20, 3e-20, 1e-20, 2e-30, 0.0], dtype=torch.float64)
+    assert count_modes(density) == 1
+    assert count_modes(density, min_prominence=0) == 2
+
+
+def test_blocks_change_nothing(monkeypatch):
+    density = torch.rand(20, 30, generator=torch.Generator().manual_seed(0))
+    counts = count_modes(density, min_prominence=0.3)
+    monkeypatch.setattr("captum_advise.density._modes._BLOCK", 1)
+    assert torch.equal(count_modes(density, min_prominence=0.3), counts)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12))
@@ -43,3 +79,11 @@ def test_modes_shapes():
 def test_bad_input(density, error):
     with pytest.raises(error, match="density must"):
         count_modes(density)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [("1", TypeError), (-0.1, ValueError), (1, ValueError)]
+)
+def test_bad_prominence(value, error):
+    with pytest.raises(error, match="min_prominence must"):
+        count_modes(torch.zeros(4), min_prominence=value)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from captum_advise import adaptive_kde
-from captum_advise.density import _blocks, _progress
+from captum_advise.density import _engine, _progress
 
 
 class Terminal(io.StringIO):
@@ -19,7 +19,8 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def many_blocks(monkeypatch):
     """Every row is a block of its own."""
-    monkeypatch.setattr(_blocks, "_CPU_BLOCK", 1)
+    monkeypatch.setattr(_engine, "_CPU_BLOCK", 1)
+    monkeypatch.setattr(_engine, "_COMPILED_BLOCK", 1)
     return lambda: adaptive_kde(torch.rand(6, 20), torch.linspace(0, 1, 20), n_bandwidths=5)
 
 

@@ -92,7 +92,14 @@ def outcome(function, *arguments, **options):
 
 
 OPTIONS = [
-    *("target", "unit_selection", "n_bandwidths", "activation_range", "tolerance", "baselines"),
+    *(
+        "target",
+        "unit_selection",
+        "n_bandwidths",
+        "activation_range",
+        "min_prominence",
+        "baselines",
+    ),
     *("protocol", "internal_batch_size", "grad_kwargs"),
 ]
 
