@@ -106,8 +106,11 @@ def compare(
             runner_up_maps = candidates.pair_maps_from(
                 unit_contributions(feature_map, gradients).detach()
             )
-        metrics = scorer(candidates.examples, candidates.pair_maps, runner_up_maps)
-        criterion = request.selection.criterion(candidates, metrics, scorer)
+        if not all_metrics:
+            criterion = request.selection.criterion_alone(candidates, scorer, runner_up_maps)
+        if criterion is None:
+            metrics = scorer(candidates.examples, candidates.pair_maps, runner_up_maps)
+            criterion = request.selection.criterion(candidates, metrics, scorer)
     suspicions = [no_evidence(candidates.fallback)]
     if relevance is not None:
         suspicions.append(request.selection.suspicion(relevance))

@@ -23,7 +23,8 @@ from captum_advise.metrics import (
     insertion_auc,
     target_confidence,
 )
-from captum_advise.metrics.visual_explainability import WholeImages, compare_with
+from captum_advise._core.candidates import TIE
+from captum_advise.metrics.visual_explainability import QuickParts, WholeImages, compare_with
 from captum_advise.pixels import OwnRange, PixelSpace, black, resolve_pixel_space
 
 __all__ = ["MapScorer", "as_masks", "check_probabilities", "image_scorer"]
@@ -56,6 +57,39 @@ class MapScorer:
             runner_up = None if runner_up_maps is None else runner_up_maps[chunk]
             parts.append(self._score(examples[chunk], maps[chunk], runner_up))
         return VisualExplainability.concatenate(parts)
+
+    @torch.no_grad()
+    def highest_avx(self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
+        r"""AVX (P,) of maps, minus infinity where another map of the example has certainly more.
+
+        FSIMc, the costly part, is computed only where AVX could still be the highest: with FSIMc
+        one, the harmonic mean is an upper bound.
+
+        Args:
+            examples: int64 (P,).
+            maps: (P, 1, \*spatial).
+            runner_up_maps: Like ``maps``.
+        """
+        size = self.model.internal_batch_size
+        sensitivity = self._sensitivity(maps, runner_up_maps)
+        quick = [
+            self._quick_parts(examples[chunk], maps[chunk])
+            for chunk in torch.arange(len(examples), device=maps.device).split(size)
+        ]
+        parts = QuickParts(*map(torch.cat, zip(*(part.values() for part in quick), strict=True)))
+        bound = parts.avx(torch.ones_like(parts.ssim), sensitivity)
+        avx = torch.full_like(bound, -torch.inf)
+        is_open = torch.ones_like(bound, dtype=torch.bool)
+        while is_open.any():
+            highest = bound.new_full((len(self.confidences),), -torch.inf)
+            highest = highest.scatter_reduce(0, examples[is_open], bound[is_open], "amax")
+            now = (is_open & (bound == highest[examples])).nonzero().squeeze(1)
+            fsim = [self._fsim(examples[chunk], maps[chunk]) for chunk in now.split(size)]
+            avx[now] = parts.select(now).avx(torch.cat(fsim), sensitivity[now])
+            best = highest.fill_(-torch.inf).scatter_reduce(0, examples, avx, "amax")
+            is_open[now] = False
+            is_open &= bound >= best[examples] - TIE
+        return avx
 
     def insertion(self, examples: Tensor, maps: Tensor, steps: int) -> Tensor:
         """Insertion (P,) into the blurred image, of maps (P, 1, H, W) on examples (P,)."""
@@ -107,11 +141,8 @@ class MapScorer:
     ) -> VisualExplainability:
         inputs = self.model.mask(examples, maps, self.protocol.masks)
         masked_confidences = self.model.confidences(examples, inputs)
-        # Autocast is for the network: it would compute similarities in half precision.
-        with torch.autocast(maps.device.type, enabled=False):
-            sensitivity = maps.new_zeros(len(maps), dtype=torch.float32)
-            if runner_up_maps is not None:
-                sensitivity = class_sensitivity(maps.relu(), runner_up_maps.relu()).float()
+        sensitivity = self._sensitivity(maps, runner_up_maps)
+        with _full_precision(maps):
             if self.pixels is None:
                 return self._compare_confidences(examples, masked_confidences, sensitivity)
             index = self.model.maskable[0]
@@ -125,6 +156,34 @@ class MapScorer:
                 sensitivity,
                 self.protocol,
             )
+
+    def _quick_parts(self, examples: Tensor, maps: Tensor) -> QuickParts:
+        inputs = self.model.mask(examples, maps, self.protocol.masks)
+        masked_confidences = self.model.confidences(examples, inputs)
+        with _full_precision(maps):
+            return QuickParts.of(
+                self._whole,
+                examples,
+                self._images(inputs[self.model.maskable[0]], examples),
+                self.confidences[examples],
+                masked_confidences,
+                self.model.target[examples].classes,
+                self.protocol,
+            )
+
+    def _fsim(self, examples: Tensor, maps: Tensor) -> Tensor:
+        inputs = self.model.mask(examples, maps, self.protocol.masks)
+        with _full_precision(maps):
+            return self._whole.fsim(
+                examples, self._images(inputs[self.model.maskable[0]], examples)
+            )
+
+    @staticmethod
+    def _sensitivity(maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
+        if runner_up_maps is None:
+            return maps.new_zeros(len(maps), dtype=torch.float32)
+        with _full_precision(maps):
+            return class_sensitivity(maps.relu(), runner_up_maps.relu()).float()
 
     @cached_property
     def _whole(self) -> WholeImages:
@@ -155,6 +214,11 @@ class MapScorer:
         assert self.pixels is not None
         inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         return self.pixels.select(examples).to_pixels(inputs).clamp(0, 1)
+
+
+def _full_precision(maps: Tensor) -> torch.autocast:
+    """Autocast is for the network: it would compute similarities in half precision."""
+    return torch.autocast(maps.device.type, enabled=False)
 
 
 def image_scorer(

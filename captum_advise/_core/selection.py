@@ -72,6 +72,13 @@ class Selection(ABC):
         del candidates, metrics, scorer
         return None
 
+    def criterion_alone(
+        self, candidates: Candidates, scorer: MapScorer, runner_up_maps: Tensor | None
+    ) -> Tensor | None:
+        """A criterion with the same maxima where metrics are not asked for; None if it needs them."""
+        del candidates, scorer, runner_up_maps
+        return None
+
     def unit_weights(self, relevance: Tensor) -> Tensor | None:
         """Weights (N, C) of units where nothing is compared; None for all units as they are."""
         del relevance
@@ -139,6 +146,12 @@ class HighestAVX(_BestGroup):
         """AVX."""
         del candidates, scorer
         return metrics.avx
+
+    def criterion_alone(
+        self, candidates: Candidates, scorer: MapScorer, runner_up_maps: Tensor | None
+    ) -> Tensor | None:
+        """AVX, computed only where it can be the highest."""
+        return scorer.highest_avx(candidates.examples, candidates.pair_maps, runner_up_maps)
 
 
 class SmallestDrop(_BestGroup):

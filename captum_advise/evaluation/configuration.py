@@ -22,7 +22,7 @@ from captum_advise.metrics import Protocol
 from captum_advise.pixels import PixelSpace
 
 # What the metrics are computed with.
-_PACKAGES = {"captum", "piq", "torch"}
+_PACKAGES = {"captum", "torch"}
 
 
 def configuration_of(

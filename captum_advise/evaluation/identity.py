@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 # Packages that are not a user's own code, wherever they lie.
-_INSTALLED = {"captum", "captum_advise", "numpy", "piq", "timm", "torch", "torchcam", "torchvision"}
+_INSTALLED = {"captum", "captum_advise", "numpy", "timm", "torch", "torchcam", "torchvision"}
 # Those whose objects hold settings. Attributes of other packages' objects count if these can be
 # called, as methods can.
 _WITH_SETTINGS = {"captum", "captum_advise", "timm", "torchcam", "torchvision"}

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # The run gives up when this many images fail at the start, before any succeeds.
 _MAX_FAILURES_AT_START = 3
 _TEXT = ("file", "content", "method")
-_PACKAGES = ("torch", "captum", "piq", "torchvision", "timm", "torchcam", "numpy", "scipy")
+_PACKAGES = ("torch", "captum", "numba", "torchvision", "timm", "torchcam", "numpy", "scipy")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from captum_advise.metrics.confidence import (
 )
 from captum_advise.metrics.fsim import FSIMFeatureExtractor, FSIMFeatures, fsim_of_features
 from captum_advise.metrics.mse import mse
-from captum_advise.metrics.ssim import ssim
+from captum_advise.metrics.ssim import SSIMStatistics, ssim_of_statistics
 
 _MAX_CLASS_SENSITIVITY = 0.55
 
@@ -174,12 +174,12 @@ class WholeImages:
     """Images with the features that comparisons with masked images need again and again.
 
     Attributes:
-        images: (N, C, H, W) in [0, 1].
+        statistics: The images (N, C, H, W) in [0, 1] with SSIM's local statistics.
         extractor: Of FSIM's features.
         features: FSIM's features of the images.
     """
 
-    images: Tensor
+    statistics: SSIMStatistics
     extractor: FSIMFeatureExtractor
     features: FSIMFeatures
 
@@ -187,7 +187,85 @@ class WholeImages:
     def of(cls, images: Tensor) -> WholeImages:
         """Compute the features of some images."""
         extractor = FSIMFeatureExtractor.like(images)
-        return cls(images, extractor, extractor(images))
+        return cls(SSIMStatistics.of(images), extractor, extractor(images))
+
+    def fsim(self, examples: Tensor, masked_images: Tensor) -> Tensor:
+        """FSIMc (P,) of masked images (P, C, H, W) of some examples (P,)."""
+        return fsim_of_features(self.extractor(masked_images), self.features.select(examples))
+
+
+@dataclass(frozen=True)
+class QuickParts:
+    """The parts of AVX that cost little: all but FSIMc. (P,) each.
+
+    Attributes:
+        average_drop: As in :class:`VisualExplainability`.
+        ssim: Likewise.
+        mse: Likewise.
+        hit: Likewise.
+        increase_in_confidence: Likewise.
+        penalty: What the parts are multiplied by.
+    """
+
+    average_drop: Tensor
+    ssim: Tensor
+    mse: Tensor
+    hit: Tensor
+    increase_in_confidence: Tensor
+    penalty: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        whole: WholeImages,
+        examples: Tensor,
+        masked_images: Tensor,
+        confidences: Tensor,
+        masked_confidences: Tensor,
+        target: Tensor,
+        protocol: Protocol,
+    ) -> QuickParts:
+        """Of masked images (P, C, H, W) of some examples (P,)."""
+        check_classes(confidences, target)
+        check_classes(masked_confidences, target)
+        confidence = target_confidence(confidences, target)
+        masked_confidence = protocol.masked_confidence(masked_confidences, target)
+        drop = average_drop(confidence, masked_confidence)
+        is_hit = hit(masked_confidences, target)
+        statistics = whole.statistics.select(examples)
+        less = 1 - (confidence - masked_confidence).abs()
+        return cls(
+            average_drop=drop,
+            ssim=ssim_of_statistics(masked_images, statistics),
+            mse=mse(masked_images, statistics.images),
+            hit=is_hit,
+            increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
+            penalty=torch.where(is_hit, torch.ones_like(drop), less),
+        )
+
+    def values(self) -> tuple[Tensor, ...]:
+        """The attributes in order."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def select(self, index: Tensor) -> QuickParts:
+        """Some of the entries, int64 (M,)."""
+        return QuickParts(*(values[index] for values in self.values()))
+
+    def avx(self, fsim: Tensor, class_sensitivity: Tensor) -> Tensor:
+        """AVX (P,). With FSIMc one and class sensitivity zero, an upper bound of it."""
+        parts = torch.stack(
+            [
+                self.ssim * self.penalty,
+                fsim * self.penalty,
+                1 - self.mse * self.penalty,
+                1 - self.average_drop * self.penalty,
+            ]
+        )
+        usable = self.hit | (class_sensitivity.abs() <= _MAX_CLASS_SENSITIVITY)
+        # If a part is not positive there is no harmonic mean, and AVX is zero.
+        positive = torch.where(parts > 0, parts, torch.ones_like(parts))
+        mean = len(parts) / positive.reciprocal().sum(0)
+        return torch.where(usable & (parts > 0).all(0), mean, torch.zeros_like(mean))
 
 
 def compare_with(
@@ -201,30 +279,17 @@ def compare_with(
     protocol: Protocol,
 ) -> VisualExplainability:
     """:func:`visual_explainability` of masked images (P, C, H, W) of some examples (P,)."""
-    check_classes(confidences, target)
-    check_classes(masked_confidences, target)
-    images = whole.images[examples]
-    confidence = target_confidence(confidences, target)
-    masked_confidence = protocol.masked_confidence(masked_confidences, target)
-    drop = average_drop(confidence, masked_confidence)
-    structure, error = ssim(masked_images, images), mse(masked_images, images)
-    feature = fsim_of_features(whole.extractor(masked_images), whole.features.select(examples))
-    is_hit = hit(masked_confidences, target)
-
-    penalty = torch.where(is_hit, torch.ones_like(drop), 1 - (confidence - masked_confidence).abs())
-    parts = torch.stack(
-        [structure * penalty, feature * penalty, 1 - error * penalty, 1 - drop * penalty]
+    parts = QuickParts.of(
+        whole, examples, masked_images, confidences, masked_confidences, target, protocol
     )
-    usable = (parts > 0).all(0) & (is_hit | (class_sensitivity.abs() <= _MAX_CLASS_SENSITIVITY))
-    # If a part is not positive there is no harmonic mean, and AVX is zero.
-    mean = len(parts) / torch.where(parts > 0, parts, torch.ones_like(parts)).reciprocal().sum(0)
+    fsim = whole.fsim(examples, masked_images)
     return VisualExplainability(
-        avx=torch.where(usable, mean, torch.zeros_like(mean)),
-        average_drop=drop,
-        ssim=structure,
-        fsim=feature,
-        mse=error,
+        avx=parts.avx(fsim, class_sensitivity),
+        average_drop=parts.average_drop,
+        ssim=parts.ssim,
+        fsim=fsim,
+        mse=parts.mse,
         class_sensitivity=class_sensitivity,
-        hit=is_hit,
-        increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
+        hit=parts.hit,
+        increase_in_confidence=parts.increase_in_confidence,
     )

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/benchmark.py [--threads 2] [--repeats 5] [--csv FILE]
         [--networks resnet50,alexnet,...] [--batches 1,8] [--device cpu|cuda] [--peers NETWORK]
-        [--tables attribution,density,peers]
+        [--tables attribution,density,large,peers]
 
 Compared methods take turns, after a warm-up. A time is the median of the repeats, and a ratio is
 one of medians. Memory is the peak above what the process held before the call; on a CPU, Linux
@@ -22,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ from scipy.stats import gaussian_kde
 from skimage import data
 from threadpoolctl import threadpool_limits
 
-from captum_advise import LayerAdvise, adaptive_kde, zoo
+from captum_advise import LayerAdvise, adaptive_kde, unit_relevance, zoo
+from captum_advise.density import _engine
 
 NETWORKS = {
     "resnet50": ("resnet50", None),
@@ -43,7 +45,6 @@ NETWORKS = {
     "xception": ("xception", None),
     "efficientnet-lite0": ("efficientnet-lite0", "bn2"),
 }
-FAST = 0.1
 
 
 def images(network: zoo.Network, number: int) -> torch.Tensor:
@@ -123,10 +124,13 @@ def attribution_rows(
             calls = {
                 "LayerGradCam": run(method=grad_cam),
                 "LayerAdvise, one group": run(unit_selection=1),
-                f"LayerAdvise, one group, tolerance {FAST}": run(unit_selection=1, tolerance=FAST),
                 "LayerAdvise": run(),
             }
+            masked = inputs[:1].expand(8, -1, -1, -1).contiguous()
+            calls["forward pass"] = no_grad(network.model, masked)
             medians = timings(calls, repeats if batch == 1 else max(2, repeats // 2), device)
+            candidates = sum(map(len, advise.explain(inputs, target).candidates))
+            floor = medians["LayerGradCam"] + candidates * medians.pop("forward pass") / len(masked)
             for method, seconds in medians.items():
                 rows.append(
                     {
@@ -136,10 +140,20 @@ def attribution_rows(
                         "method": method,
                         "ms": seconds * 1e3,
                         "times LayerGradCam": seconds / medians["LayerGradCam"],
+                        "candidates": candidates,
+                        "times Grad-CAM and masked passes": seconds / floor,
                         "peak MiB": peak_memory(calls[method], device),
                     }
                 )
     return rows
+
+
+def no_grad(model: torch.nn.Module, inputs: torch.Tensor) -> Callable[[], object]:
+    def call() -> object:
+        with torch.no_grad():
+            return model(inputs)
+
+    return call
 
 
 def load(name: str, device: torch.device) -> zoo.Network:
@@ -213,6 +227,7 @@ def density_rows(repeats: int, device: torch.device) -> list[dict[str, object]]:
             on_device = grid.to(device)
             calls = {
                 "ours": lambda v=values, g=on_device: adaptive_kde(v, g, n_bandwidths=10),
+                "torch": lambda v=values, g=on_device: in_torch(v, g),
                 "ssvkernel": lambda f=few_rows, a=array: [
                     ssvkernel(row, a, M=10, nbs=1, WinFunc="Gauss") for row in f
                 ],
@@ -234,6 +249,7 @@ def density_rows(repeats: int, device: torch.device) -> list[dict[str, object]]:
                     "samples": samples,
                     "rows": n_rows,
                     "rows per second": ours,
+                    "in torch, rows per second": n_rows / medians["torch"],
                     "ssvkernel, rows per second": ssvkernel_rate,
                     "gaussian_kde, rows per second": len(few_rows) / medians["scipy"],
                     "times ssvkernel": ours / ssvkernel_rate,
@@ -241,6 +257,39 @@ def density_rows(repeats: int, device: torch.device) -> list[dict[str, object]]:
                     "peak MiB": peak_memory(calls["ours"], device),
                 }
             )
+    return rows
+
+
+def in_torch(values: torch.Tensor, grid: torch.Tensor) -> object:
+    with mock.patch.object(_engine, "compiled", return_value=None):
+        return adaptive_kde(values, grid, n_bandwidths=10)
+
+
+def large_rows(repeats: int, device: torch.device) -> list[dict[str, object]]:
+    """Relevance of units of which all activations differ, on layers of many positions."""
+    rows: list[dict[str, object]] = []
+    previous: tuple[int, float] | None = None
+    for side in (16, 32, 56, 112, 160):
+        units = torch.rand(1, 64, side, side, generator=torch.Generator().manual_seed(0))
+        units = units.to(device)
+
+        def call(units: torch.Tensor = units) -> object:
+            return unit_relevance(units)
+
+        seconds = timings({"": call}, max(1, repeats // 4), device)[""]
+        growth = float("nan")
+        if previous is not None:
+            growth = np.log(seconds / previous[1]) / np.log(side**2 / previous[0])
+        previous = side**2, seconds
+        rows.append(
+            {
+                "positions": f"{side} x {side}",
+                "units": 64,
+                "seconds": seconds,
+                "growth exponent": growth,
+                "peak MiB": peak_memory(call, device),
+            }
+        )
     return rows
 
 
@@ -255,7 +304,7 @@ def show(title: str, rows: list[dict[str, object]]) -> None:
                 for v in row.values()
             )
         )
-    Console(width=150).print(table)
+    Console(width=170).print(table)
 
 
 def main() -> None:
@@ -265,7 +314,7 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tables", default="attribution,density,peers")
+    parser.add_argument("--tables", default="attribution,density,large,peers")
     parser.add_argument("--peers", default="efficientnet-lite0", help="network of table peers")
     parser.add_argument("--csv", type=Path, help="also write the rows there")
     arguments = parser.parse_args()
@@ -287,6 +336,7 @@ def main() -> None:
             device,
         ),
         "density": lambda: density_rows(arguments.repeats, device),
+        "large": lambda: large_rows(arguments.repeats, device),
         "peers": lambda: peer_rows(arguments.peers, arguments.repeats, device),
     }
     tables = {}

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from toy_networks import Net, images, network
 
 from captum_advise import LayerAdvise, PixelSpace, relevance, unit_relevance
-from captum_advise.density import _balloon, _blocks
+from captum_advise.density import _balloon, _engine
 
 CHOICES = ("explainability", "confidence")
 SELECTIONS = (*CHOICES, 1, None)
@@ -78,7 +78,8 @@ def test_copies_to_the_host():
 )
 def test_scalar_reads_do_not_grow(monkeypatch):
     # Blocks as on a GPU; on the CPU, where reads are free, they are smaller.
-    monkeypatch.setattr(_blocks, "_CPU_BLOCK", _blocks._CUDA_BLOCK)
+    monkeypatch.setattr(_engine, "compiled", lambda: None)
+    monkeypatch.setattr(_engine, "_CPU_BLOCK", _engine._CUDA_BLOCK)
     monkeypatch.setattr(_balloon, "_CPU_KERNELS", _balloon._CUDA_KERNELS)
 
     def reads(n, units):

@@ -303,8 +303,18 @@ def test_sizes(height, width):
     assert 0 <= explanation.metrics.avx.item() <= 1
 
 
-@pytest.mark.case("layer with more than 128 x 128 positions", "ValueError: name a deeper layer")
-def test_too_many_positions():
+@pytest.mark.case("layer with more than 128 x 128 positions", "works")
+def test_many_positions():
+    net = network()
+    found = LayerAdvise(net, net.layer).unit_relevance(images(1, height=260, width=260))
+    assert found.shape == (1, 12)
+
+
+@pytest.mark.case(
+    "layer with more than 128 x 128 positions, without numba", "ValueError: captum-advise[fast]"
+)
+def test_too_many_positions(monkeypatch):
+    monkeypatch.setattr("captum_advise.density._engine.compiled", lambda: None)
     net = network()
     with pytest.raises(ValueError, match="deeper layer"):
         explain(net, inputs=images(1, height=260, width=260))

@@ -1,0 +1,234 @@
+"""How stable relevance is: under other batches, threads and orders, and under noise.
+
+    python docs/measured/relevance_stability.py
+
+Writes the rows to relevance_stability.csv beside this file, and their tables to the page
+docs/explanation/robustness.md. Images are those of scikit-image. Networks have random weights
+(seed 0), except EfficientNet-Lite0. Needs the extra `test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pandas as pd
+import torch
+from captum.attr import LayerActivation
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from captum_advise import LayerAdvise, unit_relevance, zoo
+from captum_advise._utils.io import atomic_write
+from captum_advise._utils.markdown import markdown_table
+from captum_advise.density import _engine
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "benchmarks"))
+from benchmark import images
+
+ROWS = Path(__file__).with_suffix(".csv")
+PAGE = Path(__file__).parents[1] / "explanation" / "robustness.md"
+N_IMAGES = 4
+LAYERS = {
+    "efficientnet-lite0": ("blocks.1", "blocks.2", "blocks.4", "blocks.6", "bn2"),
+    "alexnet": ("features.10",),
+    "vgg16": ("features.28",),
+    "resnet50": ("layer1", "layer2", "layer4"),
+    "densenet121": ("features.denseblock2", "features.norm5"),
+    "mobilenet_v2": ("features.6", "features.18"),
+    "convnext_atto": ("stages.1", "stages.3"),
+}
+NOISE = (1e-6, 1e-4, 1e-2)
+
+
+def invariance_rows() -> list[dict[str, Any]]:
+    """Units that change under other batches, orders and threads, layer by layer."""
+    rows: list[dict[str, Any]] = []
+    for name, layers in LAYERS.items():
+        for layer in layers:
+            network = load(name, layer)
+            inputs = images(network, N_IMAGES)
+            activations = activations_of(network, inputs)
+            alone = torch.cat([activations_of(network, image) for image in inputs[:, None]])
+            row = {
+                "table": "invariance",
+                "network": name,
+                "layer": layer,
+                "positions": " x ".join(map(str, activations.shape[2:])),
+                "units": activations[..., 0, 0].numel(),
+            }
+            for engine, context in (("kernels", _as_it_is), ("torch", _in_torch)):
+                if engine == "torch" and activations[0, 0].numel() > 14 * 14:
+                    continue  # takes minutes
+                with context():
+                    row |= {f"{key}, {engine}": n for key, n in changes(activations, alone).items()}
+            row["activations differ"] = int((activations != alone).any((2, 3)).sum())
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+def changes(activations: Tensor, alone: Tensor) -> dict[str, int]:
+    """Units whose relevance changes with each of four conditions."""
+    relevance = unit_relevance(activations)
+    each = torch.cat([unit_relevance(image) for image in activations[:, None]])
+    order = torch.randperm(activations.shape[1], generator=torch.Generator().manual_seed(0))
+    reordered = torch.empty_like(relevance)
+    reordered[:, order] = unit_relevance(activations[:, order])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3 - threads)
+    on_other_threads = unit_relevance(activations)
+    torch.set_num_threads(threads)
+    others = {
+        "batch": each,
+        "order of units": reordered,
+        "threads": on_other_threads,
+        "forward pass alone": unit_relevance(alone),
+    }
+    return {key: int((relevance != other).sum()) for key, other in others.items()}
+
+
+def noise_rows() -> list[dict[str, Any]]:
+    """Units, selections and maps of EfficientNet-Lite0 that change under noise."""
+    rows = []
+    for layer in LAYERS["efficientnet-lite0"]:
+        network = load("efficientnet-lite0", layer)
+        inputs = images(network, 2 * N_IMAGES)
+        target = network.model(inputs).argmax(1)
+        advise = LayerAdvise(network.model, network.layer, pixel_space=network.pixel_space)
+        for min_prominence in (1e-6, 0.0):
+            plain = advise.explain(inputs, target, min_prominence=min_prominence)
+            for level in NOISE:
+                with noisy(network.layer, level):
+                    changed = advise.explain(inputs, target, min_prominence=min_prominence)
+                correlations = [
+                    spearmanr(one.flatten(), other.flatten()).statistic
+                    for one, other in zip(plain.attributions, changed.attributions, strict=True)
+                ]
+                is_other = plain.unit_relevance != changed.unit_relevance
+                row = {
+                    "table": "noise",
+                    "layer": layer,
+                    "positions": " x ".join(map(str, plain.attributions.shape[2:])),
+                    "units": is_other.numel(),
+                    "min_prominence": min_prominence,
+                    "noise": level,
+                    "units that change": float(is_other.double().mean()),
+                    "selections that change": int((plain.selected != changed.selected).sum()),
+                    "images": len(inputs),
+                    "rank correlation of maps": float(sum(correlations) / len(correlations)),
+                }
+                rows.append(row)
+                print(row, flush=True)
+    return rows
+
+
+def load(name: str, layer: str) -> zoo.Network:
+    """A network with its weights if a package carries them."""
+    weights = "default" if name.startswith("efficientnet-lite") else "random"
+    return zoo.load(name, layer=layer, weights=weights)
+
+
+def activations_of(network: zoo.Network, inputs: Tensor) -> Tensor:
+    """What the layer returns."""
+    return LayerActivation(network.model, network.layer).attribute(inputs).detach()
+
+
+@contextmanager
+def noisy(layer: nn.Module, level: float) -> Iterator[None]:
+    """Multiply what the layer returns by normal noise of mean one."""
+
+    def add(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return output * (1 + level * torch.randn(output.shape, generator=generator))
+
+    handle = layer.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _as_it_is() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _in_torch() -> Iterator[None]:
+    with mock.patch.object(_engine, "compiled", return_value=None):
+        yield
+
+
+def tables(rows: pd.DataFrame) -> dict[str, str]:
+    """The page's tables in Markdown, from the rows."""
+    invariance = rows[rows["table"] == "invariance"]
+    conditions = ("batch", "order of units", "threads")
+    cells = []
+    for _, row in invariance.iterrows():
+        torch_engine = [row[f"{key}, torch"] for key in conditions]
+        cells.append(
+            [
+                row["network"],
+                f"`{row['layer']}`",
+                row["positions"],
+                f"{int(row['units']):,}",
+                "/".join(f"{int(row[f'{key}, kernels'])}" for key in conditions),
+                "not tried"
+                if pd.isna(torch_engine[0])
+                else "/".join(f"{int(n)}" for n in torch_engine),
+                f"{int(row['forward pass alone, kernels'])} of {int(row['activations differ']):,}",
+            ]
+        )
+    titles = ["network", "layer", "positions", "units", "compiled", "torch", "other batch size"]
+    noise = rows[rows["table"] == "noise"]
+    noise_cells = [
+        [
+            f"`{row['layer']}`, {row['positions']}",
+            f"{row['noise']:.0e}",
+            *(f"{values['units that change']:.2%}" for values in (row, literal)),
+            f"{int(row['selections that change'])} of {int(row['images'])}",
+            f"{row['rank correlation of maps']:.3f}",
+        ]
+        for (_, row), (_, literal) in zip(
+            noise[noise["min_prominence"] > 0].iterrows(),
+            noise[noise["min_prominence"] == 0].iterrows(),
+            strict=True,
+        )
+    ]
+    noise_titles = ["layer", "noise", "units", "units, literal count", "selections", "maps"]
+    return {
+        "invariance": markdown_table(titles, cells),
+        "noise": markdown_table(noise_titles, noise_cells),
+    }
+
+
+def page_with(text: str, found: dict[str, str]) -> str:
+    """The page with its tables replaced."""
+    for name, table in found.items():
+        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
+        text = re.sub(pattern, lambda match, t=table: match[1] + t + match[2], text, flags=re.S)
+    return text
+
+
+def main() -> None:
+    """Measure, or only write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tables-only", action="store_true", help="from the committed rows")
+    if not parser.parse_args().tables_only:
+        warnings.filterwarnings("ignore", category=UserWarning)
+        torch.set_num_threads(2)
+        rows = pd.DataFrame([*invariance_rows(), *noise_rows()])
+        rows.to_csv(ROWS, index=False, float_format="%.6g")
+    atomic_write(PAGE, page_with(PAGE.read_text(), tables(pd.read_csv(ROWS))))
+
+
+if __name__ == "__main__":
+    main()
