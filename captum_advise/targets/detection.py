@@ -146,8 +146,8 @@ class Detection(Wrapper):
             min_score: Detections with a lower score are left out.
 
         Returns:
-            One dictionary per image, highest score first: ``boxes`` (D, 4), as the constructor
-            takes them, ``labels`` (D,) and ``scores`` (D,).
+            One dictionary per image with ``boxes`` (D, 4), as the constructor takes them,
+            ``labels`` (D,) and ``scores`` (D,), the highest score first.
         """
         found = []
         for image in self._detections(inputs):
@@ -283,8 +283,7 @@ class _Probable:
 def _overlap(targets: Tensor, boxes: Tensor) -> Tensor:
     """IoU (K, D)."""
     overlap: Tensor = import_optional("torchvision.ops", "zoo").box_iou(targets.to(boxes), boxes)
-    # An empty box has no IoU with itself.
-    return overlap.nan_to_num(0)
+    return overlap
 
 
 def _best(weights: Tensor, scores: Tensor) -> Tensor:

@@ -133,7 +133,8 @@ class Segmentation(Wrapper):
             )
         scores = _enlarged(scores, inputs.shape[2:])
         if n_classes == 1 or self.confidence is torch.sigmoid:
-            region = self.confidence(scores)[torch.arange(n_images), classes] > 0.5
+            images = torch.arange(n_images, device=scores.device)
+            region = self.confidence(scores)[images, classes] > 0.5
         else:
             region = scores.argmax(1) == classes.view(-1, *(1,) * (scores.dim() - 2))
         is_empty = ~region.flatten(1).any(1)
