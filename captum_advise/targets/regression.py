@@ -16,8 +16,8 @@ __all__ = ["Regression"]
 class Regression(Wrapper):
     """The values (N, K) that a model predicts, so that maps show what makes them larger or smaller.
 
-    A value has no probability. As confidence serves its position within ``value_range``: 0 at one
-    end and 1 at the other, the value towards which evidence is shown.
+    A value has no probability. Its position within ``value_range`` serves as confidence: 1 at the
+    end towards which evidence is shown, and 0 at the other.
 
     Args:
         model: Returns values (N,), (N, 1) or (N, K).

@@ -25,6 +25,10 @@ class Segmentation(Wrapper):
     :meth:`predicted_region` makes it from the model's own prediction. The mean over a region has
     the same map as the sum, up to a factor.
 
+    Source: Vinogradova, Dibrov and Myers, "Towards Interpretable Semantic Segmentation via
+    Gradient-weighted Class Activation Mapping" (Seg-Grad-CAM), AAAI 2020,
+    https://arxiv.org/abs/2002.11434
+
     Args:
         model: Returns class scores (N, K, \*spatial) of any resolution, as a tensor or in its
             output.

@@ -1,5 +1,6 @@
 """The score of a box."""
 
+import pkgutil
 import warnings
 from types import SimpleNamespace
 
@@ -376,6 +377,70 @@ def test_hugging_face_detr():
     with pytest.raises(ValueError, match=r"\[5\].*0 to 4") as raised:
         Detection(model, box[None], torch.tensor([5]))(inputs)
     one_sentence(raised)
+
+
+def yolos(transformers):
+    config = transformers.YolosConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=[64, 96],
+        patch_size=16,
+        num_detection_tokens=5,
+        num_labels=4,
+    )
+    return transformers.YolosForObjectDetection(config)
+
+
+def rt_detr(transformers):
+    backbone = transformers.RTDetrResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16, 16, 16],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    config = transformers.RTDetrConfig(
+        backbone_config=backbone,
+        encoder_in_channels=[16] * 3,
+        encoder_hidden_dim=16,
+        encoder_ffn_dim=16,
+        encoder_attention_heads=2,
+        d_model=16,
+        decoder_in_channels=[16] * 3,
+        decoder_ffn_dim=16,
+        decoder_layers=2,
+        decoder_attention_heads=2,
+        num_queries=6,
+        num_denoising=0,
+        num_labels=5,
+        eval_size=None,
+    )
+    return transformers.RTDetrForObjectDetection(config)
+
+
+@pytest.mark.parametrize(
+    ("make", "processor"),
+    [
+        (yolos, "yolos.image_processing_yolos.YolosImageProcessor"),
+        (rt_detr, "rt_detr.image_processing_rt_detr.RTDetrImageProcessor"),
+    ],
+)
+def test_relatives_of_detr(make, processor):
+    transformers = pytest.importorskip("transformers")
+    model, inputs = make(transformers).eval(), images(2, height=64, width=96)
+    with torch.no_grad():
+        processed = pkgutil.resolve_name(
+            f"transformers.models.{processor}"
+        )().post_process_object_detection(
+            model(inputs), threshold=0.0, target_sizes=torch.tensor([(64, 96)] * 2)
+        )
+    for ours, theirs in zip(Detection(model).detect(inputs, min_score=0.0), processed, strict=True):
+        best = theirs["scores"].argmax()
+        torch.testing.assert_close(ours["scores"][0], theirs["scores"][best])
+        torch.testing.assert_close(ours["boxes"][0], theirs["boxes"][best])
+        assert ours["labels"][0] == theirs["labels"][best]
 
 
 class Queries(nn.Module):
