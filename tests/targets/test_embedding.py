@@ -123,7 +123,7 @@ def test_clip():
 
 def test_timm_without_a_classifier():
     timm = pytest.importorskip("timm")
-    model = timm.create_model("test_efficientnet", num_classes=0).eval()
+    model = timm.create_model("mobilenetv3_small_050", num_classes=0).eval()
     inputs = images(height=64, width=64)
     embedding = Embedding(model, Embedding(model).embed(inputs))
     advise = LayerAdvise(embedding, model.blocks[-1], confidence=embedding.confidence)

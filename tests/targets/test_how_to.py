@@ -43,7 +43,7 @@ def retinanet():
 
 
 def timm_model():
-    return pytest.importorskip("timm").create_model("test_efficientnet", num_classes=0)
+    return pytest.importorskip("timm").create_model("mobilenetv3_small_050", num_classes=0)
 
 
 def clip():
