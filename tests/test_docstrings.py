@@ -19,7 +19,7 @@ from torch import nn
 import captum_advise
 from captum_advise import zoo
 
-PARTS = ("axioms", "evaluation", "layouts", "metrics", "pixels", "visualization", "zoo")
+PARTS = ("axioms", "evaluation", "layouts", "metrics", "pixels", "targets", "visualization", "zoo")
 MODULES = [captum_advise, *(importlib.import_module(f"captum_advise.{part}") for part in PARTS)]
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)

@@ -68,7 +68,7 @@ def test_without_torchvision(error):
             import captum_advise.axioms
             import captum_advise.evaluation
             import captum_advise.visualization
-            from captum_advise import LayerAdvise, metrics, zoo
+            from captum_advise import LayerAdvise, metrics, targets, zoo
 
             net = nn.Sequential(
                 nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
@@ -84,6 +84,7 @@ def test_without_torchvision(error):
             for needs_it in (
                 lambda: metrics.insertion_auc(net, inputs, inputs[:, :1], target),
                 lambda: zoo.load("alexnet", weights="random"),
+                lambda: targets.Detection(net),
             ):
                 try:
                     needs_it()

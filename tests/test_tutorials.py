@@ -64,7 +64,7 @@ def package_names(cells):
 
 
 def test_the_readme_lists_every_notebook():
-    assert len(NOTEBOOKS) == 5
+    assert len(NOTEBOOKS) == 6
     text = (FOLDER / "README.md").read_text()
     assert re.findall(r"\((\w+\.ipynb)\)", text) == [path.name for path in NOTEBOOKS]
 

@@ -1,0 +1,336 @@
+"""Object detection: the score of a box."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.targets._wrapper import Wrapper
+
+__all__ = ["Detection"]
+
+
+class Detection(Wrapper):
+    """Scores (N, K) of K target boxes, each with a label, in what a detector finds.
+
+    The score of a target is the largest, over all detections, of the intersection over union (IoU)
+    with the target's box times the probability of the target's label. An image that is masked or
+    perturbed keeps its target in this way, and the score is zero if no detection overlaps. It is
+    the similarity of D-RISE with the probability of the label in place of objectness times
+    similarity of classes. Gradients are those of the probability. The IoU counts as a constant,
+    because at its largest value, at the target's own box, it has no gradient.
+
+    Source: Petsiuk et al., "Black-box Explanation of Object Detectors via Saliency Maps",
+    CVPR 2021, https://arxiv.org/abs/2006.03204
+
+    Two kinds of detectors are known by their output:
+
+    - torchvision's: for each image a dictionary with ``boxes`` (D, 4), ``scores`` (D,) and
+      ``labels`` (D,). They leave out detections below a threshold, where the score drops to zero.
+      Build them with a low one (``box_score_thresh`` or ``score_thresh``).
+    - DETR's: ``logits`` (or ``pred_logits``) (N, D, classes) and ``pred_boxes`` (N, D, 4), centre
+      and size relative to the image. Probabilities are sigmoids, or the softmax where the last
+      class is "no object".
+
+    Args:
+        model: The detector, in eval mode. It is called with the inputs as they are, which
+            torchvision's detectors take as a list of images.
+        boxes: Target boxes (K, 4) for all images: left, top, right, bottom, in pixels of the
+            inputs. None: they belong to the images, and are passed as ``additional_forward_args``
+            with their labels: (N, K, 4) and (N, K).
+        labels: int64 (K,) labels as the detector numbers them.
+        no_object: For DETR's kind: whether the last class is "no object". None: if the logits have
+            one class more than ``model.config.num_labels``, or there is no such number.
+
+    Attributes:
+        model: The detector.
+
+    Raises:
+        TypeError: When called, if the output is not of these two kinds.
+        ValueError: Boxes and labels do not fit each other, a box is empty or outside of the image,
+            a label is not a class, or the detector is in training mode.
+        ModuleNotFoundError: torchvision is missing.
+
+    Warns:
+        UserWarning: When called for gradients, if an image has no detection of the label that
+            overlaps the box, so that score and gradients are zero.
+
+    Example::
+
+        >>> class Detector(torch.nn.Module):
+        ...     def forward(self, images):
+        ...         boxes = torch.tensor([[4.0, 4.0, 20.0, 20.0]])
+        ...         scores = net(images).softmax(1)[:, 3:4]
+        ...         labels = torch.tensor([3])
+        ...         return [{"boxes": boxes, "scores": s, "labels": labels} for s in scores]
+        >>> found = Detection(Detector().eval()).detect(images[:1], min_score=0)[0]
+        >>> detection = Detection(Detector().eval(), found["boxes"], found["labels"])
+        >>> detection(images).shape
+        torch.Size([2, 1])
+        >>> advise = LayerAdvise(detection, net.conv4, confidence=detection.confidence)
+        >>> advise.attribute(images, target=0).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    boxes: Tensor | None
+    labels: Tensor | None
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        boxes: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        no_object: bool | None = None,
+    ) -> None:
+        super().__init__(model)
+        import_optional("torchvision.ops", "zoo")
+        if (boxes is None) != (labels is None):
+            raise ValueError("boxes and labels belong together: give both, or neither.")
+        if boxes is not None and labels is not None:
+            boxes, labels = boxes.detach(), labels.detach()
+            _check_targets(boxes[None], labels[None])
+        self.register_buffer("boxes", boxes, persistent=False)
+        self.register_buffer("labels", labels, persistent=False)
+        self.no_object = no_object
+
+    def forward(
+        self, inputs: Tensor, boxes: Tensor | None = None, labels: Tensor | None = None
+    ) -> Tensor:
+        """Images to the scores of the target boxes.
+
+        Args:
+            inputs: (N, C, H, W).
+            boxes: (N, K, 4) targets of the images, instead of the constructor's.
+            labels: int64 (N, K), likewise.
+
+        Returns:
+            (N, K) in [0, 1].
+
+        Raises:
+            ValueError: There are no targets, or they do not fit the images.
+        """
+        boxes, labels = self._targets(inputs, boxes, labels)
+        detections = self._detections(inputs)
+        scores = torch.stack(
+            [
+                image.scores_of(image_boxes, image_labels)
+                for image, image_boxes, image_labels in zip(
+                    detections,
+                    boxes.expand(len(inputs), -1, -1),
+                    labels.expand(len(inputs), -1),
+                    strict=True,
+                )
+            ]
+        )
+        if torch.is_grad_enabled():
+            _warn_of_zeros(scores, boxes, labels)
+        return scores
+
+    def confidence(self, outputs: Tensor) -> Tensor:
+        """The scores (N, K) themselves: products of a probability and an overlap."""
+        return outputs
+
+    @torch.no_grad()
+    def detect(self, inputs: Tensor, *, min_score: float = 0.5) -> list[dict[str, Tensor]]:
+        """What the detector finds, from which targets can be taken.
+
+        Args:
+            inputs: (N, C, H, W).
+            min_score: Detections with a lower score are left out.
+
+        Returns:
+            One dictionary per image with ``boxes`` (D, 4), as the constructor takes them,
+            ``labels`` (D,) and ``scores`` (D,), the highest score first.
+        """
+        found = []
+        for image in self._detections(inputs):
+            scores, labels = image.best_labels()
+            order = scores.argsort(descending=True)
+            order = order[scores[order] >= min_score]
+            found.append(
+                {"boxes": image.boxes[order], "labels": labels[order], "scores": scores[order]}
+            )
+        return found
+
+    def _targets(
+        self, inputs: Tensor, boxes: Tensor | None, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes (N or 1, K, 4) and labels (N or 1, K)."""
+        if (boxes is None) != (labels is None):
+            raise ValueError("boxes and labels belong together: pass both, or neither.")
+        if boxes is None or labels is None:
+            if self.boxes is None or self.labels is None:
+                raise ValueError(
+                    "There is no target: give `boxes` and `labels` to the constructor, or (N, K, "
+                    "4) and (N, K) as additional_forward_args."
+                )
+            boxes, labels = self.boxes[None], self.labels[None]
+        else:
+            _check_targets(boxes, labels)
+        if len(boxes) not in (1, len(inputs)):
+            raise ValueError(
+                f"There are {len(inputs)} images but boxes for {len(boxes)}: pass the boxes of the "
+                "images as additional_forward_args, one row per image."
+            )
+        height, width = inputs.shape[-2:]
+        left, top, right, bottom = boxes.unbind(-1)
+        is_outside = (left >= width) | (top >= height) | (right <= 0) | (bottom <= 0)
+        if bool(is_outside.any()):
+            box = [round(value, 1) for value in boxes[is_outside][0].tolist()]
+            raise ValueError(
+                f"The box {box} is outside of the image, which is {width} pixels wide and {height} "
+                "high: boxes are left, top, right, bottom, in pixels of the inputs."
+            )
+        return boxes, labels
+
+    def _detections(self, inputs: Tensor) -> list[_Detections]:
+        if getattr(self.model, "training", False):
+            raise ValueError("The detector is in training mode: call model.eval() first.")
+        outputs = self.model(inputs)
+        if isinstance(outputs, Sequence) and all(map(_is_labelled, outputs)):
+            return [
+                _Labelled(image["boxes"], image["scores"], image["labels"]) for image in outputs
+            ]
+        for key in ("logits", "pred_logits"):
+            logits, boxes = _get(outputs, key), _get(outputs, "pred_boxes")
+            if isinstance(logits, Tensor) and isinstance(boxes, Tensor):
+                return self._detr_detections(inputs, logits, boxes)
+        raise TypeError(
+            "A detector returns for each image a dictionary with boxes, scores and labels, or "
+            f"logits and pred_boxes, got a {type(outputs).__name__}: wrap it in a module that "
+            "returns one of these."
+        )
+
+    def _detr_detections(
+        self, inputs: Tensor, logits: Tensor, relative_boxes: Tensor
+    ) -> list[_Detections]:
+        n_labels = getattr(getattr(self.model, "config", None), "num_labels", None)
+        no_object = self.no_object
+        if no_object is None:
+            no_object = n_labels is None or logits.shape[2] == n_labels + 1
+        probabilities = logits.softmax(2)[..., :-1] if no_object else logits.sigmoid()
+        height, width = inputs.shape[-2:]
+        convert = import_optional("torchvision.ops", "zoo").box_convert
+        boxes = convert(relative_boxes, "cxcywh", "xyxy")
+        boxes = boxes * boxes.new_tensor([width, height, width, height])
+        return [_Probable(*image) for image in zip(boxes, probabilities, strict=True)]
+
+
+class _Detections(Protocol):
+    """What a detector finds in one image."""
+
+    @property
+    def boxes(self) -> Tensor:
+        """(D, 4) left, top, right, bottom, in pixels."""
+
+    def scores_of(self, boxes: Tensor, labels: Tensor) -> Tensor:
+        """(K,) scores of targets (K, 4) and (K,)."""
+
+    def best_labels(self) -> tuple[Tensor, Tensor]:
+        """Scores and labels (D,)."""
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Detections of one image, each with one label: boxes (D, 4), scores (D,), labels (D,)."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def scores_of(self, boxes: Tensor, labels: Tensor) -> Tensor:
+        """(K,) scores of targets (K, 4) and (K,)."""
+        has_label = labels.to(self.labels)[:, None] == self.labels
+        return _best(_overlap(boxes, self.boxes) * has_label, self.scores)
+
+    def best_labels(self) -> tuple[Tensor, Tensor]:
+        """Scores and labels (D,)."""
+        return self.scores, self.labels
+
+
+@dataclass(frozen=True)
+class _Probable:
+    """Detections of one image, each with the probabilities (D, classes) of all labels."""
+
+    boxes: Tensor
+    probabilities: Tensor
+
+    def scores_of(self, boxes: Tensor, labels: Tensor) -> Tensor:
+        """(K,) scores of targets (K, 4) and (K,)."""
+        n_classes = self.probabilities.shape[1]
+        labels = labels.to(self.boxes.device)
+        if bool(((labels < 0) | (labels >= n_classes)).any()):
+            raise ValueError(
+                f"The labels {labels.tolist()} are not all classes of the detector, which are 0 to "
+                f"{n_classes - 1}."
+            )
+        return _best(_overlap(boxes, self.boxes), self.probabilities[:, labels].T)
+
+    def best_labels(self) -> tuple[Tensor, Tensor]:
+        """Scores and labels (D,)."""
+        scores, labels = self.probabilities.max(1)
+        return scores, labels
+
+
+@torch.no_grad()
+def _overlap(targets: Tensor, boxes: Tensor) -> Tensor:
+    """IoU (K, D)."""
+    overlap: Tensor = import_optional("torchvision.ops", "zoo").box_iou(targets.to(boxes), boxes)
+    return overlap
+
+
+def _best(weights: Tensor, scores: Tensor) -> Tensor:
+    """(K,) largest of the scores (D,) or (K, D) times weights (K, D); zero where there is none."""
+    weighted = weights.to(scores) * scores
+    return torch.cat([weighted, weighted.new_zeros(len(weights), 1)], 1).max(1).values
+
+
+def _is_labelled(image: object) -> bool:
+    return isinstance(image, Mapping) and {"boxes", "scores", "labels"} <= set(image)
+
+
+def _get(outputs: Any, key: str) -> Any:
+    if isinstance(outputs, Mapping):
+        return outputs.get(key)
+    return getattr(outputs, key, None)
+
+
+def _check_targets(boxes: Tensor, labels: Tensor) -> None:
+    """Require boxes (N, K, 4) that are not empty, and labels (N, K)."""
+    if boxes.dim() != 3 or boxes.shape[2] != 4 or not boxes.numel() or boxes.is_complex():
+        raise ValueError(
+            "boxes must be (K, 4), or (N, K, 4) as additional_forward_args, with at least one box, "
+            f"got {tuple(boxes.shape)}."
+        )
+    if labels.shape != boxes.shape[:2] or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(
+            f"labels must be integers, one per box, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)} for boxes of shape {tuple(boxes.shape)}."
+        )
+    if not bool((boxes[..., 2:] > boxes[..., :2]).all() & boxes.isfinite().all()):
+        raise ValueError(
+            "A box is empty or not finite: boxes are left, top, right, bottom, in pixels of the "
+            "inputs."
+        )
+
+
+def _warn_of_zeros(scores: Tensor, boxes: Tensor, labels: Tensor) -> None:
+    is_zero = scores.detach() == 0
+    if not bool(is_zero.any()):
+        return
+    image, column = is_zero.nonzero()[0].tolist()
+    row = image if len(boxes) > 1 else 0
+    box = [round(value, 1) for value in boxes[row, column].tolist()]
+    warnings.warn(
+        f"No detection of label {int(labels[row, column])} in image {image} overlaps the box "
+        f"{box}, so its score and gradients are zero: take the target from `detect`, or build the "
+        "detector with a lower score threshold.",
+        stacklevel=3,
+    )

@@ -1,0 +1,156 @@
+"""Embeddings: similarity to images or texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from captum_advise._core.targets import softmax_over_classes
+from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
+
+__all__ = ["Embedding"]
+
+
+class Embedding(Wrapper):
+    """Cosine similarities (N, K) of images to K reference embeddings, of images or of texts.
+
+    With ``logit_scale`` the scores are the logits of zero-shot classification, as CLIP and SigLIP
+    compute them: ``logit_scale * similarity + logit_bias`` (Radford et al. 2021, section 2.3).
+
+    Args:
+        model: Returns embeddings (N, D).
+        references: (K, D), or (D,) for one. They need not have unit length. None: they belong to
+            the images, and are passed as ``additional_forward_args``, (N, K, D).
+        method: Name of the model's method that embeds images, such as ``"get_image_features"``.
+            Default: the model is called itself
+        output: Which tensor of the model's output, as in :class:`Output`. None: the output itself
+            if it is a tensor, its ``image_embeds`` or ``pooler_output``, or its only element.
+        logit_scale: Factor of the similarities. In Hugging Face models it is
+            ``model.logit_scale.exp()``.
+        logit_bias: Added to the scaled similarities (SigLIP).
+        confidence: Turns the scores into probabilities. Default: the similarity, with 0 for
+            negative ones, if there is no ``logit_scale``; else softmax over the K references. For
+            SigLIP it is ``torch.sigmoid``.
+
+    Attributes:
+        model: The model.
+        confidence: For :class:`captum_advise.LayerAdvise`.
+
+    Raises:
+        TypeError: The model has no such method; when called, the output that is meant is not a
+            tensor of real numbers.
+        ValueError: The references are not vectors; when called, they are missing or do not fit
+            the images or the model's embeddings.
+
+    Example::
+
+        >>> reference = Embedding(net).embed(images[:1])  # 1 x 10
+        >>> similarity = Embedding(net, reference)
+        >>> similarity(images).shape
+        torch.Size([2, 1])
+        >>> advise = LayerAdvise(similarity, net.conv4, confidence=similarity.confidence)
+        >>> advise.attribute(images, target=0).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    references: Tensor | None
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        references: Tensor | None = None,
+        *,
+        method: str | None = None,
+        output: OutputSelector = None,
+        logit_scale: float | None = None,
+        logit_bias: float = 0.0,
+        confidence: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__(model)
+        if method is not None and not callable(getattr(model, method, None)):
+            raise TypeError(f"The {type(model).__name__} has no method {method!r}.")
+        if references is not None:
+            references = references.detach()
+            references = references[None] if references.dim() == 1 else references
+            _check_vectors(references, "(K, D)", 2)
+        self.register_buffer("references", references, persistent=False)
+        self.method = method
+        self.output = output
+        self.logit_scale = 1.0 if logit_scale is None else float(logit_scale)
+        self.logit_bias = float(logit_bias)
+        if confidence is None:
+            confidence = _positive_part if logit_scale is None else softmax_over_classes
+        self.confidence = confidence
+
+    def forward(self, inputs: Tensor, references: Tensor | None = None) -> Tensor:
+        """Images to scores.
+
+        Args:
+            inputs: (N, C, H, W).
+            references: (N, K, D), each image's own, instead of the constructor's.
+
+        Returns:
+            (N, K).
+
+        Raises:
+            ValueError: There are no references, or they do not fit.
+        """
+        embeddings = self._unit_embeddings(inputs)
+        references = self.references if references is None else references
+        if references is None:
+            raise ValueError(
+                "There is nothing to compare with: give `references` (K, D) to the constructor, or "
+                "(N, K, D) as additional_forward_args."
+            )
+        if references.dim() == 2:
+            references = references[None]
+        _check_vectors(references, "(N, K, D)", 3)
+        if references.shape[2] != embeddings.shape[1] or len(references) not in (1, len(inputs)):
+            raise ValueError(
+                f"The references {tuple(references.shape)} do not fit the embeddings "
+                f"{tuple(embeddings.shape)}: both need the same D, and references of the images "
+                "one row per image."
+            )
+        unit_references = F.normalize(references.to(embeddings), dim=2)
+        similarity = (unit_references @ embeddings[:, :, None])[:, :, 0]
+        return self.logit_scale * similarity + self.logit_bias
+
+    @torch.no_grad()
+    def embed(self, inputs: Tensor) -> Tensor:
+        """Embeddings of images, to be used as references.
+
+        Returns:
+            (N, D), of unit length.
+
+        Raises:
+            ValueError: The model's embeddings are not (N, D).
+        """
+        return self._unit_embeddings(inputs)
+
+    def _unit_embeddings(self, inputs: Tensor) -> Tensor:
+        # A call of the module runs its hooks.
+        embed = self.model if self.method is None else getattr(self.model, self.method)
+        embeddings = select_output(embed(inputs), self.output, ("image_embeds", "pooler_output"))
+        if embeddings.dim() != 2:
+            raise ValueError(
+                f"The model's embeddings have shape {tuple(embeddings.shape)} instead of (N, D): "
+                "pool them by `output`, a function such as lambda out: out.mean((2, 3)), or name "
+                "another tensor."
+            )
+        return F.normalize(embeddings, dim=1)
+
+
+def _positive_part(similarities: Tensor) -> Tensor:
+    return similarities.clamp(0, 1)  # rounding may exceed 1
+
+
+def _check_vectors(references: Tensor, shape: str, dims: int) -> None:
+    if references.dim() != dims or not references.is_floating_point() or not references.numel():
+        raise ValueError(
+            f"references must be real vectors {shape}, got {references.dtype} of shape "
+            f"{tuple(references.shape)}."
+        )

@@ -1,0 +1,60 @@
+"""Models that return their class scores inside of something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from captum_advise._core.targets import softmax_over_classes
+from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
+
+__all__ = ["Output"]
+
+
+class Output(Wrapper):
+    r"""One tensor of what a model returns: dictionary, tuple, dataclass, Hugging Face output.
+
+    Args:
+        model: Takes the inputs, and returns class scores somewhere in its output.
+        output: Which tensor: a key, attribute or position, a path of them joined by dots
+            (``"predictions.0.logits"``), or a function of what the model returns. None: the
+            output itself if it is a tensor, its ``logits`` or ``out``, or its only element.
+        confidence: Turns the scores into probabilities: ``torch.sigmoid`` for several independent
+            labels or a single logit, ``torch.nn.Identity()`` for probabilities.
+            Default: softmax over dimension 1
+
+    Attributes:
+        model: The model.
+        confidence: For :class:`captum_advise.LayerAdvise`.
+
+    Raises:
+        TypeError: When called, if the output that is meant is not a tensor of real numbers.
+        ValueError: When called, if the output has no tensor of that name, or a name is needed.
+
+    Example::
+
+        >>> class Labelled(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return {"logits": net(x), "labels": None}
+        >>> wrapped = Output(Labelled(), "logits", confidence=torch.sigmoid)
+        >>> advise = LayerAdvise(wrapped, net.conv4, confidence=wrapped.confidence)
+        >>> advise.attribute(images, target=3).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        output: OutputSelector = None,
+        *,
+        confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    ) -> None:
+        super().__init__(model)
+        self.output = output
+        self.confidence = confidence
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """Inputs and further arguments of the model to its class scores, (N, K) or (N, K, ...)."""
+        return select_output(self.model(*inputs), self.output, ("logits", "out"))
