@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_advise._core.candidates import TIE
 from captum_advise._core.perturbation import MaskedModel, as_masks
 from captum_advise._core.targets import Target
 from captum_advise.metrics import (
@@ -23,7 +24,6 @@ from captum_advise.metrics import (
     insertion_auc,
     target_confidence,
 )
-from captum_advise._core.candidates import TIE
 from captum_advise.metrics.visual_explainability import QuickParts, WholeImages, compare_with
 from captum_advise.pixels import OwnRange, PixelSpace, black, resolve_pixel_space
 

@@ -75,7 +75,7 @@ class Selection(ABC):
     def criterion_alone(
         self, candidates: Candidates, scorer: MapScorer, runner_up_maps: Tensor | None
     ) -> Tensor | None:
-        """A criterion with the same maxima where metrics are not asked for; None if it needs them."""
+        """A criterion with the same maxima, if it can be had without all metrics; else None."""
         del candidates, scorer, runner_up_maps
         return None
 
