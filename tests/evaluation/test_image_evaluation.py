@@ -35,7 +35,7 @@ def test_metrics_of_advise_are_those_of_its_own_explanation(name, options, netwo
     (row,) = evaluator.rows(0, "image", image, 2)
     layer_advise = LayerAdvise(network, network[3], pixel_space=SPACE)
     explanation = layer_advise.explain(image, 2, **options)
-    (maps,) = evaluator.maps(0, image, 2).values()
+    (maps,) = evaluator.maps("image", image, 2).values()
     torch.testing.assert_close(maps, explanation.attributions)
     assert row["class_sensitivity"] == pytest.approx(
         explanation.metrics.class_sensitivity.item(), abs=1e-5
@@ -66,14 +66,14 @@ def test_channels_are_summed_and_floors_do_not_depend_on_the_class(network, imag
         **by_name(["random", "gaussian"]),
     }
     evaluator = evaluator_of(network, methods, steps=2, seed=7)
-    maps = evaluator.maps(0, image, None)
+    maps = evaluator.maps("image", image, None)
     torch.testing.assert_close(maps["summed"], image.sum(1, keepdim=True) / 4)
     for row in evaluator.rows(0, "image", image, None):
         assert row["class_sensitivity"] == pytest.approx(1, abs=1e-5)
-    other_seed = evaluator_of(network, methods, seed=8).maps(0, image, None)
+    other_seed = evaluator_of(network, methods, seed=8).maps("image", image, None)
     assert torch.equal(maps["gaussian"], other_seed["gaussian"])
     assert not torch.equal(maps["random"], other_seed["random"])
-    assert not torch.equal(maps["random"], evaluator.maps(1, image, None)["random"])
+    assert not torch.equal(maps["random"], evaluator.maps("other", image, None)["random"])
     centre = maps["gaussian"][0, 0]
     assert centre.argmax() in (SIZE // 2 * SIZE + SIZE // 2, (SIZE // 2 - 1) * (SIZE + 1))
     torch.testing.assert_close(centre, centre.flip(0, 1))

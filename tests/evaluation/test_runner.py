@@ -34,7 +34,10 @@ OPTIONS = {
     "settings": MetricSettings(steps=3),
     "progress": False,
 }
-REPORT = {"comparison.png", "gallery.png", "results.csv", "run.json", "summary.csv", "summary.md"}
+REPORT = {
+    *("comparison.png", "gallery.png", "results.csv", "results.parquet", "rows.csv"),
+    *("run.json", "summary.csv", "summary.md"),
+}
 
 
 def run(output, dataset=None, methods=METHODS, **options):
@@ -116,7 +119,7 @@ def test_the_report_is_complete(whole):
     information = json.loads((whole.folder / "run.json").read_text())
     assert information["configuration"]["lime_samples"] == 20
     assert information["configuration"]["layer"] == "3"
-    assert information["configuration"]["format"] == 3
+    assert information["configuration"]["format"] == 4
     assert information["versions"]["torch"] == metadata.version("torch")
     assert information["sessions"][0]["images"] == 5
     assert information["data"] == {"images": 5}
@@ -232,8 +235,8 @@ def test_two_processes_continue_and_restart(whole, tmp_path, script):
     in_two_processes(script(pause=0), output)
     pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))
     *_, session = json.loads((output / "run.json").read_text())["sessions"]
-    counts = {name: session[name] for name in ("images", "reused", "changed", "dropped")}
-    assert counts == {"images": 2, "reused": 3, "changed": 2, "dropped": 0}
+    counts = {name: session[name] for name in ("images", "reused", "changed", "left_out")}
+    assert counts == {"images": 2, "reused": 3, "changed": 2, "left_out": 0}
     run(output, seed=1, restart=True)
     in_two_processes(script(pause=0, options=", restart=True"), output)
     pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))
