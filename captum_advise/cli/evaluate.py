@@ -91,6 +91,10 @@ def evaluate(
         bool,
         typer.Option("--compile", help="Compile the network for the metrics: pays in long runs."),
     ] = False,
+    bf16: Annotated[
+        bool,
+        typer.Option("--bf16", help="Run the network in bfloat16 for the metrics, by autocast."),
+    ] = False,
     restart: Annotated[
         bool,
         typer.Option("--restart", help="Begin anew: delete the results of the run in the output."),
@@ -151,6 +155,7 @@ def evaluate(
             seed=seed,
             internal_batch_size=batch_size,
             compiled=compiled,
+            bf16=bf16,
             description={"network": model},
             restart=restart,
             recompute=recompute,

@@ -37,3 +37,13 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
             return cast(Tensor, run(inputs))
 
     return forward
+
+
+def in_bfloat16(forward_func: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function under autocast to bfloat16, with single-precision outputs."""
+
+    def forward(inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            return forward_func(inputs).float()
+
+    return forward

@@ -22,7 +22,7 @@ from captum_advise._core.targets import resolve_target
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import first_line
 from captum_advise._utils.io import ENCODING
-from captum_advise.evaluation.batches import compiled, fixed_size_batches
+from captum_advise.evaluation.batches import compiled, fixed_size_batches, in_bfloat16
 from captum_advise.evaluation.columns import ON_REQUEST
 from captum_advise.evaluation.methods import ClassMaps, Context, Method
 from captum_advise.metrics import (
@@ -87,6 +87,7 @@ class ImageEvaluator:
         settings: Settings of the metrics.
         seed: Seed of random numbers.
         compiled: Whether the metrics use the compiled model.
+        bf16: Whether the metrics run the model under autocast to bfloat16.
     """
 
     model: nn.Module
@@ -96,13 +97,15 @@ class ImageEvaluator:
     settings: MetricSettings
     seed: int
     compiled: bool = False
+    bf16: bool = False
 
     @cached_property
     def forward_func(self) -> Callable[[Tensor], Tensor]:
-        """The model for passes without gradients and hooks, compiled if asked for."""
-        return fixed_size_batches(
-            compiled(self.model) if self.compiled else self.model, self.context.internal_batch_size
-        )
+        """The model for passes without gradients and hooks, as the settings ask for it."""
+        run: Callable[[Tensor], Tensor] = compiled(self.model) if self.compiled else self.model
+        if self.bf16:
+            run = in_bfloat16(run)
+        return fixed_size_batches(run, self.context.internal_batch_size)
 
     def warn_of_suspicions(self, inputs: Tensor) -> None:
         """Warn if an image (1, C, H, W) suggests that settings of all metrics are wrong."""
