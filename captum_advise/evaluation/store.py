@@ -202,9 +202,10 @@ class RunFolder:
             self._check_format(earlier)
             earlier = self._that_rows_hold_for(earlier, given, recompute=recompute)
         together = _together(earlier, given)
-        if together != information.get("configuration"):
-            sessions = information if earlier else {}
-            self.inform({**sessions, "configuration": together})
+        if not earlier:
+            self.inform({"configuration": together})
+        elif together != information["configuration"]:
+            self.inform({**information, "configuration": together})
         for part in self.parts("results"):
             text = _lines(self.columns, _read(part, self.columns))
             with writing(part):

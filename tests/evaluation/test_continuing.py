@@ -583,6 +583,11 @@ class TestRestart:
         assert len(information["sessions"]) == 1
         pd.testing.assert_frame_equal(table(evaluation), table(run(tmp_path, seed=1)))
 
+    def test_the_same_run_may_begin_anew(self, tmp_path):
+        run(tmp_path)
+        assert counts(run(tmp_path, restart=True)) == (0, 3, 0, 0)
+        assert len(json.loads((tmp_path / "run.json").read_text())["sessions"]) == 1
+
     def test_a_folder_without_a_run_is_just_used(self, tmp_path):
         assert run(tmp_path / "new", restart=True).evaluated == 3
 
