@@ -159,8 +159,8 @@ def evaluate(
         compiled: Compute metrics with ``torch.compile(model)``. It takes a minute to start and is
             faster then; on a CPU it needs a C++ compiler. Maps use the model as it is.
         bf16: Compute metrics with the model under autocast to bfloat16. It is faster on devices
-            with bfloat16 arithmetic, and changes the metrics by about 1e-3. Maps use the model as
-            it is.
+            with bfloat16 arithmetic, and changes insertion by about 0.01. Maps use the model as it
+            is.
         description: What else distinguishes this run from others in the same folder, for example
             the network's name.
         restart: Begin anew: delete the files of the run in ``output``, whichever run it is, when
