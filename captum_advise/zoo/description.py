@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from captum_advise._core.request import check_not_exported
 from captum_advise._utils.modes import in_eval_mode
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.pixels import PixelSpace
@@ -179,15 +180,7 @@ def _no_transform(_image: Image.Image) -> Tensor:
 
 
 def _hookable(model: object) -> nn.Module:
-    if isinstance(model, torch.export.ExportedProgram) or (
-        # The module of an exported program keeps the names of layers and does not call them.
-        isinstance(model, torch.fx.GraphModule)
-        and not {n.target for n in model.graph.nodes if n.op == "call_module"} - {"_guards_fn"}
-    ):
-        raise TypeError(
-            "An exported program has no layers whose output a hook could see: explain the model "
-            "before torch.export."
-        )
+    check_not_exported(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
             "A scripted or traced module calls no hooks: explain the model before torch.jit.script "
