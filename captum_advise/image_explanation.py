@@ -39,7 +39,8 @@ class Setup:
         >>> explanation = explain("cat.jpg", "efficientnet-lite0")
         >>> print(explanation.setup)
         efficientnet-lite0 on cpu, layer bn2 (N x C x H x W), 1000 classes; inputs of 224 x 224 by
-        the TensorFlow original, mean (0.498, 0.498, 0.498), std (0.502, 0.502, 0.502).
+        the transform of the TensorFlow original, mean (0.498, 0.498, 0.498), std (0.502, 0.502,
+        0.502).
     """
 
     model: str

@@ -159,7 +159,7 @@ def _lite(entry: Entry, pretrained: bool) -> Parts:
             v2.ToPureTensor(),
         ]
     )
-    return Parts(model, (size, size), space, transform, "the TensorFlow original")
+    return Parts(model, (size, size), space, transform, "the transform of the TensorFlow original")
 
 
 def _torchvision(entry: Entry, pretrained: bool) -> Parts:

@@ -9,6 +9,8 @@ import torch
 import torchvision
 from messages import one_sentence
 from torch import nn
+from torchvision import transforms as v1
+from torchvision.transforms import v2
 
 from captum_advise import LayerAdvise, PixelSpace, explain, zoo
 from captum_advise.layouts import Tokens
@@ -63,8 +65,8 @@ def test_models_in_models(chelsea):
 
 
 def test_normalizations():
-    space, v1 = PixelSpace((0.1, 0.2, 0.3), (1, 2, 3)), torchvision.transforms
-    for package in (v1, v1.v2):
+    space = PixelSpace((0.1, 0.2, 0.3), (1, 2, 3))
+    for package in (v1, v2):
         normalize = package.Normalize(space.mean, space.std)
         assert normalization(normalize) == space
         assert normalization(package.Compose([package.Resize(9), normalize])) == space
@@ -112,14 +114,13 @@ def hugging_face(name, **options):
     ],
 )
 def test_hugging_face(name, layer, layout, tmp_path, chelsea):
-    from transformers import AutoModelForImageClassification, ViTImageProcessor
-
+    transformers = pytest.importorskip("transformers")
     size = SIZES[name].get("image_size", 64)
     options = {"size": {"height": size, "width": size}, "image_mean": [0.1, 0.2, 0.3]}
-    processor = ViTImageProcessor(**options, image_std=[0.4, 0.5, 0.6])
+    processor = transformers.ViTImageProcessor(**options, image_std=[0.4, 0.5, 0.6])
     hugging_face(name, id2label=NAMES).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    model = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
     network = zoo.describe(model)
     assert network.layer_name.endswith(layer)
     assert network.reshape_transform == layout
@@ -153,9 +154,10 @@ def test_hugging_face_without_a_checkpoint(name, chelsea):
 
 def test_an_image_processor_as_the_transform(chelsea):
     model = hugging_face("ViT", num_labels=3)
-    from transformers import ViTImageProcessor
-
-    processor = ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.3, 0.3, 0.3])
+    transformers = pytest.importorskip("transformers")
+    processor = transformers.ViTImageProcessor(
+        size={"height": 32, "width": 32}, image_mean=[0.3, 0.3, 0.3]
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         explanation = explain(chelsea, model, transform=processor, unit_selection=None)
