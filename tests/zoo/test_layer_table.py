@@ -129,7 +129,9 @@ def what_follows(output, layout, later, logits):
         gradients = torch.autograd.grad(logits.max(), tokens, allow_unused=True) if tokens else []
         patches = [layout(gradient) for gradient in gradients if gradient is not None]
         if patches and not patches[-1].any():
-            others = "only the token is" if layout.n_prefix == 1 else "only the first tokens are"
+            others = (
+                "only the class token is" if layout.n_prefix == 1 else "only the first tokens are"
+            )
             return f"the last attention, after which {others} read"
         if patches:
             return "the last MLP, after which no patches are normalised"
