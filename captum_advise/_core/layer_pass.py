@@ -198,7 +198,7 @@ def run_model(
 _LAYER_ADVICE = {
     "Forward hook did not obtain": (
         "The layer did not run in the forward pass: it is not part of the model that forward_func "
-        "runs, or it is inside a scripted, traced or exported module, which calls no hooks. Take "
+        "runs, or it is inside a scripted or traced module, which calls no hooks; take "
         "the layer from the model that is explained, before it is scripted."
     ),
     "Given input is not a torch.Tensor": (

@@ -133,6 +133,7 @@ def check_constructor(
     Raises:
         TypeError: One is of the wrong type.
     """
+    check_not_exported(forward_func)
     if not callable(forward_func):
         raise TypeError(
             f"forward_func must be the model or a function, got {type(forward_func).__name__}."
@@ -157,6 +158,23 @@ def check_constructor(
     if reshape_transform is not None and not callable(reshape_transform):
         raise TypeError(
             f"reshape_transform must be a function of a tensor, got {reshape_transform!r}."
+        )
+
+
+def check_not_exported(model: object) -> None:
+    """Refuse what ``torch.export`` makes.
+
+    Raises:
+        TypeError: It is an exported program, or its module.
+    """
+    if isinstance(model, torch.export.ExportedProgram) or (
+        # Its module keeps the names of layers and does not call them.
+        isinstance(model, torch.fx.GraphModule)
+        and not {n.target for n in model.graph.nodes if n.op == "call_module"} - {"_guards_fn"}
+    ):
+        raise TypeError(
+            "An exported program calls no layers, so no hook can see one: explain the model before "
+            "torch.export."
         )
 
 

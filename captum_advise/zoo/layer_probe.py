@@ -38,7 +38,14 @@ class Probe:
     classes: int
 
 
-def probe(model: nn.Module, size: tuple[int, int], name: str) -> Probe:
+def probe(
+    model: nn.Module,
+    size: tuple[int, int],
+    name: str,
+    *,
+    channels: int = 3,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> Probe:
     """Find the layer to explain by one forward and backward pass on noise.
 
     The layer is the last module whose output is a feature map of which more than one position leads
@@ -48,6 +55,8 @@ def probe(model: nn.Module, size: tuple[int, int], name: str) -> Probe:
         model: An image classifier in eval mode.
         size: Height and width of its inputs.
         name: The network's, for a message.
+        channels: Of its inputs.
+        forward: Inputs to class scores, for a model that returns something else.
 
     Raises:
         ValueError: The model does not return class scores (N, K).
@@ -59,8 +68,9 @@ def probe(model: nn.Module, size: tuple[int, int], name: str) -> Probe:
             if key:
                 hooks.append(module.register_forward_hook(record.hook(key)))
         with _no_head_at_zero(model), torch.enable_grad():
-            image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-            logits = model(image)
+            generator = torch.Generator().manual_seed(0)
+            image = torch.rand(1, channels, *size, generator=generator)
+            logits = (forward or model)(image.to(*_device_and_dtype(model)))
             if not isinstance(logits, Tensor) or logits.dim() != 2:
                 raise ValueError(
                     f"{name} does not return class scores (N, K): "
@@ -71,6 +81,13 @@ def probe(model: nn.Module, size: tuple[int, int], name: str) -> Probe:
         for handle in hooks:
             handle.remove()
     return Probe(layer, record.layouts, logits.shape[1])
+
+
+def _device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter.device, parameter.dtype
+    return torch.device("cpu"), torch.get_default_dtype()
 
 
 @dataclass

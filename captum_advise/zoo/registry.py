@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +45,14 @@ class Parts:
         size: Height and width of its inputs.
         pixel_space: How its inputs relate to images in [0, 1].
         transform: RGB image to input.
+        source: Where the transform comes from, in a few words.
     """
 
     model: nn.Module
     size: tuple[int, int]
     pixel_space: PixelSpace
     transform: Callable[[Image.Image], Tensor]
+    source: str
 
 
 # The layers of the paper's four networks are those that the authors' program reads. Its ResNet50 is
@@ -157,24 +159,40 @@ def _lite(entry: Entry, pretrained: bool) -> Parts:
             v2.ToPureTensor(),
         ]
     )
-    return Parts(model, (size, size), space, transform)
+    return Parts(model, (size, size), space, transform, "the transform of the TensorFlow original")
 
 
 def _torchvision(entry: Entry, pretrained: bool) -> Parts:
     models = import_optional("torchvision.models", "zoo")
     weights = models.get_model_weights(entry.architecture)[entry.tag]
-    preset = weights.transforms()
-    size = preset.crop_size[0]
+    size = weights.transforms().crop_size[0]
     # A transformer is built for one size of inputs: that of the transform, as with the weights.
     sized = {"image_size": size} if entry.architecture.startswith("vit_") else {}
     model = models.get_model(entry.architecture, weights=weights if pretrained else None, **sized)
+    return torchvision_parts(model, weights)
+
+
+def torchvision_parts(model: nn.Module, weights: Any) -> Parts:
+    """A model of torchvision with what its weights, an enum's member, say about inputs."""
+    preset = weights.transforms()
+    size = preset.crop_size[0]
     space = PixelSpace(tuple(preset.mean), tuple(preset.std))
-    return Parts(model, (size, size), space, preset)
+    return Parts(model, (size, size), space, preset, f"torchvision's transform for {weights}")
 
 
 def _timm(entry: Entry, pretrained: bool) -> Parts:
     timm = import_optional("timm", "zoo")
-    model = timm.create_model(entry.architecture, pretrained=pretrained)
-    config = timm.data.resolve_model_data_config(model)
+    return timm_parts(timm.create_model(entry.architecture, pretrained=pretrained))
+
+
+def timm_parts(model: nn.Module) -> Parts:
+    """A model of timm with what its data configuration says about inputs."""
+    data = import_optional("timm.data", "zoo")
+    config = data.resolve_model_data_config(model)
     space = PixelSpace(tuple(config["mean"]), tuple(config["std"]))
-    return Parts(model, config["input_size"][1:], space, timm.data.create_transform(**config))
+    source = "timm's data configuration of the model"
+    if not getattr(model, "pretrained_cfg", None):
+        source = "timm's defaults, as the model has no data configuration"
+    return Parts(
+        model, tuple(config["input_size"][1:]), space, data.create_transform(**config), source
+    )
