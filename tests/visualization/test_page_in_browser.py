@@ -163,12 +163,12 @@ def test_ranking_and_a_click_on_a_unit(shown):
 
 
 def test_a_unit_by_its_number(shown):
+    from selenium.webdriver.common.keys import Keys
+
     box = shown.find("#unit")
-    box.clear()
-    box.send_keys("7\n")
+    box.send_keys(Keys.CONTROL, "a", Keys.NULL, "7", Keys.ENTER)
     assert shown.find("#density-title").text.startswith("Unit 7 of 12")
-    box.clear()
-    box.send_keys("99\n")
+    box.send_keys(Keys.CONTROL, "a", Keys.NULL, "99", Keys.ENTER)
     assert shown.run("return arguments[0].validationMessage", box)
     assert shown.find("#density-title").text.startswith("Unit 7 of 12")
 
@@ -279,13 +279,16 @@ def test_any_width_in_light_and_dark(shown, width, scheme):
 
 CONTRAST = """
 const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+const isText = (child) => child.nodeType === 3 && child.textContent.trim();
+const style = (node) => getComputedStyle(node);
 const found = [];
 for (const node of document.querySelectorAll("body *")) {
-  if (!Array.from(node.childNodes).some((child) => child.nodeType === 3 && child.textContent.trim())) continue;
+  if (!Array.from(node.childNodes).some(isText)) continue;
   if (!node.checkVisibility() || node.closest("script, svg, .unseen")) continue;
   let ground = node;
-  while (parse(getComputedStyle(ground).backgroundColor)[3] === 0) ground = ground.parentElement;
-  found.push([node.textContent.slice(0, 30), parse(getComputedStyle(node).color), parse(getComputedStyle(ground).backgroundColor)]);
+  while (parse(style(ground).backgroundColor)[3] === 0) ground = ground.parentElement;
+  const colours = [parse(style(node).color), parse(style(ground).backgroundColor)];
+  found.push([node.textContent.slice(0, 30), ...colours]);
 }
 return JSON.stringify(found);
 """

@@ -443,8 +443,11 @@
   byId("previous-unit").addEventListener("click", () => stepUnit(-1));
   byId("next-unit").addEventListener("click", () => stepUnit(1));
   byId("unit").addEventListener("change", (event) => {
-    const unit = Number(event.target.value);
-    if (units.places.has(unit)) return showUnit(unit);
+    const unit = Number(event.target.value || state.unit);
+    if (units.places.has(unit)) {
+      showUnit(unit);
+      return;
+    }
     event.target.setCustomValidity(`The page has no unit ${event.target.value}.`);
     event.target.reportValidity();
   });
