@@ -25,6 +25,7 @@ from captum_advise.explanation import Explanation
 from captum_advise.layer_advise import LayerAdvise, UnitSelection
 from captum_advise.metrics import VisualExplainability
 from captum_advise.relevance import ActivationRange
+from captum_advise.visualization.page import unit_tensors
 from captum_advise.visualization.style import to_png
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ EXAMPLES = """\b
 Examples:
   captum-advise explain
   captum-advise explain dog.jpg cat.png --output results
+  captum-advise explain dog.jpg --html
   captum-advise explain dog.jpg --target "golden retriever"
   captum-advise explain dog.jpg --model resnet50 --weights resnet50.pth
   captum-advise explain dog.jpg --model timm/resnet18 --layer layer3 --selection 1,2
@@ -70,6 +72,12 @@ def explain(
         ),
     ] = "unit",
     output: options.Output = Path("advise-output"),
+    html: Annotated[
+        bool,
+        typer.Option(
+            "--html", help="Also write NAME.html: an interactive page in one file, without network."
+        ),
+    ] = False,
     device: options.Device = "cpu",
 ) -> int:
     """Explain images with ADVISE, and compare with Grad-CAM.
@@ -97,17 +105,20 @@ def explain(
     for source, name in progress(pairs, "images", hidden=len(pairs) == 1):
         try:
             result = job.explain(source)
-            panel, numbers = output / f"{name}.png", output / f"{name}.json"
-            atomic_write(panel, result.png())
-            atomic_write(numbers, result.json())
+            contents = {"png": result.png(), "json": result.json()}
+            if html:
+                contents["html"] = result.html()
+            paths = [output / f"{name}.{kind}" for kind in contents]
+            for path, content in zip(paths, contents.values(), strict=True):
+                atomic_write(path, content)
         except USER_ERRORS as error:
             failures += 1
             text = first_line(error)
             show_error(text if source.shown in text else f"{source.shown}: {text}")
             continue
         result.show()
-        show(f"  {panel}")
-        show(f"  {numbers}")
+        for path in paths:
+            show(f"  {path}")
     if failures and len(sources) > 1:
         show_error(f"{failures} of {len(sources)} images could not be explained.")
     return 1 if failures else 0
@@ -176,6 +187,8 @@ class _Job:
         grad_cam = advise.explain(inputs, target, unit_selection=None)
         return _Result(
             job=self,
+            advise=advise,
+            inputs=inputs,
             shown=source.shown,
             image=network.pixel_space.to_pixels(inputs)[0],
             probabilities=probabilities,
@@ -191,6 +204,8 @@ class _Result:
     """One explained image."""
 
     job: _Job
+    advise: LayerAdvise
+    inputs: Tensor
     shown: str
     image: Tensor
     probabilities: Tensor
@@ -207,6 +222,19 @@ class _Result:
             class_name=self.job.network.class_names[self.target],
         )
         return to_png(figure)
+
+    def html(self) -> bytes:
+        feature_maps, contributions = unit_tensors(self.advise, self.inputs, self.target)
+        page = self.explanation.to_html(
+            self.image,
+            feature_maps=feature_maps,
+            contributions=contributions,
+            comparisons={"Grad-CAM": self.grad_cam},
+            class_names=self.job.network.class_names,
+            names=[self.shown],
+            activation_range=self.job.activation_range,
+        )
+        return page.encode()
 
     def show(self) -> None:
         show(f"{self.shown}: {self._class(self.predicted)}")

@@ -323,12 +323,12 @@
 
   // --- maps and their metrics
 
-  const describe = (map) => map.name + (map.selected ? " (selected)" : "");
+  const describe = (map) => map.name + (map.selected ? " ✓" : "");
   function note(map) {
     const count = map.n_units === null ? "" : `${map.n_units} unit${map.n_units === 1 ? "" : "s"}`;
     const avx = map.metrics && map.metrics.avx !== null ? `AVX ${map.metrics.avx.toFixed(3)}` : "";
     const evidence = unpack(map.values).some((value) => value > 0) ? "" : "no evidence";
-    return [count, avx, evidence].filter(Boolean).join(", ");
+    return [map.selected ? "selected" : "", count, avx, evidence].filter(Boolean).join(", ");
   }
 
   function showMap(index) {
@@ -336,7 +336,7 @@
     const map = currentMap();
     byId("map").value = index;
     byId("map-note").textContent = note(map);
-    stages.map.show(unpack(map.values), map.values.shape, describe(map));
+    stages.map.show(unpack(map.values), map.values.shape, map.name);
     for (const row of document.querySelectorAll("table tr"))
       Array.from(row.children).forEach((cell, column) => cell.classList.toggle("current", column === index + 1));
     document.querySelectorAll("thead button").forEach((button, place) => button.setAttribute("aria-pressed", place === index));
