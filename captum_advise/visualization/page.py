@@ -9,6 +9,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -56,6 +57,7 @@ _UNITS_BUDGET = 1_500_000
 _DENSITY_BUDGET = 64_000_000
 _MOST_POINTS = 128  # of a density's curve
 _MOST_EXACT = 64 * 64  # positions of a map that is kept in single precision
+_LEVELS = 2**16 - 1  # of an activation
 _BYTES_PER_UNIT = 24  # in addition to its activations and its density
 _FEWEST = 8  # units of a page, whatever they cost
 
@@ -204,6 +206,11 @@ def _maps(explanation: Explanation, index: int) -> list[_Json]:
             "values": _map(explanation.attributions[index]),
         }
         maps.insert(0, own)
+    for name, count in Counter(found["name"] for found in maps).items():
+        if count > 1:
+            same = [found for found in maps if found["name"] == name]
+            for number, found in enumerate(same, 1):
+                found["name"] = f"{name} ({number})"
     return maps
 
 
@@ -288,13 +295,14 @@ def _units(
     index = best.sort().values
     shown = maps[index]
     low, high = shown.flatten(1).amin(1), shown.flatten(1).amax(1)
-    step = (high - low) / 255
+    # 16 bits: the density is that of few activations near zero, where others are large.
+    step = (high - low) / _LEVELS
     levels = (shown - low[:, None, None]) / step.clamp(min=1e-38)[:, None, None]
     total = evidence.sum()
     return {
         "count": len(maps),
         "index": _packed(index, np.int32),
-        "activations": _packed(levels.round().clamp(0, 255), np.uint8),
+        "activations": _packed(levels.round().clamp(0, _LEVELS), np.uint16),
         "low": _packed(low, np.float32),
         "step": _packed(step, np.float32),
         "mean_gradient": _packed(_mean_gradients(maps, contributions)[index], np.float32),
@@ -306,7 +314,7 @@ def _units(
 
 def _affordable(n_units: int, positions: int, budget: int) -> tuple[int, int]:
     """Number of units for which a page has room, and of densities for which there is time."""
-    room = budget // (positions + min(positions, _MOST_POINTS) + _BYTES_PER_UNIT)
+    room = budget // (2 * positions + min(positions, _MOST_POINTS) + _BYTES_PER_UNIT)
     shown = min(n_units, max(_FEWEST, room))
     return shown, min(shown, _DENSITY_BUDGET // positions**2)
 

@@ -83,7 +83,8 @@ class FeatureLayer:
 def feature_layers(model: nn.Module, inputs: Tensor) -> list[FeatureLayer]:
     """The layers that give feature maps, in the order in which they run.
 
-    Of a module and its last part, which return the same tensor, only the module is listed.
+    Of a module and its last part, which return the same tensor, only the module is listed. Modules
+    that return what they get are left out.
 
     Args:
         model: An image classifier in eval mode, left unchanged.
@@ -100,7 +101,7 @@ def feature_layers(model: nn.Module, inputs: Tensor) -> list[FeatureLayer]:
 
     layers = []
     for name, value in maps.items():
-        if not is_part(name):
+        if not is_part(name) and not isinstance(model.get_submodule(name), nn.Identity):
             layout = record.layouts.get(name)
             _, units, height, width = (value if layout is None else layout(value)).shape
             layers.append(FeatureLayer(name, (units, height, width), layout))

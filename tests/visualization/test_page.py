@@ -136,8 +136,9 @@ def test_units(made):
         maps = made.feature_maps[index].numpy()
         low, step = unpacked(units["low"]), unpacked(units["step"])
         values = low[:, None, None] + step[:, None, None] * unpacked(units["activations"])
-        # Eight bits: half a step at most.
-        assert (np.abs(values - maps) <= 0.501 * step[:, None, None] + 1e-7).all()
+        # 16 bits: half a step at most.
+        np.testing.assert_allclose(step, np.ptp(maps, (1, 2)) / 65535, rtol=1e-5)
+        assert (np.abs(values - maps) <= 0.51 * step[:, None, None] + 1e-7).all()
         contributions = unpacked(units["mean_gradient"])[:, None, None] * maps
         np.testing.assert_allclose(contributions, made.contributions[index].numpy(), atol=1e-6)
         evidence = np.maximum(contributions, 0).sum((1, 2))
@@ -249,6 +250,14 @@ def test_a_selected_map_that_is_not_a_candidate_goes_first(explanation, image):
     assert first["name"] == "relevance 2 weighted"
 
 
+def test_maps_of_the_same_name_are_numbered(explanation, image):
+    first, second, _ = explanation.candidates[0]
+    several = tuple(dataclasses.replace(c, relevance=None) for c in (first, second))
+    page = dataclasses.replace(explanation, candidates=(several,)).to_html(image)
+    names = [shown["name"] for shown in data_of(page)["examples"][0]["maps"]]
+    assert names == ["relevance 2 selected", "several relevances (1)", "several relevances (2)"]
+
+
 def test_metrics_that_do_not_apply_are_null(explanation, image):
     nothing = torch.tensor([float("nan")])
     metrics = dataclasses.replace(explanation.metrics, ssim=nothing, avx=nothing)
@@ -260,7 +269,7 @@ def test_metrics_that_do_not_apply_are_null(explanation, image):
 
 @pytest.mark.parametrize(
     ("units", "positions", "images", "shown"),
-    [(1280, 49, 1, 1280), (512, 196, 1, 512), (64, 112 * 112, 1, 64), (2048, 56 * 56, 20, 22)],
+    [(1280, 49, 1, 1280), (512, 196, 1, 512), (64, 112 * 112, 1, 59), (2048, 56 * 56, 20, 11)],
 )
 def test_size_and_time_are_bounded(units, positions, images, shown):
     assert _affordable(units, positions, 1_500_000 // images)[0] == shown

@@ -130,6 +130,8 @@ def test_through_the_groups(shown):
         seen.add(shown.find("#map option:checked").text)
     assert len(seen) == len(candidates)
     for candidate, button in zip(candidates, shown.all("thead button"), strict=True):
+        # A label may cover what is scrolled away.
+        shown.run("arguments[0].scrollIntoView({inline: 'nearest'})", button)
         button.click()
         count = len(candidate.units)
         assert f"{count} unit" in shown.find("#map-note").text

@@ -73,6 +73,7 @@ def test_layers_with_feature_maps():
     net = nn.Sequential()
     net.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
     net.block = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU())
+    net.drop = nn.Identity()
     net.pool = nn.AdaptiveAvgPool2d(1)
     net.flat = nn.Flatten()
     net.head = nn.Linear(16, 5)

@@ -4,7 +4,7 @@
   const byId = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const ARRAYS = { uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array, float32: Float32Array };
-  const PER_PAGE = 10;
+  const PER_PAGE = 10, LEVELS = 65535;
 
   // All text enters the page through textContent: names of files and classes are not trusted.
   const element = (tag, text = "", className = "") => {
@@ -247,7 +247,7 @@
   function showUnit(unit) {
     state.unit = unit;
     const place = units.places.get(unit);
-    const values = Array.from({ length: positions() }, (_, position) => activation(place, position));
+    const values = Array.from({ length: positions() }, (_, position) => activation(place, position) - units.low[place]);
     byId("density-title").textContent = `Unit ${unit} of ${units.count}: density of its activations`;
     byId("unit").value = unit;
     byId("unit").setCustomValidity("");
@@ -256,7 +256,7 @@
     const facts = [
       ["Relevance", units.relevance ? units.relevance[place] : null],
       ["Share of the evidence", percent(units.evidence[place])],
-      ["Activation", `${number(units.low[place])} to ${number(units.low[place] + 255 * units.step[place])}`],
+      ["Activation", `${number(units.low[place])} to ${number(units.low[place] + LEVELS * units.step[place])}`],
       ["Mean gradient", number(units.mean_gradient[place])],
       ["In the map", weight === 0 ? "no" : weight === 1 ? "yes" : `with weight ${number(weight)}`],
     ];
@@ -294,8 +294,9 @@
     let inside = 0;
     for (let position = 0; position < positions(); position++) {
       const level = units.activations[place * positions() + position];
-      const value = isMinmax ? level / 255 : units.low[place] + units.step[place] * level;
-      if (value < 0 || value > 1) continue;
+      const value = isMinmax ? level / LEVELS : units.low[place] + units.step[place] * level;
+      const rounding = isMinmax ? 0 : units.step[place] / 2;
+      if (value < -rounding || value > 1 + rounding) continue;
       inside++;
       shape("line", { class: "sample", x1: x(value), x2: x(value), y1: 111, y2: 119 });
     }
@@ -339,6 +340,10 @@
     stages.map.show(unpack(map.values), map.values.shape, map.name);
     for (const row of document.querySelectorAll("table tr"))
       Array.from(row.children).forEach((cell, column) => cell.classList.toggle("current", column === index + 1));
+    const head = byId("metrics-head").children[index + 1], label = byId("metrics-head").children[0];
+    const frame = document.querySelector(".scroll"), start = head.offsetLeft - frame.scrollLeft;
+    if (start < label.offsetWidth || start + head.offsetWidth > frame.clientWidth)
+      frame.scrollLeft = head.offsetLeft - label.offsetWidth;
     document.querySelectorAll("thead button").forEach((button, place) => button.setAttribute("aria-pressed", place === index));
     if (units && state.unit !== null) showUnit(state.unit);
     else showRanking();
