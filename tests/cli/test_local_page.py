@@ -150,7 +150,7 @@ class Server:
         )
 
     def wait(self):
-        for _ in range(240):
+        for _ in range(600):
             try:
                 return urlopen(self.url, timeout=5)
             except (URLError, ConnectionError):
