@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -135,6 +136,18 @@ def unit_tensors(
     (feature_maps,) = advise._layer_call(request).feature_maps()
     contributions = advise.attribute(inputs, target, unit_selection=None, attr_dim_summation=False)
     return feature_maps.detach(), contributions.detach()
+
+
+def one_example(explanation: Explanation, index: int) -> Explanation:
+    """The explanation of one of the examples, for a page of its own."""
+    parts: _Json = {
+        field.name: value[index : index + 1]
+        for field in fields(explanation)
+        if isinstance(value := getattr(explanation, field.name), Tensor | tuple)
+    }
+    if explanation.metrics is not None:
+        parts["metrics"] = explanation.metrics[torch.tensor([index])]
+    return replace(explanation, **parts)
 
 
 def _check(

@@ -18,7 +18,7 @@ from toy_networks import Net, images, network
 
 from captum_advise import LayerAdvise, PixelSpace, adaptive_kde, count_modes
 from captum_advise.pixels import normalize_maps
-from captum_advise.visualization.page import _affordable, unit_tensors
+from captum_advise.visualization.page import _affordable, one_example, unit_tensors
 
 HOSTILE = "</script><script>alert(1)</script><!--\"'&<img src=x onerror=alert(1)>\u2028{{script}}"
 
@@ -248,6 +248,17 @@ def test_a_selected_map_that_is_not_a_candidate_goes_first(explanation, image):
     assert not any(shown["selected"] for shown in others)
     assert unpacked(first["weights"]).tolist() == [0.5] * 6
     assert first["name"] == "relevance 2 weighted"
+
+
+def test_a_page_of_one_example(made):
+    second = slice(1, 2)
+    page = one_example(made.explanation, 1).to_html(
+        made.images[second],
+        feature_maps=made.feature_maps[second],
+        contributions=made.contributions[second],
+        activation_range="minmax",
+    )
+    assert data_of(page)["examples"] == made.examples[second]
 
 
 def test_maps_of_the_same_name_are_numbered(explanation, image):
