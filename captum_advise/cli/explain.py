@@ -29,6 +29,7 @@ from captum_advise.layer_advise import LayerAdvise, UnitSelection
 from captum_advise.metrics import VisualExplainability
 from captum_advise.one_call import setup_of
 from captum_advise.relevance import ActivationRange
+from captum_advise.visualization.page import one_example, unit_tensors
 from captum_advise.visualization.style import to_png
 
 # \b keeps the lines as they are.
@@ -38,6 +39,7 @@ Examples:
   captum-advise explain dog.jpg cat.png --output results
   captum-advise explain photos --batch-size 16 --device auto
   captum-advise explain "photos/*.jpg" --format json > results.json
+  captum-advise explain dog.jpg --html
   captum-advise explain dog.jpg --target "golden retriever"
   captum-advise explain dog.jpg --model resnet50 --weights resnet50.pth
   captum-advise explain dog.jpg --model timm/resnet18 --layer layer3 --selection 1,2
@@ -74,6 +76,14 @@ def explain(
             "to [0, 1] first.",
         ),
     ] = "unit",
+    min_prominence: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="The least prominence of a mode, as a share of the density's maximum; 0 counts "
+            "every local maximum, as the authors' program does.",
+        ),
+    ] = 1e-6,
     output: options.Output = Path("advise-output"),
     output_format: Annotated[
         str,
@@ -83,6 +93,12 @@ def explain(
             help="What is printed: text, or a JSON list with all numbers of each image.",
         ),
     ] = "text",
+    html: Annotated[
+        bool,
+        typer.Option(
+            "--html", help="Also write NAME.html: an interactive page in one file, without network."
+        ),
+    ] = False,
     batch_size: Annotated[
         int, typer.Option(metavar="N", min=1, help="Images that go through the network at once.")
     ] = 8,
@@ -104,10 +120,12 @@ def explain(
         target=target,
         selection=selection,
         activation_range=activation_range,
+        min_prominence=min_prominence,
         device=device,
     )
     make_folder(output)
-    run = _Run(job, output, as_json=output_format == "json", is_single=len(sources) == 1)
+    endings = [".png", ".json", ".html"] if html else [".png", ".json"]
+    run = _Run(job, output, endings, as_json=output_format == "json", is_single=len(sources) == 1)
     named = list(zip(sources, output_names(sources, output), strict=True))
     batches = [named[start : start + batch_size] for start in range(0, len(named), batch_size)]
     try:
@@ -138,6 +156,7 @@ class _Job:
     target: int | None
     selection: UnitSelection
     activation_range: ActivationRange
+    min_prominence: float
 
     @classmethod
     def prepare(
@@ -149,6 +168,7 @@ class _Job:
         target: str | None,
         selection: str,
         activation_range: str,
+        min_prominence: float,
         device: str,
     ) -> _Job:
         # Quick checks come first.
@@ -156,7 +176,7 @@ class _Job:
         device = options.resolve_device(device)
         network = zoo.load(model, layer=layer, weights=weights, device=device)
         index = None if target is None else network.class_index(target)
-        return cls(network, index, units, values)
+        return cls(network, index, units, values, min_prominence)
 
     def explain(
         self, batch: Sequence[tuple[Source, str]]
@@ -205,12 +225,15 @@ class _Job:
             target,
             unit_selection=self.selection,
             activation_range=self.activation_range,
+            min_prominence=self.min_prominence,
         )
         grad_cam = advise.explain(inputs, target, unit_selection=None)
         pixels = network.pixel_space.to_pixels(inputs)
         return [
             _Result(
                 job=self,
+                advise=advise,
+                inputs=inputs[index : index + 1],
                 shown=shown,
                 index=index,
                 image=pixels[index],
@@ -234,6 +257,8 @@ class _Result:
     """One explained image, at an index of the explanations of a batch."""
 
     job: _Job
+    advise: LayerAdvise
+    inputs: Tensor
     shown: str
     index: int
     image: Tensor
@@ -252,6 +277,19 @@ class _Result:
             class_name=self.job.network.class_names[self.target],
         )
         return to_png(figure)
+
+    def html(self) -> bytes:
+        feature_maps, contributions = unit_tensors(self.advise, self.inputs, self.target)
+        page = one_example(self.explanation, self.index).to_html(
+            self.image,
+            feature_maps=feature_maps,
+            contributions=contributions,
+            comparisons={"Grad-CAM": one_example(self.grad_cam, self.index)},
+            class_names=self.job.network.class_names,
+            names=[self.shown],
+            activation_range=self.job.activation_range,
+        )
+        return page.encode()
 
     def show(self) -> None:
         show(f"{self.shown}: {self._class(self.predicted)}")
@@ -305,6 +343,7 @@ class _Result:
             "pixel_space": {"mean": setup.pixel_space.mean, "std": setup.pixel_space.std},
             "selection": self.job.selection,
             "activation_range": self.job.activation_range,
+            "min_prominence": self.job.min_prominence,
             "predicted": self._class_numbers(self.predicted),
             "target": self._class_numbers(self.target),
             "advise": {
@@ -360,7 +399,11 @@ _LABELS = {
 
 
 # The files that are written for an image, by how their names end.
-_FILES: dict[str, Callable[[_Result], bytes]] = {".png": _Result.png, ".json": _Result.json}
+_FILES: dict[str, Callable[[_Result], bytes]] = {
+    ".png": _Result.png,
+    ".json": _Result.json,
+    ".html": _Result.html,
+}
 
 _COLUMNS = ("image", "class", "confidence", "AVX", "selected")
 
@@ -371,6 +414,7 @@ class _Run:
 
     job: _Job
     output: Path
+    endings: Sequence[str]
     as_json: bool
     is_single: bool
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -390,7 +434,7 @@ class _Run:
             show_error(outcome.text)
 
     def _write(self, name: str, result: _Result) -> None:
-        contents = {f"{name}{ending}": content(result) for ending, content in _FILES.items()}
+        contents = {f"{name}{ending}": _FILES[ending](result) for ending in self.endings}
         paths = [self.output / file for file in contents]
         for path in paths:
             atomic_write(path, contents[path.name])

@@ -62,24 +62,16 @@ def probe(
         ValueError: The model does not return class scores (N, K).
     """
     record = _Record(size)
-    hooks = []
-    try:
-        for key, module in model.named_modules():
-            if key:
-                hooks.append(module.register_forward_hook(record.hook(key)))
-        with _no_head_at_zero(model), torch.enable_grad():
-            generator = torch.Generator().manual_seed(0)
-            image = torch.rand(1, channels, *size, generator=generator)
-            logits = (forward or model)(image.to(*_device_and_dtype(model)))
-            if not isinstance(logits, Tensor) or logits.dim() != 2:
-                raise ValueError(
-                    f"{name} does not return class scores (N, K): "
-                    "only image classifiers can be explained."
-                )
-            layer = _last_that_matters(record.candidates(), record.layouts, logits)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    with _hooked(model, record), _no_head_at_zero(model), torch.enable_grad():
+        generator = torch.Generator().manual_seed(0)
+        image = torch.rand(1, channels, *size, generator=generator)
+        logits = (forward or model)(image.to(*_device_and_dtype(model)))
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            raise ValueError(
+                f"{name} does not return class scores (N, K): "
+                "only image classifiers can be explained."
+            )
+        layer = _last_that_matters(record.candidates(), record.layouts, logits)
     return Probe(layer, record.layouts, logits.shape[1])
 
 
@@ -88,6 +80,49 @@ def _device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
         if parameter.is_floating_point():
             return parameter.device, parameter.dtype
     return torch.device("cpu"), torch.get_default_dtype()
+
+
+@dataclass(frozen=True)
+class FeatureLayer:
+    """A layer that gives feature maps.
+
+    Attributes:
+        name: Its dotted name.
+        shape: (C, h, w), after rearranging.
+        layout: How to rearrange its output, unless that is (N, C, H, W).
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    layout: ReshapeTransform | None
+
+
+def feature_layers(model: nn.Module, inputs: Tensor) -> list[FeatureLayer]:
+    """The layers that give feature maps, in the order in which they run.
+
+    Of a module and its last part, which return the same tensor, only the module is listed. Modules
+    that return what they get are left out.
+
+    Args:
+        model: An image classifier in eval mode, left unchanged.
+        inputs: (1, 3, H, W).
+    """
+    record = _Record((inputs.shape[2], inputs.shape[3]))
+    with torch.no_grad(), _hooked(model, record):
+        model(inputs)
+    maps = record.candidates()
+
+    def is_part(name: str) -> bool:
+        parents = [name[:at] for at, letter in enumerate(name) if letter == "."]
+        return any(parent in maps and maps[parent] is maps[name] for parent in parents)
+
+    layers = []
+    for name, value in maps.items():
+        if not is_part(name) and not isinstance(model.get_submodule(name), nn.Identity):
+            layout = record.layouts.get(name)
+            _, units, height, width = (value if layout is None else layout(value)).shape
+            layers.append(FeatureLayer(name, (units, height, width), layout))
+    return layers
 
 
 @dataclass
@@ -120,6 +155,20 @@ class _Record:
             for key, value in self.maps.items()
             if self.calls[key] == 1 and not _INSIDE_ATTENTION.search(key)
         }
+
+
+@contextmanager
+def _hooked(model: nn.Module, record: _Record) -> Iterator[None]:
+    """Record the outputs of all modules for a while."""
+    hooks = []
+    try:
+        for key, module in model.named_modules():
+            if key:
+                hooks.append(module.register_forward_hook(record.hook(key)))
+        yield
+    finally:
+        for handle in hooks:
+            handle.remove()
 
 
 @contextmanager

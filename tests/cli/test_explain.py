@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from pages import data_of, unpacked
 from PIL import Image
 from skimage import data
 
@@ -110,6 +111,19 @@ def test_default_run_writes_a_panel(default_run):
         assert panel.width > 1500
         assert panel.width > 2 * panel.height
         assert np.asarray(panel.convert("L")).std() > 20
+
+
+def test_html(cat, tmp_path, capsys):
+    assert explain(cat, *SMALL, "--html", output=tmp_path / "out") == 0
+    assert files(tmp_path / "out") == ["cat.html", "cat.json", "cat.png"]
+    assert str(tmp_path / "out" / "cat.html") in capsys.readouterr().out
+    (example,) = data_of((tmp_path / "out" / "cat.html").read_text(encoding="utf-8"))["examples"]
+    result = read_json(tmp_path / "out" / "cat.json")
+    assert example["name"] == str(cat)
+    assert example["class"] == result["target"]["name"]
+    assert unpacked(example["units"]["relevance"]).tolist() == result["unit_relevance"]
+    (grad_cam,) = example["comparisons"]
+    assert grad_cam["metrics"]["avx"] == pytest.approx(result["grad_cam"]["metrics"]["avx"])
 
 
 # --- images
