@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
@@ -33,12 +34,11 @@ def index_page(
     """
     heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     lines, figures = [], []
-    for name, (image, *cells) in rows.items():
-        anchor, file = html.escape(f"image-{name}"), quote(name)
+    for number, (name, (image, *cells)) in enumerate(rows.items(), 1):
+        # Names may have bytes that are not text.
+        anchor, file = f"image-{number}", quote(os.fsencode(name))
         texts = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        lines.append(
-            f'<tr><td><a href="#{quote(f"image-{name}")}">{html.escape(image)}</a></td>{texts}</tr>'
-        )
+        lines.append(f'<tr><td><a href="#{anchor}">{html.escape(image)}</a></td>{texts}</tr>')
         figures.append(
             f'<figure id="{anchor}"><figcaption>{html.escape(image)} '
             f'(<a href="{file}.json">all numbers</a>)</figcaption>'

@@ -184,7 +184,7 @@ def test_images_on_the_command_line(noise, tmp_path, capfd):
     )
     assert status == 1
     expected = {f"{name}.{suffix}" for name in names for suffix in ("png", "json")}
-    assert set(os.listdir(output)) == expected
+    assert set(os.listdir(output)) == {*expected, "index.html"}
     for name in names:
         assert json.loads((output / f"{name}.json").read_text())["image"].endswith(".jpg")
     complaints = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
