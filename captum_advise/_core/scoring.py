@@ -63,13 +63,23 @@ class MapScorer:
         r"""AVX (P,) of maps, minus infinity where another map of the example has certainly more.
 
         FSIMc, the costly part, is computed only where AVX could still be the highest: with FSIMc
-        one, the harmonic mean is an upper bound.
+        one, the harmonic mean is an upper bound. The only map of an example needs no AVX; it has
+        zero.
 
         Args:
             examples: int64 (P,).
             maps: (P, 1, \*spatial).
             runner_up_maps: Like ``maps``.
         """
+        maps_of = torch.bincount(examples, minlength=len(self.confidences))
+        contested = (maps_of[examples] > 1).nonzero().squeeze(1)
+        avx = torch.zeros(len(examples), device=maps.device)
+        if len(contested):
+            rivals = None if runner_up_maps is None else runner_up_maps[contested]
+            avx[contested] = self._highest_avx(examples[contested], maps[contested], rivals)
+        return avx
+
+    def _highest_avx(self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
         size = self.model.internal_batch_size
         sensitivity = self._sensitivity(maps, runner_up_maps)
         quick = [

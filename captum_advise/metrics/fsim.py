@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -114,9 +115,14 @@ class FSIMFeatureExtractor:
     @classmethod
     def like(cls, images: Tensor) -> FSIMFeatureExtractor:
         """For images of the size, type and device of these."""
-        stride = max(1, round(min(images.shape[-2:]) / 256))
-        height, width = (side // stride for side in images.shape[-2:])
-        filters = _log_gabor_filters(height, width, images)
+        return _extractor(images.shape[-2], images.shape[-1], images.dtype, images.device)
+
+    @classmethod
+    def of_size(cls, height: int, width: int, like: Tensor) -> FSIMFeatureExtractor:
+        """For images of this size, and of the type and device of a tensor."""
+        stride = max(1, round(min(height, width) / 256))
+        height, width = height // stride, width // stride
+        filters = _log_gabor_filters(height, width, like)
         # At minus each frequency.
         mirrored = filters.flip((2, 3)).roll((1, 1), (2, 3))
         half = slice(0, width // 2 + 1)
@@ -166,6 +172,14 @@ class FSIMFeatureExtractor:
             agreeing -= across.abs_().sum(1)
             energy += (agreeing - threshold[:, None, None]).clamp_(min=0)
         return energy / amplitude
+
+
+@lru_cache(maxsize=8)
+def _extractor(
+    height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> FSIMFeatureExtractor:
+    """Filters cost as much as the features of an image, and most images have one size."""
+    return FSIMFeatureExtractor.of_size(height, width, torch.empty(0, dtype=dtype, device=device))
 
 
 def _log_gabor_filters(height: int, width: int, like: Tensor) -> Tensor:
