@@ -4,8 +4,10 @@ from captum_advise._version import __version__
 from captum_advise.advise import Advise
 from captum_advise.density import AdaptiveKDE, adaptive_kde, count_modes
 from captum_advise.explanation import Candidate, Explanation
+from captum_advise.image_explanation import ImageExplanation, Setup
 from captum_advise.layer_advise import LayerAdvise
 from captum_advise.metrics import Protocol
+from captum_advise.one_call import explain
 from captum_advise.pixels import PixelSpace
 from captum_advise.relevance import unit_relevance
 
@@ -14,11 +16,14 @@ __all__ = [
     "Advise",
     "Candidate",
     "Explanation",
+    "ImageExplanation",
     "LayerAdvise",
     "PixelSpace",
     "Protocol",
+    "Setup",
     "__version__",
     "adaptive_kde",
     "count_modes",
+    "explain",
     "unit_relevance",
 ]

@@ -1,4 +1,4 @@
-"""Reading, writing and HTML of explanations."""
+"""Reading, writing and HTML tables of explanations."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def avx_in_words(metrics: VisualExplainability | None) -> str:
     return f", AVX {metrics.avx.item():.3f}"
 
 
-def to_html(explanation: Explanation) -> str:
+def html_table(explanation: Explanation) -> str:
     """A table for notebooks."""
     header = ("", "class", "confidence", "selected", "units", "AVX", "candidates")
     shown = min(len(explanation), MOST_SHOWN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from matplotlib.figure import Figure
+
+    from captum_advise.relevance import ActivationRange
+    from captum_advise.visualization.style import Array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,7 +122,7 @@ class Explanation(TensorRecord):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return _explanation_io.to_html(self)
+        return _explanation_io.html_table(self)
 
     def describe(self, index: int = 0) -> str:
         """One example in a line: class, confidence, selected units, AVX."""
@@ -186,6 +189,78 @@ class Explanation(TensorRecord):
         from captum_advise.visualization import overlays
 
         return overlays(images, {"ADVISE": self}, class_names=class_names, axes=axes)
+
+    def to_html(
+        self,
+        images: Array | Sequence[Array],
+        *,
+        feature_maps: Tensor | None = None,
+        contributions: Tensor | None = None,
+        comparisons: Mapping[str, Explanation | Array] | None = None,
+        class_names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+        n_bandwidths: int = 10,
+        activation_range: ActivationRange = "unit",
+    ) -> str:
+        r"""One interactive HTML file: maps, metrics and units of each example.
+
+        The file holds everything that it shows and loads nothing from a network. It shows the map
+        of each candidate with its metrics, compared with other maps. With the units' tensors it
+        also shows which units contribute at a position, and the activations and the density of
+        each unit. The file stays below about 3 MB for up to 20 small images: where a layer has too
+        many units, it holds those with the most evidence.
+
+        Args:
+            images: (N, 3 or 1, H, W) tensor or (N, H, W, 3 or 1) array in [0, 1], as
+                :meth:`PixelSpace.to_pixels` makes them from model inputs, or a sequence of images.
+                For one example, N may be left out.
+            feature_maps: (N, C, h, w) output of the layer.
+            contributions: (N, C, h, w) what each unit contributes to the map of all units, from
+                :meth:`LayerAdvise.attribute` with ``unit_selection=None`` and
+                ``attr_dim_summation=False``. Goes together with ``feature_maps``.
+            comparisons: Maps to compare with, by their names: (N, h, w) or (N, C, h, w), which
+                are summed over C, or explanations, whose metrics are shown too. The default is
+                Grad-CAM, the sum of ``contributions``.
+            class_names: By class.
+            names: Of the N images, such as their file names.
+            n_bandwidths: As in :meth:`LayerAdvise.explain`, for the densities.
+            activation_range: Likewise.
+
+        Returns:
+            The content of the file.
+
+        Raises:
+            ValueError: An argument does not fit the explanation, or is not finite.
+
+        Example::
+
+            >>> from captum.attr import LayerActivation
+            >>> advise = LayerAdvise(net, net.conv4)
+            >>> explanation = advise.explain(images)
+            >>> html = explanation.to_html(
+            ...     images,
+            ...     feature_maps=LayerActivation(net, net.conv4).attribute(images),
+            ...     contributions=advise.attribute(
+            ...         images, explanation.target, unit_selection=None, attr_dim_summation=False
+            ...     ),
+            ... )
+            >>> Path("explanation.html").write_text(html, encoding="utf-8") > 10_000
+            True
+        """
+        # Imported here: matplotlib is an optional dependency.
+        from captum_advise.visualization.page import page
+
+        return page(
+            self,
+            images,
+            feature_maps=feature_maps,
+            contributions=contributions,
+            comparisons=comparisons,
+            class_names=class_names,
+            names=names,
+            n_bandwidths=n_bandwidths,
+            activation_range=activation_range,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a file that :meth:`load` reads: a NumPy ``.npz`` archive of plain numbers.

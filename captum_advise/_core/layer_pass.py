@@ -216,7 +216,7 @@ def run_model(
 
 _DID_NOT_RUN = (
     "The layer did not run in the forward pass: it is not part of the model that forward_func "
-    "runs, or it is inside a scripted, traced or exported module, which calls no hooks. Take "
+    "runs, or it is inside a scripted or traced module, which calls no hooks; take "
     "the layer from the model that is explained, before it is scripted."
 )
 _LAYER_ADVICE = {

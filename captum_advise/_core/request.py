@@ -237,8 +237,8 @@ def several_layers(
         _check_layer(f"layers[{index}]", layer)
     if len(layers) < 2:
         raise ValueError(
-            f"layers has {len(layers)} modules and Advise needs at least two: the last one is the "
-            "layer that Grad-CAM would explain, and one before it has a finer feature map."
+            f"layers has {len(layers)} modules and Advise needs feature maps at two resolutions: "
+            "name the layer that Grad-CAM would explain last, and a finer one before it."
         )
     if len(set(layers)) < len(layers):
         raise ValueError("layers names a module twice: give each module once.")
@@ -257,6 +257,7 @@ def several_layers(
 
 
 def _check_forward_func(forward_func: object) -> None:
+    check_not_exported(forward_func)
     if not callable(forward_func):
         raise TypeError(
             f"forward_func must be the model or a function, got {type(forward_func).__name__}."
@@ -280,6 +281,23 @@ def _check_reshape_transform(reshape_transform: object) -> None:
     if reshape_transform is not None and not callable(reshape_transform):
         raise TypeError(
             f"reshape_transform must be a function of a tensor, got {reshape_transform!r}."
+        )
+
+
+def check_not_exported(model: object) -> None:
+    """Refuse what ``torch.export`` makes.
+
+    Raises:
+        TypeError: It is an exported program, or its module.
+    """
+    if isinstance(model, torch.export.ExportedProgram) or (
+        # Its module keeps the names of layers and does not call them.
+        isinstance(model, torch.fx.GraphModule)
+        and not {n.target for n in model.graph.nodes if n.op == "call_module"} - {"_guards_fn"}
+    ):
+        raise TypeError(
+            "An exported program calls no layers, so no hook can see one: explain the model before "
+            "torch.export."
         )
 
 

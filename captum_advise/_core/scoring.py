@@ -74,7 +74,7 @@ class MapScorer:
         sensitivity = self._sensitivity(maps, runner_up_maps)
         quick = [
             self._quick_parts(examples[chunk], maps[chunk])
-            for chunk in torch.arange(len(examples), device=maps.device).split(size)
+            for chunk in torch.split(torch.arange(len(examples), device=maps.device), size)
         ]
         parts = QuickParts(*map(torch.cat, zip(*(part.values() for part in quick), strict=True)))
         bound = parts.avx(torch.ones_like(parts.ssim), sensitivity)
@@ -84,7 +84,7 @@ class MapScorer:
             highest = bound.new_full((len(self.confidences),), -torch.inf)
             highest = highest.scatter_reduce(0, examples[is_open], bound[is_open], "amax")
             now = (is_open & (bound == highest[examples])).nonzero().squeeze(1)
-            fsim = [self._fsim(examples[chunk], maps[chunk]) for chunk in now.split(size)]
+            fsim = [self._fsim(examples[chunk], maps[chunk]) for chunk in torch.split(now, size)]
             avx[now] = parts.select(now).avx(torch.cat(fsim), sensitivity[now])
             best = highest.fill_(-torch.inf).scatter_reduce(0, examples, avx, "amax")
             is_open[now] = False

@@ -19,7 +19,7 @@ except ImportError as error:
 
 import typer
 
-from captum_advise.cli import axioms, evaluate, explain, sanity
+from captum_advise.cli import axioms, evaluate, explain, local_page, sanity
 from captum_advise.cli.console import show_error, warnings_in_one_line
 
 __all__ = ["app", "main"]
@@ -34,6 +34,7 @@ app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=sanity.EXAMPLES)(sanity.sanity)
 app.command(epilog=axioms.EXAMPLES)(axioms.axioms)
+app.command("app", epilog=local_page.EXAMPLES)(local_page.local_page)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

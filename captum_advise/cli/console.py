@@ -17,13 +17,15 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 _console = Console()
+_WIDEST = 1000
 
 
 def show(content: str | Table) -> None:
     """Print a line, never wrapped, or a table."""
     with tqdm.external_write_mode(file=sys.stdout):
         if isinstance(content, Table):
-            _console.print(content)
+            # In a file or a pipe, lines may be of any length.
+            (_console if _console.is_terminal else Console(width=_WIDEST)).print(content)
         else:
             _console.print(content, emoji=False, markup=False, highlight=False, soft_wrap=True)
 

@@ -91,16 +91,28 @@ def evaluate(
         bool,
         typer.Option("--compile", help="Compile the network for the metrics: pays in long runs."),
     ] = False,
+    bf16: Annotated[
+        bool,
+        typer.Option("--bf16", help="Run the network in bfloat16 for the metrics, by autocast."),
+    ] = False,
     restart: Annotated[
         bool,
         typer.Option("--restart", help="Begin anew: delete the results of the run in the output."),
     ] = False,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute",
+            help="Accept other settings than the run's in the output, and compute again the rows "
+            "that depend on them.",
+        ),
+    ] = False,
 ) -> int:
     """Compare explanation methods on a network and images.
 
-    Stopped or killed, the same command continues where it was, and images that have changed are
-    evaluated again. Under torchrun the processes share the images. Ends with status 1 if some
-    images failed.
+    Stopped or killed, the same command continues where it was. Methods and images can be added:
+    only what is missing is computed. Images that have changed are evaluated again. Under torchrun
+    the processes share the images. Ends with status 1 if some images failed.
     """
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
     # Quick checks come before the network is loaded.
@@ -143,8 +155,10 @@ def evaluate(
             seed=seed,
             internal_batch_size=batch_size,
             compiled=compiled,
-            description={"network": model, **({} if limit is None else {"limit": str(limit)})},
+            bf16=bf16,
+            description={"network": model},
             restart=restart,
+            recompute=recompute,
         )
     except KeyboardInterrupt:
         without = ", without --restart," if restart else ""
@@ -165,9 +179,10 @@ def _show(result: Evaluation, settings: MetricSettings) -> None:
         table.add_row(method, *(f"{means.loc[method, metric.name]:.3f}" for metric in shown))
     show(table)
     show("AVX favours ADVISE, which selects by it: see summary.md.")
-    if result.reused or result.changed or result.dropped:
+    if result.reused or result.extended or result.changed or result.left_out:
         show(_continued(result))
-    if result.evaluated:
+    # What only some methods took is not the time of a run.
+    if result.evaluated and not result.extended:
         rate = result.evaluated / result.seconds
         images = "1 image" if result.evaluated == 1 else f"{result.evaluated} images"
         show(
@@ -182,10 +197,15 @@ def _show(result: Evaluation, settings: MetricSettings) -> None:
 def _continued(result: Evaluation) -> str:
     """What a run that continues has taken from the earlier one."""
     text = f"Images: {result.reused} reused from the earlier run, {result.evaluated} evaluated now"
+    details = []
+    if result.extended:
+        details.append(f"{result.extended} only with the methods that are new")
     if result.changed:
         have = "it has" if result.changed == 1 else "they have"
-        text += f" ({result.changed} because {have} changed)"
-    if result.dropped:
-        are = "it is" if result.dropped == 1 else "they are"
-        text += f", {result.dropped} dropped because {are} no longer in the data"
+        details.append(f"{result.changed} because {have} changed")
+    if details:
+        text += f" ({', '.join(details)})"
+    if result.left_out:
+        are = "it is" if result.left_out == 1 else "they are"
+        text += f", {result.left_out} left out because {are} not in the data"
     return f"{text}."

@@ -83,6 +83,7 @@ def configuration_of(
         "seed": evaluator.seed,
         "internal_batch_size": context.internal_batch_size,
         "compiled": evaluator.compiled,
+        "bf16": evaluator.bf16,
         "device": next(model.parameters()).device.type,
         "packages": {
             # Bytecode differs between versions of Python.

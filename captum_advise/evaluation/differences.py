@@ -14,7 +14,10 @@ _IN_WORDS = {
 
 
 def differences(earlier: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """What differs between two configurations, each as a clause of a sentence."""
+    """What differs between two configurations, each as a clause of a sentence.
+
+    Methods and packages that only one of them has are not a difference.
+    """
     clauses = []
     for name in dict.fromkeys([*earlier, *given]):
         before, now = earlier.get(name), given.get(name)
@@ -23,22 +26,26 @@ def differences(earlier: Mapping[str, Any], given: Mapping[str, Any]) -> list[st
         if name == "weights_sha256":
             clauses.append("the weights of the model have changed")
         elif name == "methods" and isinstance(before, Mapping) and isinstance(now, Mapping):
-            clauses += _methods(before, now)
+            clauses += [
+                _difference(f"the method {method}", before[method], now[method])
+                for method in before
+                if method in now and before[method] != now[method]
+            ]
         elif name == "packages" and isinstance(before, Mapping) and isinstance(now, Mapping):
-            clauses += differences(before, now)
+            common = [package for package in before if package in now]
+            clauses += differences(
+                {package: before[package] for package in common},
+                {package: now[package] for package in common},
+            )
         else:
             clauses.append(_difference(_IN_WORDS.get(name, name), before, now))
     return clauses
 
 
-def _methods(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    if before.keys() != now.keys():
-        return [f"the methods were {', '.join(before)} and are now {', '.join(now)}"]
-    return [
-        _difference(f"the method {name}", before[name], now[name])
-        for name in before
-        if before[name] != now[name]
-    ]
+def changed_methods(earlier: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
+    """The methods of both configurations that are not the same in both."""
+    before, now = earlier["methods"], given["methods"]
+    return {method for method in before.keys() & now.keys() if before[method] != now[method]}
 
 
 def _difference(what: str, before: Any, now: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from captum_advise._core.suspicions import suspicious_confidence, suspicious_pix
 from captum_advise._core.targets import resolve_target
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import first_line
+from captum_advise._utils.io import ENCODING
+from captum_advise.evaluation.batches import compiled, fixed_size_batches, in_bfloat16
 from captum_advise.evaluation.columns import ON_REQUEST
 from captum_advise.evaluation.methods import ClassMaps, Context, Method
 from captum_advise.metrics import (
@@ -85,6 +87,7 @@ class ImageEvaluator:
         settings: Settings of the metrics.
         seed: Seed of random numbers.
         compiled: Whether the metrics use the compiled model.
+        bf16: Whether the metrics run the model under autocast to bfloat16.
     """
 
     model: nn.Module
@@ -94,13 +97,15 @@ class ImageEvaluator:
     settings: MetricSettings
     seed: int
     compiled: bool = False
+    bf16: bool = False
 
     @cached_property
     def forward_func(self) -> Callable[[Tensor], Tensor]:
-        """The model for passes without gradients and hooks, compiled if asked for."""
-        if not self.compiled:
-            return self.model
-        return _compiled(self.model, self.context.internal_batch_size)
+        """The model for passes without gradients and hooks, as the settings ask for it."""
+        run: Callable[[Tensor], Tensor] = compiled(self.model) if self.compiled else self.model
+        if self.bf16:
+            run = in_bfloat16(run)
+        return fixed_size_batches(run, self.context.internal_batch_size)
 
     def warn_of_suspicions(self, inputs: Tensor) -> None:
         """Warn if an image (1, C, H, W) suggests that settings of all metrics are wrong."""
@@ -113,17 +118,28 @@ class ImageEvaluator:
             if message is not None:
                 warnings.warn(message, UserWarning, stacklevel=4)
 
-    def rows(self, index: int, name: str, inputs: Tensor, label: int | None) -> list[Row]:
-        """The results of every method for one image.
+    def rows(
+        self,
+        index: int,
+        name: str,
+        inputs: Tensor,
+        label: int | None,
+        methods: Sequence[str] | None = None,
+    ) -> list[Row]:
+        """The results of methods for one image. Each row is the same whatever the other methods.
 
         Args:
-            index: Position of the image in the data, on which random numbers depend.
-            name: Name of the image.
+            index: Position of the image in the data.
+            name: Name of the image, on which random numbers depend.
             inputs: (1, C, H, W).
             label: Class to explain; None for the predicted one.
+            methods: Names of the methods; None for all.
         """
-        image = self._prepared(inputs, label)
-        explanations = [self._explained(index, method, image) for method in self.methods]
+        image = self._prepared(name, inputs, label)
+        explanations = {
+            method: self._explained(method, image)
+            for method in (self.methods if methods is None else methods)
+        }
         identity = {
             "index": index,
             "file": name,
@@ -139,22 +155,22 @@ class ImageEvaluator:
                 "forward_passes": explanation.forward_passes,
                 "seconds": explanation.seconds,
             }
-            for method, explanation, metrics in zip(
-                self.methods, explanations, self._metrics(index, image, explanations), strict=True
+            for (method, explanation), metrics in zip(
+                explanations.items(), self._metrics(image, explanations), strict=True
             )
         ]
 
-    def maps(self, index: int, inputs: Tensor, label: int | None) -> dict[str, Tensor]:
+    def maps(self, name: str, inputs: Tensor, label: int | None) -> dict[str, Tensor]:
         """The map (1, 1, h, w) of every method for one image: the map that was evaluated."""
-        image = self._prepared(inputs, label)
+        image = self._prepared(name, inputs, label)
         maps = {}
         for method in self.methods:
-            with self._seeded(index, method):
+            with self._seeded(name, method):
                 result = self._call(method, inputs, image.target)
             maps[method] = _checked_maps(result, method)
         return maps
 
-    def _prepared(self, inputs: Tensor, label: int | None) -> _Image:
+    def _prepared(self, name: str, inputs: Tensor, label: int | None) -> _Image:
         with torch.no_grad():
             outputs = self.model(inputs)
         target = resolve_target(outputs, label)
@@ -164,6 +180,7 @@ class ImageEvaluator:
                 "evaluated: one class score per class, (N, K)."
             )
         return _Image(
+            name=name,
             inputs=inputs,
             target=target.classes,
             predicted=int(outputs.argmax(1)),
@@ -179,12 +196,12 @@ class ImageEvaluator:
             ),
         )
 
-    def _explained(self, index: int, method: str, image: _Image) -> _Explanation:
+    def _explained(self, method: str, image: _Image) -> _Explanation:
         device = image.inputs.device
         with counted_passes(self.model) as passes:
             _synchronise(device)
             start = time.perf_counter()
-            with self._seeded(index, method):
+            with self._seeded(image.name, method):
                 result = self._call(method, image.inputs, image.target)
             _synchronise(device)
             seconds = time.perf_counter() - start
@@ -192,30 +209,28 @@ class ImageEvaluator:
         return _Explanation(
             maps=maps,
             mask=as_masks(maps, image.inputs.shape[-2:]),
-            runner_up_maps=self._runner_up_maps(index, method, result, image),
+            runner_up_maps=self._runner_up_maps(method, result, image),
             forward_passes=passes.count,
             seconds=seconds,
         )
 
     def _runner_up_maps(
-        self, index: int, method: str, result: Tensor | ClassMaps, image: _Image
+        self, method: str, result: Tensor | ClassMaps, image: _Image
     ) -> Tensor | None:
         runner_up = image.scorer.runner_up()
         if runner_up is None:
             return None
         if isinstance(result, ClassMaps):
             return _checked_maps(result.of_class(runner_up.classes), method)
-        with self._seeded(index, method):
+        with self._seeded(image.name, method):
             runner_up_result = self._call(method, image.inputs, runner_up.classes)
         return _checked_maps(runner_up_result, method)
 
-    def _metrics(
-        self, index: int, image: _Image, explanations: Sequence[_Explanation]
-    ) -> list[Row]:
+    def _metrics(self, image: _Image, explanations: Mapping[str, _Explanation]) -> list[Row]:
         """The metrics of each method's map, computed together so that batches are full."""
         inputs, target, context = image.inputs, image.target, self.context
-        rows = _protocol_metrics(image.scorer, explanations)
-        masks = torch.cat([explanation.mask for explanation in explanations], 1)
+        rows = _protocol_metrics(image.scorer, list(explanations.values()))
+        masks = torch.cat([explanation.mask for explanation in explanations.values()], 1)
         options: dict[str, Any] = {
             "steps": self.settings.steps,
             "confidence": context.confidence,
@@ -225,25 +240,24 @@ class ImageEvaluator:
         deletion = deletion_auc(
             self.forward_func, inputs, masks, target, pixel_space=context.pixel_space, **options
         )
-        for row, method, explanation, inserted, deleted in zip(
+        for row, (method, explanation), inserted, deleted in zip(
             rows,
-            self.methods,
-            explanations,
+            explanations.items(),
             insertion.flatten().tolist(),
             deletion.flatten().tolist(),
             strict=True,
         ):
             row |= {"insertion": inserted, "deletion": deleted}
-            row |= self._metrics_on_request(index, method, explanation.mask, image)
+            row |= self._metrics_on_request(method, explanation.mask, image)
         return rows
 
-    def _metrics_on_request(self, index: int, method: str, mask: Tensor, image: _Image) -> Row:
+    def _metrics_on_request(self, method: str, mask: Tensor, image: _Image) -> Row:
         inputs, target = image.inputs, image.target
         n_samples = self.settings.n_perturb_samples
         metrics: Row = {}
         if "infidelity" in self.settings.on_request:
             # The same noise for every method, so that they differ by their maps alone.
-            with self._seeded(index, "infidelity"):
+            with self._seeded(image.name, "infidelity"):
                 metrics["infidelity"] = infidelity(
                     self.model,
                     inputs,
@@ -253,19 +267,22 @@ class ImageEvaluator:
                     internal_batch_size=self.context.internal_batch_size,
                 ).item()
         if "sensitivity_max" in self.settings.on_request:
-            with self._seeded(index, "sensitivity_max"):
+            with self._seeded(image.name, "sensitivity_max"):
                 metrics["sensitivity_max"] = sensitivity_max(
-                    self._one_by_one(index, method), inputs, target, n_perturb_samples=n_samples
+                    self._one_by_one(image.name, method),
+                    inputs,
+                    target,
+                    n_perturb_samples=n_samples,
                 ).item()
         return metrics
 
-    def _one_by_one(self, index: int, method: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def _one_by_one(self, name: str, method: str) -> Callable[[Tensor, Tensor], Tensor]:
         """From inputs and classes to masks, one image at a time, with the same random numbers."""
 
         def explain(inputs: Tensor, target: Tensor) -> Tensor:
             masks = []
             for image, label in zip(inputs[:, None], target[:, None], strict=True):
-                with self._seeded(index, method):
+                with self._seeded(name, method):
                     result = self._call(method, image, label)
                 masks.append(as_masks(_checked_maps(result, method), image.shape[-2:]))
             return torch.cat(masks)
@@ -285,9 +302,9 @@ class ImageEvaluator:
             raise MethodError(f"the method {method} failed: {first_line(error)}") from error
 
     @contextmanager
-    def _seeded(self, index: int, purpose: str) -> Iterator[None]:
+    def _seeded(self, name: str, purpose: str) -> Iterator[None]:
         """Random numbers that depend on the seed, the image and the purpose, not on the order."""
-        seed = zlib.crc32(f"{self.seed} {index} {purpose}".encode())
+        seed = zlib.crc32(f"{self.seed} {name} {purpose}".encode(**ENCODING))
         python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
         device = next(self.model.parameters()).device
         devices = [device] if device.type == "cuda" else []
@@ -306,6 +323,7 @@ class ImageEvaluator:
 class _Image:
     """One image with its class, and the scorer that applies the protocol to maps of it."""
 
+    name: str
     inputs: Tensor
     target: Tensor
     predicted: int
@@ -369,18 +387,6 @@ def counted_passes(model: nn.Module) -> Iterator[_Passes]:
         yield passes
     finally:
         handle.remove()
-
-
-def _compiled(model: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:
-    """The model, compiled for batches of one size; smaller batches are padded."""
-    compiled = torch.compile(model, dynamic=False, options={"freezing": True})
-
-    def forward(inputs: Tensor) -> Tensor:
-        padding = inputs[-1:].expand(batch_size - len(inputs), *inputs.shape[1:])
-        with torch.no_grad():
-            return cast(Tensor, compiled(torch.cat([inputs, padding])))[: len(inputs)]
-
-    return forward
 
 
 def _synchronise(device: torch.device) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,36 +27,38 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Continuation:
-    """What holds of the results of earlier calls.
+    """What earlier calls have computed for these data.
 
     Attributes:
-        reused: The images whose rows hold.
-        outdated: Those whose rows do not.
-        unread: Those that cannot be read, so that it is not known.
-        changed: Number of images in the data whose rows do not hold.
-        dropped: Number of images that are no longer in the data.
+        images: For each position in the data, the image whose rows hold, if there is one.
+        methods: The methods of these rows, for the same positions.
+        changed: Number of images in the data of which there are only rows for another content.
+        left_out: Number of images with rows that are not in the data.
     """
 
-    reused: frozenset[Image]
-    outdated: frozenset[Image]
-    unread: frozenset[Image]
+    images: Mapping[int, Image]
+    methods: Mapping[int, frozenset[str]]
     changed: int
-    dropped: int
+    left_out: int
 
-    @property
-    def indices(self) -> set[int]:
-        """The positions of the images whose rows hold."""
-        return {image.index for image in self.reused}
+    def missing(self, index: int, methods: Iterable[str]) -> tuple[str, ...]:
+        """The methods that have no row for an item."""
+        present = self.methods.get(index, frozenset())
+        return tuple(method for method in methods if method not in present)
 
 
 def compare(
-    dataset: Dataset[Any], finished: Collection[Image], group: Processes, *, progress: bool
+    dataset: Dataset[Any],
+    stored: Mapping[Image, frozenset[str]],
+    group: Processes,
+    *,
+    progress: bool,
 ) -> Continuation:
     """Compare the images of earlier calls with the data. The processes share the work.
 
     Args:
         dataset: The data as they are now.
-        finished: The images that have rows.
+        stored: The images that have rows, and the methods of these.
         group: The processes, all of which call this.
         progress: Whether the first process shows a progress bar.
 
@@ -66,35 +67,37 @@ def compare(
             earlier calls.
     """
     names = [as_field(name_of(dataset, index)) for index in range(length_of(dataset))]
-    candidates: dict[int, list[Image]] = {}
-    for image in sorted(finished):
-        if image.index < len(names) and names[image.index] == image.file:
-            candidates.setdefault(image.index, []).append(image)
-    share = list(candidates)[group.rank :: group.count]
+    known = {image.file for image in stored}
+    candidates = [index for index, name in enumerate(names) if name in known]
+    share = candidates[group.rank :: group.count]
     bar = import_optional("tqdm", "evaluation").tqdm(
         share, desc="comparing", leave=False, disable=not (progress and group.is_first and share)
     )
-    holding, unread = [], []
-    for index in bar:
-        content = _fingerprint(dataset, index)
-        if content is None:
-            unread += candidates[index]
-        holding += [image for image in candidates[index] if image.content == content]
+    contents = {index: _fingerprint(dataset, index) for index in bar}
     listing = hashlib.sha256(repr((names, _targets(dataset))).encode(errors="replace")).hexdigest()
-    gathered = group.gather((listing, len(names), holding, unread))
-    for rank, (other, length, *_) in enumerate(gathered):
+    gathered = group.gather((listing, len(names), contents))
+    for rank, (other, length, _) in enumerate(gathered):
         if other != gathered[0][0]:
             raise ValueError(
                 "The processes do not see the same data: the first has "
                 f"{gathered[0][1]} images, and number {rank + 1} has {length} or other ones."
             )
-    if finished and not {image.file for image in finished} & set(names):
-        raise ValueError(_other_data(finished))
-    return _counted(
-        finished,
-        frozenset(image for _, _, images, _ in gathered for image in images),
-        frozenset(image for _, _, _, images in gathered for image in images),
-        names,
+    if stored and not candidates:
+        raise ValueError(_other_data(stored))
+    images, changed = {}, 0
+    for index, content in sorted(item for *_, part in gathered for item in part.items()):
+        if content is None:  # it cannot be read, so that nobody knows whether it has changed
+            continue
+        image = Image(names[index], content)
+        if image in stored:
+            images[index] = image
+        else:
+            changed += 1
+    return Continuation(
+        images,
+        {index: stored[image] for index, image in images.items()},
+        changed,
+        left_out=len(known - set(names)),
     )
 
 
@@ -147,32 +150,10 @@ def _targets(dataset: Dataset[Any]) -> list[str] | None:
     return None if targets is None else [str(target) for target in targets]
 
 
-def _counted(
-    finished: Collection[Image],
-    reused: frozenset[Image],
-    unread: frozenset[Image],
-    names: list[str],
-) -> Continuation:
-    outdated = frozenset(finished) - reused - unread
-    done = {image.index for image in reused | unread}
-    missing = Counter(name for index, name in enumerate(names) if index not in done)
-    # A call that was then stopped may have evaluated a changed image again.
-    replaced = {(image.index, image.file) for image in reused | unread}
-    places = {(image.index, image.file) for image in outdated} - replaced
-    gone = Counter(file for _, file in places)
-    return Continuation(
-        reused,
-        outdated,
-        unread,
-        changed=(missing & gone).total(),
-        dropped=(gone - missing).total(),
-    )
-
-
-def _other_data(finished: Collection[Image]) -> str:
-    first = min(finished).file
+def _other_data(stored: Collection[Image]) -> str:
+    first = min(stored).file
     return (
-        f"The output holds a run on other data (none of its {len(finished)} images, as {first}, is "
+        f"The output holds a run on other data (none of its {len(stored)} images, as {first}, is "
         "in these): give the data of that run, another output folder, or restart=True (--restart) "
         "to begin anew."
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -38,7 +39,14 @@ from captum_advise.evaluation.methods import (
     by_name,
 )
 from captum_advise.evaluation.processes import Processes, processes
-from captum_advise.evaluation.store import FAILURE_COLUMNS, Appender, Image, RunFolder, as_field
+from captum_advise.evaluation.store import (
+    FAILURE_COLUMNS,
+    Appender,
+    Image,
+    RunFolder,
+    as_field,
+    write_output,
+)
 from captum_advise.pixels import PixelSpace
 
 if TYPE_CHECKING:
@@ -46,7 +54,10 @@ if TYPE_CHECKING:
 
 # The run gives up when this many images fail at the start, before any succeeds.
 _MAX_FAILURES_AT_START = 3
-_TEXT = ("file", "content", "method")
+# The columns of the results that do not hold real numbers.
+_TYPES = dict.fromkeys(("file", "content", "method"), "str") | dict.fromkeys(
+    ("index", "target", "predicted", "hit", "increase_in_confidence", "forward_passes"), "int64"
+)
 _PACKAGES = ("torch", "captum", "numba", "torchvision", "timm", "torchcam", "numpy", "scipy")
 
 
@@ -61,10 +72,12 @@ class Evaluation:
         folder: The folder of the report.
         seconds: Time that this call spent on images, without the report.
         evaluated: Number of images in that time.
-        reused: Number of images that earlier calls evaluated, and that have not changed since.
-        changed: Number of images that earlier calls evaluated, and that this call evaluated again:
-            their content, their class or their position in the data has changed.
-        dropped: Number of images of earlier calls that are no longer in the data.
+        reused: Number of images that have all their rows from earlier calls.
+        extended: Number of images, of those evaluated, that had rows of some methods from earlier
+            calls. This call evaluated the other methods.
+        changed: Number of images whose content or class has changed since earlier calls. This call
+            evaluated them again.
+        left_out: Number of images of earlier calls that are not in the data. Their rows are kept.
 
     Example::
 
@@ -83,8 +96,9 @@ class Evaluation:
     seconds: float = field(compare=False)
     evaluated: int = field(compare=False)
     reused: int = field(compare=False, default=0)
+    extended: int = field(compare=False, default=0)
     changed: int = field(compare=False, default=0)
-    dropped: int = field(compare=False, default=0)
+    left_out: int = field(compare=False, default=0)
 
 
 def evaluate(
@@ -101,22 +115,26 @@ def evaluate(
     seed: int = 0,
     internal_batch_size: int = 8,
     compiled: bool = False,
+    bf16: bool = False,
     description: Mapping[str, str] | None = None,
     restart: bool = False,
+    recompute: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """Compare explanation methods on images, and write a report.
 
-    A run that was stopped or killed continues when it is called again with the same arguments and
-    output. Images whose content, class or position has changed since are evaluated again; the rows
-    of images that are no longer in the data are dropped when the run ends. Anything else that
-    differs is refused: the weights, classes and settings of the model, the code of methods and of
-    ``confidence`` and the values that they use, settings, and versions of packages. Tensors that
-    a module of the model holds besides its parameters and buffers are not compared.
+    A run that was stopped, killed or finished continues when it is called again with the same
+    output. Methods and images may be added and left out: only rows that are missing are computed.
+    The report shows the methods and images of the call. Rows of others are kept, and used when
+    they are named again. Images whose content or class has changed are evaluated again. Anything
+    else that differs is refused: the weights, classes and settings of the model, the code of
+    methods and of ``confidence`` and the values that they use, settings, and versions of packages.
+    Tensors that a module of the model holds besides its parameters and buffers are not compared.
 
     Under ``torchrun`` the processes share the images, and the first one writes the report.
-    Images go through the model one at a time. The results for an image therefore depend neither
-    on the other images nor on the number of processes.
+    Images go through the model one at a time, and random numbers depend on the image's name. The
+    results for an image and a method therefore depend neither on the other images and methods
+    nor on the number of processes.
 
     Args:
         model: Classifier in eval mode, from (N, C, H, W) inputs with one or three channels to
@@ -140,10 +158,16 @@ def evaluate(
         internal_batch_size: How many masked images go through the model at once.
         compiled: Compute metrics with ``torch.compile(model)``. It takes a minute to start and is
             faster then; on a CPU it needs a C++ compiler. Maps use the model as it is.
+        bf16: Compute metrics with the model under autocast to bfloat16. It is faster on devices
+            with bfloat16 arithmetic, and changes insertion by about 0.01. Maps use the model as it
+            is.
         description: What else distinguishes this run from others in the same folder, for example
             the network's name.
         restart: Begin anew: delete the files of the run in ``output``, whichever run it is, when
             all arguments have been checked. Other files there are left as they are.
+        recompute: Accept what would be refused, and compute again what depends on it: the rows of
+            methods that differ, or all rows if anything else differs. The old ones are deleted at
+            the start. The same call continues after a stop.
         progress: Show a progress bar on stderr.
 
     Returns:
@@ -152,7 +176,8 @@ def evaluate(
     Raises:
         TypeError: A number is not an int, or a method is not callable.
         ValueError: An argument is not valid, the folder holds another run or files that no run
-            has written, it is one of the folders of images, or no image could be evaluated.
+            has written, it is one of the folders of images, both ``restart`` and ``recompute`` are
+            given, or no image could be evaluated.
         MethodError: The methods fail on the first images.
         OutputError: The output cannot be written.
         ModuleNotFoundError: A package is missing; the message names the extra that brings it.
@@ -169,7 +194,7 @@ def evaluate(
         (..., 3)
     """
     # All packages are imported first: a missing one must not be found after hours of work.
-    for module in ("pandas", "scipy.stats", "matplotlib", "tqdm"):
+    for module in ("pandas", "pyarrow", "scipy.stats", "matplotlib", "tqdm"):
         import_optional(module, "evaluation")
     from captum_advise.evaluation.report import write_report  # needs matplotlib
 
@@ -180,6 +205,8 @@ def evaluate(
     )
     check_count("seed", seed, at_least=0)
     check_count("internal_batch_size", internal_batch_size, at_least=1)
+    if restart and recompute:
+        raise ValueError("Give restart or recompute, not both.")
     _check(model, dataset, chosen, Path(output))
     evaluator = ImageEvaluator(
         model=model,
@@ -189,37 +216,40 @@ def evaluate(
         settings=settings,
         seed=seed,
         compiled=compiled,
+        bf16=bf16,
     )
     configuration = configuration_of(evaluator, dataset, methods, description or {})
     folder = RunFolder(Path(output), columns(settings.on_request), tuple(chosen))
     with processes(_device(model)) as group, ExitStack() as held:
 
-        def prepare() -> list[Image]:
+        def prepare() -> dict[Image, frozenset[str]]:
             held.enter_context(folder.reserved())
-            folder.prepare(configuration, restart=restart)
-            return folder.finished()
+            folder.prepare(configuration, restart=restart, recompute=recompute)
+            return folder.stored()
 
-        finished = group.first_does(prepare)
+        stored = group.first_does(prepare)
         folder.check(configuration)  # another host may have other weights or packages
-        earlier = compare(dataset, finished, group, progress=progress)
+        earlier = compare(dataset, stored, group, progress=progress)
         start = time.perf_counter()
-        _evaluate_rest(evaluator, dataset, folder, earlier, group, progress)
-        group.wait()
+        own = _evaluate_rest(evaluator, dataset, folder, earlier, group, progress)
+        evaluated = {index: image for part in group.gather(own) for index, image in part.items()}
         seconds = time.perf_counter() - start
+        counts = _counts(earlier, evaluated, folder.methods)
 
         def finish() -> None:
-            if not folder.merge(outdated=earlier.outdated, unread=earlier.unread):
+            if not folder.merge({**earlier.images, **evaluated}):
                 failure = read_failures(folder).iloc[0]
                 raise ValueError(
                     f"None of the {length_of(dataset)} images could be evaluated "
                     f"({folder.failures}); the first, {failure['file']}: {failure['reason']}"
                 )
             results = read_results(folder)
+            write_output(folder.parquet, _as_parquet(results))
             folder.inform(
                 {
-                    "configuration": configuration,
+                    "configuration": folder.information_so_far()["configuration"],
                     **_origin(dataset),
-                    **_information(folder, results, seconds, earlier, group, _device(model)),
+                    **_information(folder, results, seconds, counts, group, _device(model)),
                 }
             )
             write_report(evaluator, dataset, folder, results)
@@ -232,11 +262,23 @@ def evaluate(
         failures=read_failures(folder),
         folder=folder.path,
         seconds=seconds,
-        evaluated=results["index"].nunique() - len(earlier.reused),
-        reused=len(earlier.reused),
-        changed=earlier.changed,
-        dropped=earlier.dropped,
+        **counts,
     )
+
+
+def _counts(
+    earlier: Continuation, evaluated: Mapping[int, Image], methods: Sequence[str]
+) -> dict[str, int]:
+    """The numbers of images of :class:`Evaluation`."""
+    reused = sum(not earlier.missing(index, methods) for index in earlier.images)
+    extended = sum(len(earlier.missing(index, methods)) < len(methods) for index in evaluated)
+    return {
+        "evaluated": len(evaluated),
+        "reused": reused,
+        "extended": extended,
+        "changed": earlier.changed,
+        "left_out": earlier.left_out,
+    }
 
 
 def _evaluate_rest(
@@ -246,24 +288,33 @@ def _evaluate_rest(
     earlier: Continuation,
     group: Processes,
     progress: bool,
-) -> None:
-    """Evaluate this process's share of the images that have no rows, or rows that do not hold."""
-    n_images, finished = length_of(dataset), earlier.indices
-    share = [index for index in range(n_images) if index not in finished]
+) -> dict[int, Image]:
+    """Evaluate this process's share of the images without a row for each method.
+
+    Returns:
+        The images that were evaluated, by position.
+    """
+    n_images, methods = length_of(dataset), folder.methods
+    missing = {index: earlier.missing(index, methods) for index in range(n_images)}
+    share = [index for index in range(n_images) if missing[index]]
+    n_done = n_images - len(share)
     share = share[group.rank :: group.count]
     alone = group.count == 1
     changed = f" ({earlier.changed} changed)" if earlier.changed else ""
     bar = import_optional("tqdm", "evaluation").tqdm(
         share,
         desc=("images" if alone else f"images of process 1 of {group.count}") + changed,
-        initial=len(finished) if alone else 0,
+        initial=n_done if alone else 0,
         total=n_images if alone else len(share),
         unit="image",
         disable=not (progress and group.is_first),
         dynamic_ncols=True,
     )
     device = _device(evaluator.model)
-    any_success, n_failures = bool(finished), 0
+    # A method that is added can fail on every image, as those of a new run can.
+    any_success = set(methods) <= {name for names in earlier.methods.values() for name in names}
+    n_failures = 0
+    evaluated: dict[int, Image] = {}
     is_checked = not group.is_first
     with Appender(folder.part("results", group.rank), folder.columns) as results:
         for index in bar:
@@ -274,7 +325,7 @@ def _evaluate_rest(
                 if not is_checked:
                     is_checked = True
                     evaluator.warn_of_suspicions(inputs)
-                rows = evaluator.rows(index, name, inputs, item.label)
+                rows = evaluator.rows(index, name, inputs, item.label, missing[index])
             except Exception as error:
                 sentence = _sentence(error)
                 failure = {"index": index, "file": name, "reason": sentence}
@@ -289,11 +340,20 @@ def _evaluate_rest(
                 continue
             any_success = True
             results.append({**row, "content": item.content} for row in rows)
+            evaluated[index] = Image(as_field(name), item.content)
+    return evaluated
 
 
 def read_results(folder: RunFolder) -> pd.DataFrame:
     """``results.csv`` as a table, with 0 and 1 for false and true."""
-    return _read_csv(folder.results, dtype=dict.fromkeys(_TEXT, str), na_values=["nan"])
+    types = {name: _TYPES.get(name, "float64") for name in folder.columns}
+    return _read_csv(folder.results, dtype=types, na_values=["nan"])
+
+
+def _as_parquet(results: pd.DataFrame) -> bytes:
+    with io.BytesIO() as stream:
+        results.to_parquet(stream, engine="pyarrow", index=False)
+        return stream.getvalue()
 
 
 def read_failures(folder: RunFolder) -> pd.DataFrame:
@@ -356,28 +416,26 @@ def _information(
     folder: RunFolder,
     results: pd.DataFrame,
     seconds: float,
-    earlier: Continuation,
+    counts: Mapping[str, int],
     group: Processes,
     device: torch.device,
 ) -> dict[str, Any]:
     """What ``run.json`` holds at the end, besides the configuration."""
-    n_done = int(results["index"].nunique())
-    evaluated = n_done - len(earlier.reused)
+    evaluated = counts["evaluated"]
     sessions = folder.information_so_far().get("sessions", [])
     session = {
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "arguments": sys.argv,
         "processes": group.count,
         "threads_per_process": torch.get_num_threads(),
+        "methods": list(folder.methods),
         "images": evaluated,
-        "reused": len(earlier.reused),
-        "changed": earlier.changed,
-        "dropped": earlier.dropped,
+        **{name: number for name, number in counts.items() if name != "evaluated"},
         "seconds": round(seconds, 3),
         "images_per_second": round(evaluated / seconds, 6),
     }
     return {
-        "images_evaluated": n_done,
+        "images_evaluated": int(results["index"].nunique()),
         "images_failed": len(read_failures(folder)),
         "versions": {
             "python": platform.python_version(),

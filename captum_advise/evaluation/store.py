@@ -1,7 +1,9 @@
 """The output folder of a run. A run that was killed at any time can be continued in it.
 
 During a run each process appends to its own files, ``results.rank0.csv`` and so on, one image at a
-time. ``results.csv`` is written when all images are done.
+time. When all images are done, ``rows.csv`` receives these rows. It holds every row that was ever
+computed for this configuration. ``results.csv`` has those of the images and methods of the latest
+call.
 """
 
 from __future__ import annotations
@@ -17,38 +19,52 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from captum_advise._utils.io import ENCODING, atomic_write
-from captum_advise.evaluation.differences import differences
+from captum_advise.evaluation.differences import changed_methods, differences
 
 FAILURE_COLUMNS = ("index", "file", "reason")
 # The format of a run's configuration and rows. A run in another format cannot be continued.
-FORMAT = 3
+FORMAT = 4
 # What a run writes, besides the files of single processes.
 _FILES = (
-    *("results.csv", "failures.csv", "run.json", "summary.csv", "summary.md"),
+    *("rows.csv", "results.csv", "results.parquet", "failures.csv", "run.json"),
+    *("summary.csv", "summary.md"),
     *("comparison.png", "gallery.png"),
 )
 _PART = re.compile(r"(results|failures)\.rank[0-9]+\.csv")
 _ANEW = "restart=True (--restart) to begin anew"
 
-Rows = list[dict[str, str]]
-
 
 @dataclass(frozen=True, order=True)
 class Image:
-    """An image of the results.
+    """An image of the results, wherever it lies in the data.
 
     Attributes:
-        index: Its position in the data.
         file: Its name.
         content: Its fingerprint.
     """
 
-    index: int
     file: str
     content: str
+
+
+class _Row(NamedTuple):
+    """A row of the results as its line, whose first field is the position in the data."""
+
+    image: Image
+    method: str
+    line: str
+
+    @property
+    def position(self) -> int:
+        """The position in the data when it was computed."""
+        return int(self.line.partition(",")[0])
+
+    def at(self, index: int) -> str:
+        """The line for another position."""
+        return f"{index},{self.line.partition(',')[2]}"
 
 
 class OutputError(OSError):
@@ -89,7 +105,7 @@ class RunFolder:
     Attributes:
         path: The folder.
         columns: The columns of the results.
-        methods: Each image has one row per method, in this order.
+        methods: Each image of ``results.csv`` has one row per method, in this order.
     """
 
     path: Path
@@ -98,8 +114,18 @@ class RunFolder:
 
     @property
     def results(self) -> Path:
-        """All rows, once every image is done."""
+        """The rows of the latest call's images and methods, once every image is done."""
         return self.path / "results.csv"
+
+    @property
+    def rows(self) -> Path:
+        """All rows of earlier calls, in any order of images."""
+        return self.path / "rows.csv"
+
+    @property
+    def parquet(self) -> Path:
+        """The same rows for tools that read Parquet."""
+        return self.path / "results.parquet"
 
     @property
     def failures(self) -> Path:
@@ -143,12 +169,18 @@ class RunFolder:
                 ) from error
             yield
 
-    def prepare(self, configuration: Mapping[str, Any], *, restart: bool = False) -> None:
+    def prepare(
+        self, configuration: Mapping[str, Any], *, restart: bool = False, recompute: bool = False
+    ) -> None:
         """Check that the folder belongs to this run, and repair files that a kill has truncated.
+
+        Methods that are new are added to the configuration of the folder.
 
         Args:
             configuration: Of this run.
             restart: Delete the files of the run that the folder holds, whichever run it is.
+            recompute: Delete the rows of another configuration: those of the methods that differ,
+                or all rows if something else differs.
 
         Raises:
             OutputError: The folder cannot be written to.
@@ -161,15 +193,21 @@ class RunFolder:
                 f"{self.path} holds {strangers[0]} but no run.json that describes it: give "
                 "another folder."
             )
+        given = _as_json(configuration)
+        earlier = information.get("configuration", {})
         if restart:
             self._delete()
-            information = {}
-        else:
-            self.check(configuration)
-        if not information:
-            self.inform({"configuration": configuration})
+            earlier = {}
+        elif earlier:
+            self._check_format(earlier)
+            earlier = self._that_rows_hold_for(earlier, given, recompute=recompute)
+        together = _together(earlier, given)
+        if not earlier:
+            self.inform({"configuration": together})
+        elif together != information["configuration"]:
+            self.inform({**information, "configuration": together})
         for part in self.parts("results"):
-            text = self._rendered(self._complete_rows([part]))
+            text = _lines(self.columns, _read(part, self.columns))
             with writing(part):
                 truncated = text.encode(**ENCODING) != part.read_bytes()
             if truncated:
@@ -179,20 +217,58 @@ class RunFolder:
             for path in [*self.parts("failures"), self.failures]:
                 path.unlink(missing_ok=True)
 
+    def _that_rows_hold_for(
+        self, earlier: dict[str, Any], given: dict[str, Any], *, recompute: bool
+    ) -> dict[str, Any]:
+        """The part of the earlier configuration that rows depend on.
+
+        Raises:
+            ValueError: The given one differs from it, and nothing is to be computed again.
+        """
+        with_rows = self._methods_with_rows()
+        if not with_rows:
+            return {}
+        earlier = _with_methods(earlier, with_rows)
+        if not differences(earlier, given):
+            return earlier
+        if not recompute:
+            raise self._refusal(earlier, given)
+        changed = changed_methods(earlier, given)
+        kept = _with_methods(earlier, with_rows - changed)
+        if differences(kept, given):
+            self._delete()
+            return {}
+        rows = [row for row in self._rows() if row.method not in changed]
+        self._delete(rows=_lines(self.columns, rows))
+        return kept
+
+    def _methods_with_rows(self) -> set[str]:
+        # The columns may be those of other settings.
+        return {row.method for source in self._sources() for row in _read(source)}
+
     def _parts(self) -> list[Path]:
         return sorted(path for path in self.path.iterdir() if _PART.fullmatch(path.name))
 
     def _written(self) -> list[Path]:
-        """The files here that have the names of a run's files, the results first."""
+        """The files here that have the names of a run's files, the rows first."""
         files = [self.path / name for name in _FILES]
         return [*self._parts(), *(path for path in files if os.path.lexists(path))]
 
-    def _delete(self) -> None:
-        """Delete the files of a run. A kill leaves a folder that belongs to the old run."""
+    def _delete(self, *, rows: str = "") -> None:
+        """Delete the files of a run, or replace its rows by these.
+
+        A kill leaves a folder that belongs to the old run, because its rows go last. The
+        description is replaced when nothing is left that it describes.
+        """
+        sources = self._sources()
         with writing(self.path):
             for path in self._written():
-                # The description is replaced when nothing is left that it describes.
-                if path != self.information:
+                if path not in (self.information, *sources):
+                    path.unlink()
+            if rows:
+                write_output(self.rows, rows)
+            for path in sources:
+                if path != self.rows or not rows:
                     path.unlink()
 
     def information_so_far(self) -> dict[str, Any]:
@@ -228,6 +304,12 @@ class RunFolder:
         earlier = self.information_so_far().get("configuration")
         if earlier is None:
             return
+        self._check_format(earlier)
+        given = _as_json(configuration)
+        if differences(earlier, given):
+            raise self._refusal(earlier, given)
+
+    def _check_format(self, earlier: Mapping[str, Any]) -> None:
         written_as = earlier.get("format", 1)
         if written_as != FORMAT:
             age = "a later" if isinstance(written_as, int) and written_as > FORMAT else "an earlier"
@@ -235,66 +317,68 @@ class RunFolder:
                 f"{self.path} was written by {age} version of captum-advise: give another output "
                 f"folder, or {_ANEW}."
             )
-        # As JSON returns it.
-        given = json.loads(json.dumps(configuration, default=str))
-        if earlier != given:
-            raise ValueError(
-                f"{self.path} holds another run ({'; '.join(differences(earlier, given))}): give "
-                "another output folder, the arguments of that run to continue it, or "
-                f"{_ANEW}."
-            )
 
-    def finished(self) -> list[Image]:
-        """The images that have a row for every method."""
-        return sorted({_image(row) for row in self._complete_rows(self._sources())})
+    def _refusal(self, earlier: Mapping[str, Any], given: Mapping[str, Any]) -> ValueError:
+        return ValueError(
+            f"{self.path} holds another run ({'; '.join(differences(earlier, given))}): give "
+            "another output folder, the arguments of that run to continue it, recompute=True "
+            f"(--recompute) to replace the rows that depend on this, or {_ANEW}."
+        )
 
-    def merge(self, *, outdated: Collection[Image] = (), unread: Collection[Image] = ()) -> bool:
-        """Make ``results.csv`` and ``failures.csv`` of the processes' files, and remove these.
+    def stored(self) -> dict[Image, frozenset[str]]:
+        """The images that have rows, and the methods of these."""
+        methods: dict[Image, set[str]] = {}
+        for row in self._rows():
+            methods.setdefault(row.image, set()).add(row.method)
+        return {image: frozenset(found) for image, found in methods.items()}
+
+    def merge(self, images: Mapping[int, Image]) -> bool:
+        """Make ``rows.csv``, ``results.csv`` and ``failures.csv`` of the processes' files.
 
         Args:
-            outdated: Images whose rows no longer hold; the rows are dropped.
-            unread: Images that cannot be read, so that it is not known whether their rows hold. The
-                rows are put aside, in a file like those of processes.
+            images: The images for ``results.csv``, by their positions in the data. It has those
+                that have a row for every method.
 
         Returns:
-            Whether there is any row. If there is none, the results stay as they were.
+            Whether there is any. If there is none, the results stay as they were.
         """
-        rows = self._complete_rows(self._sources())
-        aside = [row for row in rows if _image(row) in unread]
-        rows = [row for row in rows if _image(row) not in outdated and _image(row) not in unread]
-        failures = [row for part in self.parts("failures") for row in _read(part, FAILURE_COLUMNS)]
+        rows = self._rows()
+        by_key = {(row.image, row.method): row for row in rows}
+        failures = [row for part in self.parts("failures") for row in _read_failures(part)]
         if failures:
             failures.sort(key=lambda row: int(row["index"]))
             write_output(self.failures, _text(FAILURE_COLUMNS, failures))
-        merged = self.parts("results") if rows else []
-        if rows and aside:
-            ranks = [int(part.stem.rpartition("rank")[2]) for part in merged]
-            write_output(self.part("results", 1 + max(ranks, default=-1)), self._rendered(aside))
-        if rows:
-            write_output(self.results, self._rendered(rows))
+        complete = [
+            index
+            for index in sorted(images)
+            if all((images[index], method) in by_key for method in self.methods)
+        ]
+        # All rows first: what follows can be made of them.
+        parts = self.parts("results")
+        if parts:
+            write_output(self.rows, _lines(self.columns, rows))
+        if complete:
+            lines = [
+                by_key[images[index], method].at(index)
+                for index in complete
+                for method in self.methods
+            ]
+            write_output(self.results, _joined(self.columns, lines))
         with writing(self.path):
-            for part in [*merged, *self.parts("failures")]:
+            for part in [*parts, *self.parts("failures")]:
                 part.unlink(missing_ok=True)
-        return bool(rows)
+        return bool(complete)
 
     def _sources(self) -> list[Path]:
-        return [*([self.results] if self.results.exists() else []), *self.parts("results")]
+        return [*([self.rows] if self.rows.exists() else []), *self.parts("results")]
 
-    def _complete_rows(self, sources: Iterable[Path]) -> Rows:
-        """The rows of images that have one for each method, by image and method."""
-        by_image: dict[Image, dict[str, dict[str, str]]] = {}
-        for source in sources:
+    def _rows(self) -> list[_Row]:
+        """One row for each image and method, by position, image and method."""
+        rows: dict[tuple[Image, str], _Row] = {}
+        for source in self._sources():
             for row in _read(source, self.columns):
-                by_image.setdefault(_image(row), {}).setdefault(row["method"], row)
-        return [
-            by_image[image][method]
-            for image in sorted(by_image)
-            if by_image[image].keys() == set(self.methods)
-            for method in self.methods
-        ]
-
-    def _rendered(self, rows: Rows) -> str:
-        return _text(self.columns, rows)
+                rows.setdefault((row.image, row.method), row)
+        return sorted(rows.values(), key=lambda row: (row.position, row.image, row.method))
 
 
 class Appender:
@@ -344,10 +428,6 @@ def _text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: 
     return stream.getvalue()
 
 
-def _image(row: Mapping[str, str]) -> Image:
-    return Image(int(row["index"]), row["file"], row["content"])
-
-
 def as_field(value: Any) -> str:
     """A value as a row holds it."""
     if isinstance(value, bool):
@@ -358,16 +438,69 @@ def as_field(value: Any) -> str:
     return re.sub(r"[\r\n\0]", " ", str(value))
 
 
-def _read(path: Path, columns: Sequence[str]) -> Rows:
-    """The complete rows of a file that may end in the middle of one."""
+def _lines(columns: Sequence[str], rows: Iterable[_Row]) -> str:
+    return _joined(columns, (row.line for row in rows))
+
+
+def _joined(columns: Sequence[str], lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in (_text(columns, []).rstrip("\n"), *lines))
+
+
+def _read(path: Path, columns: Sequence[str] | None = None) -> list[_Row]:
+    """The complete rows of a file of results with these columns. None: those of its first line."""
+    lines = _complete_lines(path)
+    if columns is None:
+        columns = next((fields for _, fields in lines), [])
+    if not {"file", "content", "method"} <= set(columns):
+        return []
+    file, content, method = (columns.index(name) for name in ("file", "content", "method"))
+    return [
+        _Row(Image(fields[file], fields[content]), fields[method], line)
+        for line, fields in lines
+        if len(fields) == len(columns) and fields[0].isdecimal()
+    ]
+
+
+def _read_failures(path: Path) -> list[dict[str, str]]:
+    return [
+        dict(zip(FAILURE_COLUMNS, fields, strict=True))
+        for _, fields in _complete_lines(path)
+        if len(fields) == len(FAILURE_COLUMNS) and fields[0].isdecimal()
+    ]
+
+
+def _complete_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The lines of a file that may end in the middle of one, and the fields of each."""
     with path.open(newline="", **ENCODING) as stream:  # type: ignore[call-overload]
         lines = stream.read().replace("\0", "").split("\n")
-    rows = []
-    for line in lines[:-1]:  # the last is empty, or a truncated row
+    for line in lines[:-1]:  # the last is empty, or truncated
         try:
             (fields,) = csv.reader([line], strict=True)
         except (csv.Error, ValueError):
             continue
-        if len(fields) == len(columns) and fields[0].isdecimal():
-            rows.append(dict(zip(columns, fields, strict=True)))
-    return rows
+        yield line, fields
+
+
+def _as_json(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as JSON returns it."""
+    given: dict[str, Any] = json.loads(json.dumps(configuration, default=str))
+    return given
+
+
+def _with_methods(configuration: Mapping[str, Any], methods: Collection[str]) -> dict[str, Any]:
+    """A configuration with some of its methods only."""
+    identities = configuration.get("methods", {})
+    return {
+        **configuration,
+        "methods": {name: value for name, value in identities.items() if name in methods},
+    }
+
+
+def _together(earlier: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Two configurations that do not differ as one, with the methods and packages of both."""
+    both = {
+        name: {**earlier.get(name, {}), **given[name]}
+        for name in ("methods", "packages")
+        if name in given
+    }
+    return {**given, **both}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from captum_advise.visualization.style import Array, Pixels
 
-OPACITY = 0.8
+OPACITY = 0.65
 COLOURS = "plasma"  # readable without colour vision
 _BAR_LENGTH, _BAR_HEIGHT = 3.5, 0.5  # inches, the height with the labels
 

@@ -32,7 +32,7 @@ from captum_advise.visualization.units import groups
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from captum_advise.explanation import Explanation
+    from captum_advise.explanation import Candidate, Explanation
     from captum_advise.visualization.style import Array, ManyAxes
 
 
@@ -126,7 +126,7 @@ def overlays(
     for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
         _draw_image(row[0], image)
         if is_one:
-            class_name = _class_name(explanations[0], index, class_names)
+            class_name = class_name_of(explanations[0], index, class_names)
             caption = "\n".join(_class_and_confidence(explanations[0], index, class_name))
             row[0].set_title(caption, fontsize="medium")
         for ax, (name, maps) in zip(row[1:], named.items(), strict=True):
@@ -179,13 +179,10 @@ def group_maps(
     weights = explanation.unit_weights[index]
     for ax, candidate in zip(shown, candidates, strict=True):
         draw_heat(figure, ax, pixels, candidate.attributions)
-        is_selected = int((weights > 0).sum()) == len(candidate.units) and torch.equal(
-            weights[candidate.units], candidate.weights
-        )
         ax.set_title(
             candidate.describe().replace(": ", "\n"),
             fontsize="medium",
-            fontweight="bold" if is_selected else "normal",
+            fontweight="bold" if is_selected(candidate, weights) else "normal",
         )
     if new:
         evidence_bar(figure, shown)
@@ -244,6 +241,23 @@ def panel(
         figure.suptitle(caption, fontweight="bold")
         evidence_bar(figure, np.array([second, third]))
     return figure, np.array([first, second, third, chart])
+
+
+def is_selected(candidate: Candidate, weights: Tensor) -> bool:
+    """Whether an example's weights of units (C,) are those of a candidate."""
+    return int((weights > 0).sum()) == len(candidate.units) and torch.equal(
+        weights[candidate.units], candidate.weights
+    )
+
+
+def class_name_of(
+    explanation: Explanation, index: int, class_names: Sequence[str] | None
+) -> str | None:
+    """The name of the class that is explained, or its number; None where there is neither."""
+    class_name = _class_name(explanation, index, class_names)
+    if class_name is None and explanation.target is not None:
+        return f"class {explanation.target[index].tolist()}"
+    return class_name
 
 
 def _draw_image(ax: Axes, image: npt.NDArray[np.floating]) -> None:

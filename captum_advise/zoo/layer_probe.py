@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -31,46 +31,116 @@ class Probe:
         layer: The layer to explain, or None if there is none.
         layouts: How to rearrange the outputs of layers that are not (N, C, H, W).
         classes: The number of classes.
+        layers: The layers of :class:`captum_advise.Advise`, in the order of the forward pass.
+            The last one is the layer to explain. Empty if there is no finer one.
     """
 
     layer: str | None
     layouts: Mapping[str, ReshapeTransform]
     classes: int
+    layers: tuple[str, ...] = ()
 
 
-def probe(model: nn.Module, size: tuple[int, int], name: str) -> Probe:
+def probe(
+    model: nn.Module,
+    size: tuple[int, int],
+    name: str,
+    *,
+    layer: str | None = None,
+    channels: int = 3,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> Probe:
     """Find the layer to explain by one forward and backward pass on noise.
 
     The layer is the last module whose output is a feature map of which more than one position leads
     to the prediction. The model is left unchanged.
 
+    Layers of ``Advise`` are looked for among the modules that every path from the image to the
+    class scores passes through, so that their evidence is complete. They are the last one with
+    twice the resolution of the layer to explain, and the last one with its resolution before it
+    that has children (a block), unless that returns the same tensor.
+
     Args:
         model: An image classifier in eval mode.
         size: Height and width of its inputs.
         name: The network's, for a message.
+        layer: The layer to explain, where it is known.
+        channels: Of its inputs.
+        forward: Inputs to class scores, for a model that returns something else.
 
     Raises:
         ValueError: The model does not return class scores (N, K).
     """
     record = _Record(size)
-    hooks = []
-    try:
-        for key, module in model.named_modules():
-            if key:
-                hooks.append(module.register_forward_hook(record.hook(key)))
-        with _no_head_at_zero(model), torch.enable_grad():
-            image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-            logits = model(image)
-            if not isinstance(logits, Tensor) or logits.dim() != 2:
-                raise ValueError(
-                    f"{name} does not return class scores (N, K): "
-                    "only image classifiers can be explained."
-                )
-            layer = _last_that_matters(record.candidates(), record.layouts, logits)
-    finally:
-        for handle in hooks:
-            handle.remove()
-    return Probe(layer, record.layouts, logits.shape[1])
+    with _hooked(model, record), _no_head_at_zero(model), torch.enable_grad():
+        generator = torch.Generator().manual_seed(0)
+        image = torch.rand(1, channels, *size, generator=generator)
+        # Not a leaf, which a model could not change in place.
+        image = image.to(*_device_and_dtype(model)).requires_grad_().clone()
+        source = _edge(image)
+        logits = (forward or model)(image)
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            raise ValueError(
+                f"{name} does not return class scores (N, K): "
+                "only image classifiers can be explained."
+            )
+        layer = layer or _last_that_matters(record.candidates(), record.layouts, logits)
+        layers = _layers_of_advise(model, record, layer, source, logits) if layer else ()
+    return Probe(layer, record.layouts, logits.shape[1], layers)
+
+
+def _device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter.device, parameter.dtype
+    return torch.device("cpu"), torch.get_default_dtype()
+
+
+@dataclass(frozen=True)
+class FeatureLayer:
+    """A layer that gives feature maps.
+
+    Attributes:
+        name: Its dotted name.
+        shape: (C, h, w), after rearranging.
+        layout: How to rearrange its output, unless that is (N, C, H, W).
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    layout: ReshapeTransform | None
+
+
+def feature_layers(model: nn.Module, inputs: Tensor) -> list[FeatureLayer]:
+    """The layers that give feature maps, in the order in which they run.
+
+    Of a module and its last part, which return the same tensor, only the module is listed. Modules
+    that return what they get are left out.
+
+    Args:
+        model: An image classifier in eval mode, left unchanged.
+        inputs: (1, 3, H, W).
+    """
+    record = _Record((inputs.shape[2], inputs.shape[3]))
+    with torch.no_grad(), _hooked(model, record):
+        model(inputs)
+    maps = record.candidates()
+
+    def is_part(name: str) -> bool:
+        parents = [name[:at] for at, letter in enumerate(name) if letter == "."]
+        return any(parent in maps and maps[parent] is maps[name] for parent in parents)
+
+    layers = []
+    for name, value in maps.items():
+        if not is_part(name) and not isinstance(model.get_submodule(name), nn.Identity):
+            layout = record.layouts.get(name)
+            _, units, height, width = (value if layout is None else layout(value)).shape
+            layers.append(FeatureLayer(name, (units, height, width), layout))
+    return layers
+
+
+# A tensor in the graph: the function that made it, and which of its results it is.
+_Edge: TypeAlias = tuple[Any, int]
 
 
 @dataclass
@@ -81,6 +151,7 @@ class _Record:
     maps: dict[str, Tensor] = field(default_factory=dict)
     layouts: dict[str, ReshapeTransform] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    edges: dict[str, _Edge] = field(default_factory=dict)
 
     def hook(self, key: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -93,6 +164,8 @@ class _Record:
             if is_map and (not is_tokens or "norm" in type(module).__name__.lower()):
                 self.maps.pop(key, None)
                 self.maps[key] = output
+                # Now, because a module after it may change the tensor in place.
+                self.edges[key] = _edge(output)
 
         return record
 
@@ -103,6 +176,20 @@ class _Record:
             for key, value in self.maps.items()
             if self.calls[key] == 1 and not _INSIDE_ATTENTION.search(key)
         }
+
+
+@contextmanager
+def _hooked(model: nn.Module, record: _Record) -> Iterator[None]:
+    """Record the outputs of all modules for a while."""
+    hooks = []
+    try:
+        for key, module in model.named_modules():
+            if key:
+                hooks.append(module.register_forward_hook(record.hook(key)))
+        yield
+    finally:
+        for handle in hooks:
+            handle.remove()
 
 
 @contextmanager
@@ -154,3 +241,75 @@ def _last_that_matters(
             if int((plain != 0).any(1).sum()) > 1:
                 return name
     return next(reversed(list(maps)), None)
+
+
+def _layers_of_advise(
+    model: nn.Module, record: _Record, layer: str, source: _Edge, logits: Tensor
+) -> tuple[str, ...]:
+    """The layers of ``Advise``, the last of which is ``layer``; see :func:`probe`."""
+    maps = record.candidates()
+    if layer not in maps:
+        return ()
+    names = list(maps)
+    earlier = names[: names.index(layer)]
+    side = {name: _resolution(maps[name], record.layouts.get(name)) for name in names}
+    graph = _Graph(logits, source)
+    own = record.edges[layer]
+
+    def last(scale: int, wanted: Callable[[str], bool]) -> str | None:
+        """The last earlier map of other values, ``scale`` times as fine, that all paths pass."""
+        for name in reversed(earlier):
+            ratio = [round(a / b) for a, b in zip(side[name], side[layer], strict=True)]
+            if (
+                ratio == [scale, scale]
+                and wanted(name)
+                and record.edges[name] != own
+                and graph.is_cut_by(record.edges[name])
+            ):
+                return name
+        return None
+
+    finer = last(2, lambda name: True)
+    if finer is None:
+        return ()
+    block = last(
+        1,
+        lambda name: (
+            next(model.get_submodule(name).children(), None) is not None
+            and not finer.startswith(f"{name}.")
+        ),
+    )
+    return (finer, layer) if block is None else (finer, block, layer)
+
+
+def _resolution(value: Tensor, layout: ReshapeTransform | None) -> tuple[int, int]:
+    _, _, height, width = (value if layout is None else layout(value)).shape
+    return height, width
+
+
+def _edge(tensor: Tensor) -> _Edge:
+    return tensor.grad_fn, tensor.output_nr
+
+
+class _Graph:
+    """The graph of autograd from class scores back to the image."""
+
+    def __init__(self, logits: Tensor, source: _Edge) -> None:
+        self._start = _edge(logits)
+        self._source = source
+
+    def is_cut_by(self, edge: _Edge) -> bool:
+        """Whether every path from the class scores to the image passes through a tensor."""
+        if edge[0] is None:
+            return False
+        seen = {edge}
+        waiting = [self._start]
+        while waiting:
+            current = waiting.pop()
+            if current in seen or current[0] is None:
+                continue
+            if current == self._source:
+                return False
+            seen.add(current)
+            waiting.extend(current[0].next_functions)
+        return True

@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
@@ -61,7 +62,7 @@ def load(
     """
     entry = find_entry(name)
     weights = str(weights)
-    device = _usable(device)
+    device = usable_device(device)
     # A bad file fails before a large network is built.
     state = None if weights in ("default", "random") else read_state_dict(Path(weights))
     # Building draws random numbers, also when weights are loaded afterwards.
@@ -80,35 +81,70 @@ def load(
     if state is not None:
         load_state_dict(model, state, name, weights)
     model.eval()
-    probed = Probe(entry.layer, {}, 1000) if entry.layer else probe(model, parts.size, name)
-    layer_name = layer or probed.layer
-    if layer_name is None:
-        raise ValueError(f"{name} has no layer with a feature map that could be explained.")
-    modules = {key: module for key, module in model.named_modules() if key}
-    if layer_name not in modules:
-        raise ValueError(f"{name} has no layer {layer_name!r}{did_you_mean(layer_name, modules)}.")
+    if entry.layer is not None and layer in (None, entry.layer):
+        probed = Probe(entry.layer, {}, 1000, (*entry.evidence, entry.layer))
+    else:
+        probed = probe(model, parts.size, name, layer=layer)
+    layer_name = layer_of(probed, name)
     compose = import_optional("torchvision.transforms", "zoo").Compose
     return Network(
         name=name,
         model=model.to(device),
-        layer=modules[layer_name],
+        layer=find_module(model, layer_name, name),
         layer_name=layer_name,
         pixel_space=parts.pixel_space,
         transform=compose([to_rgb, parts.transform]),
-        class_names=_class_names(probed.classes),
+        class_names=imagenet_or_numbers(probed.classes),
         weights=weights,
         reshape_transform=probed.layouts.get(layer_name),
+        layers=tuple(model.get_submodule(key) for key in probed.layers),
+        reshape_transforms=tuple(probed.layouts.get(key) for key in probed.layers),
+        source=parts.source,
     )
 
 
-def _class_names(classes: int) -> tuple[str, ...]:
+def layer_of(probed: Probe, name: str) -> str:
+    """The layer that a probe found.
+
+    Raises:
+        ValueError: It found none.
+    """
+    if probed.layer is None:
+        raise ValueError(f"{name} has no layer with a feature map that could be explained.")
+    return probed.layer
+
+
+def find_module(model: nn.Module, layer_name: str, name: str) -> nn.Module:
+    """A module by its dotted name.
+
+    Raises:
+        ValueError: There is no such module; the message names similar ones.
+    """
+    modules: dict[str, nn.Module] = {key: part for key, part in model.named_modules() if key}
+    if layer_name not in modules:
+        raise ValueError(f"{name} has no layer {layer_name!r}{did_you_mean(layer_name, modules)}.")
+    return modules[layer_name]
+
+
+def imagenet_or_numbers(classes: int) -> tuple[str, ...]:
+    """The names of ImageNet's 1000 classes, or numbered ones."""
     if classes != 1000:
-        return tuple(f"class {index}" for index in range(classes))
+        return numbered(classes)
     weights = import_optional("torchvision.models", "zoo").ResNet50_Weights.DEFAULT
     return tuple(weights.meta["categories"])
 
 
-def _usable(device: str | torch.device) -> torch.device:
+def numbered(classes: int) -> tuple[str, ...]:
+    """``class 0``, ``class 1``, ..."""
+    return tuple(f"class {index}" for index in range(classes))
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        ValueError: It is not one of this machine.
+    """
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from captum_advise.pixels import PixelSpace
@@ -31,9 +32,14 @@ class Network:
         transform: PIL image of any mode to a (3, H, W) float tensor, a model input: upright,
             in colour, resized and cropped as the network's authors do to evaluate it.
         class_names: K names, in the order of the logits.
-        weights: ``"default"``, ``"random"`` or the path of the state-dict file.
+        weights: ``"default"``, ``"random"``, the path of the state-dict file, or ``"the model's"``
+            for :func:`describe`.
         reshape_transform: For :class:`captum_advise.LayerAdvise`, where the layer is not
             (N, C, H, W).
+        source: Where the transform comes from, in a few words.
+        layers: For :class:`captum_advise.Advise`: finer layers and, last, ``layer``. Empty if the
+            network has no feature maps with twice the resolution of ``layer``'s.
+        reshape_transforms: One per layer of ``layers``, for those that are not (N, C, H, W).
 
     Example::
 
@@ -52,6 +58,14 @@ class Network:
     class_names: tuple[str, ...]
     weights: str
     reshape_transform: ReshapeTransform | None = None
+    source: str = "the caller"
+    layers: tuple[nn.Module, ...] = ()
+    reshape_transforms: tuple[ReshapeTransform | None, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return device_of(self.model)
 
     def check_layout(self) -> None:
         """For methods that have no ``reshape_transform``.
@@ -111,6 +125,12 @@ class Network:
             f"{self.name} has no class {text!r}{did_you_mean(wanted, plain)}; "
             f"give a class name or an index from 0 to {classes - 1}."
         )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters of a model are; cpu for one without parameters."""
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def did_you_mean(text: str, known: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,15 @@ class Entry:
         architecture: The family's name for it.
         layer: The default layer; None if a probe finds it.
         tag: Which of torchvision's weights are the pretrained ones.
+        evidence: The layers that ``Advise`` takes before the default layer, as the probe finds
+            them.
     """
 
     family: str
     architecture: str
     layer: str | None = None
     tag: str = "DEFAULT"
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,24 +48,32 @@ class Parts:
         size: Height and width of its inputs.
         pixel_space: How its inputs relate to images in [0, 1].
         transform: RGB image to input.
+        source: Where the transform comes from, in a few words.
     """
 
     model: nn.Module
     size: tuple[int, int]
     pixel_space: PixelSpace
     transform: Callable[[Image.Image], Tensor]
+    source: str
 
 
 # The layers of the paper's four networks are those that the authors' program reads. Its ResNet50 is
 # nearest to the first weights of torchvision; torchvision/resnet50 has the newest.
 _NAMED = {
-    "efficientnet-lite0": Entry("lite", "tf_efficientnet_lite0", "bn2"),
-    "efficientnet-lite1": Entry("lite", "tf_efficientnet_lite1", "bn2"),
-    "efficientnet-lite2": Entry("lite", "tf_efficientnet_lite2", "bn2"),
-    "alexnet": Entry("torchvision", "alexnet", "features.10", "IMAGENET1K_V1"),
-    "vgg16": Entry("torchvision", "vgg16", "features.28", "IMAGENET1K_V1"),
-    "resnet50": Entry("torchvision", "resnet50", "layer4", "IMAGENET1K_V1"),
-    "xception": Entry("timm", "legacy_xception", "conv4.pointwise"),
+    **{
+        f"efficientnet-lite{number}": Entry(
+            "lite",
+            f"tf_efficientnet_lite{number}",
+            "bn2",
+            evidence=("blocks.5.0.bn1", "blocks.6"),
+        )
+        for number in (0, 1, 2)
+    },
+    "alexnet": Entry("torchvision", "alexnet", "features.10", "IMAGENET1K_V1", ("features.4",)),
+    "vgg16": Entry("torchvision", "vgg16", "features.28", "IMAGENET1K_V1", ("features.22",)),
+    "resnet50": Entry("torchvision", "resnet50", "layer4", "IMAGENET1K_V1", ("layer3", "layer4.1")),
+    "xception": Entry("timm", "legacy_xception", "conv4.pointwise", evidence=("block11", "conv3")),
 }
 
 
@@ -157,24 +168,40 @@ def _lite(entry: Entry, pretrained: bool) -> Parts:
             v2.ToPureTensor(),
         ]
     )
-    return Parts(model, (size, size), space, transform)
+    return Parts(model, (size, size), space, transform, "the transform of the TensorFlow original")
 
 
 def _torchvision(entry: Entry, pretrained: bool) -> Parts:
     models = import_optional("torchvision.models", "zoo")
     weights = models.get_model_weights(entry.architecture)[entry.tag]
-    preset = weights.transforms()
-    size = preset.crop_size[0]
+    size = weights.transforms().crop_size[0]
     # A transformer is built for one size of inputs: that of the transform, as with the weights.
     sized = {"image_size": size} if entry.architecture.startswith("vit_") else {}
     model = models.get_model(entry.architecture, weights=weights if pretrained else None, **sized)
+    return torchvision_parts(model, weights)
+
+
+def torchvision_parts(model: nn.Module, weights: Any) -> Parts:
+    """A model of torchvision with what its weights, an enum's member, say about inputs."""
+    preset = weights.transforms()
+    size = preset.crop_size[0]
     space = PixelSpace(tuple(preset.mean), tuple(preset.std))
-    return Parts(model, (size, size), space, preset)
+    return Parts(model, (size, size), space, preset, f"torchvision's transform for {weights}")
 
 
 def _timm(entry: Entry, pretrained: bool) -> Parts:
     timm = import_optional("timm", "zoo")
-    model = timm.create_model(entry.architecture, pretrained=pretrained)
-    config = timm.data.resolve_model_data_config(model)
+    return timm_parts(timm.create_model(entry.architecture, pretrained=pretrained))
+
+
+def timm_parts(model: nn.Module) -> Parts:
+    """A model of timm with what its data configuration says about inputs."""
+    data = import_optional("timm.data", "zoo")
+    config = data.resolve_model_data_config(model)
     space = PixelSpace(tuple(config["mean"]), tuple(config["std"]))
-    return Parts(model, config["input_size"][1:], space, timm.data.create_transform(**config))
+    source = "timm's data configuration of the model"
+    if not getattr(model, "pretrained_cfg", None):
+        source = "timm's defaults, as the model has no data configuration"
+    return Parts(
+        model, tuple(config["input_size"][1:]), space, data.create_transform(**config), source
+    )

@@ -41,9 +41,9 @@ LAYERS = {
     "alexnet": ("features.10",),
     "vgg16": ("features.28",),
     "resnet50": ("layer1", "layer2", "layer4"),
-    "densenet121": ("features.denseblock2", "features.norm5"),
-    "mobilenet_v2": ("features.6", "features.18"),
-    "convnext_atto": ("stages.1", "stages.3"),
+    "torchvision/densenet121": ("features.denseblock2", "features.norm5"),
+    "torchvision/mobilenet_v2": ("features.6", "features.18"),
+    "timm/convnext_atto": ("stages.1", "stages.3"),
 }
 NOISE = (1e-6, 1e-4, 1e-2)
 

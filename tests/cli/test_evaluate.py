@@ -73,21 +73,25 @@ def test_a_continued_run_says_what_it_reuses(photos, tmp_path, capsys, monkeypat
     text = run(photos)
     assert (
         "Images: 1 reused from the earlier run, 1 evaluated now (1 because it has changed), "
-        "1 dropped because it is no longer in the data." in text
+        "1 left out because it is not in the data." in text
     )
     # The folder in other words, and elsewhere.
     monkeypatch.chdir(tmp_path)
     photos.rename(tmp_path / "moved")
-    assert "Images: 2 reused from the earlier run, 0 evaluated now." in run("./moved/")
+    assert "Images: 2 reused from the earlier run, 0 evaluated now, 1 left" in run("./moved/")
     text = complaint(
         capsys, "--data", "moved", "--output", output, *SMALL, "--steps", 1, "--seed", 1
     )
     assert "the weights of the model have changed" in text  # which are random
     assert "seed was 0 and is now 1" in text
     assert "--restart" in text
-    assert "limit was None and is now '1'" in complaint(
-        capsys, "--data", "moved", "--output", output, *SMALL, "--steps", 1, "--limit", 1
-    )
+    text = run("moved", "--limit", "1")
+    assert "1 reused from the earlier run, 0 evaluated now, 2 left out because they are" in text
+    more = ("--methods", "random,gaussian,grad-cam")
+    text = run("moved", *more)
+    assert "0 reused from the earlier run, 2 evaluated now (2 only with the methods that" in text
+    assert "a second" not in text
+    assert "reused" not in run("moved", *more, "--seed", "1", "--recompute")
     assert "reused" not in run("moved", "--seed", "1", "--restart")
     assert json.loads((output / "run.json").read_text())["configuration"]["seed"] == 1
 

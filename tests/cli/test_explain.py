@@ -1,21 +1,28 @@
 from __future__ import annotations
 
 import collections
+import html.parser
+import importlib
 import json
 import os
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from pages import data_of, unpacked
 from PIL import Image
 from skimage import data
 
 from captum_advise import cli, zoo
 from captum_advise.cli.explain import _finite
+
+# The package has a function of this name.
+explain_module = importlib.import_module("captum_advise.cli.explain")
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random")
 
@@ -106,6 +113,19 @@ def test_default_run_writes_a_panel(default_run):
         assert np.asarray(panel.convert("L")).std() > 20
 
 
+def test_html(cat, tmp_path, capsys):
+    assert explain(cat, *SMALL, "--html", output=tmp_path / "out") == 0
+    assert files(tmp_path / "out") == ["cat.html", "cat.json", "cat.png"]
+    assert str(tmp_path / "out" / "cat.html") in capsys.readouterr().out
+    (example,) = data_of((tmp_path / "out" / "cat.html").read_text(encoding="utf-8"))["examples"]
+    result = read_json(tmp_path / "out" / "cat.json")
+    assert example["name"] == str(cat)
+    assert example["class"] == result["target"]["name"]
+    assert unpacked(example["units"]["relevance"]).tolist() == result["unit_relevance"]
+    (grad_cam,) = example["comparisons"]
+    assert grad_cam["metrics"]["avx"] == pytest.approx(result["grad_cam"]["metrics"]["avx"])
+
+
 # --- images
 
 
@@ -114,18 +134,20 @@ def test_several_images_of_which_some_are_bad(cat, tmp_path, capsys):
     (tmp_path / "half.jpg").write_bytes(cat.read_bytes()[:9000])
     grey = tmp_path / "grey.png"
     Image.fromarray(data.camera()).save(grey)
-    bad = ["missing.png", tmp_path / "notes.txt", tmp_path / "half.jpg", tmp_path]
+    (tmp_path / "empty").mkdir()
+    bad = ["missing.png", tmp_path / "notes.txt", tmp_path / "half.jpg", tmp_path / "empty"]
     output = tmp_path / "out"
     assert explain(cat, *bad, grey, *SMALL, output=output) == 1
     printed = capsys.readouterr()
-    assert files(output) == ["cat.json", "cat.png", "grey.json", "grey.png"]
+    assert files(output) == ["cat.json", "cat.png", "grey.json", "grey.png", "index.html"]
     complaints = printed.err.splitlines()
     assert len(complaints) == 5
     for complaint, name in zip(complaints, bad, strict=False):
         assert complaint.startswith("error: ")
         assert str(name) in complaint
     assert complaints[-1] == "error: 4 of 6 images could not be explained."
-    assert printed.out.count("AVX") == 2
+    rows = [line for line in printed.out.splitlines() if "selected │" in line]
+    assert len(rows) == 2
 
 
 def test_images_of_the_same_name_get_different_names(cat, tmp_path):
@@ -138,7 +160,9 @@ def test_images_of_the_same_name_get_different_names(cat, tmp_path):
     images = [cat, tmp_path / "a" / "cat.png", tmp_path / "B" / "CAT.png"]
     assert explain(*images, *SMALL, output=output) == 0
     names = ["cat", "cat-2", "CAT-3"]
-    assert files(output) == sorted(f"{name}.{end}" for name in names for end in ("json", "png"))
+    assert files(output) == sorted(
+        ["index.html", *(f"{name}.{end}" for name in names for end in ("json", "png"))]
+    )
     for name, image in zip(names, images, strict=True):
         assert read_json(output / f"{name}.json")["image"] == str(image)
 
@@ -161,6 +185,163 @@ def test_a_failed_write_leaves_no_file(cat, tmp_path, capsys, monkeypatch):
     assert explain(cat, *SMALL, output=output) == 1
     assert f"{output / 'cat.png'} cannot be written: No space left" in capsys.readouterr().err
     assert files(output) == []
+
+
+# --- many images
+
+
+@pytest.fixture
+def no_panels(monkeypatch):
+    """Panels take most of the time, and other tests look at them."""
+    monkeypatch.setitem(explain_module._FILES, ".png", lambda _: b"")
+
+
+def test_folders_patterns_and_files_name_each_image_once(photos, tmp_path, capsys, no_panels):
+    (photos / "more").mkdir()
+    (photos / ".hidden").mkdir()
+    Image.new("L", (50, 40), 90).save(photos / "more" / "coffee.bmp")
+    Image.new("L", (50, 40), 90).save(photos / ".hidden" / "no.png")
+    (photos / "notes.txt").write_text("not an image")
+    odd = photos / "[1].png"
+    Image.new("L", (50, 40), 120).save(odd)
+    output = photos / "results"
+    given = [odd, photos / "c*.png", photos, photos / "chelsea.png"]
+    for _ in range(2):  # the results of the first run are not images of the second one
+        assert explain(*given, *SMALL, "--batch-size", "2", output=output) == 0
+    names = ["[1]", "astronaut", "chelsea", "coffee", "coffee-2"]
+    assert files(output) == sorted(
+        ["index.html", *(f"{name}.{end}" for name in names for end in ("json", "png"))]
+    )
+    assert read_json(output / "coffee-2.json")["image"] == str(photos / "more" / "coffee.bmp")
+    out = capsys.readouterr().out
+    assert [out.count(f"{name}.png") for name in ("astronaut", "chelsea", "coffee")] == [2, 2, 2]
+
+
+def test_batches_equal_single_images(photos, tmp_path, no_panels):
+    for size in ("1", "3"):
+        assert explain(photos, *SMALL, "--batch-size", size, output=tmp_path / size) == 0
+    for name in ("astronaut", "chelsea", "coffee"):
+        one, many = (read_json(tmp_path / size / f"{name}.json") for size in ("1", "3"))
+        for key in ("advise", "grad_cam"):
+            torch.testing.assert_close(
+                torch.tensor(many["attributions"][key]), torch.tensor(one["attributions"][key])
+            )
+        assert many["selected_units"] == one["selected_units"]
+        assert many["target"]["index"] == one["target"]["index"]
+        assert many["advise"]["metrics"]["avx"] == pytest.approx(
+            one["advise"]["metrics"]["avx"], abs=1e-4
+        )
+
+
+def test_an_image_that_spoils_its_batch(photos, tmp_path, capsys, monkeypatch, no_panels):
+    results = explain_module._Job._results
+
+    def fragile(self, images):
+        if any(shown.endswith("chelsea.png") for shown, _ in images):
+            raise RuntimeError("Out of memory.")
+        return results(self, images)
+
+    monkeypatch.setattr(explain_module._Job, "_results", fragile)
+    assert explain(photos, *SMALL, output=tmp_path) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0] == f"error: {photos / 'chelsea.png'}: Out of memory."
+    assert errors[1] == "error: 1 of 3 images could not be explained."
+    assert "coffee.json" in files(tmp_path)
+    assert "chelsea.json" not in files(tmp_path)
+
+
+def test_the_output_folder_is_not_the_folder_of_images(photos, capsys, no_panels):
+    assert explain(photos, *SMALL, output=photos) == 2
+    (complaint,) = capsys.readouterr().err.splitlines()
+    assert "give another --output" in complaint
+    assert files(photos) == ["astronaut.png", "chelsea.png", "coffee.png"]
+
+
+def test_an_image_that_is_called_index(tmp_path, no_panels):
+    Image.new("L", (50, 40), 120).save(tmp_path / "Index.png")
+    assert explain(tmp_path / "Index.png", *SMALL, output=tmp_path / "out") == 0
+    assert files(tmp_path / "out") == ["Index-2.json", "Index-2.png"]
+
+
+def test_summary_and_page(photos, tmp_path, capsys, no_panels):
+    awkward = photos / "a <b> & 'c' #1?.png"
+    Image.new("L", (50, 40), 120).save(awkward)
+    (photos / "bad.png").write_text("not an image")
+    output = tmp_path / "out"
+    assert explain(photos, *SMALL, "--target", "tabby", output=output) == 1
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].startswith(f"Setup: {SMALL[1]} on ")
+    result = read_json(output / "coffee.json")
+    (row,) = [line for line in out.splitlines() if "coffee.png" in line]
+    for cell in (
+        "tabby",
+        f"{result['target']['confidence']:.1%}",
+        f"{result['advise']['metrics']['avx']:.3f}",
+    ):
+        assert f"│ {cell}" in row
+    assert str(output / "index.html") in out
+    page = Page(output / "index.html")
+    assert page.rows == 4
+    # Every link leads to a file in the folder or to a place in the page.
+    assert {link for link in page.links if not link.startswith("#")} == {
+        name for name in files(output) if name != "index.html"
+    }
+    assert {link[1:] for link in page.links if link.startswith("#")} == page.ids
+    assert str(awkward) in page.text
+    assert "bad.png is not an image" in page.text
+    assert "http" not in (output / "index.html").read_text(encoding="utf-8")
+
+
+class Page(html.parser.HTMLParser):
+    """Links, identifiers and text of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.ids, self.text, self.rows = set(), set(), "", -1
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        for key, value in attrs:
+            if key in ("href", "src"):
+                self.links.add(urllib.parse.unquote(value))
+            if key == "id":
+                self.ids.add(value)
+        self.rows += tag == "tr"
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_json_on_standard_output(photos, tmp_path, capsys, no_panels):
+    (photos / "bad.png").write_text("not an image")
+    assert explain(photos, *SMALL, "--format", "json", output=tmp_path / "out") == 1
+    printed = capsys.readouterr()
+    results = json.loads(printed.out)
+    assert [Path(result["image"]).stem for result in results] == ["astronaut", "chelsea", "coffee"]
+    assert results[0] == read_json(tmp_path / "out" / "astronaut.json")
+    assert printed.err.splitlines() == [
+        f"error: {photos / 'bad.png'} is not an image in a format that can be read.",
+        "error: 1 of 4 images could not be explained.",
+    ]
+
+
+def test_json_of_nothing(tmp_path, capsys, no_panels):
+    assert explain("missing.png", *SMALL, "--format", "json", output=tmp_path) == 1
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_stopped_run_keeps_what_is_done(photos, tmp_path, capsys, monkeypatch, no_panels):
+    results = explain_module._Job._results
+
+    def stopped(self, images):
+        if any(shown.endswith("coffee.png") for shown, _ in images):
+            raise KeyboardInterrupt
+        return results(self, images)
+
+    monkeypatch.setattr(explain_module._Job, "_results", stopped)
+    assert explain(photos, *SMALL, "--batch-size", "1", output=tmp_path) == 130
+    assert Page(tmp_path / "index.html").rows == 2
+    assert not [name for name in files(tmp_path) if name.endswith(".part")]
 
 
 # --- options
@@ -222,6 +403,8 @@ def test_weights_from_a_file(cat, tmp_path):
         (("--selection", "-1"), "--selection must be"),
         (("--activation-range", "tanh"), "--activation-range must be"),
         (("--device", "gpu"), "device 'gpu'"),
+        (("--format", "yaml"), "--format must be"),
+        (("--batch-size", "0"), "--batch-size"),
         (("--weights", "missing.pth"), "no weights file missing.pth"),
         (("--colour", "red"), "--colour"),
         (("--model",), "--model"),

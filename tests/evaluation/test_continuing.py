@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import types
 import warnings
 from functools import partial
 
@@ -16,7 +17,14 @@ from torch import nn
 from torchvision.transforms import v2
 
 from captum_advise import zoo
-from captum_advise.evaluation import MetricSettings, OutputError, evaluate, image_dataset
+from captum_advise.evaluation import (
+    MethodError,
+    MethodSettings,
+    MetricSettings,
+    OutputError,
+    evaluate,
+    image_dataset,
+)
 from captum_advise.evaluation.columns import NOT_REPRODUCIBLE
 from captum_advise.evaluation.data import ImageDataset
 
@@ -54,7 +62,7 @@ def table(evaluation):
 
 
 def counts(evaluation):
-    return evaluation.reused, evaluation.evaluated, evaluation.changed, evaluation.dropped
+    return evaluation.reused, evaluation.evaluated, evaluation.changed, evaluation.left_out
 
 
 def edited(n=3, **changes):
@@ -110,22 +118,25 @@ class TestDataInPython:
         squares.inputs[0] = squares.inputs[0].transpose(1, 2).contiguous()
         assert counts(run(tmp_path, squares)) == (2, 1, 1, 0)
 
-    def test_images_that_have_moved_are_evaluated_again(self, tmp_path):
-        # Random maps depend on the position.
+    def test_images_that_have_moved_are_reused(self, tmp_path):
         run(tmp_path / "moved")
         squares = Squares(3)
         for attribute in (squares.inputs, squares.names, squares.targets):
             attribute[0], attribute[2] = attribute[2], attribute[0]
         evaluation = run(tmp_path / "moved", squares)
-        assert counts(evaluation) == (1, 2, 2, 0)
+        assert counts(evaluation) == (3, 0, 0, 0)
+        assert evaluation.results["file"].unique().tolist() == ["square 2", "square 1", "square 0"]
         pd.testing.assert_frame_equal(table(evaluation), table(run(tmp_path / "fresh", squares)))
 
-    def test_images_that_are_gone_are_dropped_and_new_ones_are_added(self, tmp_path):
-        run(tmp_path)
+    def test_images_are_left_out_and_come_back(self, tmp_path):
+        first = run(tmp_path)
         fewer = run(tmp_path, Squares(2))
         assert counts(fewer) == (2, 0, 0, 1)
         assert fewer.results["file"].unique().tolist() == ["square 0", "square 1"]
-        assert counts(run(tmp_path, Squares(4))) == (2, 2, 0, 0)
+        again = run(tmp_path)
+        assert counts(again) == (3, 0, 0, 0)
+        pd.testing.assert_frame_equal(again.results, first.results)
+        assert counts(run(tmp_path, Squares(4))) == (3, 1, 0, 0)
         renamed = edited(4, names=["square 0", "square 1", "other", "square 3"])
         assert counts(run(tmp_path, renamed)) == (3, 1, 0, 1)
 
@@ -152,6 +163,9 @@ class TestDataInPython:
         again = run(tmp_path)
         assert counts(again) == (3, 0, 0, 0)
         pd.testing.assert_frame_equal(again.results, first.results)
+        # And should they come back later.
+        assert counts(run(tmp_path, with_image(0, Squares(3).inputs[0] / 2))) == (2, 1, 1, 0)
+        assert counts(run(tmp_path)) == (3, 0, 0, 0)
 
     def test_a_stopped_change_is_not_computed_twice(self, tmp_path):
         run(tmp_path)
@@ -227,6 +241,137 @@ class TestDataInPython:
         assert not (tmp_path / "out").exists()
 
 
+MANY = ("grad-cam", "random", "layer-cam", "gaussian", "lime")
+QUICK_LIME = {"method_settings": MethodSettings(lime_samples=10, lime_grid=2)}
+
+
+def rows_of(folder):
+    """``results.csv`` without the columns that differ from run to run, as text."""
+    return pd.read_csv(folder / "results.csv", dtype=str).drop(columns=list(NOT_REPRODUCIBLE))
+
+
+class TestMethods:
+    @pytest.mark.parametrize("steps", [1, 4])
+    def test_adding_gives_the_rows_of_one_go(self, steps, tmp_path):
+        options = {**QUICK_LIME, "settings": MetricSettings(steps=steps), "internal_batch_size": 4}
+        run(tmp_path / "one", methods=MANY, **options)
+        run(tmp_path / "two", Squares(2), methods=MANY[1:2], **options)
+        added = run(tmp_path / "two", methods=MANY[:3], **options)
+        assert counts(added) == (0, 3, 0, 0)
+        assert added.extended == 2
+        run(tmp_path / "two", methods=MANY, **options)
+        pd.testing.assert_frame_equal(rows_of(tmp_path / "two"), rows_of(tmp_path / "one"))
+
+    def test_only_what_is_missing_is_computed(self, tmp_path):
+        calls = []
+
+        def counted(model, layer, inputs, target, context):
+            calls.append(1)
+            return inputs.mean(1, keepdim=True)
+
+        # The list would count as a change.
+        first = run(tmp_path, methods={"dark": dark})
+        method = types.MethodType(lambda self, *arguments: counted(*arguments), object())
+        run(tmp_path, methods={"dark": dark, "counted": method})
+        assert len(calls) == 2 * 3  # the target and the runner-up class
+        calls.clear()
+        fewer = run(tmp_path, methods={"dark": dark})
+        pd.testing.assert_frame_equal(fewer.results, first.results)
+        assert fewer.summary["method"].unique().tolist() == ["dark"]
+        assert calls == []
+
+    def test_methods_left_out_come_back(self, tmp_path):
+        first = run(tmp_path)
+        run(tmp_path, methods=["gaussian"])
+        again = run(tmp_path)
+        assert counts(again) == (3, 0, 0, 0)
+        pd.testing.assert_frame_equal(again.results, first.results)
+        # In another order.
+        turned = run(tmp_path, methods=["gaussian", "random"])
+        assert turned.results["method"].tolist() == ["gaussian", "random"] * 3
+
+    def test_an_added_method_that_fails_loses_nothing_and_may_be_corrected(self, tmp_path):
+        before = run(tmp_path, methods={"dark": dark}).results
+
+        def added(*_):
+            raise RuntimeError("not yet")
+
+        with pytest.raises(MethodError, match=r"images all fail.* added failed: not yet"):
+            run(tmp_path, Squares(4), methods={"dark": dark, "added": added})
+
+        def added(model, layer, inputs, target, context):
+            return inputs.mean(1, keepdim=True)
+
+        run(tmp_path, methods={"dark": dark, "added": added})
+        again = run(tmp_path, methods={"dark": dark})
+        pd.testing.assert_frame_equal(again.results, before)
+
+    def test_an_image_on_which_an_added_method_fails_keeps_its_rows(self, tmp_path):
+        before = run(tmp_path, methods={"dark": dark}).results
+        dull = Squares(3).inputs[1]
+
+        def fussy(model, layer, inputs, target, context):
+            if torch.equal(inputs[0], dull):
+                raise ValueError("too dull")
+            return inputs.mean(1, keepdim=True)
+
+        evaluation = run(tmp_path, methods={"dark": dark, "fussy": fussy})
+        assert evaluation.failures["file"].tolist() == ["square 1"]
+        assert evaluation.results["index"].tolist() == [0, 0, 2, 2]
+        again = run(tmp_path, methods={"dark": dark})
+        pd.testing.assert_frame_equal(again.results, before)
+
+
+class TestRecompute:
+    def test_other_settings_are_computed_again(self, tmp_path):
+        run(tmp_path / "a")
+        other = {"settings": MetricSettings(steps=2, on_request=frozenset({"infidelity"}))}
+        evaluation = run(tmp_path / "a", recompute=True, **other)
+        assert counts(evaluation) == (0, 3, 0, 0)
+        pd.testing.assert_frame_equal(table(evaluation), table(run(tmp_path / "b", **other)))
+
+    def test_a_stopped_one_continues(self, tmp_path):
+        run(tmp_path)
+
+        class Stopped(Squares):
+            def __getitem__(self, index):
+                if index == 2:
+                    raise KeyboardInterrupt
+                return super().__getitem__(index)
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, Stopped(3), seed=1, recompute=True)
+        assert not (tmp_path / "results.csv").exists()
+        refused("seed was 1 and is now 0", tmp_path)
+        assert counts(run(tmp_path, seed=1, recompute=True)) == (2, 1, 0, 0)
+
+    def test_nothing_is_computed_where_nothing_differs(self, tmp_path):
+        run(tmp_path)
+        assert counts(run(tmp_path, recompute=True)) == (3, 0, 0, 0)
+
+    def test_it_excludes_a_restart(self, tmp_path):
+        with pytest.raises(ValueError, match="restart or recompute, not both"):
+            run(tmp_path / "new", restart=True, recompute=True)
+        assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("on_request", [(), ("infidelity",)])
+def test_the_parquet_file_is_the_table(on_request, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    settings = MetricSettings(steps=1, on_request=frozenset(on_request), n_perturb_samples=1)
+    strange = edited(names=["a\nb", "nan", 'é,"\udcff'])
+    evaluation = run(tmp_path, strange, settings=settings)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "results.parquet"), evaluation.results)
+    schema = parquet.read_schema(tmp_path / "results.parquet")
+    header = (tmp_path / "results.csv").read_text(errors="replace").partition("\n")[0]
+    assert schema.names == header.split(",")
+    # Values such as 0 or 1 do not make a column of real numbers one of integers.
+    kinds = {name: str(schema.field(name).type) for name in schema.names}
+    assert {kinds[name] for name in ("index", "target", "hit", "forward_passes")} == {"int64"}
+    assert {kinds[name] for name in ("avx", "insertion", "seconds", "mse")} == {"double"}
+    assert {kinds[name].removeprefix("large_") for name in ("file", "method")} == {"string"}
+
+
 def zoo_network(transform):
     model = squares_network()
     return zoo.Network("net", model, model[3], "3", SPACE, transform, ("a",) * 7, "random")
@@ -291,6 +436,17 @@ class TestFiles:
         information = json.loads((output / "run.json").read_text())
         assert "photos" not in json.dumps(information["configuration"])
         assert information["data"]["path"].endswith("moved")
+
+    def test_a_limit_may_be_raised_and_lowered(self, photos, tmp_path):
+        whole = run_files(tmp_path / "whole", photos)
+        run_files(tmp_path / "out", photos, limit=1)
+        evaluation = run_files(tmp_path / "out", photos)
+        assert counts(evaluation) == (1, 2, 0, 0)
+        pd.testing.assert_frame_equal(table(evaluation), table(whole))
+        fewer = run_files(tmp_path / "out", photos, limit=2)
+        assert counts(fewer) == (2, 0, 0, 1)
+        assert fewer.results["index"].unique().tolist() == [0, 1]
+        assert counts(run_files(tmp_path / "out", photos)) == (3, 0, 0, 0)
 
     def test_another_transform_is_refused(self, photos, tmp_path):
         run_files(tmp_path / "out", photos)
@@ -366,11 +522,9 @@ class TestConfiguration:
         refused(
             "the method mine was .*method and is now .*bright", tmp_path, methods={"mine": bright}
         )
-        refused(
-            "the methods were mine and are now mine, dark",
-            tmp_path,
-            methods={"mine": method, "dark": dark},
-        )
+        evaluation = run(tmp_path, methods={"mine": method, "dark": dark}, recompute=True)
+        assert set(evaluation.results["method"]) == {"mine", "dark"}
+        assert counts(evaluation) == (0, 3, 0, 0)
 
     def test_settings_of_a_method_count(self, tmp_path):
         network = squares_network()
@@ -404,7 +558,7 @@ class TestConfiguration:
             ({"seed": 1}, "seed was 0 and is now 1"),
             ({"settings": MetricSettings(steps=2)}, "steps was 1 and is now 2"),
             ({"pixel_space": None}, "pixel_space was .* and is now None"),
-            ({"description": {"limit": "2"}}, "limit was None and is now '2'"),
+            ({"description": {"network": "b"}}, "network was None and is now 'b'"),
         ],
     )
     def test_other_settings_are_refused(self, options, what, tmp_path):
@@ -428,6 +582,11 @@ class TestRestart:
         assert information["configuration"]["seed"] == 1
         assert len(information["sessions"]) == 1
         pd.testing.assert_frame_equal(table(evaluation), table(run(tmp_path, seed=1)))
+
+    def test_the_same_run_may_begin_anew(self, tmp_path):
+        run(tmp_path)
+        assert counts(run(tmp_path, restart=True)) == (0, 3, 0, 0)
+        assert len(json.loads((tmp_path / "run.json").read_text())["sessions"]) == 1
 
     def test_a_folder_without_a_run_is_just_used(self, tmp_path):
         assert run(tmp_path / "new", restart=True).evaluated == 3
@@ -477,7 +636,7 @@ class TestRestart:
         run(tmp_path)
         path = tmp_path / "run.json"
         information = json.loads(path.read_text())
-        assert information["configuration"]["format"] == 3
+        assert information["configuration"]["format"] == 4
         information["configuration"]["format"] = earlier
         if earlier is None:
             del information["configuration"]["format"]

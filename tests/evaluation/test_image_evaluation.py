@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from squares import SIZE, SPACE
 
 from captum_advise import LayerAdvise, Protocol
 from captum_advise.evaluation import Context, MethodError, MetricSettings, by_name
+from captum_advise.evaluation.batches import fixed_size_batches
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
 
 
@@ -35,7 +38,7 @@ def test_metrics_of_advise_are_those_of_its_own_explanation(name, options, netwo
     (row,) = evaluator.rows(0, "image", image, 2)
     layer_advise = LayerAdvise(network, network[3], pixel_space=SPACE)
     explanation = layer_advise.explain(image, 2, **options)
-    (maps,) = evaluator.maps(0, image, 2).values()
+    (maps,) = evaluator.maps("image", image, 2).values()
     torch.testing.assert_close(maps, explanation.attributions)
     assert row["class_sensitivity"] == pytest.approx(
         explanation.metrics.class_sensitivity.item(), abs=1e-5
@@ -60,20 +63,67 @@ def test_the_compiled_model_gives_the_same_metrics(compiler, network, image, mon
             assert row[column] == pytest.approx(expected_row[column], abs=1e-5), column
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_bfloat16_changes_the_metrics_a_little_and_maps_not_at_all(network, image):
+    methods = by_name(["grad-cam", "random"])
+    exact = evaluator_of(network, methods, steps=4)
+    rounded = replace(exact, bf16=True)
+    for method, maps in exact.maps("image", image, 2).items():
+        assert torch.equal(rounded.maps("image", image, 2)[method], maps)
+    assert rounded.forward_func(image).dtype == torch.float32
+    assert not torch.equal(rounded.forward_func(image), exact.forward_func(image))
+    pairs = list(zip(rounded.rows(0, "i", image, 2), exact.rows(0, "i", image, 2), strict=True))
+    for row, expected in pairs:
+        # bfloat16 has eight bits of precision.
+        for column in ("insertion", "deletion", "average_drop", "avx"):
+            assert row[column] == pytest.approx(expected[column], abs=2**-8), column
+        for column in ("ssim", "fsim", "mse", "class_sensitivity", "confidence"):
+            assert row[column] == expected[column], column
+    assert any(row["insertion"] != expected["insertion"] for row, expected in pairs)
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_rows_do_not_depend_on_the_other_methods(batch_size, network, image):
+    names = ["grad-cam", "random", "layer-cam", "gaussian"]
+    evaluator = replace(
+        evaluator_of(network, by_name(names), steps=3),
+        context=Context(SPACE, internal_batch_size=batch_size),
+    )
+    together = {row["method"]: row for row in evaluator.rows(0, "image", image, 2)}
+    for some in (["random"], ["gaussian", "grad-cam"], names[1:]):
+        for row in evaluator.rows(0, "image", image, 2, some):
+            expected = together[row["method"]]
+            assert {**row, "seconds": 0} == {**expected, "seconds": 0}
+
+
+def test_every_batch_has_one_size():
+    sizes = []
+
+    def forward(inputs):
+        sizes.append(len(inputs))
+        return inputs.flatten(1)
+
+    run = fixed_size_batches(forward, 4)
+    for n in range(1, 5):
+        inputs = torch.rand(n, 3, 2, 2)
+        assert torch.equal(run(inputs), inputs.flatten(1))
+    assert sizes == [4] * 4
+
+
 def test_channels_are_summed_and_floors_do_not_depend_on_the_class(network, image):
     methods = {
         "summed": lambda *_: image / 4,
         **by_name(["random", "gaussian"]),
     }
     evaluator = evaluator_of(network, methods, steps=2, seed=7)
-    maps = evaluator.maps(0, image, None)
+    maps = evaluator.maps("image", image, None)
     torch.testing.assert_close(maps["summed"], image.sum(1, keepdim=True) / 4)
     for row in evaluator.rows(0, "image", image, None):
         assert row["class_sensitivity"] == pytest.approx(1, abs=1e-5)
-    other_seed = evaluator_of(network, methods, seed=8).maps(0, image, None)
+    other_seed = evaluator_of(network, methods, seed=8).maps("image", image, None)
     assert torch.equal(maps["gaussian"], other_seed["gaussian"])
     assert not torch.equal(maps["random"], other_seed["random"])
-    assert not torch.equal(maps["random"], evaluator.maps(1, image, None)["random"])
+    assert not torch.equal(maps["random"], evaluator.maps("other", image, None)["random"])
     centre = maps["gaussian"][0, 0]
     assert centre.argmax() in (SIZE // 2 * SIZE + SIZE // 2, (SIZE // 2 - 1) * (SIZE + 1))
     torch.testing.assert_close(centre, centre.flip(0, 1))

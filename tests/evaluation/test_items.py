@@ -22,8 +22,9 @@ class Rank(Processes):
         return self.said if len(self.said) == self.count else [value]
 
 
-def images_of(dataset):
-    return [Image(i, name, read(dataset, i).content) for i, name in enumerate(dataset.names)]
+def stored(dataset):
+    images = [Image(name, read(dataset, i).content) for i, name in enumerate(dataset.names)]
+    return dict.fromkeys(images, frozenset({"a"}))
 
 
 def test_processes_share_the_comparison(squares):
@@ -34,16 +35,18 @@ def test_processes_share_the_comparison(squares):
             read_by.setdefault(index, []).append(rank)
             return super().__getitem__(index)
 
-    finished = images_of(squares)
+    earlier = stored(squares)
     changed = Counted()
     changed.inputs[3] = changed.inputs[3].flip(2)
     said = []
     for rank in range(3):
-        outcome = compare(changed, finished, Rank(rank, 3, said), progress=False)
+        outcome = compare(changed, earlier, Rank(rank, 3, said), progress=False)
     assert read_by == {0: [0], 1: [1], 2: [2], 3: [0], 4: [1]}
-    assert outcome.indices == {0, 1, 2, 4}
-    assert outcome.outdated == {finished[3]}
-    assert (outcome.changed, outcome.dropped) == (1, 0)
+    assert outcome.images.keys() == {0, 1, 2, 4}
+    assert set(outcome.images.values()) < set(earlier)
+    assert (outcome.changed, outcome.left_out) == (1, 0)
+    assert outcome.missing(3, ["b", "a"]) == ("b", "a")
+    assert outcome.missing(4, ["b", "a"]) == ("b",)
 
 
 @pytest.mark.parametrize("attribute", ["names", "targets"])
@@ -51,9 +54,9 @@ def test_processes_must_see_the_same_data(attribute, squares):
     other = Squares()
     getattr(other, attribute)[1] = "other"
     said = []
-    compare(squares, [], Rank(0, 2, said), progress=False)
+    compare(squares, {}, Rank(0, 2, said), progress=False)
     with pytest.raises(ValueError, match="processes do not see the same data"):
-        compare(other, [], Rank(1, 2, said), progress=False)
+        compare(other, {}, Rank(1, 2, said), progress=False)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,10 @@ OPTIONS = {
     "settings": MetricSettings(steps=3),
     "progress": False,
 }
-REPORT = {"comparison.png", "gallery.png", "results.csv", "run.json", "summary.csv", "summary.md"}
+REPORT = {
+    *("comparison.png", "gallery.png", "results.csv", "results.parquet", "rows.csv"),
+    *("run.json", "summary.csv", "summary.md"),
+}
 
 
 def run(output, dataset=None, methods=METHODS, **options):
@@ -116,7 +119,7 @@ def test_the_report_is_complete(whole):
     information = json.loads((whole.folder / "run.json").read_text())
     assert information["configuration"]["lime_samples"] == 20
     assert information["configuration"]["layer"] == "3"
-    assert information["configuration"]["format"] == 3
+    assert information["configuration"]["format"] == 4
     assert information["versions"]["torch"] == metadata.version("torch")
     assert information["sessions"][0]["images"] == 5
     assert information["data"] == {"images": 5}
@@ -144,7 +147,7 @@ def test_an_interrupted_run_continues_to_the_same_table(whole, tmp_path):
 
 
 SCRIPT = """
-import sys, time
+import os, sys, time
 sys.path[:0] = {path!r}
 import torch
 import test_runner
@@ -155,17 +158,22 @@ class Slow(test_runner.Squares):
         return super().__getitem__(index)
 
 torch.set_num_threads(1)
+if {write_pid}:
+    with open(f"{{sys.argv[1]}}.{{os.environ['RANK']}}.pid", "w") as stream:
+        stream.write(str(os.getpid()))
 test_runner.run(sys.argv[1], Slow(){options})
 """
 
 
 @pytest.fixture
 def script(tmp_path):
-    def written(pause, options=""):
+    def written(pause, options="", write_pid=False):
         path = tmp_path / "script.py"
         tests = Path(__file__).parents[1]
         folders = [str(tests / name) for name in ("evaluation", "helpers")]
-        path.write_text(SCRIPT.format(path=folders, pause=pause, options=options))
+        path.write_text(
+            SCRIPT.format(path=folders, pause=pause, options=options, write_pid=write_pid)
+        )
         return path
 
     return written
@@ -187,6 +195,35 @@ def test_a_killed_run_continues_to_the_same_table(whole, tmp_path, script):
     assert not (output / "results.csv").exists()
     assert 0 < run(output).evaluated < 5
     pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))
+
+
+@pytest.mark.slow
+def test_three_processes_of_which_one_is_killed_continue_to_the_same_table(whole, tmp_path, script):
+    output = tmp_path / "out"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3"]
+    command = [*launcher, "--standalone", str(script(pause=2, write_pid=True)), str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    victim, part = output.with_name("out.1.pid"), output / "results.rank1.csv"
+    deadline = time.monotonic() + 300
+    # Rank 1 has two images; it is killed between them.
+    while not part.exists() or part.read_text().count("\n") < 1 + len(METHODS):
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(int(victim.read_text()), signal.SIGKILL)
+    assert process.wait(timeout=300) != 0
+    assert not (output / "results.csv").exists()
+    assert "SIGKILL" in (tmp_path / "log").read_text()
+    with (tmp_path / "log").open("w") as log:
+        subprocess.run(command, stdout=log, stderr=log, env=environment, timeout=300, check=True)
+    pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))
+    assert {entry.name for entry in output.iterdir()} == {*REPORT, ".lock"}
+    (session,) = json.loads((output / "run.json").read_text())["sessions"]
+    assert session["processes"] == 3
+    assert session["reused"] >= 1
+    assert session["reused"] + session["images"] == 5
 
 
 def in_two_processes(script, output):
@@ -232,8 +269,8 @@ def test_two_processes_continue_and_restart(whole, tmp_path, script):
     in_two_processes(script(pause=0), output)
     pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))
     *_, session = json.loads((output / "run.json").read_text())["sessions"]
-    counts = {name: session[name] for name in ("images", "reused", "changed", "dropped")}
-    assert counts == {"images": 2, "reused": 3, "changed": 2, "dropped": 0}
+    counts = {name: session[name] for name in ("images", "reused", "changed", "left_out")}
+    assert counts == {"images": 2, "reused": 3, "changed": 2, "left_out": 0}
     run(output, seed=1, restart=True)
     in_two_processes(script(pause=0, options=", restart=True"), output)
     pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))

@@ -5,7 +5,8 @@ import torch
 from messages import one_sentence
 from torch import nn
 
-from captum_advise.zoo.layer_probe import probe
+from captum_advise.zoo import load
+from captum_advise.zoo.layer_probe import feature_layers, probe
 
 
 class Reusing(nn.Module):
@@ -66,3 +67,29 @@ def test_the_global_random_state_is_left_alone():
     before = torch.get_rng_state()
     probe(model, (8, 8), "reusing")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_layers_with_feature_maps():
+    net = nn.Sequential()
+    net.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    net.block = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU())
+    net.drop = nn.Identity()
+    net.pool = nn.AdaptiveAvgPool2d(1)
+    net.flat = nn.Flatten()
+    net.head = nn.Linear(16, 5)
+    before = {name: len(module._forward_hooks) for name, module in net.named_modules()}
+    layers = feature_layers(net.eval(), torch.rand(1, 3, 16, 16))
+    assert {layer.name: layer.shape for layer in layers} == {
+        "stem": (8, 8, 8),
+        "block.0": (16, 4, 4),
+        "block": (16, 4, 4),  # which is block.1 as well
+    }
+    assert {name: len(module._forward_hooks) for name, module in net.named_modules()} == before
+
+
+def test_layers_of_a_transformer_are_rearranged():
+    network = load("timm/test_vit", weights="random")
+    found = feature_layers(network.model, torch.rand(1, 3, 160, 160))
+    (layer,) = [layer for layer in found if layer.name == network.layer_name]
+    assert layer.shape == (64, 10, 10)
+    assert layer.layout == network.reshape_transform

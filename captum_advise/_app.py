@@ -1,0 +1,327 @@
+"""The page of ``captum-advise app``, made with Gradio.
+
+It fetches nothing from other machines, and sends nothing to them: no analytics, no fonts, no share
+link. It reads only files that the user uploads.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captum_advise import zoo
+from captum_advise._utils.errors import USER_ERRORS, first_line
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.layer_advise import LayerAdvise, UnitSelection
+from captum_advise.relevance import ActivationRange
+from captum_advise.visualization.page import unit_tensors
+from captum_advise.zoo.layer_probe import FeatureLayer, feature_layers
+
+MAX_BYTES = 20 * 2**20
+MAX_PIXELS = 40_000_000
+# Pillow's other formats run other programs or are rare.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_EXAMPLES = ("chelsea", "coffee", "rocket", "astronaut")
+# Densities of larger layers take minutes.
+_MOST_POSITIONS = 32 * 32
+_IMAGE_SIDE = 224  # of the probe for layers, where the transform keeps sizes
+
+_SELECTIONS: dict[str, UnitSelection] = {
+    "the group with the highest AVX": "explainability",
+    "the group with the smallest average drop": "confidence",
+    "fitted weights (slow)": "faithfulness",
+    "relevance 0": 0,
+    "relevance 1": 1,
+    "relevance 2": 2,
+    "relevance 3": 3,
+    "all units (Grad-CAM)": None,
+}
+_RANGES: dict[str, ActivationRange] = {
+    "only those in [0, 1]": "unit",
+    "each unit's own range, mapped to [0, 1]": "minmax",
+}
+
+# Gradio's own page needs inline scripts and styles. Nothing comes from elsewhere.
+_POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
+    "base-uri 'self'; frame-ancestors 'self'"
+)
+
+# The frame is as high as its page, which has fewer columns where it is narrow.
+_STYLE = """
+#result iframe { width: 100%; height: 72rem; border: 0; }
+@media (max-width: 66rem) { #result iframe { height: 115rem; } }
+@media (max-width: 42rem) { #result iframe { height: 200rem; } }
+"""
+
+
+def build(network: zoo.Network, folder: str) -> Any:
+    """The page.
+
+    Args:
+        network: The network that is chosen at first.
+        folder: For the example images.
+
+    Returns:
+        A ``gradio.Blocks``.
+    """
+    gradio = import_optional("gradio", "app")
+    networks = _Networks(network)
+    names = list(dict.fromkeys((network.name, *zoo.names())))
+    layers = networks.layer_choices(network.name)
+    with gradio.Blocks(title="ADVISE", analytics_enabled=False, fill_width=True) as page:
+        gradio.Markdown("# ADVISE\nWhich part of an image did a network base its prediction on?")
+        with gradio.Row():
+            with gradio.Column():
+                image = gradio.Image(
+                    type="filepath", sources=["upload", "clipboard"], label="Image", height=260
+                )
+                # Gradio opens files of every format and size. Here, only _open does.
+                image.preprocess = lambda file: None if file is None else file.path
+                with gradio.Row():
+                    examples = {
+                        path: gradio.Button(path.stem, icon=path, size="sm", min_width=120)
+                        for path in _example_files(Path(folder))
+                    }
+            with gradio.Column():
+                model = gradio.Dropdown(names, value=network.name, label="Network")
+                layer = gradio.Dropdown(layers, value=network.layer_name, label="Layer")
+                target = gradio.Textbox(
+                    label="Class",
+                    info="Its index, its name, or words of its name.",
+                    placeholder="the predicted class",
+                    max_length=200,
+                )
+            with gradio.Column():
+                selection = gradio.Dropdown(list(_SELECTIONS), label="Units of the map")
+                values = gradio.Dropdown(list(_RANGES), label="Activations that count")
+                button = gradio.Button("Explain", variant="primary")
+        result = gradio.HTML(label="Explanation", elem_id="result", padding=False)
+
+        def update_layers(name: str) -> tuple[Any, str]:
+            try:
+                choices = networks.layer_choices(name)
+                default = networks.load(name).layer_name
+            except USER_ERRORS as error:
+                return gradio.Dropdown(choices=[], value=None), _message(first_line(error))
+            return gradio.Dropdown(choices=choices, value=default), ""
+
+        def explain(*arguments: Any) -> str:
+            try:
+                return _frame(_explained(networks, *arguments))
+            except USER_ERRORS as error:
+                return _message(first_line(error))
+
+        private = {"api_visibility": "private"}
+        model.change(update_layers, model, [layer, result], **private)
+        inputs = [image, model, layer, target, selection, values]
+        button.click(explain, inputs, result, **private)
+        for path, example in examples.items():
+            example.click(partial(str, path), None, image, **private)
+    # One explanation at a time: they share the network and the processor.
+    return page.queue(max_size=16, default_concurrency_limit=1)
+
+
+def start(page: Any, host: str, port: int) -> None:
+    """Serve the page, and return.
+
+    Args:
+        page: From :func:`build`.
+        host: The address to listen on.
+        port: The port.
+
+    Raises:
+        OSError: The port is in use, or the address is not one of this machine.
+    """
+    gradio = import_optional("gradio", "app")
+    middleware = import_optional("starlette.middleware", "app").Middleware
+    hosts = import_optional("starlette.middleware.trustedhost", "app").TrustedHostMiddleware
+    # A page elsewhere whose name is made to lead to this machine must not reach us.
+    known = ["*"] if host in ("0.0.0.0", "::") else ["localhost", "127.0.0.1", host]
+    system = ["system-ui", "sans-serif"]
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            allowed_paths=[],
+            max_file_size=MAX_BYTES,
+            footer_links=[],
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            theme=gradio.themes.Base(font=system, font_mono=["ui-monospace", "monospace"]),
+            css=_STYLE,
+            app_kwargs={
+                "middleware": [middleware(hosts, allowed_hosts=known), middleware(_Policy)],
+            },
+        )
+    except OSError as error:
+        raise OSError(
+            f"The page cannot listen on {host}, port {port}: the port is in use, or the address is "
+            "not one of this machine; give another one with --port or --host."
+        ) from error
+
+
+class _Networks:
+    """Networks by name, of which the last few are kept."""
+
+    def __init__(self, first: zoo.Network) -> None:
+        self._first = first
+        self._device = next(first.model.parameters()).device
+        self.load = lru_cache(maxsize=2)(self._load)
+        self.layers = lru_cache(maxsize=8)(self._layers)
+
+    def _load(self, name: str) -> zoo.Network:
+        return self._first if name == self._first.name else zoo.load(name, device=self._device)
+
+    def _layers(self, name: str) -> dict[str, FeatureLayer]:
+        network = self.load(name)
+        pil = import_optional("PIL.Image", "demo")
+        inputs = network.transform(pil.new("RGB", (_IMAGE_SIDE, _IMAGE_SIDE)))[None]
+        layers = feature_layers(network.model, inputs.to(self._device))
+        return {
+            layer.name: layer
+            for layer in layers
+            if 4 <= layer.shape[1] * layer.shape[2] <= _MOST_POSITIONS
+        }
+
+    def layer_choices(self, name: str) -> list[tuple[str, str]]:
+        """Texts and names of the layers, the last layer first."""
+        choices = []
+        for layer in reversed(self.layers(name).values()):
+            units, height, width = layer.shape
+            choices.append((f"{layer.name}: {units} units, {height} x {width}", layer.name))
+        return choices
+
+    def with_layer(self, name: str, layer: str) -> zoo.Network:
+        """A network with a chosen layer.
+
+        Raises:
+            ValueError: There is no such layer.
+        """
+        network = self.load(name)
+        if layer == network.layer_name:
+            return network
+        chosen = self.layers(name).get(layer)
+        if chosen is None:
+            raise ValueError(f"{name} has no layer {layer!r} to explain: choose one of the list.")
+        return replace(
+            network,
+            layer=network.model.get_submodule(layer),
+            layer_name=layer,
+            reshape_transform=chosen.layout,
+        )
+
+
+def _explained(
+    networks: _Networks,
+    path: str | None,
+    model: str,
+    layer: str,
+    target: str,
+    selection: str,
+    values: str,
+) -> str:
+    if path is None:
+        raise ValueError("There is no image: upload one, or choose an example.")
+    image = _open(Path(path))
+    network = networks.with_layer(model, layer)
+    device = next(network.model.parameters()).device
+    inputs = network.transform(image)[None].to(device)
+    with torch.no_grad():
+        predicted = network.model(inputs).argmax(1)
+    index = network.class_index(target) if target.strip() else int(predicted)
+    advise = LayerAdvise(
+        network.model,
+        network.layer,
+        pixel_space=network.pixel_space,
+        reshape_transform=network.reshape_transform,
+    )
+    activation_range = _RANGES[values]
+    explanation = advise.explain(
+        inputs, index, unit_selection=_SELECTIONS[selection], activation_range=activation_range
+    )
+    feature_maps, contributions = unit_tensors(advise, inputs, index)
+    return explanation.to_html(
+        network.pixel_space.to_pixels(inputs).clamp(0, 1),
+        feature_maps=feature_maps,
+        contributions=contributions,
+        comparisons={"Grad-CAM": advise.explain(inputs, index, unit_selection=None)},
+        class_names=network.class_names,
+        activation_range=activation_range,
+    )
+
+
+def _open(path: Path) -> Any:
+    """An uploaded image, after a look at its format and its number of pixels.
+
+    Raises:
+        ValueError: It is not an image in a known format, or too large.
+    """
+    pil = import_optional("PIL.Image", "demo")
+    most = f"at most {MAX_PIXELS // 10**6} million are read"
+    try:
+        with pil.open(path, formats=FORMATS) as file:
+            width, height = file.size
+    except pil.DecompressionBombError as error:
+        raise ValueError(f"The image has too many pixels: {most}.") from error
+    # What a damaged file raises differs from format to format.
+    except Exception as error:
+        known = ", ".join(FORMATS)
+        raise ValueError(f"The file is not an image that can be read: use {known}.") from error
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"The image has {width} x {height} pixels: {most}.")
+    return zoo.open_image(path)
+
+
+def _example_files(folder: Path) -> list[Path]:
+    data, pil = import_optional("skimage.data", "demo"), import_optional("PIL.Image", "demo")
+    paths = []
+    for name in _EXAMPLES:
+        path = folder / f"{name}.png"
+        pil.fromarray(getattr(data, name)()).save(path)
+        paths.append(path)
+    return paths
+
+
+def _frame(page: str) -> str:
+    """A page within another, without access to it."""
+    # Gradio fills in what looks like a template.
+    text = html.escape(page).replace("{", "&#123;").replace("$", "&#36;")
+    return f'<iframe title="Explanation" sandbox="allow-scripts" srcdoc="{text}"></iframe>'
+
+
+def _message(text: str) -> str:
+    safe = html.escape(text).replace("{", "&#123;").replace("$", "&#36;")
+    return f'<p role="alert">{safe}</p>'
+
+
+class _Policy:
+    """Middleware that forbids the browser to load anything from other machines."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = [
+                    *message.get("headers", ()),
+                    (b"content-security-policy", _POLICY.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)

@@ -1,0 +1,74 @@
+"""``captum-advise app``."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tempfile
+import threading
+from typing import Annotated
+
+import typer
+
+from captum_advise import zoo
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.cli import options
+from captum_advise.cli.console import show, show_message
+
+# \b keeps the lines as they are.
+EXAMPLES = """\b
+Examples:
+  captum-advise app
+  captum-advise app --port 8000 --model resnet50
+"""
+
+
+def local_page(
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where to listen. The default is reached from this machine only.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.", min=1, max=65535)] = 7860,
+    model: options.Model = "efficientnet-lite0",
+    device: options.Device = "cpu",
+) -> int:
+    """Explain images on a page in the browser.
+
+    The page takes image files and examples, and lets you choose the network, the layer and the
+    selection of units. Images stay on this machine, and are deleted when the command ends.
+    """
+    with tempfile.TemporaryDirectory(prefix="captum-advise-") as folder:
+        # Gradio reads them when it is imported.
+        os.environ |= {
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "GRADIO_RUN_HISTORY": "False",
+            "GRADIO_TEMP_DIR": folder,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+        import_optional("gradio", "app")
+        from captum_advise import _app
+
+        # A model that cannot be loaded is an error of the command, not of the page.
+        network = zoo.load(model, device=options.resolve_device(device))
+        page = _app.build(network, folder)
+        _app.start(page, host, port)
+        if not _is_loopback(host):
+            show_message(f"warning: everyone who reaches {host} can use the page.")
+        show(f"http://{host}:{port} (Ctrl+C stops it)")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            page.close(verbose=False)
+    return 0
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

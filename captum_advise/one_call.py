@@ -1,0 +1,305 @@
+"""An explanation in one call: image in, explanation out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_advise._core.selection import UnitSelection
+from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.modes import in_eval_mode
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.explanation import Explanation
+from captum_advise.image_explanation import ImageExplanation, Setup
+from captum_advise.layer_advise import LayerAdvise
+from captum_advise.layouts import Tokens, channels_last
+from captum_advise.pixels import PixelSpace
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from PIL import Image
+
+    from captum_advise._core.layer_pass import ReshapeTransform
+    from captum_advise.zoo import Network
+
+    ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Tensor"
+
+__all__ = ["explain"]
+
+_IMAGE_FORMS = (
+    "An image must be a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W), of uint8 or "
+    "of floating-point numbers in [0, 1]"
+)
+
+
+def explain(
+    image: ImageLike | Sequence[ImageLike],
+    model: nn.Module | str,
+    target: int | str | Sequence[int | str] | None = None,
+    *,
+    layer: str | nn.Module | None = None,
+    transform: Callable[..., Any] | None = None,
+    pixel_space: PixelSpace | None = None,
+    reshape_transform: ReshapeTransform | None = None,
+    class_names: Sequence[str] | None = None,
+    weights: str | Path = "default",
+    device: torch.device | str | None = None,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    unit_selection: UnitSelection = "explainability",
+    **options: Any,
+) -> ImageExplanation:
+    """Explain what a classifier sees in an image, with nothing to set up.
+
+    Transform, pixel space, layer and layout are found with :func:`captum_advise.zoo.describe`, and
+    ``explanation.setup`` states them. Whatever is passed is not looked for. The model is left
+    unchanged: it runs in evaluation mode, and has its own modes again at the end.
+
+    Args:
+        image: One image, or a sequence of them: a path, a PIL image, an array (H, W, 3), (H, W, 1)
+            or (H, W), or a tensor (3, H, W) or (1, H, W). Arrays and tensors are of uint8, or of
+            floating-point numbers in [0, 1], which are rounded to 8 bits. A tensor (N, C, H, W) is
+            taken as inputs of the model, which have gone through its transform already.
+        model: An image classifier of timm, torchvision or Hugging Face, or a name that
+            :func:`captum_advise.zoo.load` takes. Any other classifier needs ``transform``.
+        target: The class to explain, by index or by name, or one per image. None: each image's
+            predicted class.
+        layer: The module to explain, or its dotted name.
+        transform: PIL image to model input (3, H, W), or an image processor of Hugging Face.
+        pixel_space: How inputs relate to images in [0, 1]; taken from the transform if None.
+        reshape_transform: For a layer that is not (N, C, H, W).
+        class_names: K names, in the order of the logits.
+        weights: For a name: ``"default"``, ``"random"`` or a state-dict file, as in
+            :func:`captum_advise.zoo.load`.
+        device: Where to compute. None: where the model is, and cpu for a name. For another device
+            than the model's, a copy of the model is moved.
+        confidence: As in :class:`LayerAdvise`.
+        unit_selection: As in :meth:`LayerAdvise.attribute`.
+        options: More arguments of :meth:`LayerAdvise.explain`, such as ``activation_range``.
+
+    Returns:
+        ImageExplanation: An :class:`Explanation` with the images and the setup.
+
+    Raises:
+        FileNotFoundError: There is no such image or weights file.
+        TypeError: The image or the model is of another type, or its layers cannot be hooked.
+        ValueError: The image cannot be read or has another shape, a part of the setup is not
+            known, or an argument is out of its range.
+        ImportError: A package is missing; the message names the extra.
+
+    Warns:
+        UserWarning: Inputs (N, C, H, W) look like images that did not go through the transform, or
+            the normalisation of a model of Hugging Face is a guess; and as
+            :meth:`LayerAdvise.explain`.
+
+    Example::
+
+        >>> explanation = explain("cat.jpg", "efficientnet-lite0", target="tiger cat")
+        >>> explanation.class_name(), explanation.attributions.shape
+        ('tiger cat', torch.Size([1, 1, 7, 7]))
+        >>> explanation.setup.layer
+        'bn2'
+    """
+    inputs = image if isinstance(image, Tensor) and image.dim() == 4 else None
+    if inputs is not None:
+        _check_inputs(inputs)
+    network = _network(
+        model,
+        layer,
+        weights,
+        device,
+        transform=transform,
+        pixel_space=pixel_space,
+        reshape_transform=reshape_transform,
+        class_names=class_names,
+        input_shape=None if inputs is None else (inputs.shape[1], inputs.shape[2], inputs.shape[3]),
+    )
+    if inputs is None:
+        inputs = _stacked([network.transform(as_pil(one)) for one in _as_list(image)])
+    else:
+        _warn_of_pixels(inputs, network.pixel_space)
+    inputs = inputs.to(network.device)
+    advise = LayerAdvise(
+        network.model,
+        network.layer,
+        pixel_space=network.pixel_space,
+        confidence=confidence,
+        reshape_transform=network.reshape_transform,
+    )
+    with in_eval_mode(network.model):
+        explanation = advise.explain(
+            inputs, _target(target, network), unit_selection=unit_selection, **options
+        )
+    return ImageExplanation(
+        **{field.name: getattr(explanation, field.name) for field in fields(Explanation)},
+        images=network.pixel_space.to_pixels(inputs.detach()),
+        setup=setup_of(network, (inputs.shape[2], inputs.shape[3])),
+    )
+
+
+def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
+    """A network in words.
+
+    Args:
+        network: From the zoo.
+        input_size: Height and width of its inputs.
+    """
+    layout = network.reshape_transform
+    words = "N x C x H x W" if layout is None else f"reshaped by {layout!r}"
+    if layout is channels_last:
+        words = "N x H x W x C"
+    elif isinstance(layout, Tokens):
+        words = f"N x tokens x C, patches after {layout.n_prefix} tokens"
+    return Setup(
+        model=network.name,
+        layer=network.layer_name,
+        layout=words,
+        input_size=input_size,
+        transform=network.source,
+        pixel_space=network.pixel_space,
+        class_names=network.class_names,
+        device=str(network.device),
+    )
+
+
+def as_pil(image: ImageLike) -> Image.Image:
+    """An image in any of the forms that :func:`explain` takes as a PIL image.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        TypeError: It is of another type.
+        ValueError: The file cannot be read, or the image has another shape or other values.
+    """
+    pil = import_optional("PIL.Image", "zoo")
+    if isinstance(image, str | os.PathLike):
+        # Imported here: the zoo is not needed by LayerAdvise.
+        from captum_advise.zoo import open_image
+
+        return open_image(Path(image))
+    if isinstance(image, pil.Image):
+        whole: Image.Image = image
+        return whole
+    if isinstance(image, Tensor):
+        values = image.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+        array = (values.movedim(0, -1) if values.dim() == 3 else values).numpy()
+    elif isinstance(image, np.ndarray):
+        array = image[..., None] if image.ndim == 2 else image
+    else:
+        raise TypeError(f"{_IMAGE_FORMS}, got {type(image).__name__}.")
+    shape = tuple(image.shape)
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
+        raise ValueError(f"{_IMAGE_FORMS}, got the shape {shape}.")
+    if array.dtype != np.uint8:
+        is_float = np.issubdtype(array.dtype, np.floating)
+        if not (is_float and array.min() >= 0 and array.max() <= 1):
+            raise ValueError(
+                f"{_IMAGE_FORMS}, got {array.dtype} from {array.min():.4g} to {array.max():.4g}; "
+                "inputs that are normalised already must be a tensor (N, C, H, W)."
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    made: Image.Image = pil.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+    return made
+
+
+def _network(
+    model: nn.Module | str,
+    layer: str | nn.Module | None,
+    weights: str | Path,
+    device: torch.device | str | None,
+    *,
+    transform: Callable[..., Any] | None,
+    pixel_space: PixelSpace | None,
+    reshape_transform: ReshapeTransform | None,
+    class_names: Sequence[str] | None,
+    input_shape: tuple[int, int, int] | None,
+) -> Network:
+    # Imported here: the zoo is not needed by LayerAdvise.
+    from captum_advise import zoo
+
+    if not isinstance(model, str):
+        return zoo.describe(
+            model,
+            layer=layer,
+            transform=transform,
+            pixel_space=pixel_space,
+            reshape_transform=reshape_transform,
+            class_names=class_names,
+            input_shape=input_shape,
+            device=device,
+        )
+    if isinstance(layer, nn.Module):
+        raise TypeError("layer must be a dotted name where the model is given by its name.")
+    known = zoo.load(model, layer=layer, weights=weights, device=device or "cpu")
+    if not any((transform, pixel_space, reshape_transform, class_names)):
+        return known
+    if transform is None:
+        pixel_space = pixel_space or known.pixel_space
+    network = zoo.describe(
+        known.model,
+        layer=known.layer_name,
+        transform=transform or known.transform,
+        pixel_space=pixel_space,
+        reshape_transform=reshape_transform,
+        class_names=class_names or known.class_names,
+        input_shape=input_shape,
+    )
+    source = known.source if transform is None else network.source
+    return replace(network, name=known.name, source=source, weights=known.weights)
+
+
+def _as_list(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
+    if not isinstance(images, list | tuple):
+        return [images]  # type: ignore[list-item]
+    if not images:
+        raise ValueError("There is no image to explain: the sequence is empty.")
+    return images
+
+
+def _stacked(inputs: Sequence[Tensor]) -> Tensor:
+    shapes = sorted({tuple(one.shape) for one in inputs})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"The transform gives inputs of different shapes, {shapes[0]} and {shapes[1]}: explain "
+            "one image at a time, or let the transform crop."
+        )
+    return torch.stack(list(inputs))
+
+
+def _check_inputs(inputs: Tensor) -> None:
+    if not inputs.is_floating_point():
+        raise ValueError(
+            f"A tensor (N, C, H, W) holds inputs of the model, got {inputs.dtype}: pass images of "
+            "integers as a list of tensors (3, H, W)."
+        )
+    if not inputs.numel():
+        raise ValueError(
+            f"There is no image to explain in a tensor of shape {tuple(inputs.shape)}."
+        )
+
+
+def _warn_of_pixels(inputs: Tensor, pixel_space: PixelSpace) -> None:
+    is_normalised = max(pixel_space.mean) > 0
+    if is_normalised and bool((inputs >= 0).all() & (inputs <= 1).all()):
+        warnings.warn(
+            "The inputs (N, C, H, W) lie in [0, 1] and the model's inputs are normalised: a tensor "
+            "of four dimensions is taken as inputs of the model; pass images as a list of tensors "
+            "(3, H, W), or pixel_space=PixelSpace.identity() if the model takes them like this.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _target(target: Any, network: Network) -> Any:
+    if isinstance(target, str):
+        return network.class_index(target)
+    if isinstance(target, list | tuple):
+        return [network.class_index(one) if isinstance(one, str) else one for one in target]
+    return target

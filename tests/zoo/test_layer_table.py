@@ -1,0 +1,188 @@
+"""The tables in docs/reference/layers.md are made from the probe, with random weights.
+
+``python tests/zoo/test_layer_table.py`` writes them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_advise import zoo
+from captum_advise._utils.markdown import markdown_table
+from captum_advise.layouts import Tokens
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "layers.md"
+BEGIN, END = "<!-- {}: made by tests/zoo/test_layer_table.py -->", "<!-- end of {} -->"
+HEADER = ("family", "network", "layer", "layout", "map", "what follows")
+
+# A small member of each family.
+FAMILIES = {
+    "torchvision": {
+        "AlexNet": "alexnet",
+        "VGG": "vgg11",
+        "ResNet": "resnet18",
+        "ResNeXt": "resnext50_32x4d",
+        "DenseNet": "densenet121",
+        "GoogLeNet": "googlenet",
+        "Inception": "inception_v3",
+        "SqueezeNet": "squeezenet1_1",
+        "ShuffleNet": "shufflenet_v2_x0_5",
+        "MnasNet": "mnasnet0_5",
+        "MobileNetV2": "mobilenet_v2",
+        "MobileNetV3": "mobilenet_v3_small",
+        "EfficientNet": "efficientnet_b0",
+        "EfficientNetV2": "efficientnet_v2_s",
+        "RegNet": "regnet_y_400mf",
+        "ConvNeXt": "convnext_tiny",
+        "Swin": "swin_t",
+        "Swin V2": "swin_v2_t",
+        "ViT": "vit_b_32",
+        "MaxViT": "maxvit_t",
+    },
+    "timm": {
+        "VGG": "vgg11",
+        "ResNet": "resnet18",
+        "DenseNet": "densenet121",
+        "Inception": "inception_v3",
+        "Xception": "legacy_xception",
+        "MobileNetV3": "mobilenetv3_small_050",
+        "EfficientNet": "efficientnet_b0",
+        "EfficientNet-Lite": "tf_efficientnet_lite0",
+        "MixNet": "mixnet_s",
+        "GhostNet": "ghostnet_050",
+        "RegNet": "regnetx_002",
+        "RepVGG": "repvgg_a0",
+        "HRNet": "hrnet_w18_small",
+        "ConvNeXt": "convnext_atto",
+        "ConvNeXt V2": "convnextv2_atto",
+        "InceptionNeXt": "inception_next_atto",
+        "PoolFormer": "poolformer_s12",
+        "MobileViT": "mobilevit_xxs",
+        "EdgeNeXt": "edgenext_xx_small",
+        "FastViT": "fastvit_t8",
+        "PVT V2": "pvt_v2_b0",
+        "Swin": "swin_tiny_patch4_window7_224",
+        "Swin V2": "swinv2_tiny_window8_256",
+        "DaViT": "davit_tiny",
+        "MaxViT": "maxvit_rmlp_pico_rw_256",
+        "CoAtNet": "coatnet_pico_rw_224",
+        "ViT": "vit_tiny_patch16_224",
+        "ViT with registers": "vit_wee_patch16_reg1_gap_256",
+        "DeiT, distilled": "deit_tiny_distilled_patch16_224",
+        "BEiT": "beit_base_patch16_224",
+        "CaiT": "cait_xxs24_224",
+        "Mixer": "mixer_s32_224",
+    },
+}
+QUICK = ("mobilenetv3_small_050", "shufflenet_v2_x0_5", "vit_tiny_patch16_224")
+
+
+def row(package, family, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = zoo.load(f"{package}/{name}", weights="random")
+    output, later, logits = run(network)
+    layout = network.reshape_transform
+    words = "N x C x H x W" if layout is None else "N x H x W x C"
+    height, width = output.shape[2:4] if layout is None else output.shape[1:3]
+    if isinstance(layout, Tokens):
+        words = f"N x tokens x C, {layout.n_prefix} before the patches"
+        height, width = layout.size
+    cells = (f"`{name}`", f"`{network.layer_name}`", words, f"{height} x {width}")
+    return (family, *cells, what_follows(output, layout, later, logits))
+
+
+def run(network):
+    """The layer's output, the modules without children called after it, and the logits."""
+    outputs, later = [], []
+
+    def called(module, _inputs, output):
+        if module is network.layer:
+            outputs.append(output)
+            later.clear()
+        elif not [*module.children()] and isinstance(output, Tensor):
+            later.append((module, output))
+
+    handles = [module.register_forward_hook(called) for module in network.model.modules()]
+    size = network.transform(zoo.example_image()).shape
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        for module in network.model.modules():
+            # Some heads start from zero, and so would all gradients.
+            if isinstance(module, nn.Linear) and not module.weight.any():
+                module.weight.data.normal_()
+        logits = network.model(torch.rand(1, *size))
+    for handle in handles:
+        handle.remove()
+    return outputs[-1], later, logits
+
+
+def what_follows(output, layout, later, logits):
+    """The next module, or that no later token but one leads to the prediction."""
+    if isinstance(layout, Tokens):
+        tokens = [value for _, value in later if value.shape == output.shape]
+        gradients = torch.autograd.grad(logits.max(), tokens, allow_unused=True) if tokens else []
+        patches = [layout(gradient) for gradient in gradients if gradient is not None]
+        if patches and not patches[-1].any():
+            others = (
+                "only the class token is" if layout.n_prefix == 1 else "only the first tokens are"
+            )
+            return f"the last attention, after which {others} read"
+        if patches:
+            return "the last MLP, after which no patches are normalised"
+    steps = [m for m, _ in later if not isinstance(m, nn.Identity | nn.Dropout)]
+    step = steps[0]
+    name = f"`{type(step).__name__}`"
+    if isinstance(step, nn.Linear):
+        channels = output.shape[1] if layout is None else output.shape[-1]
+        of_mean = step.in_features == channels
+        return f"a mean over positions, then {name}" if of_mean else f"{name} of all positions"
+    return name
+
+
+def table(package, names=None):
+    families = {
+        family: name for family, name in FAMILIES[package].items() if names is None or name in names
+    }
+    return markdown_table(HEADER, [row(package, *member) for member in families.items()])
+
+
+def parts(page, package):
+    begin, end = BEGIN.format(package), END.format(package)
+    before, _, rest = page.partition(begin)
+    written, _, after = rest.partition(end)
+    return before, written.strip(), after
+
+
+def written_rows(package):
+    _, written, _ = parts(PAGE.read_text(encoding="utf-8"), package)
+    return written.splitlines()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("package", FAMILIES)
+def test_quick_rows(package):
+    rows = table(package, QUICK).splitlines()
+    assert len(rows) > 2
+    assert set(rows) <= set(written_rows(package)), f"run `python {Path(__file__).name}`"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("package", FAMILIES)
+def test_the_tables_are_those_of_the_probe(package):
+    assert table(package).splitlines() == written_rows(package)
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text(encoding="utf-8")
+    for package in FAMILIES:
+        before, _, after = parts(page, package)
+        begin, end = BEGIN.format(package), END.format(package)
+        page = f"{before}{begin}\n\n{table(package)}\n\n{end}{after}"
+    PAGE.write_text(page, encoding="utf-8")
