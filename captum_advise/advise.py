@@ -69,14 +69,11 @@ class Advise(GradientAttribution):
 
     Examples::
 
-        >>> # ImageClassifier takes a single input tensor of images Nx3x32x32,
-        >>> # and returns an Nx10 tensor of class scores.
-        >>> # It contains layers conv3 and conv4, whose outputs are Nx20x16x16 and
-        >>> # Nx50x8x8.
-        >>> net = ImageClassifier()
-        >>> advise = Advise(net, [net.conv3, net.conv4])
-        >>> advise.attribute(images, target=3).shape
-        torch.Size([2, 1, 32, 32])
+        >>> network = zoo.load("efficientnet-lite0")
+        >>> inputs = network.transform(zoo.example_image())[None]
+        >>> advise = Advise(network.model, network.layers)
+        >>> advise.attribute(inputs, target=282).shape
+        torch.Size([1, 1, 224, 224])
     """
 
     def __init__(
@@ -142,7 +139,9 @@ class Advise(GradientAttribution):
 
         Examples::
 
-            >>> predicted = Advise(net, [net.conv3, net.conv4]).attribute(images)
+            >>> network = zoo.load("efficientnet-lite0")
+            >>> inputs = network.transform(zoo.example_image())[None]
+            >>> of_predicted_class = Advise(network.model, network.layers).attribute(inputs)
         """
         request = ImageRequest.of(
             inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs
