@@ -12,7 +12,6 @@ from captum.attr import (
     LayerGradientXActivation,
     LayerIntegratedGradients,
 )
-
 from torch import nn
 
 from captum_advise._utils.markdown import markdown_table
