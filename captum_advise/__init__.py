@@ -1,6 +1,7 @@
 """ADVISE visual explanations for convolutional networks, as a Captum extension."""
 
 from captum_advise._version import __version__
+from captum_advise.advise import Advise
 from captum_advise.density import AdaptiveKDE, adaptive_kde, count_modes
 from captum_advise.explanation import Candidate, Explanation
 from captum_advise.image_explanation import ImageExplanation, Setup
@@ -12,6 +13,7 @@ from captum_advise.relevance import unit_relevance
 
 __all__ = [
     "AdaptiveKDE",
+    "Advise",
     "Candidate",
     "Explanation",
     "ImageExplanation",

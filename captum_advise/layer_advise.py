@@ -373,10 +373,10 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
     def _layer_call(self, request: LayerRequest) -> LayerCall:
         return LayerCall(
             self.forward_func,
-            self.layer,
+            (self.layer,),
             request.inputs,
             request.additional_forward_args,
             self.device_ids,
             request.attribute_to_layer_input,
-            self.reshape_transform,
+            (self.reshape_transform,),
         )

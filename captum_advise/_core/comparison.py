@@ -68,7 +68,15 @@ def compare(
         pixel_space: How its inputs relate to images.
         confidence: Turns its outputs into probabilities.
         all_metrics: Compute all metrics, not only those that the selection needs.
+
+    Raises:
+        ValueError: The layer has several tensors, or the inputs do not suit the selection.
     """
+    if len(layer_pass.feature_maps) != 1:
+        raise ValueError(
+            f"The layer has {len(layer_pass.feature_maps)} tensors, and a choice among groups of "
+            "units needs a layer with one: use a relevance or None as unit_selection."
+        )
     layer_pass.check_examples(request.layer.inputs)
     (feature_map,) = layer_pass.feature_maps
     target = resolve_target(layer_pass.outputs, request.target)

@@ -1,4 +1,4 @@
-"""One forward pass: a layer's feature maps, the outputs, and gradients of the target.
+"""One forward pass: feature maps of layers, the outputs, and gradients of the target.
 
 It uses Captum's own hooks, so a layer has the same meaning as in Captum.
 """
@@ -27,38 +27,36 @@ ReshapeTransform: TypeAlias = Callable[[Tensor], Tensor]
 # Two models may share a layer, so there is one lock for all of them.
 _one_at_a_time = threading.RLock()
 
+# A layer's tensors, one tuple per device in the order of the batch.
+_ByDevice: TypeAlias = tuple[tuple[Tensor, ...], ...]
+
 
 @dataclass(frozen=True)
 class LayerPass:
-    r"""The result of one forward pass, with the graph from the layer to the outputs.
+    r"""The result of one forward pass, with the graph from the layers to the outputs.
 
     Attributes:
-        feature_maps: The layer's tensors, (N, C, \*spatial).
+        feature_maps: The layers' tensors, (N, C, \*spatial).
         outputs: What ``forward_func`` returned.
     """
 
     feature_maps: tuple[Tensor, ...]
     outputs: Tensor
-    _leaves: tuple[tuple[Tensor, ...], ...]
-    _reshape_transform: ReshapeTransform | None
+    _leaves: tuple[_ByDevice, ...]
+    _reshape_transforms: tuple[ReshapeTransform | None, ...]
 
     def check_examples(self, inputs: tuple[Tensor, ...]) -> None:
-        """Require what a comparison of groups needs: one layer tensor, and one row per example.
+        """Require one row per example in inputs, feature maps and outputs.
 
         Raises:
-            ValueError: The layer has several tensors, or numbers of rows differ.
+            ValueError: Numbers of rows differ.
         """
-        if len(self.feature_maps) != 1:
-            raise ValueError(
-                f"The layer has {len(self.feature_maps)} tensors, and a choice among groups of "
-                "units needs a layer with one: use a relevance or None as unit_selection."
-            )
         rows = {
             "inputs": sorted({len(tensor) for tensor in inputs}),
-            "layer": [len(self.feature_maps[0])],
+            "layer": sorted({len(feature_map) for feature_map in self.feature_maps}),
             "outputs": [len(self.outputs)],
         }
-        if len({tuple(counts) for counts in rows.values()}) > 1 or len(rows["inputs"]) > 1:
+        if len({n for counts in rows.values() for n in counts}) > 1:
             counts = ", ".join(f"{name} {'/'.join(map(str, n))}" for name, n in rows.items())
             raise ValueError(
                 f"Inputs, layer and outputs must have one row per example, and have: {counts}. "
@@ -74,7 +72,7 @@ class LayerPass:
             selected = self._target_outputs(target)
             if keep_graph:
                 grad_kwargs["retain_graph"] = True
-            leaves = [leaf for leaves in self._leaves for leaf in leaves]
+            leaves = [leaf for by_device in self._leaves for leaves in by_device for leaf in leaves]
             try:
                 gradients = torch.autograd.grad(torch.unbind(selected), leaves, **grad_kwargs)
             except RuntimeError as error:
@@ -83,9 +81,12 @@ class LayerPass:
                 raise
         if any(gradient is None for gradient in gradients):  # allow_unused
             raise ValueError(_NO_GRADIENT_ADVICE)
-        width = len(self._leaves[0])
-        reduced = _reduce_list([gradients[i : i + width] for i in range(0, len(gradients), width)])
-        return _reshaped(reduced, self._reshape_transform)
+        remaining = iter(gradients)
+        grouped = tuple(
+            tuple(tuple(next(remaining) for _ in leaves) for leaves in by_device)
+            for by_device in self._leaves
+        )
+        return _joined(grouped, self._reshape_transforms)
 
     def _target_outputs(self, target: TargetType) -> Tensor:
         try:
@@ -114,32 +115,33 @@ _NO_GRADIENT_ADVICE = (
 
 @dataclass(frozen=True)
 class LayerCall:
-    """A call of a model that stops at a layer on its way.
+    """A call of a model that records layers on its way.
 
     Attributes:
         forward_func: The model.
-        layer: The module whose tensors are wanted.
+        layers: The modules whose tensors are wanted.
         inputs: Of the model.
         additional_forward_args: Further arguments of the model.
         device_ids: As in Captum.
-        attribute_to_layer_input: Whether the layer's input is meant instead of its output.
-        reshape_transform: Rearranges the layer's tensors as (N, C, *spatial).
+        attribute_to_layer_input: Whether the layers' inputs are meant instead of their outputs.
+        reshape_transforms: Rearrange the tensors of each layer as (N, C, *spatial).
     """
 
     forward_func: Callable[..., Any]
-    layer: Module
+    layers: tuple[Module, ...]
     inputs: tuple[Tensor, ...]
     additional_forward_args: tuple[Any, ...] | None = None
     device_ids: list[int] | None = None
     attribute_to_layer_input: bool = False
-    reshape_transform: ReshapeTransform | None = None
+    reshape_transforms: tuple[ReshapeTransform | None, ...] = (None,)
 
     def run(self) -> LayerPass:
-        """Run the model with gradients enabled from the layer on.
+        """Run the model with gradients enabled from the layers on.
 
         Raises:
             TypeError: ``forward_func`` does not return a tensor of real numbers.
-            ValueError: The layer does not run, or inputs and model are on different devices.
+            ValueError: A layer does not run, the last one does not run last, or inputs and model
+                are on different devices.
         """
         with torch.enable_grad():
             leaves, outputs = self._hooked()
@@ -154,24 +156,24 @@ class LayerCall:
                     "forward_func must return real numbers, one row per example, got "
                     f"{outputs.dtype} of shape {tuple(outputs.shape)}."
                 )
-            feature_maps = _reshaped(_reduce_list(leaves), self.reshape_transform)
-        return LayerPass(feature_maps, outputs, leaves, self.reshape_transform)
+            feature_maps = _joined(leaves, self.reshape_transforms)
+        return LayerPass(feature_maps, outputs, leaves, self.reshape_transforms)
 
     @torch.no_grad()
     def feature_maps(self) -> tuple[Tensor, ...]:
-        """The layer's feature maps only, without a graph."""
+        """The layers' feature maps only, without a graph."""
         leaves, _ = self._hooked()
-        return _reshaped(_reduce_list(leaves), self.reshape_transform)
+        return _joined(leaves, self.reshape_transforms)
 
-    def _hooked(self) -> tuple[tuple[tuple[Tensor, ...], ...], Any]:
-        """The layer's tensors, one tuple per device in the order of the batch, and the outputs."""
+    def _hooked(self) -> tuple[tuple[_ByDevice, ...], Any]:
+        """The tensors of each layer, and the outputs."""
         with _forward_pass(self.forward_func, self.inputs), _uncompiled():
             try:
                 saved, outputs = _forward_layer_distributed_eval(
                     getattr(self.forward_func, "_orig_mod", self.forward_func),  # torch.compile
                     # Captum's hook sets flags of tensors that are the layer's inputs.
                     _aliases(self.inputs),
-                    self.layer,
+                    list(self.layers),
                     additional_forward_args=_aliases(self.additional_forward_args),
                     attribute_to_layer_input=self.attribute_to_layer_input,
                     forward_hook_with_return=True,
@@ -182,9 +184,26 @@ class LayerCall:
                     if text in str(error):
                         raise ValueError(advice) from error
                 raise
-        by_device = saved[self.layer]
-        ids = _extract_device_ids(self.forward_func, {self.layer: by_device}, self.device_ids)
-        return tuple(tuple(by_device[d]) for d in _sort_key_list(list(by_device), ids)), outputs
+        self._check_order(list(saved))
+        ids = _extract_device_ids(self.forward_func, saved, self.device_ids)
+        leaves = tuple(
+            tuple(tuple(saved[layer][d]) for d in _sort_key_list(list(saved[layer]), ids))
+            for layer in self.layers
+        )
+        return leaves, outputs
+
+    def _check_order(self, run: list[Module]) -> None:
+        """Require that every layer ran, the last one last; ``run`` is in the order of the calls."""
+        names = [f"layers[{index}]" for index in range(len(self.layers))]
+        missing = [name for name, layer in zip(names, self.layers, strict=True) if layer not in run]
+        if missing:
+            raise ValueError(f"{', '.join(missing)}: {_DID_NOT_RUN}")
+        if run[-1] is not self.layers[-1]:
+            raise ValueError(
+                f"layers must be in the order of the forward pass, and {names[-1]} ran before "
+                f"{names[self.layers.index(run[-1])]}: put the layer that Grad-CAM would explain "
+                "last."
+            )
 
 
 def run_model(
@@ -195,12 +214,13 @@ def run_model(
         return _run_forward(forward_func, inputs, None, additional_forward_args)
 
 
+_DID_NOT_RUN = (
+    "The layer did not run in the forward pass: it is not part of the model that forward_func "
+    "runs, or it is inside a scripted or traced module, which calls no hooks; take "
+    "the layer from the model that is explained, before it is scripted."
+)
 _LAYER_ADVICE = {
-    "Forward hook did not obtain": (
-        "The layer did not run in the forward pass: it is not part of the model that forward_func "
-        "runs, or it is inside a scripted or traced module, which calls no hooks; take "
-        "the layer from the model that is explained, before it is scripted."
-    ),
+    "Forward hook did not obtain": _DID_NOT_RUN,
     "Given input is not a torch.Tensor": (
         "The layer returns (or takes) neither a tensor nor a tuple of tensors: name a module "
         "inside it that returns a tensor."
@@ -253,12 +273,15 @@ def _aliases(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
     )
 
 
-def _reshaped(
-    tensors: tuple[Tensor, ...], transform: ReshapeTransform | None
+def _joined(
+    layers: tuple[_ByDevice, ...], transforms: tuple[ReshapeTransform | None, ...]
 ) -> tuple[Tensor, ...]:
-    if transform is None:
-        return tensors
-    return tuple(_checked(transform(tensor), tensor) for tensor in tensors)
+    """The tensors of all layers, each from all devices, as (N, C, *spatial)."""
+    return tuple(
+        tensor if transform is None else _checked(transform(tensor), tensor)
+        for by_device, transform in zip(layers, transforms, strict=True)
+        for tensor in _reduce_list(list(by_device))
+    )
 
 
 def _checked(reshaped: object, tensor: Tensor) -> Tensor:

@@ -252,7 +252,9 @@ REWRITES: dict[str, Callable[[NetworkSpec, int], EquivalentPair]] = {
 
 
 class FunctionalNetwork(nn.Module):
-    """A :class:`SmallNetwork` in the functional style; ``tap`` returns its explained layer's maps.
+    """A :class:`SmallNetwork` in the functional style.
+
+    ``stem`` and ``tap`` return the maps of the stem and of the explained layer.
 
     Args:
         network: The network whose parameters are used.
@@ -261,6 +263,7 @@ class FunctionalNetwork(nn.Module):
     def __init__(self, network: SmallNetwork) -> None:
         super().__init__()
         self.spec = network.spec
+        self.stem = nn.Identity()
         self.tap = nn.Identity()
         self.tensors: dict[str, Tensor] = {
             name.replace(".", "_"): value.detach() for name, value in network.state_dict().items()
@@ -273,7 +276,7 @@ class FunctionalNetwork(nn.Module):
         convolve = (F.conv1d, F.conv2d, F.conv3d)[spec.spatial_dims - 1]
         stem = convolve(inputs, self.tensors["stem_0_weight"], get("stem_0_bias"), padding=1)
         maps = convolve(
-            self._activation(stem),
+            self.stem(self._activation(stem)),
             self.tensors["convolution_weight"],
             get("convolution_bias"),
             spec.stride,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from captum.attr import LayerAttribution
+from captum.attr import Attribution
 from torch import Tensor, nn
 
-Factory = Callable[[nn.Module, nn.Module], LayerAttribution]
+Factory = Callable[[nn.Module, nn.Module], Attribution]
 
 
 class AxiomViolation(AssertionError):  # noqa: N818 - named after what it reports
@@ -20,11 +20,11 @@ class AxiomViolation(AssertionError):  # noqa: N818 - named after what it report
 
 @dataclass(frozen=True)
 class Method:
-    """A Captum layer attribution with fixed arguments.
+    """A Captum attribution that uses a layer, with fixed arguments.
 
     Attributes:
         name: The name in messages and tables.
-        attribution: Factory ``(model, layer) -> LayerAttribution``, or the class itself.
+        attribution: Factory ``(model, layer) -> Attribution``, or the class itself.
         arguments: Further keyword arguments of ``attribute``.
         spatial_dims: The numbers of spatial dimensions that inputs may have: 1, 2 or 3.
         channels: The numbers of channels that inputs may have.

@@ -12,8 +12,10 @@ from captum.attr import (
     LayerGradientXActivation,
     LayerIntegratedGradients,
 )
+from torch import nn
 
 from captum_advise._utils.markdown import markdown_table
+from captum_advise.advise import Advise
 from captum_advise.axioms.method import Method
 from captum_advise.axioms.registry import AXIOMS
 from captum_advise.layer_advise import LayerAdvise
@@ -26,6 +28,9 @@ _SELECTED = "which group is selected depends on the head"
 _MASKED_INPUTS = "the selection depends on the network's outputs for masked inputs"
 _OTHER_RELEVANCE = "the unit that matters can have another relevance than the one asked for"
 _NO_HEAD = "the method does not use the head"
+_ENLARGED = "the map is enlarged and smoothed, so that evidence spreads to its neighbours"
+_STRETCHED = "maps are stretched to [0, 1], multiplied and added"
+_POSITIVE = "only positive evidence counts"
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,10 @@ def _advise(selection: str | int, activation_range: str) -> Reference:
     )
 
 
+def _with_stem(model: nn.Module, layer: nn.Module) -> Advise:
+    return Advise(model, [model.get_submodule("stem"), layer])
+
+
 _AS_GRAD_CAM = {
     "dummy_location": _AVERAGED,
     "sensitivity_affine": _CANCELLED,
@@ -84,6 +93,16 @@ REFERENCES: tuple[Reference, ...] = (
         _advise(selection, activation_range)
         for selection in ("explainability", "confidence", 1)
         for activation_range in ("unit", "minmax")
+    ),
+    Reference(
+        Method("Advise, stem and layer", _with_stem, spatial_dims=(2,)),
+        {
+            "dummy_location": _ENLARGED,
+            "sensitivity_pooled": _POSITIVE,
+            "sensitivity_affine": _CANCELLED,
+            "sensitivity_saturated": _SATURATED,
+            "linearity": _STRETCHED,
+        },
     ),
     Reference(Method("ADVISE None", LayerAdvise, {"unit_selection": None}), _AS_GRAD_CAM),
     Reference(Method("LayerGradCam", LayerGradCam), _AS_GRAD_CAM),

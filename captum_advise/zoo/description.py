@@ -96,9 +96,14 @@ def describe(
     inputs = _inputs(model, name, transform, pixel_space, input_shape)
     with in_eval_mode(model):
         probed = probe(
-            model, inputs.size, name, channels=inputs.channels, forward=classifier.forward
+            model,
+            inputs.size,
+            name,
+            layer=layer_name,
+            channels=inputs.channels,
+            forward=classifier.forward,
         )
-    layer_name = layer_name or layer_of(probed, name)
+    layer_name = layer_of(probed, name)
     if class_names is None and own_names is None and brand is not None:
         own_names = imagenet_or_numbers(probed.classes)
     return Network(
@@ -112,6 +117,8 @@ def describe(
         weights="the model's",
         reshape_transform=reshape_transform or probed.layouts.get(layer_name),
         source=inputs.source,
+        layers=tuple(model.get_submodule(key) for key in probed.layers),
+        reshape_transforms=tuple(probed.layouts.get(key) for key in probed.layers),
     )
 
 

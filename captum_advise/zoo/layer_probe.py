@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +31,14 @@ class Probe:
         layer: The layer to explain, or None if there is none.
         layouts: How to rearrange the outputs of layers that are not (N, C, H, W).
         classes: The number of classes.
+        layers: The layers of :class:`captum_advise.Advise`, in the order of the forward pass.
+            The last one is the layer to explain. Empty if there is no finer one.
     """
 
     layer: str | None
     layouts: Mapping[str, ReshapeTransform]
     classes: int
+    layers: tuple[str, ...] = ()
 
 
 def probe(
@@ -43,6 +46,7 @@ def probe(
     size: tuple[int, int],
     name: str,
     *,
+    layer: str | None = None,
     channels: int = 3,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Probe:
@@ -51,10 +55,16 @@ def probe(
     The layer is the last module whose output is a feature map of which more than one position leads
     to the prediction. The model is left unchanged.
 
+    Layers of ``Advise`` are looked for among the modules that every path from the image to the
+    class scores passes through, so that their evidence is complete. They are the last one with
+    twice the resolution of the layer to explain, and the last one with its resolution before it
+    that has children (a block), unless that returns the same tensor.
+
     Args:
         model: An image classifier in eval mode.
         size: Height and width of its inputs.
         name: The network's, for a message.
+        layer: The layer to explain, where it is known.
         channels: Of its inputs.
         forward: Inputs to class scores, for a model that returns something else.
 
@@ -65,14 +75,18 @@ def probe(
     with _hooked(model, record), _no_head_at_zero(model), torch.enable_grad():
         generator = torch.Generator().manual_seed(0)
         image = torch.rand(1, channels, *size, generator=generator)
-        logits = (forward or model)(image.to(*_device_and_dtype(model)))
+        # Not a leaf, which a model could not change in place.
+        image = image.to(*_device_and_dtype(model)).requires_grad_().clone()
+        source = _edge(image)
+        logits = (forward or model)(image)
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             raise ValueError(
                 f"{name} does not return class scores (N, K): "
                 "only image classifiers can be explained."
             )
-        layer = _last_that_matters(record.candidates(), record.layouts, logits)
-    return Probe(layer, record.layouts, logits.shape[1])
+        layer = layer or _last_that_matters(record.candidates(), record.layouts, logits)
+        layers = _layers_of_advise(model, record, layer, source, logits) if layer else ()
+    return Probe(layer, record.layouts, logits.shape[1], layers)
 
 
 def _device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
@@ -125,6 +139,10 @@ def feature_layers(model: nn.Module, inputs: Tensor) -> list[FeatureLayer]:
     return layers
 
 
+# A tensor in the graph: the function that made it, and which of its results it is.
+_Edge: TypeAlias = tuple[Any, int]
+
+
 @dataclass
 class _Record:
     """Feature maps and their layouts, in the order of the modules' calls."""
@@ -133,6 +151,7 @@ class _Record:
     maps: dict[str, Tensor] = field(default_factory=dict)
     layouts: dict[str, ReshapeTransform] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    edges: dict[str, _Edge] = field(default_factory=dict)
 
     def hook(self, key: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -145,6 +164,8 @@ class _Record:
             if is_map and (not is_tokens or "norm" in type(module).__name__.lower()):
                 self.maps.pop(key, None)
                 self.maps[key] = output
+                # Now, because a module after it may change the tensor in place.
+                self.edges[key] = _edge(output)
 
         return record
 
@@ -220,3 +241,75 @@ def _last_that_matters(
             if int((plain != 0).any(1).sum()) > 1:
                 return name
     return next(reversed(list(maps)), None)
+
+
+def _layers_of_advise(
+    model: nn.Module, record: _Record, layer: str, source: _Edge, logits: Tensor
+) -> tuple[str, ...]:
+    """The layers of ``Advise``, the last of which is ``layer``; see :func:`probe`."""
+    maps = record.candidates()
+    if layer not in maps:
+        return ()
+    names = list(maps)
+    earlier = names[: names.index(layer)]
+    side = {name: _resolution(maps[name], record.layouts.get(name)) for name in names}
+    graph = _Graph(logits, source)
+    own = record.edges[layer]
+
+    def last(scale: int, wanted: Callable[[str], bool]) -> str | None:
+        """The last earlier map of other values, ``scale`` times as fine, that all paths pass."""
+        for name in reversed(earlier):
+            ratio = [round(a / b) for a, b in zip(side[name], side[layer], strict=True)]
+            if (
+                ratio == [scale, scale]
+                and wanted(name)
+                and record.edges[name] != own
+                and graph.is_cut_by(record.edges[name])
+            ):
+                return name
+        return None
+
+    finer = last(2, lambda name: True)
+    if finer is None:
+        return ()
+    block = last(
+        1,
+        lambda name: (
+            next(model.get_submodule(name).children(), None) is not None
+            and not finer.startswith(f"{name}.")
+        ),
+    )
+    return (finer, layer) if block is None else (finer, block, layer)
+
+
+def _resolution(value: Tensor, layout: ReshapeTransform | None) -> tuple[int, int]:
+    _, _, height, width = (value if layout is None else layout(value)).shape
+    return height, width
+
+
+def _edge(tensor: Tensor) -> _Edge:
+    return tensor.grad_fn, tensor.output_nr
+
+
+class _Graph:
+    """The graph of autograd from class scores back to the image."""
+
+    def __init__(self, logits: Tensor, source: _Edge) -> None:
+        self._start = _edge(logits)
+        self._source = source
+
+    def is_cut_by(self, edge: _Edge) -> bool:
+        """Whether every path from the class scores to the image passes through a tensor."""
+        if edge[0] is None:
+            return False
+        seen = {edge}
+        waiting = [self._start]
+        while waiting:
+            current = waiting.pop()
+            if current in seen or current[0] is None:
+                continue
+            if current == self._source:
+                return False
+            seen.add(current)
+            waiting.extend(current[0].next_functions)
+        return True

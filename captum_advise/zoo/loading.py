@@ -81,8 +81,11 @@ def load(
     if state is not None:
         load_state_dict(model, state, name, weights)
     model.eval()
-    probed = Probe(entry.layer, {}, 1000) if entry.layer else probe(model, parts.size, name)
-    layer_name = layer or layer_of(probed, name)
+    if entry.layer is not None and layer in (None, entry.layer):
+        probed = Probe(entry.layer, {}, 1000, (*entry.evidence, entry.layer))
+    else:
+        probed = probe(model, parts.size, name, layer=layer)
+    layer_name = layer_of(probed, name)
     compose = import_optional("torchvision.transforms", "zoo").Compose
     return Network(
         name=name,
@@ -94,6 +97,8 @@ def load(
         class_names=imagenet_or_numbers(probed.classes),
         weights=weights,
         reshape_transform=probed.layouts.get(layer_name),
+        layers=tuple(model.get_submodule(key) for key in probed.layers),
+        reshape_transforms=tuple(probed.layouts.get(key) for key in probed.layers),
         source=parts.source,
     )
 

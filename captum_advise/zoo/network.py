@@ -37,6 +37,9 @@ class Network:
         reshape_transform: For :class:`captum_advise.LayerAdvise`, where the layer is not
             (N, C, H, W).
         source: Where the transform comes from, in a few words.
+        layers: For :class:`captum_advise.Advise`: finer layers and, last, ``layer``. Empty if the
+            network has no feature maps with twice the resolution of ``layer``'s.
+        reshape_transforms: One per layer of ``layers``, for those that are not (N, C, H, W).
 
     Example::
 
@@ -56,6 +59,8 @@ class Network:
     weights: str
     reshape_transform: ReshapeTransform | None = None
     source: str = "the caller"
+    layers: tuple[nn.Module, ...] = ()
+    reshape_transforms: tuple[ReshapeTransform | None, ...] = ()
 
     @property
     def device(self) -> torch.device:

@@ -28,12 +28,15 @@ class Entry:
         architecture: The family's name for it.
         layer: The default layer; None if a probe finds it.
         tag: Which of torchvision's weights are the pretrained ones.
+        evidence: The layers that ``Advise`` takes before the default layer, as the probe finds
+            them.
     """
 
     family: str
     architecture: str
     layer: str | None = None
     tag: str = "DEFAULT"
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,19 @@ class Parts:
 # The layers of the paper's four networks are those that the authors' program reads. Its ResNet50 is
 # nearest to the first weights of torchvision; torchvision/resnet50 has the newest.
 _NAMED = {
-    "efficientnet-lite0": Entry("lite", "tf_efficientnet_lite0", "bn2"),
-    "efficientnet-lite1": Entry("lite", "tf_efficientnet_lite1", "bn2"),
-    "efficientnet-lite2": Entry("lite", "tf_efficientnet_lite2", "bn2"),
-    "alexnet": Entry("torchvision", "alexnet", "features.10", "IMAGENET1K_V1"),
-    "vgg16": Entry("torchvision", "vgg16", "features.28", "IMAGENET1K_V1"),
-    "resnet50": Entry("torchvision", "resnet50", "layer4", "IMAGENET1K_V1"),
-    "xception": Entry("timm", "legacy_xception", "conv4.pointwise"),
+    **{
+        f"efficientnet-lite{number}": Entry(
+            "lite",
+            f"tf_efficientnet_lite{number}",
+            "bn2",
+            evidence=("blocks.5.0.bn1", "blocks.6"),
+        )
+        for number in (0, 1, 2)
+    },
+    "alexnet": Entry("torchvision", "alexnet", "features.10", "IMAGENET1K_V1", ("features.4",)),
+    "vgg16": Entry("torchvision", "vgg16", "features.28", "IMAGENET1K_V1", ("features.22",)),
+    "resnet50": Entry("torchvision", "resnet50", "layer4", "IMAGENET1K_V1", ("layer3", "layer4.1")),
+    "xception": Entry("timm", "legacy_xception", "conv4.pointwise", evidence=("block11", "conv3")),
 }
 
 

@@ -87,7 +87,7 @@ def area(inner: Tensor, first: Tensor, last: Tensor) -> Tensor:
 
 def rows_of(network: zoo.Network, inputs: Tensor, label: int) -> Iterator[dict[str, object]]:
     """The rules' metrics for one image."""
-    run = LayerCall(network.model, network.layer, (inputs,)).run()
+    run = LayerCall(network.model, (network.layer,), (inputs,)).run()
     target = resolve_target(run.outputs, label)
     scorer = image_scorer(
         network.model, inputs, run.outputs.detach(), target, pixel_space=network.pixel_space,

@@ -298,7 +298,7 @@ def maps_of(sample: Sample, layer: str) -> tuple[MapScorer, list[Candidate], lis
     And the indices of those that are fitted by sign, the furthest from Grad-CAM first.
     """
     network = sample.network
-    run = LayerCall(network.zoo.model, network.layers[layer], (sample.inputs,)).run()
+    run = LayerCall(network.zoo.model, (network.layers[layer],), (sample.inputs,)).run()
     target = resolve_target(run.outputs, sample.label)
     scorer = image_scorer(
         network, sample.inputs, run.outputs.detach(), target,

@@ -10,7 +10,7 @@ from captum.attr import GuidedGradCam, LayerGradCam, LayerGradientXActivation
 from captum_advise import metrics
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.methods import floors
-from captum_advise.evaluation.methods.advise import advise
+from captum_advise.evaluation.methods.advise import advise, advise_layers
 from captum_advise.evaluation.methods.input_attributions import (
     integrated_gradients,
     lime,
@@ -45,6 +45,7 @@ _METHODS: dict[str, Method] = {
     "advise-minmax": advise(activation_range="minmax"),
     "advise-reference": advise(protocol=metrics.Protocol.reference()),
     "advise-faithful": advise(unit_selection="faithfulness"),
+    "advise-layers": advise_layers,
     "grad-cam": as_method(LayerGradCam),
     "guided-grad-cam": as_method(GuidedGradCam),
     "layer-gradient-x-activation": as_method(LayerGradientXActivation),
@@ -65,7 +66,7 @@ def names() -> tuple[str, ...]:
     Example::
 
         >>> names()
-        ('advise', 'advise-minmax', 'advise-reference', 'advise-faithful', 'grad-cam', ...)
+        ('advise', 'advise-minmax', 'advise-reference', 'advise-faithful', 'advise-layers', ...)
     """
     return tuple(_METHODS)
 

@@ -1,0 +1,200 @@
+"""ADVISE from several layers at once, as a Captum attribution at the size of the image."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from captum._utils.typing import TargetType
+from captum.attr._utils.attribution import GradientAttribution
+from captum.log import log_usage
+from torch import Tensor
+from torch.nn import Module
+
+from captum_advise._core.gated_evidence import gated_evidence
+from captum_advise._core.layer_pass import LayerCall, LayerPass, ReshapeTransform
+from captum_advise._core.request import ImageRequest, several_layers, warn_of_training_mode
+from captum_advise._core.suspicions import suspicious_layout
+from captum_advise._core.targets import resolve_target
+
+__all__ = ["Advise"]
+
+
+class Advise(GradientAttribution):
+    r"""Computes maps at the size of the image from several layers: Grad-CAM at the deepest
+    layer, refined by the evidence of layers before it.
+
+    .. math::
+        \text{map} = \text{smooth}\Bigl( G^{1/2} \sum_l E_l \Bigr),
+        \quad G = N(\text{Grad-CAM}), \quad
+        E_l = N\Bigl(\Bigl[ \sum_u \frac{\partial s}{\partial A_u} A_u \Bigr]_+\Bigr)
+
+    G is the map of the last layer, enlarged with bicubic interpolation. E is gradient times
+    activation of a layer before it, position by position and summed over the units,
+    averaged over 3 x 3 positions, and enlarged with bilinear interpolation. N stretches
+    each example's map to [0, 1]. The product is smoothed with a box whose side is 33/224 of
+    the image's.
+
+    All of it takes one forward and one backward pass. The model is left unchanged.
+
+    Source: Grad-CAM is from Selvaraju et al., "Grad-CAM: Visual Explanations from Deep
+    Networks via Gradient-Based Localization", ICCV 2017,
+    https://arxiv.org/abs/1610.02391. Gradient times activation without averaging of the
+    gradient is HiResCAM, Draelos and Carin 2020, https://arxiv.org/abs/2011.08891. The
+    combination is this package's own; it is not in the ADVISE paper.
+
+    Args:
+        forward_func (Callable): The forward function of the model or any
+                      modification of it.
+        layers (Sequence[torch.nn.Module]): At least two layers, in the order of the
+                      forward pass. The last one is the layer that Grad-CAM would
+                      explain. The others give the evidence; at least one of them
+                      should have a finer feature map.
+                      :attr:`captum_advise.zoo.Network.layers` has them for a network
+                      of the zoo.
+        device_ids (list[int], optional): Device ID list, necessary only if
+                      forward_func applies a DataParallel model.
+                      Default: None
+        reshape_transform (Callable or Sequence[Callable or None], optional):
+                      Rearranges the tensors of the layers as (N, C, H, W), as in
+                      :class:`captum_advise.LayerAdvise`: one function for all layers,
+                      or one (or None) per layer.
+                      Default: None
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: There are fewer than two layers, a layer is named twice, or the numbers
+            of layers and transforms differ.
+
+    Examples::
+
+        >>> network = zoo.load("efficientnet-lite0")
+        >>> inputs = network.transform(zoo.example_image())[None]
+        >>> advise = Advise(network.model, network.layers)
+        >>> advise.attribute(inputs, target=282).shape
+        torch.Size([1, 1, 224, 224])
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layers: Sequence[Module],
+        device_ids: list[int] | None = None,
+        *,
+        reshape_transform: ReshapeTransform | Sequence[ReshapeTransform | None] | None = None,
+    ) -> None:
+        self.layers, self.reshape_transforms = several_layers(
+            forward_func, layers, reshape_transform
+        )
+        super().__init__(forward_func)
+        self.device_ids = device_ids
+
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        grad_kwargs: dict[str, Any] | None = None,
+    ) -> Tensor:
+        r"""Args:
+            inputs (Tensor or tuple[Tensor, ...]): The inputs of forward_func. Those of
+                        four dimensions are images N x C x H x W, of one size.
+            target (int, tuple, Tensor, or list, optional): As in
+                        ``LayerGradCam.attribute``. None on a classifier (outputs
+                        N x K) means each example's predicted class.
+                        Default: None
+            additional_forward_args (Any, optional): Further arguments of
+                        forward_func, after the inputs. Tensors with as many
+                        entries in dimension 0 as there are examples are taken to
+                        belong to the examples.
+                        Default: None
+            attribute_to_layer_input (bool, optional): Use the inputs of the layers
+                        instead of their outputs.
+                        Default: False
+            grad_kwargs (Dict[str, Any], optional): Additional keyword arguments for
+                        torch.autograd.grad.
+                        Default: None
+
+        Returns:
+            *Tensor* of **attributions**:
+            - **attributions** (*Tensor*):
+                        N x 1 x H x W, from 0 up to the number of layers before the
+                        last, without a graph. They are float64 if a feature map of the
+                        model is, and float32 otherwise.
+
+        Raises:
+            TypeError, ValueError: An argument is of the wrong type, the target does not
+                        name one output per example, no input holds images, a layer does
+                        not run or does not return one tensor N x C x H x W, the last
+                        layer does not run last, or activations or gradients are not
+                        finite. Errors of forward_func itself pass unchanged.
+
+        Warns:
+            UserWarning: An example has no evidence for the target, so its map is zero;
+                        batch norm or dropout is in training mode; or a layer seems to
+                        have another layout than N x C x H x W.
+
+        Examples::
+
+            >>> network = zoo.load("efficientnet-lite0")
+            >>> inputs = network.transform(zoo.example_image())[None]
+            >>> of_predicted_class = Advise(network.model, network.layers).attribute(inputs)
+        """
+        request = ImageRequest.of(
+            inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs
+        )
+        # log_usage wraps this function.
+        warn_of_training_mode(self.forward_func, stacklevel=3)
+        layer_pass = LayerCall(
+            self.forward_func,
+            self.layers,
+            request.inputs,
+            request.additional_forward_args,
+            self.device_ids,
+            request.attribute_to_layer_input,
+            self.reshape_transforms,
+        ).run()
+        suspicions = self._suspicious_layouts(request, layer_pass)
+        resolved = resolve_target(layer_pass.outputs, request.target)
+        gradients = layer_pass.gradients(resolved.captum, **request.grad_kwargs)
+        maps = gated_evidence(layer_pass.feature_maps, gradients, request.size)
+        for message in filter(None, (*suspicions, _zero_maps(maps))):
+            warnings.warn(message, stacklevel=3)
+        return maps
+
+    def _suspicious_layouts(
+        self, request: ImageRequest, layer_pass: LayerPass
+    ) -> tuple[str | None, ...]:
+        """Require one feature map per layer and one row per example; messages on layouts."""
+        feature_maps = layer_pass.feature_maps
+        if len(feature_maps) != len(self.layers):
+            raise ValueError(
+                f"The {len(self.layers)} layers have {len(feature_maps)} tensors, and Advise needs "
+                "one per layer: name modules inside them that return one tensor."
+            )
+        messages = tuple(
+            suspicious_layout(request.inputs, (feature_map,), transform)
+            for feature_map, transform in zip(feature_maps, self.reshape_transforms, strict=True)
+        )
+        for index, feature_map in enumerate(feature_maps):
+            if feature_map.dim() != 4:
+                raise ValueError(
+                    f"layers[{index}] has a tensor of shape {tuple(feature_map.shape)}, and Advise "
+                    "needs feature maps N x C x H x W: name another layer, or give "
+                    "reshape_transform, such as captum_advise.layouts.Tokens(n_prefix=1)."
+                )
+        layer_pass.check_examples(request.inputs)
+        return messages
+
+
+def _zero_maps(maps: Tensor) -> str | None:
+    zero = ~maps.flatten(1).any(1)
+    if not bool(zero.any()):
+        return None
+    return (
+        f"{int(zero.sum())} of {len(zero)} examples have no evidence for the target that the "
+        "layers agree on, so their maps are zero."
+    )
