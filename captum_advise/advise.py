@@ -26,15 +26,14 @@ class Advise(GradientAttribution):
     layer, refined by the evidence of layers before it.
 
     .. math::
-        \text{map} = \text{smooth}\Bigl( G^{1/2} \sum_l E_l \Bigr),
+        \text{map} = G \sum_l E_l,
         \quad G = N(\text{Grad-CAM}), \quad
         E_l = N\Bigl(\Bigl[ \sum_u \frac{\partial s}{\partial A_u} A_u \Bigr]_+\Bigr)
 
     G is the map of the last layer, enlarged with bicubic interpolation. E is gradient times
     activation of a layer before it, position by position and summed over the units,
     averaged over 3 x 3 positions, and enlarged with bilinear interpolation. N stretches
-    each example's map to [0, 1]. The product is smoothed with a box whose side is 33/224 of
-    the image's.
+    each example's map to [0, 1].
 
     All of it takes one forward and one backward pass. The model is left unchanged.
 

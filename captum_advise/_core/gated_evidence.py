@@ -1,12 +1,11 @@
 """The map of several layers: evidence of finer layers, gated by Grad-CAM at the deepest one.
 
-The constants of :class:`captum_advise.Advise` are here.
+The constant of :class:`captum_advise.Advise` is here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +14,8 @@ from torch import Tensor
 from captum_advise._core.grad_cam import check_finite, combine_units, unit_contributions
 from captum_advise.pixels import normalize_maps
 
-# The power of the gate. Below 1, the gate leaves more of what the finer layers show.
-GATE_EXPONENT = 0.5
 # Side of the box, in positions of its layer, over which evidence is averaged.
 EVIDENCE_BOX = 3
-# Side of the box over which the map is averaged, as a share of the image's side; 0 for none.
-SMOOTHING = Fraction(33, 224)
 
 
 def gated_evidence(
@@ -47,13 +42,7 @@ def gated_evidence(
     evidence = torch.zeros_like(gate)
     for feature_map, gradient in finer:
         evidence += _evidence(feature_map, gradient, size).to(gate.device)
-    return _box_average(gate**GATE_EXPONENT * evidence, box_sides(size))
-
-
-def box_sides(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the box that smooths maps of a size: the nearest odd numbers."""
-    height, width = (2 * int(side * SMOOTHING / 2) + 1 for side in size)
-    return height, width
+    return gate * evidence
 
 
 def _precise(tensor: Tensor) -> Tensor:
@@ -73,8 +62,10 @@ def _gate(feature_map: Tensor, gradients: Tensor, size: tuple[int, int]) -> Tens
 def _evidence(feature_map: Tensor, gradients: Tensor, size: tuple[int, int]) -> Tensor:
     contributions = feature_map * gradients
     check_finite(contributions)
-    averaged = _box_average(
-        combine_units(contributions, None, relu=True), (EVIDENCE_BOX, EVIDENCE_BOX)
+    positive = combine_units(contributions, None, relu=True)
+    # At the border, over the part of the box that is in the map.
+    averaged = F.avg_pool2d(
+        positive, EVIDENCE_BOX, stride=1, padding=EVIDENCE_BOX // 2, count_include_pad=False
     )
     larger = F.interpolate(_scaled(averaged), size, mode="bilinear", align_corners=False)
     return normalize_maps(larger)
@@ -84,11 +75,3 @@ def _scaled(maps: Tensor) -> Tensor:
     """Maps from zero up, divided by their maximum, so that no tiny map loses its digits."""
     highest = maps.amax((2, 3), keepdim=True)
     return maps / torch.where(highest > 0, highest, torch.ones_like(highest))
-
-
-def _box_average(maps: Tensor, sides: tuple[int, int]) -> Tensor:
-    """The mean over a box of odd sides; at the border, over the part that is in the image."""
-    height, width = sides
-    # Two passes of one dimension give the same as one of two, much faster.
-    columns = F.avg_pool2d(maps, (height, 1), 1, (height // 2, 0), count_include_pad=False)
-    return F.avg_pool2d(columns, (1, width), 1, (0, width // 2), count_include_pad=False)

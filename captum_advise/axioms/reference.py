@@ -28,7 +28,7 @@ _SELECTED = "which group is selected depends on the head"
 _MASKED_INPUTS = "the selection depends on the network's outputs for masked inputs"
 _OTHER_RELEVANCE = "the unit that matters can have another relevance than the one asked for"
 _NO_HEAD = "the method does not use the head"
-_ENLARGED = "the map is enlarged and smoothed, so that evidence spreads to its neighbours"
+_ENLARGED = "evidence is averaged and enlarged, so that evidence spreads to its neighbours"
 _STRETCHED = "maps are stretched to [0, 1], multiplied and added"
 _POSITIVE = "only positive evidence counts"
 
