@@ -25,9 +25,9 @@ from captum_advise.evaluation.columns import ON_REQUEST
 from captum_advise.evaluation.methods import ClassMaps, Context, Method
 from captum_advise.metrics import (
     Protocol,
-    deletion_auc,
+    deletion_curve,
     infidelity,
-    insertion_auc,
+    insertion_curve,
     sensitivity_max,
 )
 
@@ -114,7 +114,7 @@ class ImageEvaluator:
                 warnings.warn(message, UserWarning, stacklevel=4)
 
     def rows(self, index: int, name: str, inputs: Tensor, label: int | None) -> list[Row]:
-        """The results of every method for one image.
+        """The results of every method for one image, and its curves by name under ``"curves"``.
 
         Args:
             index: Position of the image in the data, on which random numbers depend.
@@ -221,19 +221,18 @@ class ImageEvaluator:
             "confidence": context.confidence,
             "internal_batch_size": context.internal_batch_size,
         }
-        insertion = insertion_auc(self.forward_func, inputs, masks, target, **options)
-        deletion = deletion_auc(
-            self.forward_func, inputs, masks, target, pixel_space=context.pixel_space, **options
-        )
-        for row, method, explanation, inserted, deleted in zip(
-            rows,
-            self.methods,
-            explanations,
-            insertion.flatten().tolist(),
-            deletion.flatten().tolist(),
-            strict=True,
+        curves = {
+            "insertion": insertion_curve(self.forward_func, inputs, masks, target, **options),
+            "deletion": deletion_curve(
+                self.forward_func, inputs, masks, target, pixel_space=context.pixel_space, **options
+            ),
+        }
+        for number, (row, method, explanation) in enumerate(
+            zip(rows, self.methods, explanations, strict=True)
         ):
-            row |= {"insertion": inserted, "deletion": deleted}
+            row["curves"] = {name: values[0, number] for name, values in curves.items()}
+            for name, values in row["curves"].items():
+                row[name] = float(torch.trapezoid(values, dx=1 / (len(values) - 1)))
             row |= self._metrics_on_request(index, method, explanation.mask, image)
         return rows
 

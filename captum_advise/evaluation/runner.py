@@ -23,6 +23,12 @@ from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.columns import columns
 from captum_advise.evaluation.configuration import configuration_of
+from captum_advise.evaluation.curves import (
+    CURVE_COLUMNS,
+    curve_rows,
+    merge_curves,
+    repair_curves,
+)
 from captum_advise.evaluation.data import ImageDataset, check_output
 from captum_advise.evaluation.image_evaluation import (
     ImageEvaluator,
@@ -197,6 +203,7 @@ def evaluate(
         def prepare() -> list[Image]:
             held.enter_context(folder.reserved())
             folder.prepare(configuration, restart=restart)
+            repair_curves(folder)
             return folder.finished()
 
         finished = group.first_does(prepare)
@@ -214,6 +221,7 @@ def evaluate(
                     f"None of the {length_of(dataset)} images could be evaluated "
                     f"({folder.failures}); the first, {failure['file']}: {failure['reason']}"
                 )
+            merge_curves(folder)
             results = read_results(folder)
             folder.inform(
                 {
@@ -265,7 +273,10 @@ def _evaluate_rest(
     device = _device(evaluator.model)
     any_success, n_failures = bool(finished), 0
     is_checked = not group.is_first
-    with Appender(folder.part("results", group.rank), folder.columns) as results:
+    with (
+        Appender(folder.part("results", group.rank), folder.columns) as results,
+        Appender(folder.part("curves", group.rank), CURVE_COLUMNS) as curves,
+    ):
         for index in bar:
             name = name_of(dataset, index)
             try:
@@ -288,7 +299,10 @@ def _evaluate_rest(
                     ) from error
                 continue
             any_success = True
-            results.append({**row, "content": item.content} for row in rows)
+            rows = [{**row, "content": item.content} for row in rows]
+            # The curves first: an image is done when its results are on the disk.
+            curves.append(curve_rows(rows))
+            results.append(rows)
 
 
 def read_results(folder: RunFolder) -> pd.DataFrame:

@@ -28,9 +28,9 @@ FORMAT = 3
 # What a run writes, besides the files of single processes.
 _FILES = (
     *("results.csv", "failures.csv", "run.json", "summary.csv", "summary.md"),
-    *("comparison.png", "gallery.png"),
+    *("comparison.png", "gallery.png", "curves.csv", "report.html"),
 )
-_PART = re.compile(r"(results|failures)\.rank[0-9]+\.csv")
+_PART = re.compile(r"(results|failures|curves)\.rank[0-9]+\.csv")
 _ANEW = "restart=True (--restart) to begin anew"
 
 Rows = list[dict[str, str]]
@@ -112,7 +112,7 @@ class RunFolder:
         return self.path / "run.json"
 
     def part(self, kind: str, rank: int) -> Path:
-        """The file that one process appends to; ``kind`` is ``results`` or ``failures``."""
+        """The file that one process appends to: ``results``, ``failures`` or ``curves``."""
         return self.path / f"{kind}.rank{rank}.csv"
 
     def parts(self, kind: str) -> list[Path]:

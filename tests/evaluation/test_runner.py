@@ -34,7 +34,10 @@ OPTIONS = {
     "settings": MetricSettings(steps=3),
     "progress": False,
 }
-REPORT = {"comparison.png", "gallery.png", "results.csv", "run.json", "summary.csv", "summary.md"}
+REPORT = {
+    *("comparison.png", "curves.csv", "gallery.png", "report.html"),
+    *("results.csv", "run.json", "summary.csv", "summary.md"),
+}
 
 
 def run(output, dataset=None, methods=METHODS, **options):
