@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EVENLY_SPREAD = 12
-# Bounds the size of the page: a map of 256 x 256 takes 2 to 30 kB.
+# Bounds the size of the page: a map of 224 x 224 takes 2 to 25 kB.
 _MOST_MAPS, _FEWEST, _MOST_IMAGES = 240, 4, 24
-_SIDE = 256
+_SIDE = 224
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def embedded(
     return ReportImage(
         index=index,
         source=_data_address(image, quality=82),
-        maps=tuple(_data_address(picture, quality=75) for picture in maps),
+        maps=tuple(_data_address(picture, quality=60) for picture in maps),
         width=image.width,
         height=image.height,
     )

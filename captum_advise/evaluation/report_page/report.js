@@ -377,6 +377,16 @@ function scatter(cost, metric) {
     const scale = (value) => Math.log1p(value / unit);
     const most = scale(Math.max(unit, ...positive)) * 1.04;
     const x = (value) => left + 8 + (scale(value) / most) * (right - left - 16);
+    // Methods of equal cost stand next to each other, so that none hides another.
+    const across = [];
+    const columns = methods.map((_, i) => {
+      let px = x(costs[i]);
+      if (shownMethods.includes(i)) {
+        while (across.some((other) => Math.abs(other - px) < 6)) px += 7;
+        across.push(px);
+      }
+      return px;
+    });
     const ends = shownMethods.flatMap((i) => [qualities[i], ...interval(metric, i)]).filter(isNumber);
     let low = Math.min(...ends), high = Math.max(...ends);
     const margin = 0.08 * (high - low) || 0.1;
@@ -388,14 +398,14 @@ function scatter(cost, metric) {
     const candidates = [0];
     for (let power = Math.floor(Math.log10(unit)); power <= Math.log10(Math.max(unit, ...positive)) + 1e-9; power++)
       for (const factor of [1, 2, 5]) candidates.push(factor * 10 ** power);
-    const across = [];
+    const positions = [];
     for (const value of candidates)
-      if (x(value) <= right && (!across.length || x(value) - x(across[across.length - 1]) > 38)) across.push(value);
+      if (x(value) <= right && (!positions.length || x(value) - x(positions[positions.length - 1]) > 38)) positions.push(value);
     // Labels from top to bottom, each at least a line below the one before if they would overlap.
     const placed = [];
     const labels = [...shownMethods].sort((a, b) => y(qualities[a]) - y(qualities[b])).flatMap((i) => {
       const name = fitted(methods[i], width * 0.4), length = 6.6 * name.length;
-      const px = x(costs[i]), py = y(qualities[i]);
+      const px = columns[i], py = y(qualities[i]);
       const isLeft = px + 10 + length > right;
       const from = isLeft ? px - 10 - length : px + 10;
       let at = py;
@@ -412,15 +422,15 @@ function scatter(cost, metric) {
       const [from, to] = interval(metric, i);
       const words = `${methods[i]}: ${title} ${shown(qualities[i], digits)}, ${metrics[cost].title} ${shown(costs[i], metrics[cost].digits)}`;
       return [
-        isNumber(from) ? svg("line", { x1: x(costs[i]), x2: x(costs[i]), y1: y(from), y2: y(to), class: `series ${looks[i].colour}` }) : null,
-        mark(i, x(costs[i]), y(qualities[i]), false, words),
+        isNumber(from) ? svg("line", { x1: columns[i], x2: columns[i], y1: y(from), y2: y(to), class: `series ${looks[i].colour}` }) : null,
+        mark(i, columns[i], y(qualities[i]), false, words),
       ];
     }).filter(Boolean);
     const deepest = Math.max(bottom, ...placed.map(({ at }) => at + 8));
     const described = shownMethods.map((i) => `${methods[i]} ${shown(qualities[i], digits)} at ${shown(costs[i], metrics[cost].digits)}`);
     const figure = canvas(width, deepest + 40, `${title} against ${metrics[cost].title}. ${described.join("; ")}.`,
       ...vertical.values.flatMap((value) => [line(left, y(value), right, y(value), "grid"), text(left - 6, y(value) + 4, "end", shown(value, vertical.digits), "tick")]),
-      ...across.flatMap((value) => [line(x(value), top, x(value), deepest + 4, "grid"), text(x(value), deepest + 18, "middle", String(Number(value.toPrecision(2))), "tick")]),
+      ...positions.flatMap((value) => [line(x(value), top, x(value), deepest + 4, "grid"), text(x(value), deepest + 18, "middle", String(Number(value.toPrecision(2))), "tick")]),
       line(left, deepest + 4, right, deepest + 4, "axis"),
       text((left + right) / 2, deepest + 35, "middle", metrics[cost].title, "tick"),
       ...bars, ...labels);
@@ -521,19 +531,19 @@ function writeWorst() {
     return;
   }
   list.replaceChildren(html("div", { class: "scroll", role: "region", "aria-label": "Worst cases", tabindex: 0 }, html("table", {},
-    html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "image"), html("th", { scope: "col" }, methods[method]),
-      html("th", { scope: "col" }, methods[state.baseline]), html("th", { scope: "col" }, "difference"), html("th", { scope: "col" }, "gallery"))),
+    html("thead", {}, html("tr", {}, ...["image", "gallery", methods[method], methods[state.baseline], "difference"].map((title) =>
+      html("th", { scope: "col" }, title)))),
     html("tbody", {}, ...entries.map(([index, value, reference]) => {
       const position = data.gallery.findIndex((image) => image.index === index);
-      return html("tr", {}, html("td", { class: "name" }, data.files[index]), html("td", {}, shown(value, digits)), html("td", {}, shown(reference, digits)),
-        html("td", {}, sign(value - reference, digits)),
+      return html("tr", {}, html("td", { class: "name" }, data.files[index]),
         html("td", {}, position < 0 ? "not embedded" : html("button", { type: "button", "aria-label": `Show ${data.files[index]} in the gallery`, onclick: () => {
           state.image = position;
           state.method = method;
           writeImage();
           byId("image").focus({ preventScroll: true });
           byId("gallery").scrollIntoView();
-        } }, "Show")));
+        } }, "Show")),
+        html("td", {}, shown(value, digits)), html("td", {}, shown(reference, digits)), html("td", {}, sign(value - reference, digits)));
     })))));
 }
 
