@@ -153,7 +153,7 @@ def insertion_curve(
         internal_batch_size: As in :func:`insertion_auc`.
 
     Returns:
-        (N, M, steps + 1) in [0, 1]: the confidence when 0, 1 / steps, ..., 1 of the pixels are
+        (N, M, steps + 1) in [0, 1], the confidence when 0, 1 / steps, ..., 1 of the pixels are
         inserted.
 
     Raises:
@@ -207,7 +207,7 @@ def deletion_curve(
         internal_batch_size: As in :func:`deletion_auc`.
 
     Returns:
-        (N, M, steps + 1) in [0, 1]: the confidence when 0, 1 / steps, ..., 1 of the pixels are
+        (N, M, steps + 1) in [0, 1], the confidence when 0, 1 / steps, ..., 1 of the pixels are
         deleted.
 
     Raises:

@@ -243,16 +243,17 @@ def _settings(
     for name, value in configuration.items():
         if name not in _NOT_SHOWN and value is not None:
             yield name, _in_words(value)
-    for name in ("data", "machine"):
-        if name in information:
-            yield name, _in_words(information[name])
+    if "machine" in information:
+        yield "machine", _in_words(information["machine"])
 
 
 def _in_words(value: Any) -> str:
     if isinstance(value, Mapping):
         if value.keys() == {"name", "sha256"}:
             return str(value["name"])
-        return ", ".join(f"{key} {_in_words(entry)}" for key, entry in value.items() if entry)
+        return ", ".join(
+            f"{key} {_in_words(entry)}" for key, entry in value.items() if entry is not None
+        )
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple):

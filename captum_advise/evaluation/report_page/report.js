@@ -404,18 +404,22 @@ function scatter(cost, metric) {
     // Labels from top to bottom, each at least a line below the one before if they would overlap.
     const placed = [];
     const labels = [...shownMethods].sort((a, b) => y(qualities[a]) - y(qualities[b])).flatMap((i) => {
-      const name = fitted(methods[i], width * 0.4), length = 6.6 * name.length;
+      const name = fitted(methods[i], width * 0.4);
       const px = columns[i], py = y(qualities[i]);
-      const isLeft = px + 10 + length > right;
-      const from = isLeft ? px - 10 - length : px + 10;
+      const beside = shownMethods.map((j) => columns[j]).filter((other) => Math.abs(other - px) < 24);
+      // Next to several marks, a label shows which one is its own.
+      const own = beside.length > 1 ? 13 : 0, length = 6.6 * name.length + own;
+      const isLeft = Math.max(...beside) + 10 + length > right;
+      const anchor = isLeft ? Math.min(...beside) - 10 : Math.max(...beside) + 10;
+      const from = isLeft ? anchor - length : anchor;
       let at = py;
       const overlaps = () => placed.some((box) => Math.abs(box.at - at) < 14 && box.from < from + length && from < box.to);
       while (overlaps()) at += 2;
       placed.push({ at, from, to: from + length });
-      const anchor = isLeft ? px - 10 : px + 10;
       return [
         at - py > 8 ? line(px, py, anchor, at, "grid") : null,
-        text(anchor, at + 4, isLeft ? "end" : "start", name),
+        own ? mark(i, anchor + (isLeft ? -5 : 5), at) : null,
+        text(anchor + (isLeft ? -own : own), at + 4, isLeft ? "end" : "start", name),
       ];
     }).filter(Boolean);
     const bars = shownMethods.flatMap((i) => {
