@@ -5,6 +5,8 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const SVG = document.getElementById("svg").namespaceURI;
 const { methods, metrics } = data;
 const tested = metrics.map((_, i) => i).filter((i) => metrics[i].group !== "cost");
+// Those that ADVISE does not select by are open on the page.
+const primary = tested.filter((i) => metrics[i].group !== "protocol");
 const ofGroup = (group) => metrics.map((_, i) => i).filter((i) => metrics[i].group === group);
 const state = { baseline: data.baseline, sorted: null, descending: false, hidden: new Set(), image: 0, method: 0 };
 const byId = (id) => document.getElementById(id);
@@ -156,7 +158,7 @@ function writeHead() {
 
 // ---- Table ------------------------------------------------------------------------------------
 
-const GROUPS = { faithfulness: "Faithfulness", protocol: "The ADVISE paper's protocol", cost: "Cost of one map" };
+const GROUPS = { faithfulness: "Faithfulness", location: "Where the maps lie", protocol: "The ADVISE paper's protocol", cost: "Cost of one map" };
 function order() {
   const all = methods.map((_, i) => i);
   if (state.sorted === null) return all;
@@ -444,7 +446,7 @@ function scatter(cost, metric) {
 function writeScatter() {
   const cost = Number(byId("cost-metric").value);
   const panel = (metric) => [heading(metrics[metric]), scatter(cost, metric)];
-  show(byId("scatter"), ofGroup("faithfulness").map(panel));
+  show(byId("scatter"), primary.map(panel));
   show(byId("scatter-protocol"), ofGroup("protocol").map(panel));
 }
 
@@ -559,7 +561,7 @@ function writeBaseline() {
   writeTable();
   if (methods.length > 1) {
     const panel = (metric) => [heading(metrics[metric]), forest(metric)];
-    show(byId("forest"), ofGroup("faithfulness").map(panel));
+    show(byId("forest"), primary.map(panel));
     show(byId("forest-protocol"), ofGroup("protocol").map(panel));
     writeWorstChoices();
   }
@@ -577,7 +579,7 @@ if (data.gallery.length) writeImage(); else byId("gallery").hidden = true;
 writeBaseline();
 if (methods.length > 1) {
   const panel = (metric) => [metrics[metric].title, critical(metric)];
-  show(byId("critical"), ofGroup("faithfulness").map(panel));
+  show(byId("critical"), primary.map(panel));
   show(byId("critical-protocol"), ofGroup("protocol").map(panel));
 } else for (const id of ["differences", "ranks", "worst"]) byId(id).hidden = true;
 writeCurves();
