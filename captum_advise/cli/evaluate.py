@@ -191,7 +191,7 @@ def _show(result: Evaluation, settings: MetricSettings) -> None:
         )
     if len(result.failures):
         show(f"Failed images: {len(result.failures)}, see {result.folder / 'failures.csv'}.")
-    show(f"Report: {result.folder / 'summary.md'}")
+    show(f"Report: {result.folder / 'report.html'}")
 
 
 def _continued(result: Evaluation) -> str:

@@ -32,6 +32,25 @@ class Metric:
         return f"{self.title} {'↑' if self.higher_is_better else '↓'}"
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A curve of each image and method; the metric of the same name is the area under it.
+
+    Attributes:
+        name: The metric's name.
+        x_title: What the horizontal axis is.
+        y_title: What the vertical axis is.
+        start: The position of the first point; the points are evenly spaced.
+        end: The position of the last point.
+    """
+
+    name: str
+    x_title: str
+    y_title: str = "probability of the class"
+    start: float = 0.0
+    end: float = 1.0
+
+
 METRICS = (
     Metric("insertion", "insertion AUC", True, independent=True),
     Metric("deletion", "deletion AUC", False, independent=True),
@@ -48,6 +67,10 @@ METRICS = (
     Metric("forward_passes", "forward passes", False, tested=False, digits=1),
     Metric("seconds", "seconds", False, tested=False),
 )
+CURVES = (
+    Curve("insertion", "share of pixels inserted"),
+    Curve("deletion", "share of pixels deleted"),
+)
 ON_REQUEST = ("infidelity", "sensitivity_max")
 # Times differ from run to run. Everything else is the same for the same configuration.
 NOT_REPRODUCIBLE = ("seconds",)
@@ -62,3 +85,9 @@ def metrics(on_request: frozenset[str]) -> tuple[Metric, ...]:
 def columns(on_request: frozenset[str]) -> tuple[str, ...]:
     """The columns of ``results.csv``."""
     return (*IDENTITY, *(metric.name for metric in metrics(on_request)))
+
+
+def curves(on_request: frozenset[str]) -> tuple[Curve, ...]:
+    """The curves of a run: those of its metrics."""
+    names = {metric.name for metric in metrics(on_request)}
+    return tuple(curve for curve in CURVES if curve.name in names)

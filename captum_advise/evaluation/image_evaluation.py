@@ -27,9 +27,9 @@ from captum_advise.evaluation.columns import ON_REQUEST
 from captum_advise.evaluation.methods import ClassMaps, Context, Method
 from captum_advise.metrics import (
     Protocol,
-    deletion_auc,
+    deletion_curve,
     infidelity,
-    insertion_auc,
+    insertion_curve,
     sensitivity_max,
 )
 
@@ -127,6 +127,8 @@ class ImageEvaluator:
         methods: Sequence[str] | None = None,
     ) -> list[Row]:
         """The results of methods for one image. Each row is the same whatever the other methods.
+
+        Its curves are under ``"curves"``, by name.
 
         Args:
             index: Position of the image in the data.
@@ -236,18 +238,18 @@ class ImageEvaluator:
             "confidence": context.confidence,
             "internal_batch_size": context.internal_batch_size,
         }
-        insertion = insertion_auc(self.forward_func, inputs, masks, target, **options)
-        deletion = deletion_auc(
-            self.forward_func, inputs, masks, target, pixel_space=context.pixel_space, **options
-        )
-        for row, (method, explanation), inserted, deleted in zip(
-            rows,
-            explanations.items(),
-            insertion.flatten().tolist(),
-            deletion.flatten().tolist(),
-            strict=True,
+        curves = {
+            "insertion": insertion_curve(self.forward_func, inputs, masks, target, **options),
+            "deletion": deletion_curve(
+                self.forward_func, inputs, masks, target, pixel_space=context.pixel_space, **options
+            ),
+        }
+        for position, (row, (method, explanation)) in enumerate(
+            zip(rows, explanations.items(), strict=True)
         ):
-            row |= {"insertion": inserted, "deletion": deleted}
+            row["curves"] = {name: points[0, position].tolist() for name, points in curves.items()}
+            for name, points in curves.items():
+                row[name] = float(torch.trapezoid(points[0, position], dx=1 / self.settings.steps))
             row |= self._metrics_on_request(method, explanation.mask, image)
         return rows
 

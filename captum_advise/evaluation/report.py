@@ -1,4 +1,4 @@
-"""The report: summary tables and figures."""
+"""The report: summary tables, figures and a page."""
 
 from __future__ import annotations
 
@@ -10,10 +10,26 @@ from torch.utils.data import Dataset
 
 from captum_advise._core.selection import STEPS
 from captum_advise._utils.markdown import markdown_table
-from captum_advise.evaluation.columns import Metric, metrics
+from captum_advise.evaluation.columns import Metric, curves, metrics
+from captum_advise.evaluation.curves import read_curves
 from captum_advise.evaluation.figures import comparison, gallery
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
-from captum_advise.evaluation.statistics import N_RESAMPLES, REFERENCE, summarise
+from captum_advise.evaluation.report_page import (
+    Run,
+    chosen_images,
+    content,
+    embedded,
+    render,
+    worst_cases,
+    worst_images,
+)
+from captum_advise.evaluation.statistics import (
+    N_RESAMPLES,
+    REFERENCE,
+    Comparison,
+    as_table,
+    compare_methods,
+)
 from captum_advise.evaluation.store import RunFolder, write_output
 from captum_advise.visualization.style import to_png
 
@@ -27,9 +43,10 @@ _ENDS = ("mean", "low", "high")
 def write_report(
     evaluator: ImageEvaluator, dataset: Dataset[Any], folder: RunFolder, results: pd.DataFrame
 ) -> None:
-    """Write ``summary.csv``, ``summary.md``, ``comparison.png`` and ``gallery.png``."""
+    """Write the summaries, ``comparison.png``, ``gallery.png`` and ``report.html``."""
     methods, columns = tuple(evaluator.methods), metrics(evaluator.settings.on_request)
-    summary = summarise(results, methods, columns, seed=evaluator.seed)
+    statistics = compare_methods(results, methods, columns, seed=evaluator.seed)
+    summary = as_table(statistics)
     write_output(folder.path / "summary.csv", summary.to_csv(index=False, float_format="%.7g"))
     write_output(
         folder.path / "summary.md",
@@ -37,6 +54,37 @@ def write_report(
     )
     write_output(folder.path / "comparison.png", to_png(comparison(summary, methods, columns)))
     write_output(folder.path / "gallery.png", to_png(gallery(evaluator, dataset, results)))
+    write_output(folder.path / "report.html", page(evaluator, dataset, folder, results, statistics))
+
+
+def page(
+    evaluator: ImageEvaluator,
+    dataset: Dataset[Any],
+    folder: RunFolder,
+    results: pd.DataFrame,
+    statistics: Comparison,
+) -> str:
+    """The content of ``report.html``. The maps of its images are made again."""
+    images = results.drop_duplicates("index").set_index("index").sort_index()
+    worst = worst_images(worst_cases(results, statistics), statistics)
+    chosen = chosen_images(images.index.tolist(), worst, len(evaluator.methods))
+    identities = zip(images["file"], images["content"], strict=True)
+    network = getattr(dataset, "network", None)
+    run = Run(
+        results=results,
+        comparison=statistics,
+        curves=read_curves(
+            folder, dict(zip(identities, images.index, strict=True)), frozenset(chosen)
+        ),
+        curve_titles=curves(evaluator.settings.on_request),
+        images=[
+            embedded(evaluator, dataset, index, int(images.at[index, "target"])) for index in chosen
+        ],
+        information=folder.information_so_far(),
+        class_names=tuple(getattr(network, "class_names", ())),
+        seed=evaluator.seed,
+    )
+    return render(content(run))
 
 
 def markdown(
@@ -81,7 +129,8 @@ def markdown(
         sections += [
             "## Comparison with Grad-CAM, image by image",
             "Share of images on which the method is strictly better than Grad-CAM, and p of the "
-            "paired two-sided Wilcoxon signed-rank test, not corrected for the number of tests.",
+            "paired two-sided Wilcoxon signed-rank test, corrected by Holm's method for all tests "
+            "of this table. report.html compares with the other methods.",
             _against_reference(table, others, [*independent, *protocol]),
         ]
     sections += [
@@ -124,6 +173,6 @@ def _against_reference(
     rows = []
     for method in methods:
         entries = [table.loc[(method, metric.name)] for metric in columns]
-        cells = [f"{entry['beats_grad_cam']:.0%} (p = {entry['p_value']:.2g})" for entry in entries]
+        cells = [f"{entry['beats_grad_cam']:.0%} (p = {entry['p_holm']:.2g})" for entry in entries]
         rows.append([method, *cells])
     return markdown_table(["method", *(m.title for m in columns)], rows)

@@ -24,6 +24,12 @@ from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.columns import columns
 from captum_advise.evaluation.configuration import configuration_of
+from captum_advise.evaluation.curves import (
+    CURVE_COLUMNS,
+    curve_rows,
+    merge_curves,
+    repair_curves,
+)
 from captum_advise.evaluation.data import ImageDataset, check_output
 from captum_advise.evaluation.image_evaluation import (
     ImageEvaluator,
@@ -225,7 +231,9 @@ def evaluate(
         def prepare() -> dict[Image, frozenset[str]]:
             held.enter_context(folder.reserved())
             folder.prepare(configuration, restart=restart, recompute=recompute)
-            return folder.stored()
+            stored = folder.stored()
+            repair_curves(folder, stored)
+            return stored
 
         stored = group.first_does(prepare)
         folder.check(configuration)  # another host may have other weights or packages
@@ -243,6 +251,7 @@ def evaluate(
                     f"None of the {length_of(dataset)} images could be evaluated "
                     f"({folder.failures}); the first, {failure['file']}: {failure['reason']}"
                 )
+            merge_curves(folder)
             results = read_results(folder)
             write_output(folder.parquet, _as_parquet(results))
             folder.inform(
@@ -316,7 +325,10 @@ def _evaluate_rest(
     n_failures = 0
     evaluated: dict[int, Image] = {}
     is_checked = not group.is_first
-    with Appender(folder.part("results", group.rank), folder.columns) as results:
+    with (
+        Appender(folder.part("results", group.rank), folder.columns) as results,
+        Appender(folder.part("curves", group.rank), CURVE_COLUMNS) as curves,
+    ):
         for index in bar:
             name = name_of(dataset, index)
             try:
@@ -339,7 +351,10 @@ def _evaluate_rest(
                     ) from error
                 continue
             any_success = True
-            results.append({**row, "content": item.content} for row in rows)
+            rows = [{**row, "content": item.content} for row in rows]
+            # The curves first: an image is done when its results are on the disk.
+            curves.append(curve_rows(rows))
+            results.append(rows)
             evaluated[index] = Image(as_field(name), item.content)
     return evaluated
 

@@ -31,9 +31,9 @@ FORMAT = 4
 _FILES = (
     *("rows.csv", "results.csv", "results.parquet", "failures.csv", "run.json"),
     *("summary.csv", "summary.md"),
-    *("comparison.png", "gallery.png"),
+    *("comparison.png", "gallery.png", "curves.csv", "report.html"),
 )
-_PART = re.compile(r"(results|failures)\.rank[0-9]+\.csv")
+_PART = re.compile(r"(results|failures|curves)\.rank[0-9]+\.csv")
 _ANEW = "restart=True (--restart) to begin anew"
 
 
@@ -128,6 +128,11 @@ class RunFolder:
         return self.path / "results.parquet"
 
     @property
+    def curves(self) -> Path:
+        """The curves of all rows."""
+        return self.path / "curves.csv"
+
+    @property
     def failures(self) -> Path:
         """The images that could not be evaluated, if there are any."""
         return self.path / "failures.csv"
@@ -138,7 +143,7 @@ class RunFolder:
         return self.path / "run.json"
 
     def part(self, kind: str, rank: int) -> Path:
-        """The file that one process appends to; ``kind`` is ``results`` or ``failures``."""
+        """The file that one process appends to: ``results``, ``failures`` or ``curves``."""
         return self.path / f"{kind}.rank{rank}.csv"
 
     def parts(self, kind: str) -> list[Path]:
@@ -261,9 +266,11 @@ class RunFolder:
         description is replaced when nothing is left that it describes.
         """
         sources = self._sources()
+        # Curves of rows that go are replaced when these are computed again.
+        curves = [self.curves, *self.parts("curves")] if rows else []
         with writing(self.path):
             for path in self._written():
-                if path not in (self.information, *sources):
+                if path not in (self.information, *sources, *curves):
                     path.unlink()
             if rows:
                 write_output(self.rows, rows)

@@ -12,7 +12,13 @@ from captum_advise.metrics.confidence import (
 )
 from captum_advise.metrics.fsim import fsim
 from captum_advise.metrics.infidelity import infidelity
-from captum_advise.metrics.insertion_deletion import blurred, deletion_auc, insertion_auc
+from captum_advise.metrics.insertion_deletion import (
+    blurred,
+    deletion_auc,
+    deletion_curve,
+    insertion_auc,
+    insertion_curve,
+)
 from captum_advise.metrics.max_sensitivity import sensitivity_max
 from captum_advise.metrics.mse import mse
 from captum_advise.metrics.ssim import ssim
@@ -29,11 +35,13 @@ __all__ = [
     "blurred",
     "class_sensitivity",
     "deletion_auc",
+    "deletion_curve",
     "fsim",
     "hit",
     "increase_in_confidence",
     "infidelity",
     "insertion_auc",
+    "insertion_curve",
     "mse",
     "sensitivity_max",
     "ssim",

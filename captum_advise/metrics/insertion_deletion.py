@@ -59,17 +59,17 @@ def insertion_auc(
         >>> insertion_auc(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
-    return _auc(
+    curves = insertion_curve(
         forward_func,
         inputs,
         maps,
         target,
-        start=blurred(inputs) if baselines is None else baselines,
-        end=inputs,
+        baselines=baselines,
         steps=steps,
         confidence=confidence,
         internal_batch_size=internal_batch_size,
     )
+    return _areas(curves)
 
 
 def deletion_auc(
@@ -113,15 +113,120 @@ def deletion_auc(
         >>> deletion_auc(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
-    if baselines is None:
-        baselines = black(inputs, pixel_space)
-    return _auc(
+    curves = deletion_curve(
+        forward_func,
+        inputs,
+        maps,
+        target,
+        baselines=baselines,
+        pixel_space=pixel_space,
+        steps=steps,
+        confidence=confidence,
+        internal_batch_size=internal_batch_size,
+    )
+    return _areas(curves)
+
+
+def insertion_curve(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    baselines: Tensor | None = None,
+    steps: int = 32,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    internal_batch_size: int = 32,
+) -> Tensor:
+    """The confidence while pixels are inserted: what :func:`insertion_auc` integrates.
+
+    Petsiuk et al., BMVC 2018.
+
+    Args:
+        forward_func: As in :func:`insertion_auc`.
+        inputs: As in :func:`insertion_auc`.
+        maps: As in :func:`insertion_auc`.
+        target: As in :func:`insertion_auc`.
+        baselines: As in :func:`insertion_auc`.
+        steps: As in :func:`insertion_auc`.
+        confidence: As in :func:`insertion_auc`.
+        internal_batch_size: As in :func:`insertion_auc`.
+
+    Returns:
+        (N, M, steps + 1) in [0, 1], the confidence when 0, 1 / steps, ..., 1 of the pixels are
+        inserted.
+
+    Raises:
+        ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
+
+    Example::
+
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> insertion_curve(net, images, maps, torch.tensor([3, 3]), steps=10).shape
+        torch.Size([2, 1, 11])
+    """
+    return _curves(
+        forward_func,
+        inputs,
+        maps,
+        target,
+        start=blurred(inputs) if baselines is None else baselines,
+        end=inputs,
+        steps=steps,
+        confidence=confidence,
+        internal_batch_size=internal_batch_size,
+    )
+
+
+def deletion_curve(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    baselines: Tensor | None = None,
+    pixel_space: PixelSpace | None = None,
+    steps: int = 32,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    internal_batch_size: int = 32,
+) -> Tensor:
+    """The confidence while pixels are deleted: what :func:`deletion_auc` integrates.
+
+    Petsiuk et al., BMVC 2018.
+
+    Args:
+        forward_func: As in :func:`deletion_auc`.
+        inputs: As in :func:`deletion_auc`.
+        maps: As in :func:`deletion_auc`.
+        target: As in :func:`deletion_auc`.
+        baselines: As in :func:`deletion_auc`.
+        pixel_space: As in :func:`deletion_auc`.
+        steps: As in :func:`deletion_auc`.
+        confidence: As in :func:`deletion_auc`.
+        internal_batch_size: As in :func:`deletion_auc`.
+
+    Returns:
+        (N, M, steps + 1) in [0, 1], the confidence when 0, 1 / steps, ..., 1 of the pixels are
+        deleted.
+
+    Raises:
+        ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
+
+    Example::
+
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> deletion_curve(net, images, maps, torch.tensor([3, 3]), steps=10).shape
+        torch.Size([2, 1, 11])
+    """
+    return _curves(
         forward_func,
         inputs,
         maps,
         target,
         start=inputs,
-        end=baselines,
+        end=black(inputs, pixel_space) if baselines is None else baselines,
         steps=steps,
         confidence=confidence,
         internal_batch_size=internal_batch_size,
@@ -151,8 +256,14 @@ def blurred(inputs: Tensor) -> Tensor:
     )
 
 
+def _areas(curves: Tensor) -> Tensor:
+    """Areas (N,) under one curve for each input, or (N, M)."""
+    areas = torch.trapezoid(curves, dx=1 / (curves.shape[2] - 1))
+    return areas[:, 0] if areas.shape[1] == 1 else areas
+
+
 @torch.no_grad()
-def _auc(
+def _curves(
     forward_func: Callable[[Tensor], Tensor],
     inputs: Tensor,
     maps: Tensor,
@@ -164,7 +275,7 @@ def _auc(
     confidence: Callable[[Tensor], Tensor],
     internal_batch_size: int,
 ) -> Tensor:
-    """Area under the confidence while pixels change from ``start`` to ``end``."""
+    """The confidence (N, M, steps + 1) while pixels change from ``start`` to ``end``."""
     n_examples, _, height, width = inputs.shape
     n_maps = maps.shape[1] if maps.dim() == 4 else 0
     if not n_maps or maps.shape != (n_examples, n_maps, height, width):
@@ -198,5 +309,4 @@ def _auc(
         for first in (0, n_examples)
     )
     between = confidences[2 * n_examples :].view(n_examples, n_maps, steps - 1)
-    areas = torch.trapezoid(torch.cat([at_start, between, at_end], 2), dx=1 / steps)
-    return areas[:, 0] if n_maps == 1 else areas
+    return torch.cat([at_start, between, at_end], 2)
