@@ -21,17 +21,32 @@ from captum_advise._core.suspicions import suspicious_confidence, suspicious_pix
 from captum_advise._core.targets import resolve_target
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import first_line
-from captum_advise.evaluation.columns import ON_REQUEST
+from captum_advise.evaluation.columns import ON_REQUEST, Metric, metrics
 from captum_advise.evaluation.methods import ClassMaps, Context, Method
 from captum_advise.metrics import (
     Protocol,
-    deletion_auc,
+    blurred,
+    energy_pointing_game,
+    grid_pointing_game,
     infidelity,
-    insertion_auc,
+    mu_fidelity,
+    pointing_game,
+    road,
     sensitivity_max,
+    sparseness,
 )
+from captum_advise.metrics.insertion_deletion import areas_between
+from captum_advise.pixels import black
 
 Row = dict[str, Any]
+
+# The first and the last image of each curve.
+_CURVES = {
+    "insertion": ("blurred", "whole"),
+    "deletion": ("whole", "black"),
+    "insertion_black": ("black", "whole"),
+    "deletion_blurred": ("whole", "blurred"),
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,7 @@ class ImageEvaluator:
         settings: Settings of the metrics.
         seed: Seed of random numbers.
         compiled: Whether the metrics use the compiled model.
+        with_regions: Whether the data say where the objects are.
     """
 
     model: nn.Module
@@ -94,6 +110,12 @@ class ImageEvaluator:
     settings: MetricSettings
     seed: int
     compiled: bool = False
+    with_regions: bool = False
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of each map."""
+        return metrics(self.settings.on_request, with_regions=self.with_regions)
 
     @cached_property
     def forward_func(self) -> Callable[[Tensor], Tensor]:
@@ -113,7 +135,14 @@ class ImageEvaluator:
             if message is not None:
                 warnings.warn(message, UserWarning, stacklevel=4)
 
-    def rows(self, index: int, name: str, inputs: Tensor, label: int | None) -> list[Row]:
+    def rows(
+        self,
+        index: int,
+        name: str,
+        inputs: Tensor,
+        label: int | None,
+        region: Tensor | None = None,
+    ) -> list[Row]:
         """The results of every method for one image.
 
         Args:
@@ -121,32 +150,64 @@ class ImageEvaluator:
             name: Name of the image.
             inputs: (1, C, H, W).
             label: Class to explain; None for the predicted one.
+            region: Where the object is, bool (1, 1, H, W).
         """
-        image = self._prepared(inputs, label)
+        image = self._prepared(inputs, label, region)
         explanations = [self._explained(index, method, image) for method in self.methods]
-        identity = {
-            "index": index,
-            "file": name,
-            "target": int(image.target),
-            "predicted": image.predicted,
-            "confidence": float(image.scorer.confidence_in_target()),
-        }
         return [
             {
-                **identity,
+                **_identity(index, name, image),
                 "method": method,
-                **metrics,
+                **values,
                 "forward_passes": explanation.forward_passes,
                 "seconds": explanation.seconds,
             }
-            for method, explanation, metrics in zip(
+            for method, explanation, values in zip(
                 self.methods, explanations, self._metrics(index, image, explanations), strict=True
+            )
+        ]
+
+    def mosaic_rows(
+        self,
+        index: int,
+        name: str,
+        inputs: Tensor,
+        label: int | None,
+        *,
+        cell: int,
+        side: int,
+    ) -> list[Row]:
+        """How well every method finds one cell of a mosaic of images.
+
+        Args:
+            index: As in :meth:`rows`.
+            name: As in :meth:`rows`.
+            inputs: The mosaic, (1, C, H, W).
+            label: The class of the cell.
+            cell: Which cell.
+            side: The mosaic has ``side`` x ``side`` cells.
+        """
+        image = self._prepared(inputs, label, None)
+        masks = []
+        for method in self.methods:
+            with self._seeded(index, method):
+                result = self._call(method, image.inputs, image.target)
+            masks.append(as_masks(_checked_maps(result, method), image.inputs.shape[-2:]))
+        cells = torch.tensor([cell], device=image.inputs.device)
+        found = grid_pointing_game(torch.cat(masks, 1), cells, side=side)
+        return [
+            {**_identity(index, name, image), "method": method, "grid_mass": mass, "grid_top": top}
+            for method, mass, top in zip(
+                self.methods,
+                found.mass.flatten().tolist(),
+                found.top.flatten().tolist(),
+                strict=True,
             )
         ]
 
     def maps(self, index: int, inputs: Tensor, label: int | None) -> dict[str, Tensor]:
         """The map (1, 1, h, w) of every method for one image: the map that was evaluated."""
-        image = self._prepared(inputs, label)
+        image = self._prepared(inputs, label, None)
         maps = {}
         for method in self.methods:
             with self._seeded(index, method):
@@ -154,7 +215,7 @@ class ImageEvaluator:
             maps[method] = _checked_maps(result, method)
         return maps
 
-    def _prepared(self, inputs: Tensor, label: int | None) -> _Image:
+    def _prepared(self, inputs: Tensor, label: int | None, region: Tensor | None) -> _Image:
         with torch.no_grad():
             outputs = self.model(inputs)
         target = resolve_target(outputs, label)
@@ -167,6 +228,7 @@ class ImageEvaluator:
             inputs=inputs,
             target=target.classes,
             predicted=int(outputs.argmax(1)),
+            region=region,
             scorer=image_scorer(
                 self.forward_func,
                 inputs,
@@ -217,23 +279,35 @@ class ImageEvaluator:
         rows = _protocol_metrics(image.scorer, explanations)
         masks = torch.cat([explanation.mask for explanation in explanations], 1)
         options: dict[str, Any] = {
-            "steps": self.settings.steps,
             "confidence": context.confidence,
             "internal_batch_size": context.internal_batch_size,
         }
-        insertion = insertion_auc(self.forward_func, inputs, masks, target, **options)
-        deletion = deletion_auc(
-            self.forward_func, inputs, masks, target, pixel_space=context.pixel_space, **options
+        darkness = black(inputs, context.pixel_space)
+        areas = areas_between(
+            self.forward_func,
+            {"whole": inputs, "black": darkness, "blurred": blurred(inputs)},
+            list(_CURVES.values()),
+            masks,
+            target,
+            steps=self.settings.steps,
+            **options,
         )
-        for row, method, explanation, inserted, deleted in zip(
-            rows,
-            self.methods,
-            explanations,
-            insertion.flatten().tolist(),
-            deletion.flatten().tolist(),
-            strict=True,
+        values = dict(zip(_CURVES, areas, strict=True))
+        # The same noise and the same subsets for every method.
+        with self._seeded(index, "road"):
+            values["road"] = road(self.forward_func, inputs, masks, target, **options).value
+        with self._seeded(index, "mu_fidelity"):
+            values["mu_fidelity"] = mu_fidelity(
+                self.forward_func, inputs, masks, target, baselines=darkness, **options
+            )
+        values["sparseness"] = sparseness(masks[0])
+        if image.region is not None:
+            values["pointing"] = pointing_game(masks, image.region)
+            values["energy"] = energy_pointing_game(masks, image.region)
+        for position, (row, method, explanation) in enumerate(
+            zip(rows, self.methods, explanations, strict=True)
         ):
-            row |= {"insertion": inserted, "deletion": deleted}
+            row |= {name: found.flatten()[position].item() for name, found in values.items()}
             row |= self._metrics_on_request(index, method, explanation.mask, image)
         return rows
 
@@ -304,12 +378,13 @@ class ImageEvaluator:
 
 @dataclass(frozen=True)
 class _Image:
-    """One image with its class, and the scorer that applies the protocol to maps of it."""
+    """One image with its class, the scorer that applies the protocol, and where the object is."""
 
     inputs: Tensor
     target: Tensor
     predicted: int
     scorer: MapScorer
+    region: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -321,6 +396,16 @@ class _Explanation:
     runner_up_maps: Tensor | None
     forward_passes: int
     seconds: float
+
+
+def _identity(index: int, name: str, image: _Image) -> Row:
+    return {
+        "index": index,
+        "file": name,
+        "target": int(image.target),
+        "predicted": image.predicted,
+        "confidence": float(image.scorer.confidence_in_target()),
+    }
 
 
 def _protocol_metrics(scorer: MapScorer, explanations: Sequence[_Explanation]) -> list[Row]:

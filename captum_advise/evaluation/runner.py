@@ -21,15 +21,24 @@ from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise.evaluation.columns import columns
+from captum_advise.evaluation.columns import MOSAIC_METRICS, columns
 from captum_advise.evaluation.configuration import configuration_of
 from captum_advise.evaluation.data import ImageDataset, check_output
 from captum_advise.evaluation.image_evaluation import (
     ImageEvaluator,
     MethodError,
     MetricSettings,
+    Row,
 )
-from captum_advise.evaluation.items import Continuation, compare, length_of, name_of, read
+from captum_advise.evaluation.items import (
+    Continuation,
+    Item,
+    compare,
+    has_regions,
+    length_of,
+    name_of,
+    read,
+)
 from captum_advise.evaluation.methods import (
     Context,
     MethodLike,
@@ -37,6 +46,7 @@ from captum_advise.evaluation.methods import (
     as_method,
     by_name,
 )
+from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
 from captum_advise.evaluation.processes import Processes, processes
 from captum_advise.evaluation.store import FAILURE_COLUMNS, Appender, Image, RunFolder, as_field
 from captum_advise.pixels import PixelSpace
@@ -57,7 +67,7 @@ class Evaluation:
     Attributes:
         results: One row per image and method.
         summary: One row per method and metric.
-        failures: One row per image that could not be evaluated.
+        failures: One row per image, or cell of a mosaic, that could not be evaluated.
         folder: The folder of the report.
         seconds: Time that this call spent on images, without the report.
         evaluated: Number of images in that time.
@@ -65,6 +75,7 @@ class Evaluation:
         changed: Number of images that earlier calls evaluated, and that this call evaluated again:
             their content, their class or their position in the data has changed.
         dropped: Number of images of earlier calls that are no longer in the data.
+        mosaics: One row per cell of a mosaic and method; None without mosaics.
 
     Example::
 
@@ -85,6 +96,7 @@ class Evaluation:
     reused: int = field(compare=False, default=0)
     changed: int = field(compare=False, default=0)
     dropped: int = field(compare=False, default=0)
+    mosaics: pd.DataFrame | None = None
 
 
 def evaluate(
@@ -101,6 +113,8 @@ def evaluate(
     seed: int = 0,
     internal_batch_size: int = 8,
     compiled: bool = False,
+    mosaics: int | None = None,
+    n_mosaics: int = 20,
     description: Mapping[str, str] | None = None,
     restart: bool = False,
     progress: bool = True,
@@ -125,7 +139,8 @@ def evaluate(
         dataset: Items are inputs (C, H, W), or pairs of inputs and class. Where the class is
             missing or None, the predicted class is explained. Items that raise an error are
             recorded as failures. If the data set has an attribute ``names``, one per item, the
-            report uses it.
+            report uses it. If its attribute ``has_regions`` is true, items have a third entry,
+            the pixels of the object, bool (H, W) or (1, H, W), for the pointing games.
         methods: Names from :func:`captum_advise.evaluation.names`, or a mapping from name to
             Captum attribution (object or class) or
             :class:`captum_advise.evaluation.Method`. If ``"grad-cam"`` is among them, the others
@@ -140,6 +155,10 @@ def evaluate(
         internal_batch_size: How many masked images go through the model at once.
         compiled: Compute metrics with ``torch.compile(model)``. It takes a minute to start and is
             faster then; on a CPU it needs a C++ compiler. Maps use the model as it is.
+        mosaics: Add the grid pointing game on mosaics of ``mosaics`` x ``mosaics`` images, from
+            :func:`mosaic_dataset`. The model must take images of any size. The rows are in the
+            folder ``mosaics`` of the output.
+        n_mosaics: The number of mosaics, at most.
         description: What else distinguishes this run from others in the same folder, for example
             the network's name.
         restart: Begin anew: delete the files of the run in ``output``, whichever run it is, when
@@ -152,14 +171,16 @@ def evaluate(
     Raises:
         TypeError: A number is not an int, or a method is not callable.
         ValueError: An argument is not valid, the folder holds another run or files that no run
-            has written, it is one of the folders of images, or no image could be evaluated.
+            has written, it is one of the folders of images, no image could be evaluated, or no
+            mosaic can be made.
         MethodError: The methods fail on the first images.
         OutputError: The output cannot be written.
         ModuleNotFoundError: A package is missing; the message names the extra that brings it.
 
     Warns:
-        UserWarning: The first image is not in [0, 1] under ``pixel_space``, or the model returns
-            probabilities, to which the default ``confidence`` applies softmax again.
+        UserWarning: The first image is not in [0, 1] under ``pixel_space``, the model returns
+            probabilities, to which the default ``confidence`` applies softmax again, or there are
+            images for fewer mosaics than asked for.
 
     Example::
 
@@ -180,6 +201,9 @@ def evaluate(
     )
     check_count("seed", seed, at_least=0)
     check_count("internal_batch_size", internal_batch_size, at_least=1)
+    check_count("n_mosaics", n_mosaics, at_least=1)
+    if mosaics is not None:
+        check_count("mosaics", mosaics, at_least=2)
     _check(model, dataset, chosen, Path(output))
     evaluator = ImageEvaluator(
         model=model,
@@ -189,106 +213,184 @@ def evaluate(
         settings=settings,
         seed=seed,
         compiled=compiled,
+        with_regions=has_regions(dataset),
     )
     configuration = configuration_of(evaluator, dataset, methods, description or {})
-    folder = RunFolder(Path(output), columns(settings.on_request), tuple(chosen))
+    folder = RunFolder(Path(output), columns(evaluator.metrics), tuple(chosen))
     with processes(_device(model)) as group, ExitStack() as held:
+        work = _Work(evaluator, group, held, restart, progress)
+        images = work.begin("images", dataset, folder, configuration)
+        tiled = None
+        if mosaics is not None:
+            side = mosaics
 
-        def prepare() -> list[Image]:
-            held.enter_context(folder.reserved())
-            folder.prepare(configuration, restart=restart)
-            return folder.finished()
+            def selected() -> tuple[Any, Any]:
+                made = mosaic_dataset(
+                    model, dataset, side=side, count=n_mosaics, seed=seed, confidence=confidence
+                )
+                return made.tiles, made.classes
 
-        finished = group.first_does(prepare)
-        folder.check(configuration)  # another host may have other weights or packages
-        earlier = compare(dataset, finished, group, progress=progress)
+            tiled = work.begin(
+                "mosaics",
+                MosaicDataset(dataset, side, *group.first_does(selected)),
+                RunFolder(folder.path / "mosaics", columns(MOSAIC_METRICS), tuple(chosen)),
+                {**configuration, "mosaics": side, "n_mosaics": n_mosaics},
+            )
         start = time.perf_counter()
-        _evaluate_rest(evaluator, dataset, folder, earlier, group, progress)
-        group.wait()
+        work.evaluate(images)
         seconds = time.perf_counter() - start
+        if tiled is not None:
+            work.evaluate(tiled)
 
         def finish() -> None:
-            if not folder.merge(outdated=earlier.outdated, unread=earlier.unread):
-                failure = read_failures(folder).iloc[0]
-                raise ValueError(
-                    f"None of the {length_of(dataset)} images could be evaluated "
-                    f"({folder.failures}); the first, {failure['file']}: {failure['reason']}"
-                )
-            results = read_results(folder)
+            results = images.merged()
             folder.inform(
                 {
                     "configuration": configuration,
                     **_origin(dataset),
-                    **_information(folder, results, seconds, earlier, group, _device(model)),
+                    **_information(folder, results, seconds, images.earlier, group, _device(model)),
                 }
             )
-            write_report(evaluator, dataset, folder, results)
+            write_report(
+                evaluator,
+                dataset,
+                folder,
+                results,
+                None if tiled is None else _by_mosaic(tiled.merged(), tiled.dataset.side),
+            )
 
         group.first_does(finish)
     results = read_results(folder)
+    pandas = import_optional("pandas", "evaluation")
     return Evaluation(
         results=results,
-        summary=import_optional("pandas", "evaluation").read_csv(folder.path / "summary.csv"),
-        failures=read_failures(folder),
+        summary=pandas.read_csv(folder.path / "summary.csv"),
+        failures=pandas.concat(
+            [read_failures(part.folder) for part in (images, tiled) if part is not None],
+            ignore_index=True,
+        ),
         folder=folder.path,
         seconds=seconds,
-        evaluated=results["index"].nunique() - len(earlier.reused),
-        reused=len(earlier.reused),
-        changed=earlier.changed,
-        dropped=earlier.dropped,
+        evaluated=results["index"].nunique() - len(images.earlier.reused),
+        reused=len(images.earlier.reused),
+        changed=images.earlier.changed,
+        dropped=images.earlier.dropped,
+        mosaics=None if tiled is None else read_results(tiled.folder),
     )
 
 
-def _evaluate_rest(
-    evaluator: ImageEvaluator,
-    dataset: Dataset[Any],
-    folder: RunFolder,
-    earlier: Continuation,
-    group: Processes,
-    progress: bool,
-) -> None:
-    """Evaluate this process's share of the images that have no rows, or rows that do not hold."""
-    n_images, finished = length_of(dataset), earlier.indices
-    share = [index for index in range(n_images) if index not in finished]
-    share = share[group.rank :: group.count]
-    alone = group.count == 1
-    changed = f" ({earlier.changed} changed)" if earlier.changed else ""
-    bar = import_optional("tqdm", "evaluation").tqdm(
-        share,
-        desc=("images" if alone else f"images of process 1 of {group.count}") + changed,
-        initial=len(finished) if alone else 0,
-        total=n_images if alone else len(share),
-        unit="image",
-        disable=not (progress and group.is_first),
-        dynamic_ncols=True,
-    )
-    device = _device(evaluator.model)
-    any_success, n_failures = bool(finished), 0
-    is_checked = not group.is_first
-    with Appender(folder.part("results", group.rank), folder.columns) as results:
-        for index in bar:
-            name = name_of(dataset, index)
-            try:
-                item = read(dataset, index)
-                inputs = item.inputs.to(device)[None]
-                if not is_checked:
-                    is_checked = True
-                    evaluator.warn_of_suspicions(inputs)
-                rows = evaluator.rows(index, name, inputs, item.label)
-            except Exception as error:
-                sentence = _sentence(error)
-                failure = {"index": index, "file": name, "reason": sentence}
-                with Appender(folder.part("failures", group.rank), FAILURE_COLUMNS) as failures:
-                    failures.append([failure])
-                n_failures += isinstance(error, MethodError)
-                if n_failures >= _MAX_FAILURES_AT_START and not any_success:
-                    raise MethodError(
-                        f"The first images all fail, and none has succeeded; for {name}, "
-                        f"{sentence} Leave the method out, or correct it."
-                    ) from error
-                continue
-            any_success = True
-            results.append({**row, "content": item.content} for row in rows)
+@dataclass(frozen=True)
+class _Part:
+    """What a folder holds the results of: the images, or mosaics of them."""
+
+    kind: str
+    dataset: Any
+    folder: RunFolder
+    earlier: Continuation
+
+    def merged(self) -> pd.DataFrame:
+        """The results of all processes, in one file.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if not self.folder.merge(outdated=self.earlier.outdated, unread=self.earlier.unread):
+            failure = read_failures(self.folder).iloc[0]
+            raise ValueError(
+                f"None of the {length_of(self.dataset)} {self.kind} could be evaluated "
+                f"({self.folder.failures}); the first, {failure['file']}: {failure['reason']}"
+            )
+        return read_results(self.folder)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all parts of a run have in common."""
+
+    evaluator: ImageEvaluator
+    group: Processes
+    held: ExitStack
+    restart: bool
+    progress: bool
+
+    def begin(
+        self, kind: str, dataset: Any, folder: RunFolder, configuration: dict[str, Any]
+    ) -> _Part:
+        """Prepare a folder, and find what earlier calls have left to do."""
+
+        def prepare() -> list[Image]:
+            self.held.enter_context(folder.reserved())
+            folder.prepare(configuration, restart=self.restart)
+            return folder.finished()
+
+        finished = self.group.first_does(prepare)
+        folder.check(configuration)  # another host may have other weights or packages
+        earlier = compare(dataset, finished, self.group, progress=self.progress)
+        return _Part(kind, dataset, folder, earlier)
+
+    def evaluate(self, part: _Part) -> None:
+        """Evaluate this process's share of what has no rows, or rows that do not hold."""
+        group, finished = self.group, part.earlier.indices
+        n_items = length_of(part.dataset)
+        share = [index for index in range(n_items) if index not in finished]
+        share = share[group.rank :: group.count]
+        alone = group.count == 1
+        changed = f" ({part.earlier.changed} changed)" if part.earlier.changed else ""
+        of = "" if alone else f" of process 1 of {group.count}"
+        bar = import_optional("tqdm", "evaluation").tqdm(
+            share,
+            desc=f"{part.kind}{of}{changed}",
+            initial=len(finished) if alone else 0,
+            total=n_items if alone else len(share),
+            unit="image",
+            disable=not (self.progress and group.is_first),
+            dynamic_ncols=True,
+        )
+        device = _device(self.evaluator.model)
+        any_success, n_failures = bool(finished), 0
+        is_checked = not group.is_first
+        with Appender(part.folder.part("results", group.rank), part.folder.columns) as results:
+            for index in bar:
+                name = name_of(part.dataset, index)
+                try:
+                    item = read(part.dataset, index).to(device)
+                    if not is_checked:
+                        is_checked = True
+                        self.evaluator.warn_of_suspicions(item.inputs[None])
+                    rows = self._rows(part, index, name, item)
+                except Exception as error:
+                    sentence = _sentence(error)
+                    failure = {"index": index, "file": name, "reason": sentence}
+                    failures_file = part.folder.part("failures", group.rank)
+                    with Appender(failures_file, FAILURE_COLUMNS) as failures:
+                        failures.append([failure])
+                    n_failures += isinstance(error, MethodError)
+                    if n_failures >= _MAX_FAILURES_AT_START and not any_success:
+                        raise MethodError(
+                            f"The first {part.kind} all fail, and none has succeeded; for {name}, "
+                            f"{sentence} Leave the method out, or correct it."
+                        ) from error
+                    continue
+                any_success = True
+                results.append({**row, "content": item.content} for row in rows)
+        group.wait()
+
+    def _rows(self, part: _Part, index: int, name: str, item: Item) -> list[Row]:
+        inputs = item.inputs[None]
+        if isinstance(part.dataset, MosaicDataset):
+            side = part.dataset.side
+            return self.evaluator.mosaic_rows(
+                index, name, inputs, item.label, cell=index % side**2, side=side
+            )
+        region = None if item.region is None else item.region[None]
+        return self.evaluator.rows(index, name, inputs, item.label, region)
+
+
+def _by_mosaic(results: pd.DataFrame, side: int) -> pd.DataFrame:
+    """Means over the cells of each mosaic, which are not independent."""
+    names = [metric.name for metric in MOSAIC_METRICS]
+    by = [results["index"] // side**2, results["method"]]
+    return results[names].groupby(by).mean().reset_index()
 
 
 def read_results(folder: RunFolder) -> pd.DataFrame:

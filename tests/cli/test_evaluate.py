@@ -33,6 +33,7 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     torn.write_bytes(torn.read_bytes()[:999])
     output = tmp_path / "report"
     command = ["evaluate", "--data", photos, "--output", output, "--methods", "grad-cam,random"]
+    command += ["--model", "timm/test_resnet", "--weights", "random"]
     command = [str(argument) for argument in [*command, "--steps", "2"]]
     assert main(command) == 1
     shown = capsys.readouterr()
