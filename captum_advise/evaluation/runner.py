@@ -256,7 +256,7 @@ def evaluate(
                 dataset,
                 folder,
                 results,
-                None if tiled is None else _by_mosaic(tiled.merged(), tiled.dataset.side),
+                None if tiled is None else by_mosaic(tiled.merged(), tiled.dataset.side),
             )
 
         group.first_does(finish)
@@ -386,7 +386,7 @@ class _Work:
         return self.evaluator.rows(index, name, inputs, item.label, region)
 
 
-def _by_mosaic(results: pd.DataFrame, side: int) -> pd.DataFrame:
+def by_mosaic(results: pd.DataFrame, side: int) -> pd.DataFrame:
     """Means over the cells of each mosaic, which are not independent."""
     names = [metric.name for metric in MOSAIC_METRICS]
     by = [results["index"] // side**2, results["method"]]

@@ -54,7 +54,7 @@ def summarise(
             share, p_value = np.nan, np.nan
             if metric.tested and REFERENCE in methods and method != REFERENCE:
                 gain = values[row, :, column] - values[row, :, list(methods).index(REFERENCE)]
-                share, p_value = _compared(gain if metric.higher_is_better else -gain)
+                share, p_value = compared(gain if metric.higher_is_better else -gain)
             rows.append(
                 {
                     "method": method,
@@ -88,7 +88,7 @@ def _interval(values: _Values, seed: int) -> tuple[_Values, _Values]:
     return bootstrap.confidence_interval.low, bootstrap.confidence_interval.high
 
 
-def _compared(gain: _Values) -> tuple[float, float]:
+def compared(gain: _Values) -> tuple[float, float]:
     """The share of gains above zero, and the p value."""
     share = float((gain > 0).mean())
     # Without any difference the test has nothing to rank.
