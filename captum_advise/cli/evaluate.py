@@ -21,6 +21,9 @@ from captum_advise.metrics import Protocol
 _METHODS = MethodSettings()
 _METRICS = MetricSettings()
 
+# The others are in the report.
+_SHOWN = ("insertion", "deletion", "road", *ON_REQUEST, "pointing", "grid_top", "avx")
+
 EXAMPLES = """\b
 Examples:
   captum-advise evaluate --data photos --output report
@@ -173,11 +176,7 @@ def evaluate(
 
 def _show(result: Evaluation) -> None:
     means = result.summary.pivot(index="method", columns="metric", values="mean")
-    shown = [
-        metric
-        for metric in (*METRICS, *MOSAIC_METRICS)
-        if metric.name in means and (metric.independent or metric.name == "avx")
-    ]
+    shown = [m for m in (*METRICS, *MOSAIC_METRICS) if m.name in means and m.name in _SHOWN]
     table = Table("method", *(metric.heading for metric in shown))
     for method in result.summary["method"].unique():
         table.add_row(method, *(f"{means.loc[method, metric.name]:.3f}" for metric in shown))

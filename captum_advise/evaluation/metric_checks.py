@@ -120,9 +120,9 @@ def check_metrics(
         options: Further arguments of :func:`evaluate`.
 
     Returns:
-        One row per metric and change: ``metric``, ``change``, ``images``, ``original`` and
-        ``changed`` (means), ``worse`` and ``better`` (shares of images on which the metric is
-        strictly so) and ``p_value`` (paired, two-sided Wilcoxon signed-rank test).
+        One row per metric and change, with the columns ``metric``, ``change``, ``images``,
+        ``original`` and ``changed`` (means), ``worse`` and ``better`` (shares of images on which
+        the metric is strictly so) and ``p_value`` (paired, two-sided Wilcoxon signed-rank test).
 
     Raises:
         ValueError: As :func:`evaluate`.

@@ -26,8 +26,8 @@ def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tens
             paper.
 
     Returns:
-        (N,), or (N, M) for more than one map: 1 for a hit, 0 for a miss; larger is better. Of
-        several equal maxima, the share that hits.
+        (N,), or (N, M) for more than one map. 1 is a hit, 0 a miss; larger is better. Of several
+        equal maxima, the share that hits.
 
     Raises:
         TypeError: An argument is not a real tensor, or ``tolerance`` is not an int.

@@ -114,6 +114,8 @@ def test_weights_are_known_by_their_content(photos, tmp_path, monkeypatch):
         ("--limit", 0),
         ("--limit", -5),
         ("--seed", -1),
+        ("--mosaics", 1),
+        ("--n-mosaics", 0),
         ("--integrated-gradients-steps", 0),
         ("--lime-samples", 0),
         ("--lime-grid", 0),
