@@ -14,12 +14,15 @@ from captum_advise import evaluation, zoo
 from captum_advise.cli import options
 from captum_advise.cli.console import show, show_message
 from captum_advise.evaluation import Evaluation, MethodSettings, MetricSettings
-from captum_advise.evaluation.columns import ON_REQUEST, metrics
+from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, ON_REQUEST
 from captum_advise.evaluation.data import check_output
 from captum_advise.metrics import Protocol
 
 _METHODS = MethodSettings()
 _METRICS = MetricSettings()
+
+# The others are in the report.
+_SHOWN = ("insertion", "deletion", "road", *ON_REQUEST, "pointing", "grid_top", "avx")
 
 EXAMPLES = """\b
 Examples:
@@ -36,7 +39,8 @@ def evaluate(
         typer.Option(
             help="Folder of images, or of one folder per class (ImageFolder), or CSV file with "
             "the columns file and class. A class is an index, a name, or a WordNet id. For images "
-            "without class, the predicted one is explained."
+            "without class, the predicted one is explained. A CSV file can also say where objects "
+            "are: by the columns x0, y0, x1, y1 in pixels, or by mask."
         ),
     ],
     output: options.Output,
@@ -63,6 +67,17 @@ def evaluate(
     sensitivity: Annotated[
         bool, typer.Option(help="Add Captum's sensitivity_max: eleven more maps per image.")
     ] = False,
+    mosaics: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Add the grid pointing game on mosaics of N x N of the images; the network must "
+            "take images of any size.",
+            show_default="no mosaics",
+        ),
+    ] = None,
+    n_mosaics: Annotated[int, typer.Option(min=1, help="How many mosaics, at most.")] = 20,
     reference_protocol: Annotated[
         bool, typer.Option(help="Use the protocol as the authors' program reads it.")
     ] = False,
@@ -156,6 +171,8 @@ def evaluate(
             internal_batch_size=batch_size,
             compiled=compiled,
             bf16=bf16,
+            mosaics=mosaics,
+            n_mosaics=n_mosaics,
             description={"network": model},
             restart=restart,
             recompute=recompute,
@@ -167,14 +184,14 @@ def evaluate(
     # Under torchrun, the process with another status than 0 ends the others: only the first has it.
     if int(os.getenv("RANK", "0")) != 0:
         return 0
-    _show(result, settings)
+    _show(result)
     return 1 if len(result.failures) else 0
 
 
-def _show(result: Evaluation, settings: MetricSettings) -> None:
-    shown = [m for m in metrics(settings.on_request) if m.independent or m.name == "avx"]
-    table = Table("method", *(metric.heading for metric in shown))
+def _show(result: Evaluation) -> None:
     means = result.summary.pivot(index="method", columns="metric", values="mean")
+    shown = [m for m in (*METRICS, *MOSAIC_METRICS) if m.name in means and m.name in _SHOWN]
+    table = Table("method", *(metric.heading for metric in shown))
     for method in result.summary["method"].unique():
         table.add_row(method, *(f"{means.loc[method, metric.name]:.3f}" for metric in shown))
     show(table)

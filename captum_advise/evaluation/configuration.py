@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from captum_advise._version import __version__
 from captum_advise.evaluation.identity import Identity, weights_digest
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
-from captum_advise.evaluation.items import reads_files
+from captum_advise.evaluation.items import has_regions, reads_files
 from captum_advise.evaluation.methods.registry import package_of
 from captum_advise.evaluation.store import FORMAT
 from captum_advise.metrics import Protocol
@@ -73,6 +73,7 @@ def configuration_of(
         "model": identity(model, None),
         "weights_sha256": weights_digest(model),
         "transform": transform,
+        "regions": has_regions(dataset),
         "methods": identities,
         **asdict(context.settings),
         **asdict(settings),

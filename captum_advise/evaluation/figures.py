@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FLOORS = ("random", "gaussian")
-_SHOWN = ("insertion", "deletion", "infidelity", "sensitivity_max", "avx", "average_drop")
+_SHOWN = (
+    *("insertion", "deletion", "road", "infidelity", "sensitivity_max"),
+    *("pointing", "grid_top", "avx", "average_drop"),
+)
 
 
 def comparison(summary: pd.DataFrame, methods: Sequence[str], metrics: Sequence[Metric]) -> Figure:

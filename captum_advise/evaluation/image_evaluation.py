@@ -23,17 +23,32 @@ from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import first_line
 from captum_advise._utils.io import ENCODING
 from captum_advise.evaluation.batches import compiled, fixed_size_batches, in_bfloat16
-from captum_advise.evaluation.columns import ON_REQUEST
+from captum_advise.evaluation.columns import ON_REQUEST, Metric, metrics
 from captum_advise.evaluation.methods import ClassMaps, Context, Method
 from captum_advise.metrics import (
     Protocol,
-    deletion_curve,
+    blurred,
+    energy_pointing_game,
+    grid_pointing_game,
     infidelity,
-    insertion_curve,
+    mu_fidelity,
+    pointing_game,
+    road,
     sensitivity_max,
+    sparseness,
 )
+from captum_advise.metrics.insertion_deletion import curves_between
+from captum_advise.pixels import black
 
 Row = dict[str, Any]
+
+# The first and the last image of each curve.
+_CURVES = {
+    "insertion": ("blurred", "whole"),
+    "deletion": ("whole", "black"),
+    "insertion_black": ("black", "whole"),
+    "deletion_blurred": ("whole", "blurred"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,7 @@ class ImageEvaluator:
         seed: Seed of random numbers.
         compiled: Whether the metrics use the compiled model.
         bf16: Whether the metrics run the model under autocast to bfloat16.
+        with_regions: Whether the data say where the objects are.
     """
 
     model: nn.Module
@@ -98,6 +114,12 @@ class ImageEvaluator:
     seed: int
     compiled: bool = False
     bf16: bool = False
+    with_regions: bool = False
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of each map."""
+        return metrics(self.settings.on_request, with_regions=self.with_regions)
 
     @cached_property
     def forward_func(self) -> Callable[[Tensor], Tensor]:
@@ -124,6 +146,7 @@ class ImageEvaluator:
         name: str,
         inputs: Tensor,
         label: int | None,
+        region: Tensor | None = None,
         methods: Sequence[str] | None = None,
     ) -> list[Row]:
         """The results of methods for one image. Each row is the same whatever the other methods.
@@ -135,32 +158,60 @@ class ImageEvaluator:
             name: Name of the image, on which random numbers depend.
             inputs: (1, C, H, W).
             label: Class to explain; None for the predicted one.
+            region: Where the object is, bool (1, 1, H, W).
             methods: Names of the methods; None for all.
         """
-        image = self._prepared(name, inputs, label)
+        image = self._prepared(name, inputs, label, region)
         explanations = {
             method: self._explained(method, image)
             for method in (self.methods if methods is None else methods)
         }
-        identity = {
-            "index": index,
-            "file": name,
-            "target": int(image.target),
-            "predicted": image.predicted,
-            "confidence": float(image.scorer.confidence_in_target()),
-        }
         return [
             {
-                **identity,
+                **_identity(index, image),
                 "method": method,
-                **metrics,
+                **values,
                 "forward_passes": explanation.forward_passes,
                 "seconds": explanation.seconds,
             }
-            for (method, explanation), metrics in zip(
+            for (method, explanation), values in zip(
                 explanations.items(), self._metrics(image, explanations), strict=True
             )
         ]
+
+    def mosaic_rows(
+        self,
+        index: int,
+        name: str,
+        inputs: Tensor,
+        label: int | None,
+        *,
+        cell: int,
+        side: int,
+        methods: Sequence[str] | None = None,
+    ) -> list[Row]:
+        """How well methods find one cell of a mosaic of images.
+
+        Args:
+            index: As in :meth:`rows`.
+            name: As in :meth:`rows`.
+            inputs: The mosaic, (1, C, H, W).
+            label: The class of the cell.
+            cell: Which cell.
+            side: The mosaic has ``side`` x ``side`` cells.
+            methods: As in :meth:`rows`.
+        """
+        image = self._prepared(name, inputs, label)
+        cells = torch.tensor([cell], device=inputs.device)
+        rows = []
+        for method in self.methods if methods is None else methods:
+            with self._seeded(name, method):
+                result = self._call(method, inputs, image.target)
+            masks = as_masks(_checked_maps(result, method), inputs.shape[-2:])
+            found = grid_pointing_game(masks, cells, side=side)
+            values = {"grid_mass": found.mass.item(), "grid_top": found.top.item()}
+            rows.append({**_identity(index, image), "method": method, **values})
+        return rows
 
     def maps(self, name: str, inputs: Tensor, label: int | None) -> dict[str, Tensor]:
         """The map (1, 1, h, w) of every method for one image: the map that was evaluated."""
@@ -172,7 +223,9 @@ class ImageEvaluator:
             maps[method] = _checked_maps(result, method)
         return maps
 
-    def _prepared(self, name: str, inputs: Tensor, label: int | None) -> _Image:
+    def _prepared(
+        self, name: str, inputs: Tensor, label: int | None, region: Tensor | None = None
+    ) -> _Image:
         with torch.no_grad():
             outputs = self.model(inputs)
         target = resolve_target(outputs, label)
@@ -186,6 +239,7 @@ class ImageEvaluator:
             inputs=inputs,
             target=target.classes,
             predicted=int(outputs.argmax(1)),
+            region=region,
             scorer=image_scorer(
                 self.forward_func,
                 inputs,
@@ -229,27 +283,57 @@ class ImageEvaluator:
         return _checked_maps(runner_up_result, method)
 
     def _metrics(self, image: _Image, explanations: Mapping[str, _Explanation]) -> list[Row]:
-        """The metrics of each method's map, computed together so that batches are full."""
+        """The metrics of each method's map, with passes in common so that batches are full.
+
+        What is not a pass is computed map by map: sums may depend on the shape of a tensor.
+        """
         inputs, target, context = image.inputs, image.target, self.context
         rows = _protocol_metrics(image.scorer, list(explanations.values()))
         masks = torch.cat([explanation.mask for explanation in explanations.values()], 1)
         options: dict[str, Any] = {
-            "steps": self.settings.steps,
             "confidence": context.confidence,
             "internal_batch_size": context.internal_batch_size,
         }
-        curves = {
-            "insertion": insertion_curve(self.forward_func, inputs, masks, target, **options),
-            "deletion": deletion_curve(
-                self.forward_func, inputs, masks, target, pixel_space=context.pixel_space, **options
-            ),
-        }
+        darkness = black(inputs, context.pixel_space)
+        curves = dict(
+            zip(
+                _CURVES,
+                curves_between(
+                    self.forward_func,
+                    {"whole": inputs, "black": darkness, "blurred": blurred(inputs)},
+                    list(_CURVES.values()),
+                    masks,
+                    target,
+                    steps=self.settings.steps,
+                    **options,
+                ),
+                strict=True,
+            )
+        )
+        # The same noise and the same subsets for every method.
+        with self._seeded(image.name, "road"):
+            relevances = road(self.forward_func, inputs, masks, target, **options)
+        # One map or many: the last axis has the shares of pixels.
+        curves["road"] = (relevances.least_relevant_first - relevances.most_relevant_first).view(
+            1, len(rows), -1
+        )
+        with self._seeded(image.name, "mu_fidelity"):
+            correlations = mu_fidelity(
+                self.forward_func, inputs, masks, target, baselines=darkness, **options
+            ).flatten()
         for position, (row, (method, explanation)) in enumerate(
             zip(rows, explanations.items(), strict=True)
         ):
             row["curves"] = {name: points[0, position].tolist() for name, points in curves.items()}
-            for name, points in curves.items():
-                row[name] = float(torch.trapezoid(points[0, position], dx=1 / self.settings.steps))
+            for name in _CURVES:
+                points = curves[name][0, position]
+                row[name] = float(torch.trapezoid(points, dx=1 / self.settings.steps))
+            row["road"] = float(curves["road"][0, position].mean())
+            row["mu_fidelity"] = float(correlations[position])
+            row["sparseness"] = sparseness(explanation.mask[0]).item()
+            if image.region is not None:
+                row["pointing"] = pointing_game(explanation.mask, image.region).item()
+                row["energy"] = energy_pointing_game(explanation.mask, image.region).item()
             row |= self._metrics_on_request(method, explanation.mask, image)
         return rows
 
@@ -323,12 +407,13 @@ class ImageEvaluator:
 
 @dataclass(frozen=True)
 class _Image:
-    """One image with its class, and the scorer that applies the protocol to maps of it."""
+    """One image with its class, where the object is, and the scorer that applies the protocol."""
 
     name: str
     inputs: Tensor
     target: Tensor
     predicted: int
+    region: Tensor | None
     scorer: MapScorer
 
 
@@ -341,6 +426,16 @@ class _Explanation:
     runner_up_maps: Tensor | None
     forward_passes: int
     seconds: float
+
+
+def _identity(index: int, image: _Image) -> Row:
+    return {
+        "index": index,
+        "file": image.name,
+        "target": int(image.target),
+        "predicted": image.predicted,
+        "confidence": float(image.scorer.confidence_in_target()),
+    }
 
 
 def _protocol_metrics(scorer: MapScorer, explanations: Sequence[_Explanation]) -> list[Row]:

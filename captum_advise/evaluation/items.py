@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,11 +19,24 @@ from captum_advise.evaluation.store import Image, as_field
 
 
 class Item(NamedTuple):
-    """An item that has been read: a model input (C, H, W), its class and its fingerprint."""
+    """An item that has been read.
+
+    Attributes:
+        inputs: A model input (C, H, W).
+        label: Its class, None if not known.
+        content: Its fingerprint.
+        region: Where the object is, bool (1, H, W), None if not known.
+    """
 
     inputs: Tensor
     label: int | None
     content: str
+    region: Tensor | None = None
+
+    def to(self, device: torch.device) -> Item:
+        """The same on a device."""
+        region = None if self.region is None else self.region.to(device)
+        return self._replace(inputs=self.inputs.to(device), region=region)
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,7 @@ def compare(
     stored: Mapping[Image, frozenset[str]],
     group: Processes,
     *,
+    any_data: bool = False,
     progress: bool,
 ) -> Continuation:
     """Compare the images of earlier calls with the data. The processes share the work.
@@ -60,11 +75,12 @@ def compare(
         dataset: The data as they are now.
         stored: The images that have rows, and the methods of these.
         group: The processes, all of which call this.
+        any_data: Whether the data need not have an image of the earlier calls.
         progress: Whether the first process shows a progress bar.
 
     Raises:
-        ValueError: The processes do not see the same data, or the data have no image of the
-            earlier calls.
+        ValueError: The processes do not see the same data, or the data must have an image of
+            the earlier calls, and have none.
     """
     names = [as_field(name_of(dataset, index)) for index in range(length_of(dataset))]
     known = {image.file for image in stored}
@@ -82,7 +98,7 @@ def compare(
                 "The processes do not see the same data: the first has "
                 f"{gathered[0][1]} images, and number {rank + 1} has {length} or other ones."
             )
-    if stored and not candidates:
+    if stored and not candidates and not any_data:
         raise ValueError(_other_data(stored))
     images, changed = {}, 0
     for index, content in sorted(item for *_, part in gathered for item in part.items()):
@@ -121,11 +137,17 @@ def read(dataset: Dataset[Any], index: int) -> Item:
     # The file first: should it change now, its content will not be that of the fingerprint.
     content = dataset.fingerprint(index) if reads_files(dataset) else None  # type: ignore[attr-defined]
     item = dataset[index]
-    inputs, label = item if isinstance(item, tuple | list) else (item, None)
+    inputs, label, *rest = item if isinstance(item, tuple | list) else (item, None)
     if not isinstance(inputs, Tensor) or inputs.dim() != 3:
         raise ValueError("An item of the data is not a tensor (C, H, W).")
     label = None if label is None else int(label)
-    return Item(inputs, label, content or tensor_fingerprint(inputs, label))
+    region = _region(inputs, *rest) if has_regions(dataset) else None
+    return Item(inputs, label, content or tensor_fingerprint(inputs, label, region), region)
+
+
+def has_regions(dataset: Dataset[Any]) -> bool:
+    """Whether the items say where their objects are."""
+    return bool(getattr(dataset, "has_regions", False))
 
 
 def reads_files(dataset: Dataset[Any]) -> bool:
@@ -133,6 +155,22 @@ def reads_files(dataset: Dataset[Any]) -> bool:
     return isinstance(dataset, ImageDataset) and (
         type(dataset).__getitem__ is ImageDataset.__getitem__
     )
+
+
+def _region(inputs: Tensor, region: object = None) -> Tensor:
+    size = inputs.shape[-2:]
+    if (
+        not isinstance(region, Tensor)
+        or region.dtype != torch.bool
+        or region.shape not in (size, (1, *size))
+    ):
+        raise ValueError(
+            "An item of data with regions has no region: give it a third entry, a bool tensor of "
+            f"the size of its inputs, {tuple(size)}."
+        )
+    if not bool(region.any()):
+        raise ValueError("The region of the object has no pixel in the part that the model sees.")
+    return region.view(1, *size)
 
 
 def _fingerprint(dataset: Dataset[Any], index: int) -> str | None:

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from captum_advise._core.selection import STEPS
 from captum_advise._utils.markdown import markdown_table
-from captum_advise.evaluation.columns import Metric, curves, metrics
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.evaluation.columns import MOSAIC_METRICS, Metric, curves
 from captum_advise.evaluation.curves import read_curves
 from captum_advise.evaluation.figures import comparison, gallery
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
@@ -29,6 +30,7 @@ from captum_advise.evaluation.statistics import (
     Comparison,
     as_table,
     compare_methods,
+    summarise,
 )
 from captum_advise.evaluation.store import RunFolder, write_output
 from captum_advise.visualization.style import to_png
@@ -41,12 +43,28 @@ _ENDS = ("mean", "low", "high")
 
 
 def write_report(
-    evaluator: ImageEvaluator, dataset: Dataset[Any], folder: RunFolder, results: pd.DataFrame
+    evaluator: ImageEvaluator,
+    dataset: Dataset[Any],
+    folder: RunFolder,
+    results: pd.DataFrame,
+    mosaics: pd.DataFrame | None = None,
 ) -> None:
-    """Write the summaries, ``comparison.png``, ``gallery.png`` and ``report.html``."""
-    methods, columns = tuple(evaluator.methods), metrics(evaluator.settings.on_request)
+    """Write the summaries, ``comparison.png``, ``gallery.png`` and ``report.html``.
+
+    Args:
+        evaluator: Holds for all images.
+        dataset: The images.
+        folder: Where to write.
+        results: One row per image and method.
+        mosaics: One row per mosaic and method.
+    """
+    methods, columns = tuple(evaluator.methods), evaluator.metrics
     statistics = compare_methods(results, methods, columns, seed=evaluator.seed)
     summary = as_table(statistics)
+    if mosaics is not None:
+        of_mosaics = summarise(mosaics, methods, MOSAIC_METRICS, seed=evaluator.seed)
+        summary = import_optional("pandas", "evaluation").concat([summary, of_mosaics])
+        columns = (*columns, *MOSAIC_METRICS)
     write_output(folder.path / "summary.csv", summary.to_csv(index=False, float_format="%.7g"))
     write_output(
         folder.path / "summary.md",
@@ -76,7 +94,7 @@ def page(
         curves=read_curves(
             folder, dict(zip(identities, images.index, strict=True)), frozenset(chosen)
         ),
-        curve_titles=curves(evaluator.settings.on_request),
+        curve_titles=curves(evaluator.metrics),
         images=[
             embedded(evaluator, dataset, index, int(images.at[index, "target"])) for index in chosen
         ],
@@ -99,9 +117,10 @@ def markdown(
     network = str(configuration.get("network") or "The model")
     n_failed = int(information.get("images_failed", 0))
     n_images = int(summary["images"].max())
-    independent = [m for m in columns if m.independent]
-    protocol = [m for m in columns if m.tested and not m.independent]
-    cost = [m for m in columns if not m.tested]
+    faithfulness, location, protocol, cost = (
+        [m for m in columns if m.kind == kind]
+        for kind in ("faithfulness", "location", "protocol", "cost")
+    )
     table = summary.set_index(["method", "metric"])
     sections = [
         "# Comparison of explanation methods",
@@ -111,12 +130,20 @@ def markdown(
         f"({N_RESAMPLES} resamples, seed {evaluator.seed}); ↑ larger is better, ↓ smaller is "
         "better.",
         "## Faithfulness: metrics that ADVISE's default selection does not use",
-        _means(table, methods, independent),
+        _means(table, methods, faithfulness),
         f"Insertion and deletion follow RISE, in {evaluator.settings.steps} steps. Pixels change "
         "in order of importance, from the blurred image (Gaussian, 5 pixels, 11 x 11) to the whole "
         "image, or from the whole image to black. The metric is the area under the confidence in "
         "the class."
-        + (f" {_FAITHFUL} selects by both, in {STEPS} steps." if _FAITHFUL in methods else ""),
+        + (f" {_FAITHFUL} selects by both, in {STEPS} steps." if _FAITHFUL in methods else "")
+        + " *Insertion from black* and *deletion to blurred* exchange the two baselines. ROAD is "
+        "the probability with the least relevant pixels removed minus that with the most relevant "
+        "ones, over 10% to 90% of the pixels, which noisy linear imputation replaces. μ-fidelity "
+        "is the correlation of the probability lost when random cells become black with the mass "
+        "of the map in them.",
+        "## Where the maps lie",
+        _means(table, methods, location),
+        _about_location(summary),
         "## The ADVISE paper's protocol",
         "**ADVISE selects the group of units with the highest AVX, so AVX and its parts favour "
         "ADVISE. Read this table together with the one above.**",
@@ -130,8 +157,10 @@ def markdown(
             "## Comparison with Grad-CAM, image by image",
             "Share of images on which the method is strictly better than Grad-CAM, and p of the "
             "paired two-sided Wilcoxon signed-rank test, corrected by Holm's method for all tests "
-            "of this table. report.html compares with the other methods.",
-            _against_reference(table, others, [*independent, *protocol]),
+            "of this table"
+            + (", those of mosaics apart" if "grid_top" in set(summary["metric"]) else "")
+            + ". report.html compares with the other methods.",
+            _against_reference(table, others, [*faithfulness, *location, *protocol]),
         ]
     sections += [
         "## Cost of one map",
@@ -140,6 +169,25 @@ def markdown(
         "Backward passes are not counted. Seconds depend on the machine (run.json).",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _about_location(summary: pd.DataFrame) -> str:
+    n_images = summary.groupby("metric")["images"].max()
+    sentences = [
+        "Sparseness is the Gini index of the map: it describes a map, and does not judge it."
+    ]
+    if "pointing" in n_images:
+        sentences.append(
+            "The pointing game asks whether the maximum lies within 15 pixels of the object; the "
+            "energy is the share of the map's mass in the object."
+        )
+    if "grid_top" in n_images:
+        sentences.append(
+            f"The grid pointing game ran on {n_images['grid_top']} mosaics: the share of the map's "
+            "mass in the cell of the class, which sharper maps raise, and the share of its highest "
+            "pixels, as many as the cell has. Intervals and tests are over mosaics."
+        )
+    return " ".join(sentences)
 
 
 def _means(table: pd.DataFrame, methods: Sequence[str], columns: Sequence[Metric]) -> str:

@@ -222,7 +222,7 @@ def _differences(
     for row, metric in tested:
         merit = _merit(values[row], metric)
         for i, j in combinations(range(len(methods)), 2):
-            p_value = _p_value(merit[:, i] - merit[:, j])
+            p_value = p_value_of(merit[:, i] - merit[:, j])
             for pair in ((i, j), (j, i)):
                 p_values[(methods[pair[0]], methods[pair[1]], metric.name)] = p_value
     for i, baseline in enumerate(methods):
@@ -256,7 +256,8 @@ def _merit(values: _Values, metric: Metric) -> _Values:
     return values if metric.higher_is_better else -values
 
 
-def _p_value(gain: _Values) -> float:
+def p_value_of(gain: _Values) -> float:
+    """Of the paired, two-sided Wilcoxon signed-rank test of gains, one for each image."""
     # Without any difference the test has nothing to rank.
     if not gain.any():
         return 1.0

@@ -33,6 +33,7 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     torn.write_bytes(torn.read_bytes()[:999])
     output = tmp_path / "report"
     command = ["evaluate", "--data", photos, "--output", output, "--methods", "grad-cam,random"]
+    command += ["--model", "timm/test_resnet", "--weights", "random"]
     command = [str(argument) for argument in [*command, "--steps", "2"]]
     assert main(command) == 1
     shown = capsys.readouterr()
@@ -117,6 +118,8 @@ def test_weights_are_known_by_their_content(photos, tmp_path, monkeypatch):
         ("--limit", 0),
         ("--limit", -5),
         ("--seed", -1),
+        ("--mosaics", 1),
+        ("--n-mosaics", 0),
         ("--integrated-gradients-steps", 0),
         ("--lime-samples", 0),
         ("--lime-grid", 0),

@@ -36,7 +36,7 @@ def _no_figures(monkeypatch):
     """Reports are tested elsewhere; these runs write the summary only."""
     from captum_advise.evaluation import report
 
-    def write_summary(evaluator, dataset, folder, results):
+    def write_summary(evaluator, dataset, folder, results, mosaics):
         results.to_csv(folder.path / "summary.csv")
 
     monkeypatch.setattr(report, "write_report", write_summary)

@@ -91,7 +91,7 @@ def test_rows_do_not_depend_on_the_other_methods(batch_size, network, image):
     )
     together = {row["method"]: row for row in evaluator.rows(0, "image", image, 2)}
     for some in (["random"], ["gaussian", "grad-cam"], names[1:]):
-        for row in evaluator.rows(0, "image", image, 2, some):
+        for row in evaluator.rows(0, "image", image, 2, methods=some):
             expected = together[row["method"]]
             assert {**row, "seconds": 0} == {**expected, "seconds": 0}
 

@@ -33,6 +33,11 @@ HOSTILE = (
     "{{script}} {{data}} \\u003c",
     "\u2028 \u202e 'quoted' & more",
 )
+# Without sparseness, which describes a map.
+FAITHFULNESS = (
+    *("insertion AUC", "deletion AUC", "insertion from black", "deletion to blurred"),
+    *("ROAD", "μ-fidelity"),
+)
 VOID = {"meta", "img", "input", "br", "link"}
 
 
@@ -57,6 +62,10 @@ class Outline(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] == "script":
             self.scripts.append(data)
+
+
+def _listed(word):
+    return f"{', '.join(FAITHFULNESS[:-1])} {word} {FAITHFULNESS[-1]}"
 
 
 def data_of(page):
@@ -141,18 +150,20 @@ def test_without_grad_cam_the_first_method_is_the_baseline():
 def test_conclusions_name_the_best_method_and_what_is_significant():
     comparison = run(GAINS).comparison
     assert conclusions(comparison, "grad-cam") == (
-        "advise has the best mean rank over insertion AUC and deletion AUC (1.0 of 3); grad-cam "
-        "follows with 2.0. In insertion AUC, advise is significantly better than grad-cam and "
-        "random is significantly worse than grad-cam. In deletion AUC, advise is significantly "
-        "better than grad-cam and random is significantly worse than grad-cam. In AVX, advise is "
-        "significantly better than grad-cam and random is significantly worse than grad-cam. AVX "
-        "and its parts favour ADVISE, which selects by AVX."
+        f"advise has the best mean rank over {_listed('and')} (1.0 of 3); grad-cam follows with "
+        "2.0. "
+        + " ".join(
+            f"In {title}, advise is significantly better than grad-cam and random is "
+            "significantly worse than grad-cam."
+            for title in (*FAITHFULNESS, "AVX")
+        )
+        + " AVX and its parts favour ADVISE, which selects by AVX."
     )
-    # 3 images: the smallest p is 1/4 for each of 2 x 10 tests.
+    # 3 images: the smallest p is 1/4 for each of 2 x 18 tests.
     few = conclusions(run(GAINS, images=3).comparison, "advise")
-    assert "With 3 images and 20 tests, no difference from advise can be significant" in few
+    assert "With 3 images and 36 tests, no difference from advise can be significant" in few
     equal = conclusions(run({"a": 0.0, "b": 0.0}).comparison, "a")
-    assert "No method differs significantly from a in insertion AUC or deletion AUC." in equal
+    assert f"No method differs significantly from a in {_listed('or')}." in equal
 
 
 def test_methods_that_tie_share_the_best_rank():
@@ -160,7 +171,7 @@ def test_methods_that_tie_share_the_best_rank():
     both = pd.concat([table, table.assign(method="b")])
     comparison = compare_methods(both, ["a", "b"], SHOWN, seed=0)
     assert conclusions(comparison, "a").startswith(
-        "All methods have the same mean rank over insertion AUC and deletion AUC."
+        f"All methods have the same mean rank over {_listed('and')}."
     )
 
 

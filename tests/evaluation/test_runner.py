@@ -136,15 +136,19 @@ def test_the_report_is_complete(whole):
         assert summary.loc[("deletion", method), "mean"] == pytest.approx(means[method], rel=1e-6)
 
 
-def test_the_areas_of_the_stored_curves_are_the_metrics(whole):
+def test_the_areas_and_means_of_the_stored_curves_are_the_metrics(whole):
     curves = pd.read_csv(whole.folder / "curves.csv")
-    assert len(curves) == 2 * len(whole.results)
+    assert len(curves) == 5 * len(whole.results)
     results = whole.results.set_index(["file", "content", "method"])
     for row in curves.itertuples():
         values = [float(value) for value in row.values.split()]
-        assert len(values) == 4
-        area = results.at[(row.file, row.content, row.method), row.curve]
-        assert np.trapezoid(values, dx=1 / 3) == pytest.approx(area, abs=1e-4)
+        value = results.at[(row.file, row.content, row.method), row.curve]
+        if row.curve == "road":
+            assert len(values) == 9
+            assert np.mean(values) == pytest.approx(value, abs=1e-4)
+        else:
+            assert len(values) == 4
+            assert np.trapezoid(values, dx=1 / 3) == pytest.approx(value, abs=1e-4)
 
 
 def test_the_page_has_the_run(whole):
@@ -153,7 +157,10 @@ def test_the_page_has_the_run(whole):
     assert data["methods"] == list(METHODS)
     assert [image["file"] for image in data["gallery"]] == [f"square {i}" for i in range(5)]
     assert all(len(image["maps"]) == len(METHODS) for image in data["gallery"])
-    for curve, name in zip(data["curves"], ("insertion", "deletion"), strict=True):
+    *curves, road = data["curves"]
+    assert (road["name"], road["start"], road["end"]) == ("road", 0.1, 0.9)
+    names = ("insertion", "deletion", "insertion_black", "deletion_blurred")
+    for curve, name in zip(curves, names, strict=True):
         for method, line in zip(METHODS, curve["lines"], strict=True):
             assert line["images"] == 5
             of_method = whole.results["method"] == method

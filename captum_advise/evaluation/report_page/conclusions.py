@@ -16,7 +16,7 @@ def conclusions(comparison: Comparison, baseline: str) -> str:
     if len(comparison.methods) == 1:
         return f"The run has one method, {baseline}, so there is nothing to compare."
     tested = [metric for metric in comparison.metrics if metric.tested]
-    primary = [metric for metric in tested if metric.independent]
+    primary = [metric for metric in tested if metric.kind == "faithfulness"]
     protocol = [metric for metric in tested if metric.name == "avx"]
     n_tests = len(tested) * (len(comparison.methods) - 1)
     sentences = [_best(comparison, primary)]

@@ -127,7 +127,7 @@ def worst_cases(results: pd.DataFrame, comparison: Comparison) -> Worst:
 def worst_images(worst: Worst, comparison: Comparison) -> list[int]:
     """The worst cases against the default baseline, those of each method in turn."""
     baseline = default_baseline(comparison.methods)
-    primary = [m.name for m in comparison.metrics if m.independent and m.tested]
+    primary = [m.name for m in comparison.metrics if m.kind == "faithfulness"]
     lists = [
         worst[(baseline, method, metric)]
         for metric in primary
@@ -139,12 +139,11 @@ def worst_images(worst: Worst, comparison: Comparison) -> list[int]:
 
 
 def _metric(metric: Metric) -> dict[str, Any]:
-    group = "cost" if not metric.tested else "faithfulness" if metric.independent else "protocol"
     return {
         "name": metric.name,
         "title": metric.title,
         "higher": metric.higher_is_better,
-        "group": group,
+        "group": metric.kind,
         "digits": metric.digits,
     }
 
