@@ -51,7 +51,7 @@ METRICS = (
 ON_REQUEST = ("infidelity", "sensitivity_max")
 # Times differ from run to run. Everything else is the same for the same configuration.
 NOT_REPRODUCIBLE = ("seconds",)
-IDENTITY = ("index", "file", "content", "method", "target", "predicted", "confidence")
+IDENTITY = ("index", "file", "content", "method", "layer", "target", "predicted", "confidence")
 
 
 def metrics(on_request: frozenset[str]) -> tuple[Metric, ...]:

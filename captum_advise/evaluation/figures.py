@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
+from captum_advise.evaluation.items import name_of
 from captum_advise.evaluation.statistics import REFERENCE
 from captum_advise.pixels import PixelSpace, resolve_pixel_space
 from captum_advise.visualization import overlay, style
@@ -127,7 +128,7 @@ def _explained(
     item = dataset[index]
     inputs = (item[0] if isinstance(item, tuple | list) else item)[None]
     inputs = inputs.to(next(evaluator.model.parameters()).device)
-    maps = evaluator.maps(index, inputs, target)
+    maps = evaluator.maps(index, inputs, target, name_of(dataset, index))
     return _pixels(inputs, evaluator.context.pixel_space), maps
 
 

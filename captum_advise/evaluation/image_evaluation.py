@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -22,7 +23,8 @@ from captum_advise._core.targets import resolve_target
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import first_line
 from captum_advise.evaluation.columns import ON_REQUEST
-from captum_advise.evaluation.methods import ClassMaps, Context, Method
+from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
+from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
 from captum_advise.metrics import (
     Protocol,
     deletion_auc,
@@ -94,6 +96,7 @@ class ImageEvaluator:
     settings: MetricSettings
     seed: int
     compiled: bool = False
+    _layers: dict[str, Layers] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def forward_func(self) -> Callable[[Tensor], Tensor]:
@@ -122,7 +125,7 @@ class ImageEvaluator:
             inputs: (1, C, H, W).
             label: Class to explain; None for the predicted one.
         """
-        image = self._prepared(inputs, label)
+        image = self._prepared(name, inputs, label)
         explanations = [self._explained(index, method, image) for method in self.methods]
         identity = {
             "index": index,
@@ -135,6 +138,7 @@ class ImageEvaluator:
             {
                 **identity,
                 "method": method,
+                "layer": self._layers_of(method, inputs).name,
                 **metrics,
                 "forward_passes": explanation.forward_passes,
                 "seconds": explanation.seconds,
@@ -144,17 +148,19 @@ class ImageEvaluator:
             )
         ]
 
-    def maps(self, index: int, inputs: Tensor, label: int | None) -> dict[str, Tensor]:
+    def maps(
+        self, index: int, inputs: Tensor, label: int | None, name: str = ""
+    ) -> dict[str, Tensor]:
         """The map (1, 1, h, w) of every method for one image: the map that was evaluated."""
-        image = self._prepared(inputs, label)
+        image = self._prepared(name, inputs, label)
         maps = {}
         for method in self.methods:
             with self._seeded(index, method):
-                result = self._call(method, inputs, image.target)
+                result = self._call(method, name, inputs, image.target)
             maps[method] = _checked_maps(result, method)
         return maps
 
-    def _prepared(self, inputs: Tensor, label: int | None) -> _Image:
+    def _prepared(self, name: str, inputs: Tensor, label: int | None) -> _Image:
         with torch.no_grad():
             outputs = self.model(inputs)
         target = resolve_target(outputs, label)
@@ -164,6 +170,7 @@ class ImageEvaluator:
                 "evaluated: one class score per class, (N, K)."
             )
         return _Image(
+            name=name,
             inputs=inputs,
             target=target.classes,
             predicted=int(outputs.argmax(1)),
@@ -181,20 +188,22 @@ class ImageEvaluator:
 
     def _explained(self, index: int, method: str, image: _Image) -> _Explanation:
         device = image.inputs.device
+        self._layers_of(method, image.inputs)  # found here, so that it is not counted
         with counted_passes(self.model) as passes:
             _synchronise(device)
             start = time.perf_counter()
             with self._seeded(index, method):
-                result = self._call(method, image.inputs, image.target)
+                result = self._call(method, image.name, image.inputs, image.target)
             _synchronise(device)
             seconds = time.perf_counter() - start
         maps = _checked_maps(result, method)
+        is_saved = isinstance(self.methods[method], SavedMaps)
         return _Explanation(
             maps=maps,
             mask=as_masks(maps, image.inputs.shape[-2:]),
             runner_up_maps=self._runner_up_maps(index, method, result, image),
-            forward_passes=passes.count,
-            seconds=seconds,
+            forward_passes=math.nan if is_saved else passes.count,
+            seconds=math.nan if is_saved else seconds,
         )
 
     def _runner_up_maps(
@@ -204,9 +213,11 @@ class ImageEvaluator:
         if runner_up is None:
             return None
         if isinstance(result, ClassMaps):
+            if result.of_class is None:
+                return None
             return _checked_maps(result.of_class(runner_up.classes), method)
         with self._seeded(index, method):
-            runner_up_result = self._call(method, image.inputs, runner_up.classes)
+            runner_up_result = self._call(method, image.name, image.inputs, runner_up.classes)
         return _checked_maps(runner_up_result, method)
 
     def _metrics(
@@ -253,33 +264,54 @@ class ImageEvaluator:
                     internal_batch_size=self.context.internal_batch_size,
                 ).item()
         if "sensitivity_max" in self.settings.on_request:
+            if isinstance(self.methods[method], SavedMaps):  # which noise does not change
+                return {**metrics, "sensitivity_max": math.nan}
             with self._seeded(index, "sensitivity_max"):
                 metrics["sensitivity_max"] = sensitivity_max(
-                    self._one_by_one(index, method), inputs, target, n_perturb_samples=n_samples
+                    self._one_by_one(index, method, image.name),
+                    inputs,
+                    target,
+                    n_perturb_samples=n_samples,
                 ).item()
         return metrics
 
-    def _one_by_one(self, index: int, method: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def _one_by_one(self, index: int, method: str, name: str) -> Callable[[Tensor, Tensor], Tensor]:
         """From inputs and classes to masks, one image at a time, with the same random numbers."""
 
         def explain(inputs: Tensor, target: Tensor) -> Tensor:
             masks = []
             for image, label in zip(inputs[:, None], target[:, None], strict=True):
                 with self._seeded(index, method):
-                    result = self._call(method, image, label)
+                    result = self._call(method, name, image, label)
                 masks.append(as_masks(_checked_maps(result, method), image.shape[-2:]))
             return torch.cat(masks)
 
         return explain
 
-    def _call(self, method: str, inputs: Tensor, target: Tensor) -> Tensor | ClassMaps:
+    def _layers_of(self, method: str, inputs: Tensor) -> Layers:
+        """The layers that a method explains, found when the first image is evaluated."""
+        if method not in self._layers:
+            choice = choice_of(self.methods[method])
+            try:
+                self._layers[method] = find_layers(self.model, self.layer, choice, inputs)
+            except ValueError as error:
+                raise MethodError(f"the method {method} failed: {first_line(error)}") from error
+        return self._layers[method]
+
+    def _call(self, method: str, name: str, inputs: Tensor, target: Tensor) -> Tensor | ClassMaps:
+        layers = self._layers_of(method, inputs).modules
+        context = replace(self.context, image=name, layers=layers)
         try:
             with warnings.catch_warnings(), torch.enable_grad():
                 # On every call Captum warns that it sets hooks and gradient flags.
                 warnings.simplefilter("ignore", UserWarning)
                 # A copy, because Captum leaves gradient flags on the inputs.
                 return self.methods[method](
-                    self.model, self.layer, inputs.clone(), target, self.context
+                    self.model,
+                    layers[-1] if layers else self.layer,
+                    inputs.clone(),
+                    target,
+                    context,
                 )
         except Exception as error:
             raise MethodError(f"the method {method} failed: {first_line(error)}") from error
@@ -306,6 +338,7 @@ class ImageEvaluator:
 class _Image:
     """One image with its class, and the scorer that applies the protocol to maps of it."""
 
+    name: str
     inputs: Tensor
     target: Tensor
     predicted: int
@@ -319,15 +352,16 @@ class _Explanation:
     maps: Tensor
     mask: Tensor
     runner_up_maps: Tensor | None
-    forward_passes: int
+    forward_passes: float
     seconds: float
 
 
 def _protocol_metrics(scorer: MapScorer, explanations: Sequence[_Explanation]) -> list[Row]:
     """AVX and its parts for each map. Maps of the same size are evaluated together."""
     rows: list[Row] = [{} for _ in explanations]
-    for shape in {explanation.maps.shape for explanation in explanations}:
-        group = [i for i, explanation in enumerate(explanations) if explanation.maps.shape == shape]
+    kinds = [(e.maps.shape, e.runner_up_maps is None) for e in explanations]
+    for kind in set(kinds):
+        group = [i for i in range(len(kinds)) if kinds[i] == kind]
         maps = torch.cat([explanations[i].maps for i in group])
         runner_up = [m for i in group if (m := explanations[i].runner_up_maps) is not None]
         metrics = scorer(
@@ -337,6 +371,8 @@ def _protocol_metrics(scorer: MapScorer, explanations: Sequence[_Explanation]) -
         )
         for position, i in enumerate(group):
             rows[i] |= metrics[position].to_dict()
+            if not runner_up and scorer.runner_up() is not None:
+                rows[i]["class_sensitivity"] = math.nan
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.data import ImageDataset
-from captum_advise.evaluation.fingerprints import tensor_fingerprint
+from captum_advise.evaluation.fingerprints import joined_fingerprint, tensor_fingerprint
+from captum_advise.evaluation.methods import SavedMaps
 from captum_advise.evaluation.processes import Processes
 from captum_advise.evaluation.store import Image, as_field
 
@@ -51,7 +52,12 @@ class Continuation:
 
 
 def compare(
-    dataset: Dataset[Any], finished: Collection[Image], group: Processes, *, progress: bool
+    dataset: Dataset[Any],
+    finished: Collection[Image],
+    group: Processes,
+    saved: Sequence[SavedMaps] = (),
+    *,
+    progress: bool,
 ) -> Continuation:
     """Compare the images of earlier calls with the data. The processes share the work.
 
@@ -59,6 +65,7 @@ def compare(
         dataset: The data as they are now.
         finished: The images that have rows.
         group: The processes, all of which call this.
+        saved: Methods whose maps are files.
         progress: Whether the first process shows a progress bar.
 
     Raises:
@@ -76,7 +83,7 @@ def compare(
     )
     holding, unread = [], []
     for index in bar:
-        content = _fingerprint(dataset, index)
+        content = _fingerprint(dataset, index, saved)
         if content is None:
             unread += candidates[index]
         holding += [image for image in candidates[index] if image.content == content]
@@ -109,20 +116,40 @@ def name_of(dataset: Dataset[Any], index: int) -> str:
     return str(index) if names is None else str(names[index])
 
 
-def read(dataset: Dataset[Any], index: int) -> Item:
-    """Read an item.
+def saved_maps_of(methods: Mapping[str, Any], dataset: Dataset[Any]) -> list[SavedMaps]:
+    """The methods whose maps are files.
 
     Raises:
-        ValueError: It is not an image with a class. Data sets may raise any other error.
+        ValueError: Two images would have the same map.
     """
-    # The file first: should it change now, its content will not be that of the fingerprint.
+    saved = [method for method in methods.values() if isinstance(method, SavedMaps)]
+    for maps in saved:
+        maps.check(name_of(dataset, index) for index in range(length_of(dataset)))
+    return saved
+
+
+def read(dataset: Dataset[Any], index: int, saved: Sequence[SavedMaps] = ()) -> Item:
+    """Read an item.
+
+    Args:
+        dataset: The data.
+        index: Which item.
+        saved: Methods whose maps are files. These are part of the item's fingerprint.
+
+    Raises:
+        ValueError: It is not an image with a class, or a map is missing. Data sets may raise any
+            other error.
+    """
+    # The files first: should they change now, their content will not be that of the fingerprint.
+    maps = _fingerprints_of_maps(dataset, index, saved)
     content = dataset.fingerprint(index) if reads_files(dataset) else None  # type: ignore[attr-defined]
     item = dataset[index]
     inputs, label = item if isinstance(item, tuple | list) else (item, None)
     if not isinstance(inputs, Tensor) or inputs.dim() != 3:
         raise ValueError("An item of the data is not a tensor (C, H, W).")
     label = None if label is None else int(label)
-    return Item(inputs, label, content or tensor_fingerprint(inputs, label))
+    content = content or tensor_fingerprint(inputs, label)
+    return Item(inputs, label, _with_maps(content, maps))
 
 
 def reads_files(dataset: Dataset[Any]) -> bool:
@@ -132,14 +159,25 @@ def reads_files(dataset: Dataset[Any]) -> bool:
     )
 
 
-def _fingerprint(dataset: Dataset[Any], index: int) -> str | None:
+def _fingerprint(dataset: Dataset[Any], index: int, saved: Sequence[SavedMaps]) -> str | None:
     """The fingerprint of an item, None if it cannot be read."""
     try:
         if reads_files(dataset):
-            return dataset.fingerprint(index)  # type: ignore[attr-defined, no-any-return]
-        return read(dataset, index).content
+            maps = _fingerprints_of_maps(dataset, index, saved)
+            return _with_maps(dataset.fingerprint(index), maps)  # type: ignore[attr-defined]
+        return read(dataset, index, saved).content
     except Exception:  # which evaluating the image will record
         return None
+
+
+def _fingerprints_of_maps(
+    dataset: Dataset[Any], index: int, saved: Sequence[SavedMaps]
+) -> list[str]:
+    return [maps.fingerprint(name_of(dataset, index)) for maps in saved]
+
+
+def _with_maps(content: str, maps: list[str]) -> str:
+    return joined_fingerprint([content, *maps]) if maps else content
 
 
 def _targets(dataset: Dataset[Any]) -> list[str] | None:

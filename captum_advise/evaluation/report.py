@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FAITHFUL = "advise-faithful"
+# In place of what saved maps do not have, as the seconds that they took.
+_UNKNOWN = "–"
 _ENDS = ("mean", "low", "high")
 
 
@@ -95,17 +97,19 @@ def markdown(
 
 def _means(table: pd.DataFrame, methods: Sequence[str], columns: Sequence[Metric]) -> str:
     best = {
-        metric.name: (max if metric.higher_is_better else min)(
-            _mean(table, method, metric) for method in methods
-        )
+        metric.name: (np.nanmax if metric.higher_is_better else np.nanmin)(values)
         for metric in columns
         if metric.tested
+        and not np.isnan(values := [_mean(table, method, metric) for method in methods]).all()
     }
     rows = []
     for method in methods:
         cells = []
         for metric in columns:
             entry = table.loc[(method, metric.name)]
+            if np.isnan(entry["mean"]):
+                cells.append(_UNKNOWN)
+                continue
             mean, low, high = (f"{entry[end]:.{metric.digits}f}" for end in _ENDS)
             if entry["mean"] == best.get(metric.name):
                 mean = f"**{mean}**"
@@ -124,6 +128,11 @@ def _against_reference(
     rows = []
     for method in methods:
         entries = [table.loc[(method, metric.name)] for metric in columns]
-        cells = [f"{entry['beats_grad_cam']:.0%} (p = {entry['p_value']:.2g})" for entry in entries]
+        cells = [
+            _UNKNOWN
+            if np.isnan(entry["p_value"])
+            else f"{entry['beats_grad_cam']:.0%} (p = {entry['p_value']:.2g})"
+            for entry in entries
+        ]
         rows.append([method, *cells])
     return markdown_table(["method", *(m.title for m in columns)], rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -29,11 +29,19 @@ from captum_advise.evaluation.image_evaluation import (
     MethodError,
     MetricSettings,
 )
-from captum_advise.evaluation.items import Continuation, compare, length_of, name_of, read
+from captum_advise.evaluation.items import (
+    Continuation,
+    compare,
+    length_of,
+    name_of,
+    read,
+    saved_maps_of,
+)
 from captum_advise.evaluation.methods import (
     Context,
     MethodLike,
     MethodSettings,
+    SavedMaps,
     as_method,
     by_name,
 )
@@ -46,8 +54,11 @@ if TYPE_CHECKING:
 
 # The run gives up when this many images fail at the start, before any succeeds.
 _MAX_FAILURES_AT_START = 3
-_TEXT = ("file", "content", "method")
-_PACKAGES = ("torch", "captum", "piq", "torchvision", "timm", "torchcam", "numpy", "scipy")
+_TEXT = ("file", "content", "method", "layer")
+_PACKAGES = (
+    *("torch", "captum", "piq", "torchvision", "timm", "torchcam", "grad-cam", "zennit"),
+    *("numpy", "scipy"),
+)
 
 
 @dataclass(frozen=True)
@@ -127,8 +138,8 @@ def evaluate(
             recorded as failures. If the data set has an attribute ``names``, one per item, the
             report uses it.
         methods: Names from :func:`captum_advise.evaluation.names`, or a mapping from name to
-            Captum attribution (object or class) or
-            :class:`captum_advise.evaluation.Method`. If ``"grad-cam"`` is among them, the others
+            whatever :func:`captum_advise.evaluation.as_method` takes, or to
+            :class:`captum_advise.evaluation.SavedMaps`. If ``"grad-cam"`` is among them, the others
             are compared with it.
         output: Folder for the report; it is created if it does not exist.
         pixel_space: How the model's inputs relate to images in [0, 1]. None: the minimum of each
@@ -190,6 +201,7 @@ def evaluate(
         seed=seed,
         compiled=compiled,
     )
+    saved = saved_maps_of(chosen, dataset)
     configuration = configuration_of(evaluator, dataset, methods, description or {})
     folder = RunFolder(Path(output), columns(settings.on_request), tuple(chosen))
     with processes(_device(model)) as group, ExitStack() as held:
@@ -201,9 +213,9 @@ def evaluate(
 
         finished = group.first_does(prepare)
         folder.check(configuration)  # another host may have other weights or packages
-        earlier = compare(dataset, finished, group, progress=progress)
+        earlier = compare(dataset, finished, group, saved, progress=progress)
         start = time.perf_counter()
-        _evaluate_rest(evaluator, dataset, folder, earlier, group, progress)
+        _evaluate_rest(evaluator, dataset, folder, earlier, group, saved, progress)
         group.wait()
         seconds = time.perf_counter() - start
 
@@ -245,6 +257,7 @@ def _evaluate_rest(
     folder: RunFolder,
     earlier: Continuation,
     group: Processes,
+    saved: Sequence[SavedMaps],
     progress: bool,
 ) -> None:
     """Evaluate this process's share of the images that have no rows, or rows that do not hold."""
@@ -269,7 +282,7 @@ def _evaluate_rest(
         for index in bar:
             name = name_of(dataset, index)
             try:
-                item = read(dataset, index)
+                item = read(dataset, index, saved)
                 inputs = item.inputs.to(device)[None]
                 if not is_checked:
                     is_checked = True

@@ -89,7 +89,9 @@ def _interval(values: _Values, seed: int) -> tuple[_Values, _Values]:
 
 
 def _compared(gain: _Values) -> tuple[float, float]:
-    """The share of gains above zero, and the p value."""
+    """The share of gains above zero, and the p value. Saved maps have no value of some metrics."""
+    if np.isnan(gain).any():
+        return np.nan, np.nan
     share = float((gain > 0).mean())
     # Without any difference the test has nothing to rank.
     stats = import_optional("scipy.stats", "evaluation")

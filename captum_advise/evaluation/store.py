@@ -24,7 +24,7 @@ from captum_advise.evaluation.differences import differences
 
 FAILURE_COLUMNS = ("index", "file", "reason")
 # The format of a run's configuration and rows. A run in another format cannot be continued.
-FORMAT = 3
+FORMAT = 4
 # What a run writes, besides the files of single processes.
 _FILES = (
     *("results.csv", "failures.csv", "run.json", "summary.csv", "summary.md"),
