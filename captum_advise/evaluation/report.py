@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _FAITHFUL = "advise-faithful"
 # In place of what saved maps do not have, as the seconds that they took.
-_UNKNOWN = "–"
+_UNKNOWN = "n/a"
 _ENDS = ("mean", "low", "high")
 
 

@@ -76,8 +76,9 @@ def _interval(values: _Values, seed: int) -> tuple[_Values, _Values]:
     if n_images < 2:
         missing = np.full((values.shape[0], values.shape[2]), np.nan)
         return missing, missing
+    unknown = np.isnan(values).any(1)  # as the seconds of saved maps
     bootstrap = import_optional("scipy.stats", "evaluation").bootstrap(
-        (values,),
+        (np.nan_to_num(values),),
         np.mean,
         axis=1,
         n_resamples=N_RESAMPLES,
@@ -85,7 +86,8 @@ def _interval(values: _Values, seed: int) -> tuple[_Values, _Values]:
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    return bootstrap.confidence_interval.low, bootstrap.confidence_interval.high
+    low, high = bootstrap.confidence_interval
+    return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
 
 
 def _compared(gain: _Values) -> tuple[float, float]:

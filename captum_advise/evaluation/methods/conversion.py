@@ -58,11 +58,8 @@ def as_method(method: MethodLike) -> Method:
         return (from_pytorch_grad_cam_class if isclass(method) else from_pytorch_grad_cam_object)(
             method
         )
-    if isclass(method) and _is_of(kind, "torchcam", "_CAM"):
-        return from_torchcam_class(method)
-    # Some extractors wrap another one, and so have no class that takes a model.
-    if not isclass(method) and _is_of(kind, "torchcam", "_CAM", "_CAMWrapper"):
-        return from_torchcam_object(method)
+    if _is_of(kind, "torchcam", "_CAM", "_CAMWrapper"):
+        return (from_torchcam_class if isclass(method) else from_torchcam_object)(method)
     if _is_of(kind, "zennit", "Attributor"):
         return (from_zennit_class if isclass(method) else from_zennit_object)(method)
     if isinstance(method, tuple) and len(method) == 2 and isclass(method[0]):
