@@ -359,19 +359,23 @@ class _Explanation:
 def _protocol_metrics(scorer: MapScorer, explanations: Sequence[_Explanation]) -> list[Row]:
     """AVX and its parts for each map. Maps of the same size are evaluated together."""
     rows: list[Row] = [{} for _ in explanations]
-    kinds = [(e.maps.shape, e.runner_up_maps is None) for e in explanations]
-    for kind in set(kinds):
-        group = [i for i in range(len(kinds)) if kinds[i] == kind]
+    has_runner_up = scorer.runner_up() is not None
+    for shape in {explanation.maps.shape for explanation in explanations}:
+        group = [i for i, explanation in enumerate(explanations) if explanation.maps.shape == shape]
         maps = torch.cat([explanations[i].maps for i in group])
-        runner_up = [m for i in group if (m := explanations[i].runner_up_maps) is not None]
+        # A map that is not known counts as one that does not depend on the class.
+        runner_up = [
+            explanations[i].maps if (m := explanations[i].runner_up_maps) is None else m
+            for i in group
+        ]
         metrics = scorer(
             torch.zeros(len(group), dtype=torch.int64, device=maps.device),
             maps,
-            torch.cat(runner_up) if runner_up else None,
+            torch.cat(runner_up) if has_runner_up else None,
         )
         for position, i in enumerate(group):
             rows[i] |= metrics[position].to_dict()
-            if not runner_up and scorer.runner_up() is not None:
+            if has_runner_up and explanations[i].runner_up_maps is None:
                 rows[i]["class_sensitivity"] = math.nan
     return rows
 

@@ -29,8 +29,15 @@ def folder(tmp_path):
 
 
 @pytest.fixture
+def no_figures(monkeypatch):
+    """They take a second each."""
+    for name in ("to_png", "gallery", "comparison"):
+        monkeypatch.setattr(report, name, lambda *_: b"")
+
+
+@pytest.fixture
 def no_report(monkeypatch):
-    """Only a table, because figures take a second."""
+    """Only a table, where it is read by nobody."""
 
     def write_summary(evaluator, dataset, folder, results):
         results.to_csv(folder.path / "summary.csv")
@@ -135,12 +142,12 @@ def test_maps_are_found_by_path_or_name(folder):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_saved_maps_are_evaluated_as_any_map(folder, tmp_path):
+def test_saved_maps_are_evaluated_as_any_map(folder, tmp_path, no_figures):
     save(folder)
     settings = MetricSettings(steps=3, on_request=frozenset({"infidelity", "sensitivity_max"}))
 
     def mine(*_):
-        return torch.from_numpy(MAP)[None, None]
+        return torch.from_numpy(MAP)[None, None]  # for the runner-up class, too
 
     result = run(tmp_path / "out", folder, methods={"mine": SavedMaps(folder)}, settings=settings)
     plain = run(
@@ -157,10 +164,8 @@ def test_saved_maps_are_evaluated_as_any_map(folder, tmp_path):
     assert "n/a" in (result.folder / "summary.md").read_text()
 
 
-def test_other_methods_keep_their_values(folder, tmp_path, monkeypatch):
+def test_other_methods_keep_their_values(folder, tmp_path, no_figures):
     save(folder)
-    monkeypatch.setattr(report, "to_png", lambda _: b"")
-    monkeypatch.setattr(report, "gallery", lambda *_: None)
     both = run(tmp_path / "both", folder)
     alone = run(tmp_path / "alone", folder, methods={"grad-cam": LayerGradCam})
     shared = both.results.query("method == 'grad-cam'").reset_index(drop=True)

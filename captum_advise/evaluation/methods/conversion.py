@@ -47,6 +47,7 @@ def as_method(method: MethodLike) -> Method:
 
     Example::
 
+        >>> from captum_advise.evaluation import Context
         >>> grad_cam = as_method(LayerGradCam)
         >>> grad_cam(net, net.conv4, images, torch.tensor([3, 3]), Context()).shape
         torch.Size([2, 1, 8, 8])

@@ -35,8 +35,8 @@ class SavedMaps:
     A map may have any size. It covers the input of the network, which is the image after the
     transform: resized and cropped. As for every method, only positive values count.
 
-    There are no forward passes, seconds and maps of other classes, so these columns of the results
-    are empty, and so are class sensitivity and max-sensitivity.
+    The columns ``forward_passes``, ``seconds``, ``class_sensitivity`` and ``sensitivity_max`` of the
+    results are NaN. AVX is computed as for a map that does not depend on the class.
 
     Attributes:
         folder: The folder with the maps. Its files are listed when this is made.
