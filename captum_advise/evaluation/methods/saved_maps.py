@@ -35,8 +35,8 @@ class SavedMaps:
     A map may have any size. It covers the input of the network, which is the image after the
     transform: resized and cropped. As for every method, only positive values count.
 
-    The columns ``forward_passes``, ``seconds``, ``class_sensitivity`` and ``sensitivity_max`` of the
-    results are NaN. AVX is computed as for a map that does not depend on the class.
+    In the results, ``forward_passes``, ``seconds``, ``class_sensitivity`` and ``sensitivity_max``
+    are NaN. AVX is computed as for a map that does not depend on the class.
 
     Attributes:
         folder: The folder with the maps. Its files are listed when this is made.
