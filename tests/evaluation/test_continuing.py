@@ -477,7 +477,7 @@ class TestRestart:
         run(tmp_path)
         path = tmp_path / "run.json"
         information = json.loads(path.read_text())
-        assert information["configuration"]["format"] == 3
+        assert information["configuration"]["format"] == 4
         information["configuration"]["format"] = earlier
         if earlier is None:
             del information["configuration"]["format"]

@@ -116,7 +116,7 @@ def test_the_report_is_complete(whole):
     information = json.loads((whole.folder / "run.json").read_text())
     assert information["configuration"]["lime_samples"] == 20
     assert information["configuration"]["layer"] == "3"
-    assert information["configuration"]["format"] == 3
+    assert information["configuration"]["format"] == 4
     assert information["versions"]["torch"] == metadata.version("torch")
     assert information["sessions"][0]["images"] == 5
     assert information["data"] == {"images": 5}

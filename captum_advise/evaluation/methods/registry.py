@@ -67,13 +67,11 @@ _METHODS: dict[str, Method] = {
     "advise-faithful": advise(unit_selection="faithfulness"),
     "grad-cam": from_captum(LayerGradCam),
     "guided-grad-cam": from_captum(GuidedGradCam),
-    # Its sum over the units is HiResCAM, by definition.
+    "layer-gradient-x-activation": from_captum(LayerGradientXActivation),
+    # The sum over the units of the same is HiResCAM, by definition.
     "hirescam": MethodAt("activation", from_captum(LayerGradientXActivation)),
-    "grad-cam++": MethodAt("activation", grad_cam_plus_plus),
     "eigen-cam": MethodAt("activation", eigen_cam),
     "ablation-cam": MethodAt("activation", ablation_cam),
-    **_TORCHCAM,
-    **_PYTORCH_GRAD_CAM,
     "guided-backpropagation": from_captum(GuidedBackprop),
     "integrated-gradients": MethodAt(INPUT, integrated_gradients),
     "expected-gradients": MethodAt(INPUT, expected_gradients),
@@ -83,6 +81,9 @@ _METHODS: dict[str, Method] = {
     "rise": MethodAt(INPUT, rise),
     "random": floors.random,
     "gaussian": floors.gaussian,
+    "grad-cam++": MethodAt("activation", grad_cam_plus_plus),
+    **_TORCHCAM,
+    **_PYTORCH_GRAD_CAM,
 }
 # Method to the module that it needs and the extra that brings it.
 _OPTIONAL = {
