@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,10 @@ from rich.table import Table
 from captum_advise import evaluation, zoo
 from captum_advise.cli import options
 from captum_advise.cli.console import show, show_message
-from captum_advise.evaluation import Evaluation, MethodSettings, MetricSettings
+from captum_advise.evaluation import Evaluation, MethodSettings, MetricSettings, SavedMaps
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, ON_REQUEST
 from captum_advise.evaluation.data import check_output
+from captum_advise.evaluation.methods import MethodLike
 from captum_advise.metrics import Protocol
 
 _METHODS = MethodSettings()
@@ -29,6 +31,7 @@ Examples:
   captum-advise evaluate --data photos --output report
   captum-advise evaluate --data imagenet/val --model resnet50 --output report \\
     --methods advise,grad-cam,layer-cam,random
+  captum-advise evaluate --data photos --output report --maps mine=maps
   torchrun --nproc-per-node 4 -m captum_advise evaluate --data photos --output report
 """
 
@@ -51,6 +54,14 @@ def evaluate(
             help=f"Names separated by commas. The methods are {', '.join(evaluation.names())}."
         ),
     ] = "advise,grad-cam,random,gaussian",
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Add a method whose maps are files in a folder, named like the images: .npy, .npz "
+            "or grey .png. May be given several times.",
+        ),
+    ] = None,
     layer: options.Layer = None,
     weights: options.Weights = "default",
     device: options.Device = "auto",
@@ -84,11 +95,23 @@ def evaluate(
     integrated_gradients_steps: Annotated[
         int, typer.Option(min=1, help="Points on the path of integrated-gradients.")
     ] = _METHODS.integrated_gradients_steps,
+    expected_gradients_samples: Annotated[
+        int, typer.Option(min=1, help="Points on the paths of expected-gradients.")
+    ] = _METHODS.expected_gradients_samples,
+    smooth_grad_samples: Annotated[
+        int, typer.Option(min=1, help="Noisy images per map of smooth-grad.")
+    ] = _METHODS.smooth_grad_samples,
+    rise_masks: Annotated[
+        int, typer.Option(min=1, help="Random masks per map of rise.")
+    ] = _METHODS.rise_masks,
     lime_samples: Annotated[
-        int, typer.Option(min=1, help="Images with superpixels left out, per map of lime.")
+        int,
+        typer.Option(
+            min=1, help="Images with superpixels left out, per map of lime and kernel-shap."
+        ),
     ] = _METHODS.lime_samples,
     lime_grid: Annotated[
-        int, typer.Option(min=1, help="Superpixels of lime along each side.")
+        int, typer.Option(min=1, help="Superpixels of lime and kernel-shap along each side.")
     ] = _METHODS.lime_grid,
     occlusion_windows: Annotated[
         int, typer.Option(min=1, help="Black windows of occlusion that fit along each side.")
@@ -131,7 +154,12 @@ def evaluate(
     """
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
     # Quick checks come before the network is loaded.
-    evaluation.by_name(chosen)
+    saved = _saved_maps(maps or [])
+    compared: dict[str, MethodLike] = {**(evaluation.by_name(chosen) if chosen else {}), **saved}
+    for name in set(chosen) & set(saved):
+        raise ValueError(f"{name} is the name of a method: give its maps another name.")
+    if not compared:
+        raise ValueError("Name at least one method, with --methods or --maps.")
     check_output(output, data)
     settings = MetricSettings(
         steps=steps,
@@ -142,6 +170,9 @@ def evaluate(
     )
     method_settings = MethodSettings(
         integrated_gradients_steps=integrated_gradients_steps,
+        expected_gradients_samples=expected_gradients_samples,
+        smooth_grad_samples=smooth_grad_samples,
+        rise_masks=rise_masks,
         lime_samples=lime_samples,
         lime_grid=lime_grid,
         occlusion_windows=occlusion_windows,
@@ -162,7 +193,7 @@ def evaluate(
             network.model.to(memory_format=torch.channels_last),
             network.layer,
             evaluation.image_dataset(data, network, limit=limit),
-            chosen,
+            compared,
             output,
             pixel_space=network.pixel_space,
             method_settings=method_settings,
@@ -186,6 +217,19 @@ def evaluate(
         return 0
     _show(result)
     return 1 if len(result.failures) else 0
+
+
+def _saved_maps(options: Sequence[str]) -> dict[str, SavedMaps]:
+    """The methods that ``--maps`` adds."""
+    saved: dict[str, SavedMaps] = {}
+    for option in options:
+        name, separator, folder = (part.strip() for part in option.partition("="))
+        if not (name and separator and folder):
+            raise ValueError(f"--maps takes NAME=FOLDER, got {option!r}.")
+        if name in saved:
+            raise ValueError(f"--maps names {name} twice: give each folder its own name.")
+        saved[name] = SavedMaps(Path(folder))
+    return saved
 
 
 def _show(result: Evaluation) -> None:

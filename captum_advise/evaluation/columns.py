@@ -103,7 +103,7 @@ ON_REQUEST = ("infidelity", "sensitivity_max")
 WITH_REGIONS = ("pointing", "energy")
 # Times differ from run to run. Everything else is the same for the same configuration.
 NOT_REPRODUCIBLE = ("seconds",)
-IDENTITY = ("index", "file", "content", "method", "target", "predicted", "confidence")
+IDENTITY = ("index", "file", "content", "method", "layer", "target", "predicted", "confidence")
 
 
 def metrics(on_request: frozenset[str], *, with_regions: bool = False) -> tuple[Metric, ...]:

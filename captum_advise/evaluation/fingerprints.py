@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor
@@ -27,6 +28,22 @@ def file_fingerprint(path: Path, target: int | None, region: Region | None = Non
     elif region is not None:
         digest.update(repr(region).encode())
     return digest.hexdigest()[:_DIGITS]
+
+
+def bytes_fingerprint(path: Path) -> str:
+    """Short hex of the SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    _add_file(digest, path)
+    return digest.hexdigest()[:_DIGITS]
+
+
+def joined_fingerprint(fingerprints: Iterable[str]) -> str:
+    """One fingerprint of several."""
+    return hashlib.sha256(" ".join(fingerprints).encode()).hexdigest()[:_DIGITS]
 
 
 def tensor_fingerprint(inputs: Tensor, target: int | None, region: Tensor | None = None) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +25,8 @@ from captum_advise._utils.errors import first_line
 from captum_advise._utils.io import ENCODING
 from captum_advise.evaluation.batches import compiled, fixed_size_batches, in_bfloat16
 from captum_advise.evaluation.columns import ON_REQUEST, Metric, metrics
-from captum_advise.evaluation.methods import ClassMaps, Context, Method
+from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
+from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
 from captum_advise.metrics import (
     Protocol,
     blurred,
@@ -115,6 +117,7 @@ class ImageEvaluator:
     compiled: bool = False
     bf16: bool = False
     with_regions: bool = False
+    _layers: dict[str, Layers] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -170,6 +173,7 @@ class ImageEvaluator:
             {
                 **_identity(index, image),
                 "method": method,
+                "layer": self._layers_of(method, inputs).name,
                 **values,
                 "forward_passes": explanation.forward_passes,
                 "seconds": explanation.seconds,
@@ -206,11 +210,18 @@ class ImageEvaluator:
         rows = []
         for method in self.methods if methods is None else methods:
             with self._seeded(name, method):
-                result = self._call(method, inputs, image.target)
+                result = self._call(method, name, inputs, image.target)
             masks = as_masks(_checked_maps(result, method), inputs.shape[-2:])
             found = grid_pointing_game(masks, cells, side=side)
-            values = {"grid_mass": found.mass.item(), "grid_top": found.top.item()}
-            rows.append({**_identity(index, image), "method": method, **values})
+            rows.append(
+                {
+                    **_identity(index, image),
+                    "method": method,
+                    "layer": self._layers_of(method, inputs).name,
+                    "grid_mass": found.mass.item(),
+                    "grid_top": found.top.item(),
+                }
+            )
         return rows
 
     def maps(self, name: str, inputs: Tensor, label: int | None) -> dict[str, Tensor]:
@@ -219,7 +230,7 @@ class ImageEvaluator:
         maps = {}
         for method in self.methods:
             with self._seeded(name, method):
-                result = self._call(method, inputs, image.target)
+                result = self._call(method, name, inputs, image.target)
             maps[method] = _checked_maps(result, method)
         return maps
 
@@ -254,20 +265,22 @@ class ImageEvaluator:
 
     def _explained(self, method: str, image: _Image) -> _Explanation:
         device = image.inputs.device
+        self._layers_of(method, image.inputs)  # found here, so that it is not counted
         with counted_passes(self.model) as passes:
             _synchronise(device)
             start = time.perf_counter()
             with self._seeded(image.name, method):
-                result = self._call(method, image.inputs, image.target)
+                result = self._call(method, image.name, image.inputs, image.target)
             _synchronise(device)
             seconds = time.perf_counter() - start
         maps = _checked_maps(result, method)
+        is_saved = isinstance(self.methods[method], SavedMaps)
         return _Explanation(
             maps=maps,
             mask=as_masks(maps, image.inputs.shape[-2:]),
             runner_up_maps=self._runner_up_maps(method, result, image),
-            forward_passes=passes.count,
-            seconds=seconds,
+            forward_passes=math.nan if is_saved else passes.count,
+            seconds=math.nan if is_saved else seconds,
         )
 
     def _runner_up_maps(
@@ -277,9 +290,11 @@ class ImageEvaluator:
         if runner_up is None:
             return None
         if isinstance(result, ClassMaps):
+            if result.of_class is None:
+                return None
             return _checked_maps(result.of_class(runner_up.classes), method)
         with self._seeded(image.name, method):
-            runner_up_result = self._call(method, image.inputs, runner_up.classes)
+            runner_up_result = self._call(method, image.name, image.inputs, runner_up.classes)
         return _checked_maps(runner_up_result, method)
 
     def _metrics(self, image: _Image, explanations: Mapping[str, _Explanation]) -> list[Row]:
@@ -353,6 +368,8 @@ class ImageEvaluator:
                     internal_batch_size=self.context.internal_batch_size,
                 ).item()
         if "sensitivity_max" in self.settings.on_request:
+            if isinstance(self.methods[method], SavedMaps):  # which noise does not change
+                return {**metrics, "sensitivity_max": math.nan}
             with self._seeded(image.name, "sensitivity_max"):
                 metrics["sensitivity_max"] = sensitivity_max(
                     self._one_by_one(image.name, method),
@@ -369,20 +386,36 @@ class ImageEvaluator:
             masks = []
             for image, label in zip(inputs[:, None], target[:, None], strict=True):
                 with self._seeded(name, method):
-                    result = self._call(method, image, label)
+                    result = self._call(method, name, image, label)
                 masks.append(as_masks(_checked_maps(result, method), image.shape[-2:]))
             return torch.cat(masks)
 
         return explain
 
-    def _call(self, method: str, inputs: Tensor, target: Tensor) -> Tensor | ClassMaps:
+    def _layers_of(self, method: str, inputs: Tensor) -> Layers:
+        """The layers that a method explains, found when the first image is evaluated."""
+        if method not in self._layers:
+            choice = choice_of(self.methods[method])
+            try:
+                self._layers[method] = find_layers(self.model, self.layer, choice, inputs)
+            except ValueError as error:
+                raise MethodError(f"the method {method} failed: {first_line(error)}") from error
+        return self._layers[method]
+
+    def _call(self, method: str, name: str, inputs: Tensor, target: Tensor) -> Tensor | ClassMaps:
+        layers = self._layers_of(method, inputs).modules
+        context = replace(self.context, image=name, layers=layers)
         try:
             with warnings.catch_warnings(), torch.enable_grad():
                 # On every call Captum warns that it sets hooks and gradient flags.
                 warnings.simplefilter("ignore", UserWarning)
                 # A copy, because Captum leaves gradient flags on the inputs.
                 return self.methods[method](
-                    self.model, self.layer, inputs.clone(), target, self.context
+                    self.model,
+                    layers[-1] if layers else self.layer,
+                    inputs.clone(),
+                    target,
+                    context,
                 )
         except Exception as error:
             raise MethodError(f"the method {method} failed: {first_line(error)}") from error
@@ -424,7 +457,7 @@ class _Explanation:
     maps: Tensor
     mask: Tensor
     runner_up_maps: Tensor | None
-    forward_passes: int
+    forward_passes: float
     seconds: float
 
 
@@ -441,17 +474,24 @@ def _identity(index: int, image: _Image) -> Row:
 def _protocol_metrics(scorer: MapScorer, explanations: Sequence[_Explanation]) -> list[Row]:
     """AVX and its parts for each map. Maps of the same size are evaluated together."""
     rows: list[Row] = [{} for _ in explanations]
+    has_runner_up = scorer.runner_up() is not None
     for shape in {explanation.maps.shape for explanation in explanations}:
         group = [i for i, explanation in enumerate(explanations) if explanation.maps.shape == shape]
         maps = torch.cat([explanations[i].maps for i in group])
-        runner_up = [m for i in group if (m := explanations[i].runner_up_maps) is not None]
+        # A map that is not known counts as one that does not depend on the class.
+        runner_up = [
+            explanations[i].maps if (m := explanations[i].runner_up_maps) is None else m
+            for i in group
+        ]
         metrics = scorer(
             torch.zeros(len(group), dtype=torch.int64, device=maps.device),
             maps,
-            torch.cat(runner_up) if runner_up else None,
+            torch.cat(runner_up) if has_runner_up else None,
         )
         for position, i in enumerate(group):
             rows[i] |= metrics[position].to_dict()
+            if has_runner_up and explanations[i].runner_up_maps is None:
+                rows[i]["class_sensitivity"] = math.nan
     return rows
 
 

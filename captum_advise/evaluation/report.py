@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FAITHFUL = "advise-faithful"
+# In place of what saved maps do not have, as the seconds that they took.
+_UNKNOWN = "n/a"
 _ENDS = ("mean", "low", "high")
 
 
@@ -86,13 +88,15 @@ def page(
     images = results.drop_duplicates("index").set_index("index").sort_index()
     worst = worst_images(worst_cases(results, statistics), statistics)
     chosen = chosen_images(images.index.tolist(), worst, len(evaluator.methods))
-    identities = zip(images["file"], images["content"], strict=True)
+    # Rows of saved maps have a content of their own.
+    contents = results.drop_duplicates(["index", "content"])
+    identities = zip(contents["file"], contents["content"], strict=True)
     network = getattr(dataset, "network", None)
     run = Run(
         results=results,
         comparison=statistics,
         curves=read_curves(
-            folder, dict(zip(identities, images.index, strict=True)), frozenset(chosen)
+            folder, dict(zip(identities, contents["index"], strict=True)), frozenset(chosen)
         ),
         curve_titles=curves(evaluator.metrics),
         images=[
@@ -192,17 +196,19 @@ def _about_location(summary: pd.DataFrame) -> str:
 
 def _means(table: pd.DataFrame, methods: Sequence[str], columns: Sequence[Metric]) -> str:
     best = {
-        metric.name: (max if metric.higher_is_better else min)(
-            _mean(table, method, metric) for method in methods
-        )
+        metric.name: (np.nanmax if metric.higher_is_better else np.nanmin)(values)
         for metric in columns
         if metric.tested
+        and not np.isnan(values := [_mean(table, method, metric) for method in methods]).all()
     }
     rows = []
     for method in methods:
         cells = []
         for metric in columns:
             entry = table.loc[(method, metric.name)]
+            if np.isnan(entry["mean"]):
+                cells.append(_UNKNOWN)
+                continue
             mean, low, high = (f"{entry[end]:.{metric.digits}f}" for end in _ENDS)
             if entry["mean"] == best.get(metric.name):
                 mean = f"**{mean}**"
@@ -221,6 +227,11 @@ def _against_reference(
     rows = []
     for method in methods:
         entries = [table.loc[(method, metric.name)] for metric in columns]
-        cells = [f"{entry['beats_grad_cam']:.0%} (p = {entry['p_holm']:.2g})" for entry in entries]
+        cells = [
+            _UNKNOWN
+            if np.isnan(entry["p_value"])
+            else f"{entry['beats_grad_cam']:.0%} (p = {entry['p_holm']:.2g})"
+            for entry in entries
+        ]
         rows.append([method, *cells])
     return markdown_table(["method", *(m.title for m in columns)], rows)

@@ -42,9 +42,11 @@ from captum_advise.evaluation.items import (
     Item,
     compare,
     has_regions,
+    images_of,
     length_of,
     name_of,
     read,
+    saved_maps,
 )
 from captum_advise.evaluation.methods import (
     Context,
@@ -71,10 +73,13 @@ if TYPE_CHECKING:
 # The run gives up when this many images fail at the start, before any succeeds.
 _MAX_FAILURES_AT_START = 3
 # The columns of the results that do not hold real numbers.
-_TYPES = dict.fromkeys(("file", "content", "method"), "str") | dict.fromkeys(
-    ("index", "target", "predicted", "hit", "increase_in_confidence", "forward_passes"), "int64"
+_TYPES = dict.fromkeys(("file", "content", "method", "layer"), "str") | dict.fromkeys(
+    ("index", "target", "predicted", "hit", "increase_in_confidence"), "int64"
 )
-_PACKAGES = ("torch", "captum", "numba", "torchvision", "timm", "torchcam", "numpy", "scipy")
+_PACKAGES = (
+    *("torch", "captum", "numba", "torchvision", "timm", "torchcam", "grad-cam", "zennit"),
+    *("numpy", "scipy"),
+)
 
 
 @dataclass(frozen=True)
@@ -166,8 +171,8 @@ def evaluate(
             report uses it. If its attribute ``has_regions`` is true, items have a third entry,
             the pixels of the object, bool (H, W) or (1, H, W), for the pointing games.
         methods: Names from :func:`captum_advise.evaluation.names`, or a mapping from name to
-            Captum attribution (object or class) or
-            :class:`captum_advise.evaluation.Method`. If ``"grad-cam"`` is among them, the others
+            whatever :func:`captum_advise.evaluation.as_method` takes, or to
+            :class:`captum_advise.evaluation.SavedMaps`. If ``"grad-cam"`` is among them, the others
             are compared with it.
         output: Folder for the report; it is created if it does not exist.
         pixel_space: How the model's inputs relate to images in [0, 1]. None: the minimum of each
@@ -183,8 +188,8 @@ def evaluate(
             with bfloat16 arithmetic, and changes insertion by about 0.01. Maps use the model as it
             is.
         mosaics: Add the grid pointing game on mosaics of ``mosaics`` x ``mosaics`` images, from
-            :func:`mosaic_dataset`. The model must take images of any size. The rows are in the
-            folder ``mosaics`` of the output.
+            :func:`mosaic_dataset`. The model must take images of any size, and no method may have
+            its maps in files. The rows are in the folder ``mosaics`` of the output.
         n_mosaics: The number of mosaics, at most.
         description: What else distinguishes this run from others in the same folder, for example
             the network's name.
@@ -234,6 +239,11 @@ def evaluate(
     check_count("n_mosaics", n_mosaics, at_least=1)
     if mosaics is not None:
         check_count("mosaics", mosaics, at_least=2)
+        if saved_maps(chosen):
+            raise ValueError(
+                f"There are no maps of mosaics for {', '.join(saved_maps(chosen))}, whose maps are "
+                "files: leave the mosaics out, or these methods."
+            )
     if restart and recompute:
         raise ValueError("Give restart or recompute, not both.")
     _check(model, dataset, chosen, Path(output))
@@ -248,6 +258,7 @@ def evaluate(
         bf16=bf16,
         with_regions=has_regions(dataset),
     )
+    _check_maps(chosen, dataset)
     configuration = configuration_of(evaluator, dataset, methods, description or {})
     folder = RunFolder(Path(output), columns(evaluator.metrics), tuple(chosen))
     with processes(_device(model)) as group, ExitStack() as held:
@@ -308,7 +319,7 @@ def evaluate(
 
 
 def _counts(
-    earlier: Continuation, evaluated: Mapping[int, Image], methods: Sequence[str]
+    earlier: Continuation, evaluated: Mapping[int, Any], methods: Sequence[str]
 ) -> dict[str, int]:
     """The numbers of images of :class:`Evaluation`."""
     reused = sum(not earlier.missing(index, methods) for index in earlier.images)
@@ -331,11 +342,11 @@ class _Part:
     folder: RunFolder
     earlier: Continuation
 
-    def merged(self, evaluated: Mapping[int, Image]) -> pd.DataFrame:
+    def merged(self, evaluated: Mapping[int, Mapping[str, Image]]) -> pd.DataFrame:
         """The results of all processes, in one file.
 
         Args:
-            evaluated: What this call evaluated, by position.
+            evaluated: The images that this call evaluated, by position and method.
 
         Raises:
             ValueError: There is none.
@@ -379,6 +390,7 @@ class _Work:
         earlier = compare(
             dataset,
             stored,
+            {name: self.evaluator.methods[name] for name in folder.methods},
             self.group,
             # With other images, all mosaics may be others.
             any_data=isinstance(dataset, MosaicDataset),
@@ -386,16 +398,16 @@ class _Work:
         )
         return _Part(kind, dataset, folder, earlier)
 
-    def evaluate(self, part: _Part) -> dict[int, Image]:
+    def evaluate(self, part: _Part) -> dict[int, dict[str, Image]]:
         """Evaluate what has no row for each method; the processes share it.
 
         Returns:
-            What was evaluated by any of them, by position.
+            The images that any of them evaluated, by position and method.
         """
         own = self._evaluate_share(part)
         return {index: image for other in self.group.gather(own) for index, image in other.items()}
 
-    def _evaluate_share(self, part: _Part) -> dict[int, Image]:
+    def _evaluate_share(self, part: _Part) -> dict[int, dict[str, Image]]:
         group, methods = self.group, part.folder.methods
         n_items = length_of(part.dataset)
         missing = {index: part.earlier.missing(index, methods) for index in range(n_items)}
@@ -418,7 +430,8 @@ class _Work:
         # A method that is added can fail on every image, as those of a new run can.
         with_rows = {name for names in part.earlier.methods.values() for name in names}
         any_success, n_failures = set(methods) <= with_rows, 0
-        evaluated: dict[int, Image] = {}
+        evaluated: dict[int, dict[str, Image]] = {}
+        saved = saved_maps(self.evaluator.methods)
         is_checked = not group.is_first
         with (
             Appender(part.folder.part("results", group.rank), part.folder.columns) as results,
@@ -427,7 +440,7 @@ class _Work:
             for index in bar:
                 name = name_of(part.dataset, index)
                 try:
-                    item = read(part.dataset, index).to(device)
+                    item = read(part.dataset, index, saved).to(device)
                     if not is_checked:
                         is_checked = True
                         self.evaluator.warn_of_suspicions(item.inputs[None])
@@ -446,11 +459,11 @@ class _Work:
                         ) from error
                     continue
                 any_success = True
-                rows = [{**row, "content": item.content} for row in rows]
+                rows = [{**row, "content": item.contents.of(row["method"])} for row in rows]
                 # The curves first: an image is done when its results are on the disk.
                 curves.append(curve_rows(rows))
                 results.append(rows)
-                evaluated[index] = Image(as_field(name), item.content)
+                evaluated[index] = images_of(name, item.contents, methods)
         return evaluated
 
     def _rows(
@@ -487,7 +500,9 @@ def read_results(folder: RunFolder) -> pd.DataFrame:
 
 def _as_parquet(results: pd.DataFrame) -> bytes:
     with io.BytesIO() as stream:
-        results.to_parquet(stream, engine="pyarrow", index=False)
+        # Saved maps took no passes that are known.
+        typed = results.astype({name: "Int64" for name in ("forward_passes",) if name in results})
+        typed.to_parquet(stream, engine="pyarrow", index=False)
         return stream.getvalue()
 
 
@@ -532,6 +547,12 @@ def _check(
     if isinstance(dataset, ImageDataset):
         images = (dataset.folder / name for name in dataset.names)
         check_output(output, dataset.source, images)
+
+
+def _check_maps(methods: Mapping[str, Any], dataset: Dataset[Any]) -> None:
+    """Require that no two images have the same map in a file."""
+    for maps in saved_maps(methods).values():
+        maps.check(name_of(dataset, index) for index in range(length_of(dataset)))
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -53,7 +53,8 @@ class Ranks:
     """Ranks of methods on a metric (Demsar, JMLR 7, 2006, images as data sets).
 
     Attributes:
-        mean: Mean over images of each method's rank. The best method has rank 1; ties share.
+        mean: Mean over images of each method's rank. The best method has rank 1; ties share. NaN
+            for a method with images of which the metric is not known.
         p_value: Of Friedman's test that all methods have the same rank; NaN below three methods or
             two images.
         critical_difference: Nemenyi's: mean ranks that are further apart differ at the 5% level.
@@ -190,8 +191,9 @@ def _resampled_means(values: _Values, seed: int) -> _Values:
     """
     if values.shape[1] < 2:
         return np.empty((values.shape[0], values.shape[2], 0))
+    unknown = np.isnan(values).any(1, keepdims=True).mT  # as the seconds of saved maps
     bootstrap = import_optional("scipy.stats", "evaluation").bootstrap(
-        (values,),
+        (np.nan_to_num(values),),
         np.mean,
         axis=1,
         n_resamples=N_RESAMPLES,
@@ -200,7 +202,7 @@ def _resampled_means(values: _Values, seed: int) -> _Values:
         rng=np.random.default_rng(seed),
     )
     distribution: _Values = bootstrap.bootstrap_distribution
-    return distribution
+    return np.where(unknown, np.nan, distribution)
 
 
 def _interval(resampled: _Values) -> tuple[_Values, _Values]:
@@ -244,7 +246,7 @@ def _differences(
                     mean=float((values[row, :, j] - values[row, :, i]).mean()),
                     low=float(low),
                     high=float(high),
-                    better=float((merit[:, j] > merit[:, i]).mean()),
+                    better=_share(merit[:, j] - merit[:, i]),
                     p_value=p_values[key],
                     p_holm=float(corrected[key]),
                 )
@@ -256,8 +258,18 @@ def _merit(values: _Values, metric: Metric) -> _Values:
     return values if metric.higher_is_better else -values
 
 
+def _share(gain: _Values) -> float:
+    """The share of gains above zero; NaN if one is not known."""
+    return np.nan if np.isnan(gain).any() else float((gain > 0).mean())
+
+
 def p_value_of(gain: _Values) -> float:
-    """Of the paired, two-sided Wilcoxon signed-rank test of gains, one for each image."""
+    """Of the paired, two-sided Wilcoxon signed-rank test of gains, one for each image.
+
+    NaN if a gain is not known: saved maps have no value of some metrics.
+    """
+    if np.isnan(gain).any():
+        return np.nan
     # Without any difference the test has nothing to rank.
     if not gain.any():
         return 1.0
@@ -266,10 +278,15 @@ def p_value_of(gain: _Values) -> float:
 
 
 def _ranks(merit: _Values) -> Ranks:
-    """Ranks of the columns of (images, methods), the largest first."""
+    """Ranks of the columns of (images, methods), the largest first; NaN if a value is not known."""
     stats = import_optional("scipy.stats", "evaluation")
-    n_images, n_methods = merit.shape
-    ranks = stats.rankdata(-merit, axis=1)
+    is_known = ~np.isnan(merit).any(0)
+    n_images, n_methods = len(merit), int(is_known.sum())
+    mean = np.full(merit.shape[1], np.nan)
+    if not n_methods:
+        return Ranks(tuple(mean.tolist()), np.nan, np.nan)
+    ranks = stats.rankdata(-merit[:, is_known], axis=1)
+    mean[is_known] = ranks.mean(0)
     p_value, critical = np.nan, np.nan
     if n_methods > 1:
         quantile = stats.studentized_range.ppf(1 - SIGNIFICANCE, n_methods, np.inf) / np.sqrt(2)
@@ -278,4 +295,4 @@ def _ranks(merit: _Values) -> Ranks:
         # Where all methods tie on all images, the statistic is 0 / 0.
         tied = (ranks == ranks[:, :1]).all()
         p_value = 1.0 if tied else float(stats.friedmanchisquare(*ranks.T).pvalue)
-    return Ranks(tuple(ranks.mean(0).tolist()), p_value, critical)
+    return Ranks(tuple(mean.tolist()), p_value, critical)

@@ -339,12 +339,12 @@ class RunFolder:
             methods.setdefault(row.image, set()).add(row.method)
         return {image: frozenset(found) for image, found in methods.items()}
 
-    def merge(self, images: Mapping[int, Image]) -> bool:
+    def merge(self, images: Mapping[int, Mapping[str, Image]]) -> bool:
         """Make ``rows.csv``, ``results.csv`` and ``failures.csv`` of the processes' files.
 
         Args:
-            images: The images for ``results.csv``, by their positions in the data. It has those
-                that have a row for every method.
+            images: The images for ``results.csv``, by their positions in the data and by method.
+                It has those that have a row for every method.
 
         Returns:
             Whether there is any. If there is none, the results stay as they were.
@@ -358,7 +358,7 @@ class RunFolder:
         complete = [
             index
             for index in sorted(images)
-            if all((images[index], method) in by_key for method in self.methods)
+            if all((images[index][method], method) in by_key for method in self.methods)
         ]
         # All rows first: what follows can be made of them.
         parts = self.parts("results")
@@ -366,7 +366,7 @@ class RunFolder:
             write_output(self.rows, _lines(self.columns, rows))
         if complete:
             lines = [
-                by_key[images[index], method].at(index)
+                by_key[images[index][method], method].at(index)
                 for index in complete
                 for method in self.methods
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.statistics import SIGNIFICANCE, Comparison
@@ -16,7 +17,12 @@ def conclusions(comparison: Comparison, baseline: str) -> str:
     if len(comparison.methods) == 1:
         return f"The run has one method, {baseline}, so there is nothing to compare."
     tested = [metric for metric in comparison.metrics if metric.tested]
-    primary = [metric for metric in tested if metric.kind == "faithfulness"]
+    # Saved maps have no value of some metrics.
+    primary = [
+        metric
+        for metric in tested
+        if metric.kind == "faithfulness" and not any(map(isnan, comparison.ranks[metric.name].mean))
+    ]
     protocol = [metric for metric in tested if metric.name == "avx"]
     n_tests = len(tested) * (len(comparison.methods) - 1)
     sentences = [_best(comparison, primary)]

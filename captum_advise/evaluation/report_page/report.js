@@ -268,8 +268,9 @@ function cliques(sorted, critical) {
 function critical(metric) {
   const ranks = data.ranks[metric];
   return (width) => {
-    const sorted = methods.map((name, i) => ({ name, i, rank: ranks.mean[i] })).sort((a, b) => a.rank - b.rank);
-    const k = methods.length, side = Math.min(24 + 6.6 * longest, width * 0.36);
+    const sorted = methods.map((name, i) => ({ name, i, rank: ranks.mean[i] }))
+      .filter(({ rank }) => isNumber(rank)).sort((a, b) => a.rank - b.rank);
+    const k = sorted.length, side = Math.min(24 + 6.6 * longest, width * 0.36);
     const left = side, right = width - side;
     const x = (rank) => left + ((rank - 1) / Math.max(1, k - 1)) * (right - left);
     const groups = isNumber(ranks.critical) ? cliques(sorted, ranks.critical) : [];
