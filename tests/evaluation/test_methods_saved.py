@@ -29,13 +29,6 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def no_figures(monkeypatch):
-    """They take a second each."""
-    for name in ("to_png", "gallery", "comparison"):
-        monkeypatch.setattr(report, name, lambda *_: b"")
-
-
-@pytest.fixture
 def no_report(monkeypatch):
     """Only a table, where it is read by nobody."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 from messages import one_sentence
@@ -92,12 +93,12 @@ def test_what_cannot_be_made_is_one_sentence():
     one_sentence(error)
 
 
-def run(output, methods=("grad-cam", "random"), **options):
+def run(output, methods=("grad-cam", "random"), data=None, **options):
     model = Brightest().eval()
     return evaluate(
         model,
         model.layer,
-        Colours(),
+        Colours() if data is None else data,
         list(methods),
         output,
         settings=MetricSettings(steps=1),
@@ -107,6 +108,7 @@ def run(output, methods=("grad-cam", "random"), **options):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_with_mosaics(tmp_path):
     first = run(tmp_path)
     assert first.mosaics is None
@@ -139,6 +141,23 @@ def test_a_run_with_mosaics(tmp_path):
     one_sentence(error)
 
 
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_methods_and_images_are_added_to_a_run_with_mosaics(tmp_path):
+    def rows(result):
+        return result.mosaics.set_index(["file", "content", "method"]).drop(columns="index")
+
+    first = run(tmp_path / "out", ["random"], mosaics=2, n_mosaics=2)
+    more = run(tmp_path / "out", mosaics=2, n_mosaics=2)
+    pd.testing.assert_frame_equal(rows(first), rows(more).loc[rows(first).index])
+    whole = run(tmp_path / "whole", mosaics=2, n_mosaics=2)
+    pd.testing.assert_frame_equal(more.mosaics, whole.mosaics)
+    # All mosaics may be others when the data have more images.
+    larger = run(tmp_path / "out", data=Colours(24), mosaics=2, n_mosaics=2)
+    assert len(larger.mosaics) == 2 * 4 * 2
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_a_failing_cell_is_a_failure_and_the_rest_is_done(tmp_path):
     def fails_on_mosaics(model, layer, inputs, target, context):
         if inputs.shape[-1] == 8 and target == 2:

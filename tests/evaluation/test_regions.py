@@ -165,6 +165,7 @@ def run(dataset, output):
     )
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_columns_are_those_of_the_metrics(tmp_path):
     dataset = WithRegions()
     result = run(dataset, tmp_path)
@@ -190,6 +191,7 @@ def test_the_columns_are_those_of_the_metrics(tmp_path):
         run(Squares(), tmp_path)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_other_regions_are_other_images(tmp_path):
     class Moved(WithRegions):
         def __getitem__(self, index):

@@ -190,6 +190,10 @@ import os, sys, time
 sys.path[:0] = {path!r}
 import torch
 import test_runner
+from captum_advise.evaluation import report
+
+for name in ("to_png", "gallery", "comparison"):
+    setattr(report, name, lambda *_: b"")
 
 class Slow(test_runner.Squares):
     def __getitem__(self, index):
@@ -218,6 +222,7 @@ def script(tmp_path):
     return written
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_killed_run_continues_to_the_same_table(whole, tmp_path, script):
     output = tmp_path / "out"
     part = output / "results.rank0.csv"
@@ -319,6 +324,7 @@ def test_two_processes_continue_and_restart(whole, tmp_path, script):
     assert session["images"] == 5
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_images_that_cannot_be_read_are_recorded(whole, tmp_path):
     evaluation = run(tmp_path, Unreadable())
     assert evaluation.failures.to_dict("records") == [
@@ -352,6 +358,7 @@ def test_a_run_without_any_result_is_an_error(tmp_path):
         run(tmp_path / "broken", methods={"x": broken})
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_metrics_on_request_have_columns(tmp_path):
     settings = MetricSettings(
         steps=1, on_request=frozenset({"infidelity", "sensitivity_max"}), n_perturb_samples=2
@@ -385,6 +392,7 @@ def test_a_run_of_an_earlier_version_is_refused(whole, tmp_path):
     assert (output / "results.csv").read_bytes() == before
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_full_disk_stops_the_run_with_a_sentence(tmp_path, monkeypatch, whole):
     real, calls = os.fsync, []
 
