@@ -17,6 +17,7 @@ from captum_advise.metrics import (
     Protocol,
     VisualExplainability,
     average_drop,
+    average_gain,
     class_sensitivity,
     deletion_auc,
     hit,
@@ -217,6 +218,7 @@ class MapScorer:
             class_sensitivity=sensitivity,
             hit=hit(masked_confidences, classes),
             increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
+            average_gain=average_gain(confidence, masked_confidence),
         )
 
     def _images(self, inputs: Tensor, examples: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,19 +14,24 @@ from rich.table import Table
 from captum_advise import evaluation, zoo
 from captum_advise.cli import options
 from captum_advise.cli.console import show, show_message
-from captum_advise.evaluation import Evaluation, MethodSettings, MetricSettings
-from captum_advise.evaluation.columns import ON_REQUEST, metrics
+from captum_advise.evaluation import Evaluation, MethodSettings, MetricSettings, SavedMaps
+from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, ON_REQUEST
 from captum_advise.evaluation.data import check_output
+from captum_advise.evaluation.methods import MethodLike
 from captum_advise.metrics import Protocol
 
 _METHODS = MethodSettings()
 _METRICS = MetricSettings()
+
+# The others are in the report.
+_SHOWN = ("insertion", "deletion", "road", *ON_REQUEST, "pointing", "grid_top", "avx")
 
 EXAMPLES = """\b
 Examples:
   captum-advise evaluate --data photos --output report
   captum-advise evaluate --data imagenet/val --model resnet50 --output report \\
     --methods advise,grad-cam,layer-cam,random
+  captum-advise evaluate --data photos --output report --maps mine=maps
   torchrun --nproc-per-node 4 -m captum_advise evaluate --data photos --output report
 """
 
@@ -36,7 +42,8 @@ def evaluate(
         typer.Option(
             help="Folder of images, or of one folder per class (ImageFolder), or CSV file with "
             "the columns file and class. A class is an index, a name, or a WordNet id. For images "
-            "without class, the predicted one is explained."
+            "without class, the predicted one is explained. A CSV file can also say where objects "
+            "are: by the columns x0, y0, x1, y1 in pixels, or by mask."
         ),
     ],
     output: options.Output,
@@ -47,6 +54,14 @@ def evaluate(
             help=f"Names separated by commas. The methods are {', '.join(evaluation.names())}."
         ),
     ] = "advise,grad-cam,random,gaussian",
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Add a method whose maps are files in a folder, named like the images: .npy, .npz "
+            "or grey .png. May be given several times.",
+        ),
+    ] = None,
     layer: options.Layer = None,
     weights: options.Weights = "default",
     device: options.Device = "auto",
@@ -63,17 +78,40 @@ def evaluate(
     sensitivity: Annotated[
         bool, typer.Option(help="Add Captum's sensitivity_max: eleven more maps per image.")
     ] = False,
+    mosaics: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Add the grid pointing game on mosaics of N x N of the images; the network must "
+            "take images of any size.",
+            show_default="no mosaics",
+        ),
+    ] = None,
+    n_mosaics: Annotated[int, typer.Option(min=1, help="How many mosaics, at most.")] = 20,
     reference_protocol: Annotated[
         bool, typer.Option(help="Use the protocol as the authors' program reads it.")
     ] = False,
     integrated_gradients_steps: Annotated[
         int, typer.Option(min=1, help="Points on the path of integrated-gradients.")
     ] = _METHODS.integrated_gradients_steps,
+    expected_gradients_samples: Annotated[
+        int, typer.Option(min=1, help="Points on the paths of expected-gradients.")
+    ] = _METHODS.expected_gradients_samples,
+    smooth_grad_samples: Annotated[
+        int, typer.Option(min=1, help="Noisy images per map of smooth-grad.")
+    ] = _METHODS.smooth_grad_samples,
+    rise_masks: Annotated[
+        int, typer.Option(min=1, help="Random masks per map of rise.")
+    ] = _METHODS.rise_masks,
     lime_samples: Annotated[
-        int, typer.Option(min=1, help="Images with superpixels left out, per map of lime.")
+        int,
+        typer.Option(
+            min=1, help="Images with superpixels left out, per map of lime and kernel-shap."
+        ),
     ] = _METHODS.lime_samples,
     lime_grid: Annotated[
-        int, typer.Option(min=1, help="Superpixels of lime along each side.")
+        int, typer.Option(min=1, help="Superpixels of lime and kernel-shap along each side.")
     ] = _METHODS.lime_grid,
     occlusion_windows: Annotated[
         int, typer.Option(min=1, help="Black windows of occlusion that fit along each side.")
@@ -116,7 +154,12 @@ def evaluate(
     """
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
     # Quick checks come before the network is loaded.
-    evaluation.by_name(chosen)
+    saved = _saved_maps(maps or [])
+    compared: dict[str, MethodLike] = {**(evaluation.by_name(chosen) if chosen else {}), **saved}
+    for name in set(chosen) & set(saved):
+        raise ValueError(f"{name} is the name of a method: give its maps another name.")
+    if not compared:
+        raise ValueError("Name at least one method, with --methods or --maps.")
     check_output(output, data)
     settings = MetricSettings(
         steps=steps,
@@ -127,6 +170,9 @@ def evaluate(
     )
     method_settings = MethodSettings(
         integrated_gradients_steps=integrated_gradients_steps,
+        expected_gradients_samples=expected_gradients_samples,
+        smooth_grad_samples=smooth_grad_samples,
+        rise_masks=rise_masks,
         lime_samples=lime_samples,
         lime_grid=lime_grid,
         occlusion_windows=occlusion_windows,
@@ -147,7 +193,7 @@ def evaluate(
             network.model.to(memory_format=torch.channels_last),
             network.layer,
             evaluation.image_dataset(data, network, limit=limit),
-            chosen,
+            compared,
             output,
             pixel_space=network.pixel_space,
             method_settings=method_settings,
@@ -156,6 +202,8 @@ def evaluate(
             internal_batch_size=batch_size,
             compiled=compiled,
             bf16=bf16,
+            mosaics=mosaics,
+            n_mosaics=n_mosaics,
             description={"network": model},
             restart=restart,
             recompute=recompute,
@@ -167,14 +215,27 @@ def evaluate(
     # Under torchrun, the process with another status than 0 ends the others: only the first has it.
     if int(os.getenv("RANK", "0")) != 0:
         return 0
-    _show(result, settings)
+    _show(result)
     return 1 if len(result.failures) else 0
 
 
-def _show(result: Evaluation, settings: MetricSettings) -> None:
-    shown = [m for m in metrics(settings.on_request) if m.independent or m.name == "avx"]
-    table = Table("method", *(metric.heading for metric in shown))
+def _saved_maps(options: Sequence[str]) -> dict[str, SavedMaps]:
+    """The methods that ``--maps`` adds."""
+    saved: dict[str, SavedMaps] = {}
+    for option in options:
+        name, separator, folder = (part.strip() for part in option.partition("="))
+        if not (name and separator and folder):
+            raise ValueError(f"--maps takes NAME=FOLDER, got {option!r}.")
+        if name in saved:
+            raise ValueError(f"--maps names {name} twice: give each folder its own name.")
+        saved[name] = SavedMaps(Path(folder))
+    return saved
+
+
+def _show(result: Evaluation) -> None:
     means = result.summary.pivot(index="method", columns="metric", values="mean")
+    shown = [m for m in (*METRICS, *MOSAIC_METRICS) if m.name in means and m.name in _SHOWN]
+    table = Table("method", *(metric.heading for metric in shown))
     for method in result.summary["method"].unique():
         table.add_row(method, *(f"{means.loc[method, metric.name]:.3f}" for metric in shown))
     show(table)
@@ -191,7 +252,7 @@ def _show(result: Evaluation, settings: MetricSettings) -> None:
         )
     if len(result.failures):
         show(f"Failed images: {len(result.failures)}, see {result.folder / 'failures.csv'}.")
-    show(f"Report: {result.folder / 'summary.md'}")
+    show(f"Report: {result.folder / 'report.html'}")
 
 
 def _continued(result: Evaluation) -> str:

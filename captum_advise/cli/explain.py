@@ -395,6 +395,7 @@ _LABELS = {
     "class_sensitivity": ("class sensitivity", "lower"),
     "hit": ("hit (top 5)", "yes"),
     "increase_in_confidence": ("increase in confidence", "yes"),
+    "average_gain": ("average gain", "higher"),
 }
 
 

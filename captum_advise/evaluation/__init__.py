@@ -12,10 +12,13 @@ from captum_advise.evaluation.methods import (
     Context,
     Method,
     MethodSettings,
+    SavedMaps,
     as_method,
     by_name,
     names,
 )
+from captum_advise.evaluation.metric_checks import check_metrics
+from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
 from captum_advise.evaluation.runner import Evaluation, evaluate
 from captum_advise.evaluation.store import OutputError
 
@@ -28,10 +31,14 @@ __all__ = [
     "MethodError",
     "MethodSettings",
     "MetricSettings",
+    "MosaicDataset",
     "OutputError",
+    "SavedMaps",
     "as_method",
     "by_name",
+    "check_metrics",
     "evaluate",
     "image_dataset",
+    "mosaic_dataset",
     "names",
 ]

@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 from captum_advise._version import __version__
 from captum_advise.evaluation.identity import Identity, weights_digest
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
-from captum_advise.evaluation.items import reads_files
-from captum_advise.evaluation.methods.registry import package_of
+from captum_advise.evaluation.items import has_regions, reads_files
+from captum_advise.evaluation.methods import SavedMaps
+from captum_advise.evaluation.methods.registry import is_known, package_of
 from captum_advise.evaluation.store import FORMAT
 from captum_advise.metrics import Protocol
 from captum_advise.pixels import PixelSpace
@@ -50,12 +51,15 @@ def configuration_of(
         packages.update(found.packages)
         return {"name": found.name, "sha256": found.digest}
 
-    identities: dict[str, Any]
-    if isinstance(methods, Mapping):
-        identities = {name: identity(method) for name, method in methods.items()}
-    else:
-        identities = dict.fromkeys(evaluator.methods, "known by name")
-        packages.update(filter(None, map(package_of, evaluator.methods)))
+    identities: dict[str, Any] = {}
+    for name, method in evaluator.methods.items():
+        if is_known(name, method):
+            identities[name] = "known by name"
+            packages.update(filter(None, [package_of(name)]))
+        elif isinstance(method, SavedMaps):  # each image's map is part of its fingerprint
+            identities[name] = "saved maps"
+        else:
+            identities[name] = identity(methods[name] if isinstance(methods, Mapping) else method)
     space: Any = context.pixel_space
     if space is not None:
         space = asdict(space) if type(space) is PixelSpace else identity(space)
@@ -73,6 +77,7 @@ def configuration_of(
         "model": identity(model, None),
         "weights_sha256": weights_digest(model),
         "transform": transform,
+        "regions": has_regions(dataset),
         "methods": identities,
         **asdict(context.settings),
         **asdict(settings),

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from captum_advise import zoo
@@ -15,14 +15,16 @@ from captum_advise._utils.checks import check_count
 from captum_advise.evaluation import image_folders, image_tables
 from captum_advise.evaluation.class_labels import ClassLabels
 from captum_advise.evaluation.fingerprints import file_fingerprint
+from captum_advise.evaluation.regions import Region, region_of
 
 
 @dataclass(frozen=True)
-class ImageDataset(Dataset[tuple[Tensor, int | None]]):
+class ImageDataset(Dataset[Any]):
     """Image files with the class of each, as inputs of one network.
 
-    Items are ``(inputs, target)``: (3, H, W) and the class index, None if not known. An item that
-    cannot be read raises ValueError or FileNotFoundError.
+    Items are ``(inputs, target)``: (3, H, W) and the class index, None if not known. With regions
+    they are ``(inputs, target, region)``: also the pixels of the object, bool (1, H, W). An item
+    that cannot be read raises ValueError or FileNotFoundError.
 
     Attributes:
         folder: The folder to which file names are relative.
@@ -30,6 +32,8 @@ class ImageDataset(Dataset[tuple[Tensor, int | None]]):
         targets: A class index or None for each file.
         network: Its transform makes the inputs.
         source: The folder or CSV file that was given; None if neither was.
+        regions: Where the object is in each file: boxes (x0, y0, x1, y1) in pixels of the upright
+            image, or the path of a mask. None if not known.
 
     Example::
 
@@ -44,24 +48,34 @@ class ImageDataset(Dataset[tuple[Tensor, int | None]]):
     targets: tuple[int | None, ...]
     network: zoo.Network
     source: Path | None = None
+    regions: tuple[Region, ...] | None = None
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether items have a region."""
+        return self.regions is not None
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int | None]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         image = zoo.open_image(self.folder / self.names[index])
-        return self.network.transform(image), self.targets[index]
+        inputs, target = self.network.transform(image), self.targets[index]
+        if self.regions is None:
+            return inputs, target
+        return inputs, target, region_of(self.regions[index], zoo.to_rgb(image), self.network)
 
     def fingerprint(self, index: int) -> str:
-        """Short hex of the SHA-256 of a file's bytes and its class.
+        """Short hex of the SHA-256 of a file's bytes, its class and its region.
 
         Args:
             index: Which file.
 
         Raises:
-            OSError: The file cannot be read.
+            OSError: A file cannot be read.
         """
-        return file_fingerprint(self.folder / self.names[index], self.targets[index])
+        region = None if self.regions is None else self.regions[index]
+        return file_fingerprint(self.folder / self.names[index], self.targets[index], region)
 
 
 def image_dataset(
@@ -83,7 +97,11 @@ def image_dataset(
             - a CSV file in UTF-8, with columns separated by commas, semicolons or tabs. The first
               row names the columns: ``file``, ``path``, ``image`` or ``filename``, relative to the
               CSV file; and ``class``, ``label``, ``target`` or ``index``, which may be empty. Other
-              columns are ignored. Without such a row, the columns are file and class.
+              columns are ignored. Without such a row, the columns are file and class. Where the
+              object is follows from the columns ``x0``, ``y0``, ``x1`` and ``y1``, a box in pixels
+              of the upright image (x1 and y1 are the first outside), or from ``mask``, a file of
+              the image's size that is black outside the object. An image with several boxes has a
+              line for each.
 
             Hidden files and folders are ignored.
         network: The network whose inputs the images become.
@@ -116,10 +134,12 @@ def image_dataset(
     if not path.exists():
         raise FileNotFoundError(f"There is no folder or CSV file {path}.")
     labels = ClassLabels(network)
+    entries: list[tuple[str, int | None, Region | None]]
     if path.is_file():
         folder, entries = path.parent, image_tables.entries(path, labels)
     else:
-        folder, entries = path, image_folders.entries(path, labels)
+        folder = path
+        entries = [(name, target, None) for name, target in image_folders.entries(path, labels)]
     if not entries:
         raise ValueError(
             f"There is no image in {path}: give a folder of images "
@@ -128,12 +148,15 @@ def image_dataset(
         )
     if limit is not None and limit < len(entries):
         entries = [entries[i * len(entries) // limit] for i in range(limit)]
+    # Either all have one, or none.
+    regions = [region for *_, region in entries if region is not None]
     return ImageDataset(
         folder=folder,
-        names=tuple(name for name, _ in entries),
-        targets=tuple(target for _, target in entries),
+        names=tuple(name for name, *_ in entries),
+        targets=tuple(target for _, target, _ in entries),
         network=network,
         source=path,
+        regions=tuple(regions) if len(regions) == len(entries) else None,
     )
 
 

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FLOORS = ("random", "gaussian")
-_SHOWN = ("insertion", "deletion", "infidelity", "sensitivity_max", "avx", "average_drop")
+_SHOWN = (
+    *("insertion", "deletion", "road", "infidelity", "sensitivity_max"),
+    *("pointing", "grid_top", "avx", "average_drop"),
+)
 
 
 def comparison(summary: pd.DataFrame, methods: Sequence[str], metrics: Sequence[Metric]) -> Figure:
@@ -108,7 +111,7 @@ def gallery(evaluator: ImageEvaluator, dataset: Dataset[Any], results: pd.DataFr
     grid = figure.subplots(len(picked), len(methods) + 1, squeeze=False)
     for line, (label, index) in zip(grid, zip(labels, picked, strict=False), strict=False):
         first_row = rows.loc[(index, methods[0])]
-        image, maps = _explained(evaluator, dataset, index, int(first_row["target"]))
+        image, maps = explained(evaluator, dataset, index, int(first_row["target"]))
         line[0].imshow(image.permute(1, 2, 0).numpy())
         line[0].set_axis_off()
         line[0].set_title(f"{label}\n{_wrapped(Path(str(first_row['file'])).stem, 22)}", fontsize=8)
@@ -121,7 +124,7 @@ def gallery(evaluator: ImageEvaluator, dataset: Dataset[Any], results: pd.DataFr
     return figure
 
 
-def _explained(
+def explained(
     evaluator: ImageEvaluator, dataset: Dataset[Any], index: int, target: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One image of the data (3, H, W), and the maps of all methods for it."""

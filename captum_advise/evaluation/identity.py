@@ -28,7 +28,7 @@ _INSTALLED = {"captum", "captum_advise", "numpy", "timm", "torch", "torchcam", "
 # Those whose objects hold settings. Attributes of other packages' objects count if these can be
 # called, as methods can.
 _WITH_SETTINGS = {"captum", "captum_advise", "timm", "torchcam", "torchvision"}
-_WITH_SETTINGS |= {"argparse", "functools", "types"}
+_WITH_SETTINGS |= {"pytorch_grad_cam", "zennit", "argparse", "functools", "types"}
 _OPAQUE = {"torch", "builtins", *sys.stdlib_module_names}
 
 _PLAIN = (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,17 +24,33 @@ from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import first_line
 from captum_advise._utils.io import ENCODING
 from captum_advise.evaluation.batches import compiled, fixed_size_batches, in_bfloat16
-from captum_advise.evaluation.columns import ON_REQUEST
-from captum_advise.evaluation.methods import ClassMaps, Context, Method
+from captum_advise.evaluation.columns import ON_REQUEST, Metric, metrics
+from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
+from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
 from captum_advise.metrics import (
     Protocol,
-    deletion_auc,
+    blurred,
+    energy_pointing_game,
+    grid_pointing_game,
     infidelity,
-    insertion_auc,
+    mu_fidelity,
+    pointing_game,
+    road,
     sensitivity_max,
+    sparseness,
 )
+from captum_advise.metrics.insertion_deletion import curves_between
+from captum_advise.pixels import black
 
 Row = dict[str, Any]
+
+# The first and the last image of each curve.
+_CURVES = {
+    "insertion": ("blurred", "whole"),
+    "deletion": ("whole", "black"),
+    "insertion_black": ("black", "whole"),
+    "deletion_blurred": ("whole", "blurred"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,7 @@ class ImageEvaluator:
         seed: Seed of random numbers.
         compiled: Whether the metrics use the compiled model.
         bf16: Whether the metrics run the model under autocast to bfloat16.
+        with_regions: Whether the data say where the objects are.
     """
 
     model: nn.Module
@@ -98,6 +116,13 @@ class ImageEvaluator:
     seed: int
     compiled: bool = False
     bf16: bool = False
+    with_regions: bool = False
+    _layers: dict[str, Layers] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of each map."""
+        return metrics(self.settings.on_request, with_regions=self.with_regions)
 
     @cached_property
     def forward_func(self) -> Callable[[Tensor], Tensor]:
@@ -124,41 +149,80 @@ class ImageEvaluator:
         name: str,
         inputs: Tensor,
         label: int | None,
+        region: Tensor | None = None,
         methods: Sequence[str] | None = None,
     ) -> list[Row]:
         """The results of methods for one image. Each row is the same whatever the other methods.
+
+        Its curves are under ``"curves"``, by name.
 
         Args:
             index: Position of the image in the data.
             name: Name of the image, on which random numbers depend.
             inputs: (1, C, H, W).
             label: Class to explain; None for the predicted one.
+            region: Where the object is, bool (1, 1, H, W).
             methods: Names of the methods; None for all.
         """
-        image = self._prepared(name, inputs, label)
+        image = self._prepared(name, inputs, label, region)
         explanations = {
             method: self._explained(method, image)
             for method in (self.methods if methods is None else methods)
         }
-        identity = {
-            "index": index,
-            "file": name,
-            "target": int(image.target),
-            "predicted": image.predicted,
-            "confidence": float(image.scorer.confidence_in_target()),
-        }
         return [
             {
-                **identity,
+                **_identity(index, image),
                 "method": method,
-                **metrics,
+                "layer": self._layers_of(method, inputs).name,
+                **values,
                 "forward_passes": explanation.forward_passes,
                 "seconds": explanation.seconds,
             }
-            for (method, explanation), metrics in zip(
+            for (method, explanation), values in zip(
                 explanations.items(), self._metrics(image, explanations), strict=True
             )
         ]
+
+    def mosaic_rows(
+        self,
+        index: int,
+        name: str,
+        inputs: Tensor,
+        label: int | None,
+        *,
+        cell: int,
+        side: int,
+        methods: Sequence[str] | None = None,
+    ) -> list[Row]:
+        """How well methods find one cell of a mosaic of images.
+
+        Args:
+            index: As in :meth:`rows`.
+            name: As in :meth:`rows`.
+            inputs: The mosaic, (1, C, H, W).
+            label: The class of the cell.
+            cell: Which cell.
+            side: The mosaic has ``side`` x ``side`` cells.
+            methods: As in :meth:`rows`.
+        """
+        image = self._prepared(name, inputs, label)
+        cells = torch.tensor([cell], device=inputs.device)
+        rows = []
+        for method in self.methods if methods is None else methods:
+            with self._seeded(name, method):
+                result = self._call(method, name, inputs, image.target)
+            masks = as_masks(_checked_maps(result, method), inputs.shape[-2:])
+            found = grid_pointing_game(masks, cells, side=side)
+            rows.append(
+                {
+                    **_identity(index, image),
+                    "method": method,
+                    "layer": self._layers_of(method, inputs).name,
+                    "grid_mass": found.mass.item(),
+                    "grid_top": found.top.item(),
+                }
+            )
+        return rows
 
     def maps(self, name: str, inputs: Tensor, label: int | None) -> dict[str, Tensor]:
         """The map (1, 1, h, w) of every method for one image: the map that was evaluated."""
@@ -166,11 +230,13 @@ class ImageEvaluator:
         maps = {}
         for method in self.methods:
             with self._seeded(name, method):
-                result = self._call(method, inputs, image.target)
+                result = self._call(method, name, inputs, image.target)
             maps[method] = _checked_maps(result, method)
         return maps
 
-    def _prepared(self, name: str, inputs: Tensor, label: int | None) -> _Image:
+    def _prepared(
+        self, name: str, inputs: Tensor, label: int | None, region: Tensor | None = None
+    ) -> _Image:
         with torch.no_grad():
             outputs = self.model(inputs)
         target = resolve_target(outputs, label)
@@ -184,6 +250,7 @@ class ImageEvaluator:
             inputs=inputs,
             target=target.classes,
             predicted=int(outputs.argmax(1)),
+            region=region,
             scorer=image_scorer(
                 self.forward_func,
                 inputs,
@@ -198,20 +265,22 @@ class ImageEvaluator:
 
     def _explained(self, method: str, image: _Image) -> _Explanation:
         device = image.inputs.device
+        self._layers_of(method, image.inputs)  # found here, so that it is not counted
         with counted_passes(self.model) as passes:
             _synchronise(device)
             start = time.perf_counter()
             with self._seeded(image.name, method):
-                result = self._call(method, image.inputs, image.target)
+                result = self._call(method, image.name, image.inputs, image.target)
             _synchronise(device)
             seconds = time.perf_counter() - start
         maps = _checked_maps(result, method)
+        is_saved = isinstance(self.methods[method], SavedMaps)
         return _Explanation(
             maps=maps,
             mask=as_masks(maps, image.inputs.shape[-2:]),
             runner_up_maps=self._runner_up_maps(method, result, image),
-            forward_passes=passes.count,
-            seconds=seconds,
+            forward_passes=math.nan if is_saved else passes.count,
+            seconds=math.nan if is_saved else seconds,
         )
 
     def _runner_up_maps(
@@ -221,33 +290,65 @@ class ImageEvaluator:
         if runner_up is None:
             return None
         if isinstance(result, ClassMaps):
+            if result.of_class is None:
+                return None
             return _checked_maps(result.of_class(runner_up.classes), method)
         with self._seeded(image.name, method):
-            runner_up_result = self._call(method, image.inputs, runner_up.classes)
+            runner_up_result = self._call(method, image.name, image.inputs, runner_up.classes)
         return _checked_maps(runner_up_result, method)
 
     def _metrics(self, image: _Image, explanations: Mapping[str, _Explanation]) -> list[Row]:
-        """The metrics of each method's map, computed together so that batches are full."""
+        """The metrics of each method's map, with passes in common so that batches are full.
+
+        What is not a pass is computed map by map: sums may depend on the shape of a tensor.
+        """
         inputs, target, context = image.inputs, image.target, self.context
         rows = _protocol_metrics(image.scorer, list(explanations.values()))
         masks = torch.cat([explanation.mask for explanation in explanations.values()], 1)
         options: dict[str, Any] = {
-            "steps": self.settings.steps,
             "confidence": context.confidence,
             "internal_batch_size": context.internal_batch_size,
         }
-        insertion = insertion_auc(self.forward_func, inputs, masks, target, **options)
-        deletion = deletion_auc(
-            self.forward_func, inputs, masks, target, pixel_space=context.pixel_space, **options
+        darkness = black(inputs, context.pixel_space)
+        curves = dict(
+            zip(
+                _CURVES,
+                curves_between(
+                    self.forward_func,
+                    {"whole": inputs, "black": darkness, "blurred": blurred(inputs)},
+                    list(_CURVES.values()),
+                    masks,
+                    target,
+                    steps=self.settings.steps,
+                    **options,
+                ),
+                strict=True,
+            )
         )
-        for row, (method, explanation), inserted, deleted in zip(
-            rows,
-            explanations.items(),
-            insertion.flatten().tolist(),
-            deletion.flatten().tolist(),
-            strict=True,
+        # The same noise and the same subsets for every method.
+        with self._seeded(image.name, "road"):
+            relevances = road(self.forward_func, inputs, masks, target, **options)
+        # One map or many: the last axis has the shares of pixels.
+        curves["road"] = (relevances.least_relevant_first - relevances.most_relevant_first).view(
+            1, len(rows), -1
+        )
+        with self._seeded(image.name, "mu_fidelity"):
+            correlations = mu_fidelity(
+                self.forward_func, inputs, masks, target, baselines=darkness, **options
+            ).flatten()
+        for position, (row, (method, explanation)) in enumerate(
+            zip(rows, explanations.items(), strict=True)
         ):
-            row |= {"insertion": inserted, "deletion": deleted}
+            row["curves"] = {name: points[0, position].tolist() for name, points in curves.items()}
+            for name in _CURVES:
+                points = curves[name][0, position]
+                row[name] = float(torch.trapezoid(points, dx=1 / self.settings.steps))
+            row["road"] = float(curves["road"][0, position].mean())
+            row["mu_fidelity"] = float(correlations[position])
+            row["sparseness"] = sparseness(explanation.mask[0]).item()
+            if image.region is not None:
+                row["pointing"] = pointing_game(explanation.mask, image.region).item()
+                row["energy"] = energy_pointing_game(explanation.mask, image.region).item()
             row |= self._metrics_on_request(method, explanation.mask, image)
         return rows
 
@@ -267,6 +368,8 @@ class ImageEvaluator:
                     internal_batch_size=self.context.internal_batch_size,
                 ).item()
         if "sensitivity_max" in self.settings.on_request:
+            if isinstance(self.methods[method], SavedMaps):  # which noise does not change
+                return {**metrics, "sensitivity_max": math.nan}
             with self._seeded(image.name, "sensitivity_max"):
                 metrics["sensitivity_max"] = sensitivity_max(
                     self._one_by_one(image.name, method),
@@ -283,20 +386,36 @@ class ImageEvaluator:
             masks = []
             for image, label in zip(inputs[:, None], target[:, None], strict=True):
                 with self._seeded(name, method):
-                    result = self._call(method, image, label)
+                    result = self._call(method, name, image, label)
                 masks.append(as_masks(_checked_maps(result, method), image.shape[-2:]))
             return torch.cat(masks)
 
         return explain
 
-    def _call(self, method: str, inputs: Tensor, target: Tensor) -> Tensor | ClassMaps:
+    def _layers_of(self, method: str, inputs: Tensor) -> Layers:
+        """The layers that a method explains, found when the first image is evaluated."""
+        if method not in self._layers:
+            choice = choice_of(self.methods[method])
+            try:
+                self._layers[method] = find_layers(self.model, self.layer, choice, inputs)
+            except ValueError as error:
+                raise MethodError(f"the method {method} failed: {first_line(error)}") from error
+        return self._layers[method]
+
+    def _call(self, method: str, name: str, inputs: Tensor, target: Tensor) -> Tensor | ClassMaps:
+        layers = self._layers_of(method, inputs).modules
+        context = replace(self.context, image=name, layers=layers)
         try:
             with warnings.catch_warnings(), torch.enable_grad():
                 # On every call Captum warns that it sets hooks and gradient flags.
                 warnings.simplefilter("ignore", UserWarning)
                 # A copy, because Captum leaves gradient flags on the inputs.
                 return self.methods[method](
-                    self.model, self.layer, inputs.clone(), target, self.context
+                    self.model,
+                    layers[-1] if layers else self.layer,
+                    inputs.clone(),
+                    target,
+                    context,
                 )
         except Exception as error:
             raise MethodError(f"the method {method} failed: {first_line(error)}") from error
@@ -321,12 +440,13 @@ class ImageEvaluator:
 
 @dataclass(frozen=True)
 class _Image:
-    """One image with its class, and the scorer that applies the protocol to maps of it."""
+    """One image with its class, where the object is, and the scorer that applies the protocol."""
 
     name: str
     inputs: Tensor
     target: Tensor
     predicted: int
+    region: Tensor | None
     scorer: MapScorer
 
 
@@ -337,24 +457,41 @@ class _Explanation:
     maps: Tensor
     mask: Tensor
     runner_up_maps: Tensor | None
-    forward_passes: int
+    forward_passes: float
     seconds: float
+
+
+def _identity(index: int, image: _Image) -> Row:
+    return {
+        "index": index,
+        "file": image.name,
+        "target": int(image.target),
+        "predicted": image.predicted,
+        "confidence": float(image.scorer.confidence_in_target()),
+    }
 
 
 def _protocol_metrics(scorer: MapScorer, explanations: Sequence[_Explanation]) -> list[Row]:
     """AVX and its parts for each map. Maps of the same size are evaluated together."""
     rows: list[Row] = [{} for _ in explanations]
+    has_runner_up = scorer.runner_up() is not None
     for shape in {explanation.maps.shape for explanation in explanations}:
         group = [i for i, explanation in enumerate(explanations) if explanation.maps.shape == shape]
         maps = torch.cat([explanations[i].maps for i in group])
-        runner_up = [m for i in group if (m := explanations[i].runner_up_maps) is not None]
+        # A map that is not known counts as one that does not depend on the class.
+        runner_up = [
+            explanations[i].maps if (m := explanations[i].runner_up_maps) is None else m
+            for i in group
+        ]
         metrics = scorer(
             torch.zeros(len(group), dtype=torch.int64, device=maps.device),
             maps,
-            torch.cat(runner_up) if runner_up else None,
+            torch.cat(runner_up) if has_runner_up else None,
         )
         for position, i in enumerate(group):
             rows[i] |= metrics[position].to_dict()
+            if has_runner_up and explanations[i].runner_up_maps is None:
+                rows[i]["class_sensitivity"] = math.nan
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 import warnings
@@ -13,17 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captum_advise.evaluation.class_labels import ClassLabels
+from captum_advise.evaluation.regions import Region
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _FILE = ("file", "path", "image", "filename", "file name", "file path", "image path")
+_BOX = ("x0", "y0", "x1", "y1")
+_MASK = ("mask",)
+_WITHOUT_CLASS = (*_FILE, *_BOX, *_MASK)
 _CLASS = ("class", "label", "target", "index", "class index", "class name")
 _MOST_NAMED = 5
 
 _Row = tuple[int, list[str]]  # with its line number
 
 
-def entries(path: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
-    """The images of a CSV file, relative to its folder, with their classes.
+def entries(path: Path, labels: ClassLabels) -> list[tuple[str, int | None, Region | None]]:
+    """The images of a CSV file, relative to its folder, with their classes and regions.
 
     Columns are separated by commas, semicolons or tabs. Where the first row does not name them,
     they are the file and the class.
@@ -36,8 +41,8 @@ def entries(path: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
     if not rows:
         return []
     columns, rows = _columns(rows, path)
-    found: list[tuple[str, int | None]] = []
-    lines: dict[tuple[str, int | None], int] = {}
+    found: dict[tuple[str, int | None], tuple[str, int | None, Region | None]] = {}
+    lines: dict[tuple[str, int | None, Region | None], int] = {}
     for line, cells in rows:
         where = f"Line {line} of {path}"
         if columns.needed > len(cells) or any(cells[columns.count :]):
@@ -56,28 +61,63 @@ def entries(path: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
                 f"{labels.network.name}, or leave it empty; the first line may name the columns "
                 "file and class."
             )
-        key = os.path.normpath(path.parent / file), target
-        if key in lines:
-            raise ValueError(f"{where} repeats line {lines[key]} ({file}): remove one of them.")
-        lines[key] = line
-        found.append((file, target))
+        region = columns.region(cells, where, path.parent)
+        image = os.path.normpath(path.parent / file), target
+        if (*image, region) in lines or (image in found and not isinstance(region, tuple)):
+            first = next(number for key, number in lines.items() if key[:2] == image)
+            raise ValueError(f"{where} repeats line {first} ({file}): remove one of them.")
+        lines[(*image, region)] = line
+        if image in found and isinstance(region, tuple):  # another box
+            name, _, boxes = found[image]
+            region = (*boxes, *region) if isinstance(boxes, tuple) else region
+            found[image] = name, target, region
+        else:
+            found[image] = file, target, region
     _check_row_numbers(columns, rows, path)
-    _warn_of_several_classes([file for file, _ in lines], path)
-    return found
+    _warn_of_several_classes([file for file, _ in found], path)
+    return list(found.values())
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where the file and the class are, among how many columns."""
+    """Where the file, the class and the region are, among how many columns."""
 
     file: int
     label: int | None
     count: int
     label_name: str = ""
+    box: tuple[int, ...] = ()
+    mask: tuple[int, ...] = ()
 
     @property
     def needed(self) -> int:
-        return max(self.file, -1 if self.label is None else self.label) + 1
+        label = -1 if self.label is None else self.label
+        return max(self.file, label, *self.box, *self.mask) + 1
+
+    def region(self, cells: Sequence[str], where: str, folder: Path) -> Region | None:
+        """Where the object is, by the cells of a row.
+
+        Raises:
+            ValueError: It is not clear.
+        """
+        if self.mask:
+            file = cells[self.mask[0]]
+            if not file:
+                raise ValueError(f"{where} names no mask: give one, or remove the line.")
+            return folder / file
+        if not self.box:
+            return None
+        texts = [cells[column] for column in self.box]
+        try:
+            x0, y0, x1, y1 = (float(text) for text in texts)
+        except ValueError:
+            x0 = y0 = x1 = y1 = math.nan
+        if not (x0 < x1 < math.inf and y0 < y1 < math.inf):
+            raise ValueError(
+                f"{where} has {', '.join(map(repr, texts))} as box: give four numbers of pixels, "
+                "with x0 below x1 and y0 below y1, or remove the line."
+            )
+        return ((x0, y0, x1, y1),)
 
 
 def _text(path: Path) -> str:
@@ -143,15 +183,22 @@ def _columns(rows: list[_Row], path: Path) -> tuple[_Columns, list[_Row]]:
             raise ValueError(
                 f"The first line of {path} names two columns of {what} ({shown}): keep one."
             )
-        # A list of files alone needs no class.
-        if not found and (what == "files" or len(first) > 1):
+        # A list of files alone, or of files and regions, needs no class.
+        if not found and (what == "files" or any(name not in _WITHOUT_CLASS for name in names)):
             raise ValueError(
                 f"In {path}, no column of {', '.join(first)} is named {' or '.join(accepted[:4])}: "
                 f"name the column of the {what} so."
             )
     label = labels[0] if labels else None
     name = "" if label is None else names[label]
-    return _Columns(files[0], label, len(first), name), rows[1:]
+    box = tuple(names.index(corner) for corner in _BOX if corner in names)
+    mask = tuple(i for i, other in enumerate(names) if other in _MASK)
+    if len(box) not in (0, len(_BOX)) or len(mask) > 1 or (box and mask):
+        raise ValueError(
+            f"The first line of {path} does not say where the objects are: name either the columns "
+            f"{', '.join(_BOX)}, or one column {_MASK[0]}."
+        )
+    return _Columns(files[0], label, len(first), name, box, mask), rows[1:]
 
 
 def _check_row_numbers(columns: _Columns, rows: Sequence[_Row], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The report: summary tables and figures."""
+"""The report: summary tables, figures and a page."""
 
 from __future__ import annotations
 
@@ -10,10 +10,28 @@ from torch.utils.data import Dataset
 
 from captum_advise._core.selection import STEPS
 from captum_advise._utils.markdown import markdown_table
-from captum_advise.evaluation.columns import Metric, metrics
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.evaluation.columns import MOSAIC_METRICS, Metric, curves
+from captum_advise.evaluation.curves import read_curves
 from captum_advise.evaluation.figures import comparison, gallery
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
-from captum_advise.evaluation.statistics import N_RESAMPLES, REFERENCE, summarise
+from captum_advise.evaluation.report_page import (
+    Run,
+    chosen_images,
+    content,
+    embedded,
+    render,
+    worst_cases,
+    worst_images,
+)
+from captum_advise.evaluation.statistics import (
+    N_RESAMPLES,
+    REFERENCE,
+    Comparison,
+    as_table,
+    compare_methods,
+    summarise,
+)
 from captum_advise.evaluation.store import RunFolder, write_output
 from captum_advise.visualization.style import to_png
 
@@ -21,15 +39,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FAITHFUL = "advise-faithful"
+# In place of what saved maps do not have, as the seconds that they took.
+_UNKNOWN = "n/a"
 _ENDS = ("mean", "low", "high")
 
 
 def write_report(
-    evaluator: ImageEvaluator, dataset: Dataset[Any], folder: RunFolder, results: pd.DataFrame
+    evaluator: ImageEvaluator,
+    dataset: Dataset[Any],
+    folder: RunFolder,
+    results: pd.DataFrame,
+    mosaics: pd.DataFrame | None = None,
 ) -> None:
-    """Write ``summary.csv``, ``summary.md``, ``comparison.png`` and ``gallery.png``."""
-    methods, columns = tuple(evaluator.methods), metrics(evaluator.settings.on_request)
-    summary = summarise(results, methods, columns, seed=evaluator.seed)
+    """Write the summaries, ``comparison.png``, ``gallery.png`` and ``report.html``.
+
+    Args:
+        evaluator: Holds for all images.
+        dataset: The images.
+        folder: Where to write.
+        results: One row per image and method.
+        mosaics: One row per mosaic and method.
+    """
+    methods, columns = tuple(evaluator.methods), evaluator.metrics
+    statistics = compare_methods(results, methods, columns, seed=evaluator.seed)
+    summary = as_table(statistics)
+    if mosaics is not None:
+        of_mosaics = summarise(mosaics, methods, MOSAIC_METRICS, seed=evaluator.seed)
+        summary = import_optional("pandas", "evaluation").concat([summary, of_mosaics])
+        columns = (*columns, *MOSAIC_METRICS)
     write_output(folder.path / "summary.csv", summary.to_csv(index=False, float_format="%.7g"))
     write_output(
         folder.path / "summary.md",
@@ -37,6 +74,39 @@ def write_report(
     )
     write_output(folder.path / "comparison.png", to_png(comparison(summary, methods, columns)))
     write_output(folder.path / "gallery.png", to_png(gallery(evaluator, dataset, results)))
+    write_output(folder.path / "report.html", page(evaluator, dataset, folder, results, statistics))
+
+
+def page(
+    evaluator: ImageEvaluator,
+    dataset: Dataset[Any],
+    folder: RunFolder,
+    results: pd.DataFrame,
+    statistics: Comparison,
+) -> str:
+    """The content of ``report.html``. The maps of its images are made again."""
+    images = results.drop_duplicates("index").set_index("index").sort_index()
+    worst = worst_images(worst_cases(results, statistics), statistics)
+    chosen = chosen_images(images.index.tolist(), worst, len(evaluator.methods))
+    # Rows of saved maps have a content of their own.
+    contents = results.drop_duplicates(["index", "content"])
+    identities = zip(contents["file"], contents["content"], strict=True)
+    network = getattr(dataset, "network", None)
+    run = Run(
+        results=results,
+        comparison=statistics,
+        curves=read_curves(
+            folder, dict(zip(identities, contents["index"], strict=True)), frozenset(chosen)
+        ),
+        curve_titles=curves(evaluator.metrics),
+        images=[
+            embedded(evaluator, dataset, index, int(images.at[index, "target"])) for index in chosen
+        ],
+        information=folder.information_so_far(),
+        class_names=tuple(getattr(network, "class_names", ())),
+        seed=evaluator.seed,
+    )
+    return render(content(run))
 
 
 def markdown(
@@ -51,9 +121,10 @@ def markdown(
     network = str(configuration.get("network") or "The model")
     n_failed = int(information.get("images_failed", 0))
     n_images = int(summary["images"].max())
-    independent = [m for m in columns if m.independent]
-    protocol = [m for m in columns if m.tested and not m.independent]
-    cost = [m for m in columns if not m.tested]
+    faithfulness, location, protocol, cost = (
+        [m for m in columns if m.kind == kind]
+        for kind in ("faithfulness", "location", "protocol", "cost")
+    )
     table = summary.set_index(["method", "metric"])
     sections = [
         "# Comparison of explanation methods",
@@ -63,12 +134,20 @@ def markdown(
         f"({N_RESAMPLES} resamples, seed {evaluator.seed}); ↑ larger is better, ↓ smaller is "
         "better.",
         "## Faithfulness: metrics that ADVISE's default selection does not use",
-        _means(table, methods, independent),
+        _means(table, methods, faithfulness),
         f"Insertion and deletion follow RISE, in {evaluator.settings.steps} steps. Pixels change "
         "in order of importance, from the blurred image (Gaussian, 5 pixels, 11 x 11) to the whole "
         "image, or from the whole image to black. The metric is the area under the confidence in "
         "the class."
-        + (f" {_FAITHFUL} selects by both, in {STEPS} steps." if _FAITHFUL in methods else ""),
+        + (f" {_FAITHFUL} selects by both, in {STEPS} steps." if _FAITHFUL in methods else "")
+        + " *Insertion from black* and *deletion to blurred* exchange the two baselines. ROAD is "
+        "the probability with the least relevant pixels removed minus that with the most relevant "
+        "ones, over 10% to 90% of the pixels, which noisy linear imputation replaces. μ-fidelity "
+        "is the correlation of the probability lost when random cells become black with the mass "
+        "of the map in them.",
+        "## Where the maps lie",
+        _means(table, methods, location),
+        _about_location(summary),
         "## The ADVISE paper's protocol",
         "**ADVISE selects the group of units with the highest AVX, so AVX and its parts favour "
         "ADVISE. Read this table together with the one above.**",
@@ -81,8 +160,11 @@ def markdown(
         sections += [
             "## Comparison with Grad-CAM, image by image",
             "Share of images on which the method is strictly better than Grad-CAM, and p of the "
-            "paired two-sided Wilcoxon signed-rank test, not corrected for the number of tests.",
-            _against_reference(table, others, [*independent, *protocol]),
+            "paired two-sided Wilcoxon signed-rank test, corrected by Holm's method for all tests "
+            "of this table"
+            + (", those of mosaics apart" if "grid_top" in set(summary["metric"]) else "")
+            + ". report.html compares with the other methods.",
+            _against_reference(table, others, [*faithfulness, *location, *protocol]),
         ]
     sections += [
         "## Cost of one map",
@@ -93,19 +175,40 @@ def markdown(
     return "\n\n".join(sections) + "\n"
 
 
+def _about_location(summary: pd.DataFrame) -> str:
+    n_images = summary.groupby("metric")["images"].max()
+    sentences = [
+        "Sparseness is the Gini index of the map: it describes a map, and does not judge it."
+    ]
+    if "pointing" in n_images:
+        sentences.append(
+            "The pointing game asks whether the maximum lies within 15 pixels of the object; the "
+            "energy is the share of the map's mass in the object."
+        )
+    if "grid_top" in n_images:
+        sentences.append(
+            f"The grid pointing game ran on {n_images['grid_top']} mosaics: the share of the map's "
+            "mass in the cell of the class, which sharper maps raise, and the share of its highest "
+            "pixels, as many as the cell has. Intervals and tests are over mosaics."
+        )
+    return " ".join(sentences)
+
+
 def _means(table: pd.DataFrame, methods: Sequence[str], columns: Sequence[Metric]) -> str:
     best = {
-        metric.name: (max if metric.higher_is_better else min)(
-            _mean(table, method, metric) for method in methods
-        )
+        metric.name: (np.nanmax if metric.higher_is_better else np.nanmin)(values)
         for metric in columns
         if metric.tested
+        and not np.isnan(values := [_mean(table, method, metric) for method in methods]).all()
     }
     rows = []
     for method in methods:
         cells = []
         for metric in columns:
             entry = table.loc[(method, metric.name)]
+            if np.isnan(entry["mean"]):
+                cells.append(_UNKNOWN)
+                continue
             mean, low, high = (f"{entry[end]:.{metric.digits}f}" for end in _ENDS)
             if entry["mean"] == best.get(metric.name):
                 mean = f"**{mean}**"
@@ -124,6 +227,11 @@ def _against_reference(
     rows = []
     for method in methods:
         entries = [table.loc[(method, metric.name)] for metric in columns]
-        cells = [f"{entry['beats_grad_cam']:.0%} (p = {entry['p_value']:.2g})" for entry in entries]
+        cells = [
+            _UNKNOWN
+            if np.isnan(entry["p_value"])
+            else f"{entry['beats_grad_cam']:.0%} (p = {entry['p_holm']:.2g})"
+            for entry in entries
+        ]
         rows.append([method, *cells])
     return markdown_table(["method", *(m.title for m in columns)], rows)

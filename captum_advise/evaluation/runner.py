@@ -22,15 +22,32 @@ from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise.evaluation.columns import columns
+from captum_advise.evaluation.columns import MOSAIC_METRICS, columns
 from captum_advise.evaluation.configuration import configuration_of
+from captum_advise.evaluation.curves import (
+    CURVE_COLUMNS,
+    curve_rows,
+    merge_curves,
+    repair_curves,
+)
 from captum_advise.evaluation.data import ImageDataset, check_output
 from captum_advise.evaluation.image_evaluation import (
     ImageEvaluator,
     MethodError,
     MetricSettings,
+    Row,
 )
-from captum_advise.evaluation.items import Continuation, compare, length_of, name_of, read
+from captum_advise.evaluation.items import (
+    Continuation,
+    Item,
+    compare,
+    has_regions,
+    images_of,
+    length_of,
+    name_of,
+    read,
+    saved_maps,
+)
 from captum_advise.evaluation.methods import (
     Context,
     MethodLike,
@@ -38,6 +55,7 @@ from captum_advise.evaluation.methods import (
     as_method,
     by_name,
 )
+from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
 from captum_advise.evaluation.processes import Processes, processes
 from captum_advise.evaluation.store import (
     FAILURE_COLUMNS,
@@ -55,10 +73,13 @@ if TYPE_CHECKING:
 # The run gives up when this many images fail at the start, before any succeeds.
 _MAX_FAILURES_AT_START = 3
 # The columns of the results that do not hold real numbers.
-_TYPES = dict.fromkeys(("file", "content", "method"), "str") | dict.fromkeys(
-    ("index", "target", "predicted", "hit", "increase_in_confidence", "forward_passes"), "int64"
+_TYPES = dict.fromkeys(("file", "content", "method", "layer"), "str") | dict.fromkeys(
+    ("index", "target", "predicted", "hit", "increase_in_confidence"), "int64"
 )
-_PACKAGES = ("torch", "captum", "numba", "torchvision", "timm", "torchcam", "numpy", "scipy")
+_PACKAGES = (
+    *("torch", "captum", "numba", "torchvision", "timm", "torchcam", "grad-cam", "zennit"),
+    *("numpy", "scipy"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +89,7 @@ class Evaluation:
     Attributes:
         results: One row per image and method.
         summary: One row per method and metric.
-        failures: One row per image that could not be evaluated.
+        failures: One row per image, or cell of a mosaic, that could not be evaluated.
         folder: The folder of the report.
         seconds: Time that this call spent on images, without the report.
         evaluated: Number of images in that time.
@@ -78,6 +99,7 @@ class Evaluation:
         changed: Number of images whose content or class has changed since earlier calls. This call
             evaluated them again.
         left_out: Number of images of earlier calls that are not in the data. Their rows are kept.
+        mosaics: One row per cell of a mosaic and method; None without mosaics.
 
     Example::
 
@@ -99,6 +121,7 @@ class Evaluation:
     extended: int = field(compare=False, default=0)
     changed: int = field(compare=False, default=0)
     left_out: int = field(compare=False, default=0)
+    mosaics: pd.DataFrame | None = None
 
 
 def evaluate(
@@ -116,6 +139,8 @@ def evaluate(
     internal_batch_size: int = 8,
     compiled: bool = False,
     bf16: bool = False,
+    mosaics: int | None = None,
+    n_mosaics: int = 20,
     description: Mapping[str, str] | None = None,
     restart: bool = False,
     recompute: bool = False,
@@ -143,10 +168,11 @@ def evaluate(
         dataset: Items are inputs (C, H, W), or pairs of inputs and class. Where the class is
             missing or None, the predicted class is explained. Items that raise an error are
             recorded as failures. If the data set has an attribute ``names``, one per item, the
-            report uses it.
+            report uses it. If its attribute ``has_regions`` is true, items have a third entry,
+            the pixels of the object, bool (H, W) or (1, H, W), for the pointing games.
         methods: Names from :func:`captum_advise.evaluation.names`, or a mapping from name to
-            Captum attribution (object or class) or
-            :class:`captum_advise.evaluation.Method`. If ``"grad-cam"`` is among them, the others
+            whatever :func:`captum_advise.evaluation.as_method` takes, or to
+            :class:`captum_advise.evaluation.SavedMaps`. If ``"grad-cam"`` is among them, the others
             are compared with it.
         output: Folder for the report; it is created if it does not exist.
         pixel_space: How the model's inputs relate to images in [0, 1]. None: the minimum of each
@@ -161,6 +187,10 @@ def evaluate(
         bf16: Compute metrics with the model under autocast to bfloat16. It is faster on devices
             with bfloat16 arithmetic, and changes insertion by about 0.01. Maps use the model as it
             is.
+        mosaics: Add the grid pointing game on mosaics of ``mosaics`` x ``mosaics`` images, from
+            :func:`mosaic_dataset`. The model must take images of any size, and no method may have
+            its maps in files. The rows are in the folder ``mosaics`` of the output.
+        n_mosaics: The number of mosaics, at most.
         description: What else distinguishes this run from others in the same folder, for example
             the network's name.
         restart: Begin anew: delete the files of the run in ``output``, whichever run it is, when
@@ -177,14 +207,15 @@ def evaluate(
         TypeError: A number is not an int, or a method is not callable.
         ValueError: An argument is not valid, the folder holds another run or files that no run
             has written, it is one of the folders of images, both ``restart`` and ``recompute`` are
-            given, or no image could be evaluated.
+            given, no image could be evaluated, or no mosaic can be made.
         MethodError: The methods fail on the first images.
         OutputError: The output cannot be written.
         ModuleNotFoundError: A package is missing; the message names the extra that brings it.
 
     Warns:
-        UserWarning: The first image is not in [0, 1] under ``pixel_space``, or the model returns
-            probabilities, to which the default ``confidence`` applies softmax again.
+        UserWarning: The first image is not in [0, 1] under ``pixel_space``, the model returns
+            probabilities, to which the default ``confidence`` applies softmax again, or there are
+            images for fewer mosaics than asked for.
 
     Example::
 
@@ -205,6 +236,14 @@ def evaluate(
     )
     check_count("seed", seed, at_least=0)
     check_count("internal_batch_size", internal_batch_size, at_least=1)
+    check_count("n_mosaics", n_mosaics, at_least=1)
+    if mosaics is not None:
+        check_count("mosaics", mosaics, at_least=2)
+        if saved_maps(chosen):
+            raise ValueError(
+                f"There are no maps of mosaics for {', '.join(saved_maps(chosen))}, whose maps are "
+                "files: leave the mosaics out, or these methods."
+            )
     if restart and recompute:
         raise ValueError("Give restart or recompute, not both.")
     _check(model, dataset, chosen, Path(output))
@@ -217,34 +256,39 @@ def evaluate(
         seed=seed,
         compiled=compiled,
         bf16=bf16,
+        with_regions=has_regions(dataset),
     )
+    _check_maps(chosen, dataset)
     configuration = configuration_of(evaluator, dataset, methods, description or {})
-    folder = RunFolder(Path(output), columns(settings.on_request), tuple(chosen))
+    folder = RunFolder(Path(output), columns(evaluator.metrics), tuple(chosen))
     with processes(_device(model)) as group, ExitStack() as held:
+        work = _Work(evaluator, group, held, restart, recompute, progress)
+        images = work.begin("images", dataset, folder, configuration)
+        tiled = None
+        if mosaics is not None:
+            side = mosaics
 
-        def prepare() -> dict[Image, frozenset[str]]:
-            held.enter_context(folder.reserved())
-            folder.prepare(configuration, restart=restart, recompute=recompute)
-            return folder.stored()
+            def selected() -> tuple[Any, Any]:
+                made = mosaic_dataset(
+                    model, dataset, side=side, count=n_mosaics, seed=seed, confidence=confidence
+                )
+                return made.tiles, made.classes
 
-        stored = group.first_does(prepare)
-        folder.check(configuration)  # another host may have other weights or packages
-        earlier = compare(dataset, stored, group, progress=progress)
+            tiled = work.begin(
+                "mosaics",
+                MosaicDataset(dataset, side, *group.first_does(selected)),
+                RunFolder(folder.path / "mosaics", columns(MOSAIC_METRICS), tuple(chosen)),
+                {**configuration, "mosaics": side, "n_mosaics": n_mosaics},
+            )
         start = time.perf_counter()
-        own = _evaluate_rest(evaluator, dataset, folder, earlier, group, progress)
-        evaluated = {index: image for part in group.gather(own) for index, image in part.items()}
+        evaluated = work.evaluate(images)
         seconds = time.perf_counter() - start
-        counts = _counts(earlier, evaluated, folder.methods)
+        evaluated_cells = {} if tiled is None else work.evaluate(tiled)
+        counts = _counts(images.earlier, evaluated, folder.methods)
 
         def finish() -> None:
-            if not folder.merge({**earlier.images, **evaluated}):
-                failure = read_failures(folder).iloc[0]
-                raise ValueError(
-                    f"None of the {length_of(dataset)} images could be evaluated "
-                    f"({folder.failures}); the first, {failure['file']}: {failure['reason']}"
-                )
-            results = read_results(folder)
-            write_output(folder.parquet, _as_parquet(results))
+            results = images.merged(evaluated)
+            merge_curves(folder)
             folder.inform(
                 {
                     "configuration": folder.information_so_far()["configuration"],
@@ -252,22 +296,30 @@ def evaluate(
                     **_information(folder, results, seconds, counts, group, _device(model)),
                 }
             )
-            write_report(evaluator, dataset, folder, results)
+            by_cells = None
+            if tiled is not None:
+                by_cells = by_mosaic(tiled.merged(evaluated_cells), tiled.dataset.side)
+            write_report(evaluator, dataset, folder, results, by_cells)
 
         group.first_does(finish)
     results = read_results(folder)
+    pandas = import_optional("pandas", "evaluation")
     return Evaluation(
         results=results,
-        summary=import_optional("pandas", "evaluation").read_csv(folder.path / "summary.csv"),
-        failures=read_failures(folder),
+        summary=pandas.read_csv(folder.path / "summary.csv"),
+        failures=pandas.concat(
+            [read_failures(part.folder) for part in (images, tiled) if part is not None],
+            ignore_index=True,
+        ),
         folder=folder.path,
         seconds=seconds,
+        mosaics=None if tiled is None else read_results(tiled.folder),
         **counts,
     )
 
 
 def _counts(
-    earlier: Continuation, evaluated: Mapping[int, Image], methods: Sequence[str]
+    earlier: Continuation, evaluated: Mapping[int, Any], methods: Sequence[str]
 ) -> dict[str, int]:
     """The numbers of images of :class:`Evaluation`."""
     reused = sum(not earlier.missing(index, methods) for index in earlier.images)
@@ -281,67 +333,163 @@ def _counts(
     }
 
 
-def _evaluate_rest(
-    evaluator: ImageEvaluator,
-    dataset: Dataset[Any],
-    folder: RunFolder,
-    earlier: Continuation,
-    group: Processes,
-    progress: bool,
-) -> dict[int, Image]:
-    """Evaluate this process's share of the images without a row for each method.
+@dataclass(frozen=True)
+class _Part:
+    """What a folder holds the results of: the images, or mosaics of them."""
 
-    Returns:
-        The images that were evaluated, by position.
-    """
-    n_images, methods = length_of(dataset), folder.methods
-    missing = {index: earlier.missing(index, methods) for index in range(n_images)}
-    share = [index for index in range(n_images) if missing[index]]
-    n_done = n_images - len(share)
-    share = share[group.rank :: group.count]
-    alone = group.count == 1
-    changed = f" ({earlier.changed} changed)" if earlier.changed else ""
-    bar = import_optional("tqdm", "evaluation").tqdm(
-        share,
-        desc=("images" if alone else f"images of process 1 of {group.count}") + changed,
-        initial=n_done if alone else 0,
-        total=n_images if alone else len(share),
-        unit="image",
-        disable=not (progress and group.is_first),
-        dynamic_ncols=True,
-    )
-    device = _device(evaluator.model)
-    # A method that is added can fail on every image, as those of a new run can.
-    any_success = set(methods) <= {name for names in earlier.methods.values() for name in names}
-    n_failures = 0
-    evaluated: dict[int, Image] = {}
-    is_checked = not group.is_first
-    with Appender(folder.part("results", group.rank), folder.columns) as results:
-        for index in bar:
-            name = name_of(dataset, index)
-            try:
-                item = read(dataset, index)
-                inputs = item.inputs.to(device)[None]
-                if not is_checked:
-                    is_checked = True
-                    evaluator.warn_of_suspicions(inputs)
-                rows = evaluator.rows(index, name, inputs, item.label, missing[index])
-            except Exception as error:
-                sentence = _sentence(error)
-                failure = {"index": index, "file": name, "reason": sentence}
-                with Appender(folder.part("failures", group.rank), FAILURE_COLUMNS) as failures:
-                    failures.append([failure])
-                n_failures += isinstance(error, MethodError)
-                if n_failures >= _MAX_FAILURES_AT_START and not any_success:
-                    raise MethodError(
-                        f"The first images all fail, and none has succeeded; for {name}, "
-                        f"{sentence} Leave the method out, or correct it."
-                    ) from error
-                continue
-            any_success = True
-            results.append({**row, "content": item.content} for row in rows)
-            evaluated[index] = Image(as_field(name), item.content)
-    return evaluated
+    kind: str
+    dataset: Any
+    folder: RunFolder
+    earlier: Continuation
+
+    def merged(self, evaluated: Mapping[int, Mapping[str, Image]]) -> pd.DataFrame:
+        """The results of all processes, in one file.
+
+        Args:
+            evaluated: The images that this call evaluated, by position and method.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if not self.folder.merge({**self.earlier.images, **evaluated}):
+            failure = read_failures(self.folder).iloc[0]
+            raise ValueError(
+                f"None of the {length_of(self.dataset)} {self.kind} could be evaluated "
+                f"({self.folder.failures}); the first, {failure['file']}: {failure['reason']}"
+            )
+        results = read_results(self.folder)
+        write_output(self.folder.parquet, _as_parquet(results))
+        return results
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all parts of a run have in common."""
+
+    evaluator: ImageEvaluator
+    group: Processes
+    held: ExitStack
+    restart: bool
+    recompute: bool
+    progress: bool
+
+    def begin(
+        self, kind: str, dataset: Any, folder: RunFolder, configuration: dict[str, Any]
+    ) -> _Part:
+        """Prepare a folder, and find what earlier calls have left to do."""
+
+        def prepare() -> dict[Image, frozenset[str]]:
+            self.held.enter_context(folder.reserved())
+            folder.prepare(configuration, restart=self.restart, recompute=self.recompute)
+            stored = folder.stored()
+            repair_curves(folder, stored)
+            return stored
+
+        stored = self.group.first_does(prepare)
+        folder.check(configuration)  # another host may have other weights or packages
+        earlier = compare(
+            dataset,
+            stored,
+            {name: self.evaluator.methods[name] for name in folder.methods},
+            self.group,
+            # With other images, all mosaics may be others.
+            any_data=isinstance(dataset, MosaicDataset),
+            progress=self.progress,
+        )
+        return _Part(kind, dataset, folder, earlier)
+
+    def evaluate(self, part: _Part) -> dict[int, dict[str, Image]]:
+        """Evaluate what has no row for each method; the processes share it.
+
+        Returns:
+            The images that any of them evaluated, by position and method.
+        """
+        own = self._evaluate_share(part)
+        return {index: image for other in self.group.gather(own) for index, image in other.items()}
+
+    def _evaluate_share(self, part: _Part) -> dict[int, dict[str, Image]]:
+        group, methods = self.group, part.folder.methods
+        n_items = length_of(part.dataset)
+        missing = {index: part.earlier.missing(index, methods) for index in range(n_items)}
+        share = [index for index in range(n_items) if missing[index]]
+        n_done = n_items - len(share)
+        share = share[group.rank :: group.count]
+        alone = group.count == 1
+        of = "" if alone else f" of process 1 of {group.count}"
+        changed = f" ({part.earlier.changed} changed)" if part.earlier.changed else ""
+        bar = import_optional("tqdm", "evaluation").tqdm(
+            share,
+            desc=f"{part.kind}{of}{changed}",
+            initial=n_done if alone else 0,
+            total=n_items if alone else len(share),
+            unit="image",
+            disable=not (self.progress and group.is_first),
+            dynamic_ncols=True,
+        )
+        device = _device(self.evaluator.model)
+        # A method that is added can fail on every image, as those of a new run can.
+        with_rows = {name for names in part.earlier.methods.values() for name in names}
+        any_success, n_failures = set(methods) <= with_rows, 0
+        evaluated: dict[int, dict[str, Image]] = {}
+        saved = saved_maps(self.evaluator.methods)
+        is_checked = not group.is_first
+        with (
+            Appender(part.folder.part("results", group.rank), part.folder.columns) as results,
+            Appender(part.folder.part("curves", group.rank), CURVE_COLUMNS) as curves,
+        ):
+            for index in bar:
+                name = name_of(part.dataset, index)
+                try:
+                    item = read(part.dataset, index, saved).to(device)
+                    if not is_checked:
+                        is_checked = True
+                        self.evaluator.warn_of_suspicions(item.inputs[None])
+                    rows = self._rows(part, index, name, item, missing[index])
+                except Exception as error:
+                    sentence = _sentence(error)
+                    failure = {"index": index, "file": name, "reason": sentence}
+                    failures_file = part.folder.part("failures", group.rank)
+                    with Appender(failures_file, FAILURE_COLUMNS) as failures:
+                        failures.append([failure])
+                    n_failures += isinstance(error, MethodError)
+                    if n_failures >= _MAX_FAILURES_AT_START and not any_success:
+                        raise MethodError(
+                            f"The first {part.kind} all fail, and none has succeeded; for {name}, "
+                            f"{sentence} Leave the method out, or correct it."
+                        ) from error
+                    continue
+                any_success = True
+                rows = [{**row, "content": item.contents.of(row["method"])} for row in rows]
+                # The curves first: an image is done when its results are on the disk.
+                curves.append(curve_rows(rows))
+                results.append(rows)
+                evaluated[index] = images_of(name, item.contents, methods)
+        return evaluated
+
+    def _rows(
+        self, part: _Part, index: int, name: str, item: Item, methods: Sequence[str]
+    ) -> list[Row]:
+        inputs = item.inputs[None]
+        if isinstance(part.dataset, MosaicDataset):
+            side = part.dataset.side
+            return self.evaluator.mosaic_rows(
+                index,
+                name,
+                inputs,
+                item.label,
+                cell=index % side**2,
+                side=side,
+                methods=methods,
+            )
+        region = None if item.region is None else item.region[None]
+        return self.evaluator.rows(index, name, inputs, item.label, region, methods)
+
+
+def by_mosaic(results: pd.DataFrame, side: int) -> pd.DataFrame:
+    """Means over the cells of each mosaic, which are not independent."""
+    names = [metric.name for metric in MOSAIC_METRICS]
+    by = [results["index"] // side**2, results["method"]]
+    return results[names].groupby(by).mean().reset_index()
 
 
 def read_results(folder: RunFolder) -> pd.DataFrame:
@@ -352,7 +500,9 @@ def read_results(folder: RunFolder) -> pd.DataFrame:
 
 def _as_parquet(results: pd.DataFrame) -> bytes:
     with io.BytesIO() as stream:
-        results.to_parquet(stream, engine="pyarrow", index=False)
+        # Saved maps took no passes that are known.
+        typed = results.astype({name: "Int64" for name in ("forward_passes",) if name in results})
+        typed.to_parquet(stream, engine="pyarrow", index=False)
         return stream.getvalue()
 
 
@@ -397,6 +547,12 @@ def _check(
     if isinstance(dataset, ImageDataset):
         images = (dataset.folder / name for name in dataset.names)
         check_output(output, dataset.source, images)
+
+
+def _check_maps(methods: Mapping[str, Any], dataset: Dataset[Any]) -> None:
+    """Require that no two images have the same map in a file."""
+    for maps in saved_maps(methods).values():
+        maps.check(name_of(dataset, index) for index in range(length_of(dataset)))
 
 
 def _device(model: nn.Module) -> torch.device:

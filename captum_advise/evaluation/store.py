@@ -31,9 +31,9 @@ FORMAT = 4
 _FILES = (
     *("rows.csv", "results.csv", "results.parquet", "failures.csv", "run.json"),
     *("summary.csv", "summary.md"),
-    *("comparison.png", "gallery.png"),
+    *("comparison.png", "gallery.png", "curves.csv", "report.html"),
 )
-_PART = re.compile(r"(results|failures)\.rank[0-9]+\.csv")
+_PART = re.compile(r"(results|failures|curves)\.rank[0-9]+\.csv")
 _ANEW = "restart=True (--restart) to begin anew"
 
 
@@ -128,6 +128,11 @@ class RunFolder:
         return self.path / "results.parquet"
 
     @property
+    def curves(self) -> Path:
+        """The curves of all rows."""
+        return self.path / "curves.csv"
+
+    @property
     def failures(self) -> Path:
         """The images that could not be evaluated, if there are any."""
         return self.path / "failures.csv"
@@ -138,7 +143,7 @@ class RunFolder:
         return self.path / "run.json"
 
     def part(self, kind: str, rank: int) -> Path:
-        """The file that one process appends to; ``kind`` is ``results`` or ``failures``."""
+        """The file that one process appends to: ``results``, ``failures`` or ``curves``."""
         return self.path / f"{kind}.rank{rank}.csv"
 
     def parts(self, kind: str) -> list[Path]:
@@ -261,9 +266,11 @@ class RunFolder:
         description is replaced when nothing is left that it describes.
         """
         sources = self._sources()
+        # Curves of rows that go are replaced when these are computed again.
+        curves = [self.curves, *self.parts("curves")] if rows else []
         with writing(self.path):
             for path in self._written():
-                if path not in (self.information, *sources):
+                if path not in (self.information, *sources, *curves):
                     path.unlink()
             if rows:
                 write_output(self.rows, rows)
@@ -332,12 +339,12 @@ class RunFolder:
             methods.setdefault(row.image, set()).add(row.method)
         return {image: frozenset(found) for image, found in methods.items()}
 
-    def merge(self, images: Mapping[int, Image]) -> bool:
+    def merge(self, images: Mapping[int, Mapping[str, Image]]) -> bool:
         """Make ``rows.csv``, ``results.csv`` and ``failures.csv`` of the processes' files.
 
         Args:
-            images: The images for ``results.csv``, by their positions in the data. It has those
-                that have a row for every method.
+            images: The images for ``results.csv``, by their positions in the data and by method.
+                It has those that have a row for every method.
 
         Returns:
             Whether there is any. If there is none, the results stay as they were.
@@ -351,7 +358,7 @@ class RunFolder:
         complete = [
             index
             for index in sorted(images)
-            if all((images[index], method) in by_key for method in self.methods)
+            if all((images[index][method], method) in by_key for method in self.methods)
         ]
         # All rows first: what follows can be made of them.
         parts = self.parts("results")
@@ -359,7 +366,7 @@ class RunFolder:
             write_output(self.rows, _lines(self.columns, rows))
         if complete:
             lines = [
-                by_key[images[index], method].at(index)
+                by_key[images[index][method], method].at(index)
                 for index in complete
                 for method in self.methods
             ]

@@ -6,15 +6,28 @@ Every function is batch first and returns one value per example. One metric per 
 from captum_advise.metrics.class_sensitivity import class_sensitivity
 from captum_advise.metrics.confidence import (
     average_drop,
+    average_gain,
     hit,
     increase_in_confidence,
     target_confidence,
 )
+from captum_advise.metrics.energy_pointing_game import energy_pointing_game
 from captum_advise.metrics.fsim import fsim
+from captum_advise.metrics.grid_pointing_game import GridPointing, grid_pointing_game
 from captum_advise.metrics.infidelity import infidelity
-from captum_advise.metrics.insertion_deletion import blurred, deletion_auc, insertion_auc
+from captum_advise.metrics.insertion_deletion import (
+    blurred,
+    deletion_auc,
+    deletion_curve,
+    insertion_auc,
+    insertion_curve,
+)
 from captum_advise.metrics.max_sensitivity import sensitivity_max
 from captum_advise.metrics.mse import mse
+from captum_advise.metrics.mu_fidelity import mu_fidelity
+from captum_advise.metrics.pointing_game import pointing_game
+from captum_advise.metrics.road import Road, road
+from captum_advise.metrics.sparseness import sparseness
 from captum_advise.metrics.ssim import ssim
 from captum_advise.metrics.visual_explainability import (
     Protocol,
@@ -23,19 +36,30 @@ from captum_advise.metrics.visual_explainability import (
 )
 
 __all__ = [
+    "GridPointing",
     "Protocol",
+    "Road",
     "VisualExplainability",
     "average_drop",
+    "average_gain",
     "blurred",
     "class_sensitivity",
     "deletion_auc",
+    "deletion_curve",
+    "energy_pointing_game",
     "fsim",
+    "grid_pointing_game",
     "hit",
     "increase_in_confidence",
     "infidelity",
     "insertion_auc",
+    "insertion_curve",
     "mse",
+    "mu_fidelity",
+    "pointing_game",
+    "road",
     "sensitivity_max",
+    "sparseness",
     "ssim",
     "target_confidence",
     "visual_explainability",

@@ -33,6 +33,34 @@ def average_drop(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
     return drop / confidence.where(confidence > 0, confidence.new_ones(()))
 
 
+def average_gain(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
+    """Share of the possible gain in confidence that masking brings: ``max(0, o - y) / (1 - y)``.
+
+    Zhang, Torres, Sicre, Avrithis and Ayache, "Opti-CAM: Optimizing saliency maps for
+    interpretability", CVIU 2024. The counterpart of :func:`average_drop`. Larger is better.
+
+    Args:
+        confidence: (N,) confidence y in the target for the whole image, in [0, 1].
+        masked_confidence: (N,) confidence o in it for the masked image.
+
+    Returns:
+        (N,) in [0, 1]; zero where y is one, as nothing can be gained there.
+
+    Raises:
+        TypeError: An argument is not a tensor of floating-point numbers.
+        ValueError: Their shapes differ.
+
+    Example::
+
+        >>> average_gain(torch.tensor([0.5, 0.5]), torch.tensor([0.75, 0.25]))
+        tensor([0.5000, 0.0000])
+    """
+    _check_pair(confidence, masked_confidence)
+    gain = (masked_confidence - confidence).clamp(min=0)
+    room = 1 - confidence
+    return gain / room.where(room > 0, room.new_ones(()))
+
+
 def increase_in_confidence(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
     """Whether masking raises the confidence in the target.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.metrics._maps import check_maps, pixel_ranks, single
 from captum_advise.metrics.confidence import target_confidence
 from captum_advise.pixels import PixelSpace, black
 
@@ -50,6 +51,7 @@ def insertion_auc(
         trapezoidal rule, and the share of inserted pixels runs from 0 to 1.
 
     Raises:
+        TypeError: The maps are not a real tensor.
         ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
 
     Example::
@@ -59,17 +61,17 @@ def insertion_auc(
         >>> insertion_auc(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
-    return _auc(
+    curves = insertion_curve(
         forward_func,
         inputs,
         maps,
         target,
-        start=blurred(inputs) if baselines is None else baselines,
-        end=inputs,
+        baselines=baselines,
         steps=steps,
         confidence=confidence,
         internal_batch_size=internal_batch_size,
     )
+    return _areas(curves)
 
 
 def deletion_auc(
@@ -104,6 +106,7 @@ def deletion_auc(
         (N,) in [0, 1], or (N, M) for more than one map; smaller is better.
 
     Raises:
+        TypeError: The maps are not a real tensor.
         ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
 
     Example::
@@ -113,19 +116,126 @@ def deletion_auc(
         >>> deletion_auc(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
-    if baselines is None:
-        baselines = black(inputs, pixel_space)
-    return _auc(
+    curves = deletion_curve(
         forward_func,
         inputs,
         maps,
         target,
-        start=inputs,
-        end=baselines,
+        baselines=baselines,
+        pixel_space=pixel_space,
         steps=steps,
         confidence=confidence,
         internal_batch_size=internal_batch_size,
     )
+    return _areas(curves)
+
+
+def insertion_curve(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    baselines: Tensor | None = None,
+    steps: int = 32,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    internal_batch_size: int = 32,
+) -> Tensor:
+    """The confidence while pixels are inserted: what :func:`insertion_auc` integrates.
+
+    Petsiuk et al., BMVC 2018.
+
+    Args:
+        forward_func: As in :func:`insertion_auc`.
+        inputs: As in :func:`insertion_auc`.
+        maps: As in :func:`insertion_auc`.
+        target: As in :func:`insertion_auc`.
+        baselines: As in :func:`insertion_auc`.
+        steps: As in :func:`insertion_auc`.
+        confidence: As in :func:`insertion_auc`.
+        internal_batch_size: As in :func:`insertion_auc`.
+
+    Returns:
+        (N, M, steps + 1) in [0, 1], the confidence when 0, 1 / steps, ..., 1 of the pixels are
+        inserted.
+
+    Raises:
+        TypeError: The maps are not a real tensor.
+        ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
+
+    Example::
+
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> insertion_curve(net, images, maps, torch.tensor([3, 3]), steps=10).shape
+        torch.Size([2, 1, 11])
+    """
+    return curves_between(
+        forward_func,
+        {"whole": inputs, "baseline": blurred(inputs) if baselines is None else baselines},
+        [("baseline", "whole")],
+        maps,
+        target,
+        steps=steps,
+        confidence=confidence,
+        internal_batch_size=internal_batch_size,
+    )[0]
+
+
+def deletion_curve(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    baselines: Tensor | None = None,
+    pixel_space: PixelSpace | None = None,
+    steps: int = 32,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    internal_batch_size: int = 32,
+) -> Tensor:
+    """The confidence while pixels are deleted: what :func:`deletion_auc` integrates.
+
+    Petsiuk et al., BMVC 2018.
+
+    Args:
+        forward_func: As in :func:`deletion_auc`.
+        inputs: As in :func:`deletion_auc`.
+        maps: As in :func:`deletion_auc`.
+        target: As in :func:`deletion_auc`.
+        baselines: As in :func:`deletion_auc`.
+        pixel_space: As in :func:`deletion_auc`.
+        steps: As in :func:`deletion_auc`.
+        confidence: As in :func:`deletion_auc`.
+        internal_batch_size: As in :func:`deletion_auc`.
+
+    Returns:
+        (N, M, steps + 1) in [0, 1], the confidence when 0, 1 / steps, ..., 1 of the pixels are
+        deleted.
+
+    Raises:
+        TypeError: The maps are not a real tensor.
+        ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
+
+    Example::
+
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> deletion_curve(net, images, maps, torch.tensor([3, 3]), steps=10).shape
+        torch.Size([2, 1, 11])
+    """
+    if baselines is None:
+        baselines = black(inputs, pixel_space)
+    return curves_between(
+        forward_func,
+        {"whole": inputs, "baseline": baselines},
+        [("whole", "baseline")],
+        maps,
+        target,
+        steps=steps,
+        confidence=confidence,
+        internal_batch_size=internal_batch_size,
+    )[0]
 
 
 def blurred(inputs: Tensor) -> Tensor:
@@ -151,52 +261,69 @@ def blurred(inputs: Tensor) -> Tensor:
     )
 
 
+def _areas(curves: Tensor) -> Tensor:
+    """Areas (N,) under one curve for each input, or (N, M)."""
+    return single(torch.trapezoid(curves, dx=1 / (curves.shape[2] - 1)))
+
+
 @torch.no_grad()
-def _auc(
+def curves_between(
     forward_func: Callable[[Tensor], Tensor],
-    inputs: Tensor,
+    images: Mapping[str, Tensor],
+    curves: Sequence[tuple[str, str]],
     maps: Tensor,
     target: Tensor,
     *,
-    start: Tensor,
-    end: Tensor,
     steps: int,
     confidence: Callable[[Tensor], Tensor],
     internal_batch_size: int,
-) -> Tensor:
-    """Area under the confidence while pixels change from ``start`` to ``end``."""
-    n_examples, _, height, width = inputs.shape
-    n_maps = maps.shape[1] if maps.dim() == 4 else 0
-    if not n_maps or maps.shape != (n_examples, n_maps, height, width):
-        raise ValueError(
-            f"Inputs of shape {tuple(inputs.shape)} need maps of shape "
-            f"{(n_examples, 1, height, width)}, got {tuple(maps.shape)}; "
-            "captum_advise.pixels.upsample_maps enlarges them."
-        )
+) -> list[Tensor]:
+    """The confidence while pixels change from one image to another.
+
+    Each image goes through the model once, whatever the number of curves that start or end there.
+
+    Args:
+        forward_func: As in :func:`insertion_auc`.
+        images: (N, C, H, W) by name, the first of full shape; the others broadcast to it.
+        curves: The names of the first and the last image of each curve.
+        maps: As in :func:`insertion_auc`.
+        target: As in :func:`insertion_auc`.
+        steps: As in :func:`insertion_auc`.
+        confidence: As in :func:`insertion_auc`.
+        internal_batch_size: As in :func:`insertion_auc`.
+
+    Returns:
+        One tensor (N, M, steps + 1) per curve.
+
+    Raises:
+        TypeError: The maps are not a real tensor.
+        ValueError: The maps do not have the images' size, or ``steps`` is below one.
+    """
+    names, whole = list(images), next(iter(images.values()))
+    check_maps(whole, maps)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
+    n_examples, n_maps, height, width = maps.shape
     n_pixels = height * width
-    order = maps.flatten(2).argsort(dim=2, descending=True, stable=True)
-    positions = torch.arange(n_pixels, device=maps.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(2, order, positions).view_as(maps)
-    start, end = start.expand_as(inputs), end.expand_as(inputs)
-
-    # Rows (input, map, changed pixels). All maps of an input share the two ends of their curves.
+    ranks = pixel_ranks(maps)
+    ends = torch.stack([image.expand_as(whole) for image in images.values()])
     changed = [round(step * n_pixels / steps) for step in range(1, steps)]
-    rows = [(row, 0, count) for count in (0, n_pixels) for row in range(n_examples)]
-    rows += itertools.product(range(n_examples), range(n_maps), changed)
+    # Rows (first image, last image, example, map, changed pixels): the ends, then the curves.
+    rows = [(end, end, row, 0, 0) for end in range(len(names)) for row in range(n_examples)]
+    for first, last in curves:
+        between = itertools.product(range(n_examples), range(n_maps), changed)
+        rows += [(names.index(first), names.index(last), *row) for row in between]
     batches: list[Tensor] = []
-    for first in range(0, len(rows), internal_batch_size):
-        batch = torch.tensor(rows[first : first + internal_batch_size], device=maps.device)
-        example, map_index, count = batch.T
-        is_changed = rank[example, map_index][:, None] < count.view(-1, 1, 1, 1)
-        images = torch.where(is_changed, end[example], start[example])
-        batches.append(target_confidence(confidence(forward_func(images)), target[example]))
+    for part in torch.split(torch.tensor(rows, device=maps.device), internal_batch_size):
+        first_end, last_end, example, map_index, count = part.T
+        is_changed = ranks[example, map_index][:, None] < count.view(-1, 1, 1, 1)
+        mixed = torch.where(is_changed, ends[last_end, example], ends[first_end, example])
+        batches.append(target_confidence(confidence(forward_func(mixed)), target[example]))
+    n_ends = len(names) * n_examples
     confidences = torch.cat(batches)
-    at_start, at_end = (
-        confidences[first : first + n_examples, None, None].expand(-1, n_maps, 1)
-        for first in (0, n_examples)
-    )
-    between = confidences[2 * n_examples :].view(n_examples, n_maps, steps - 1)
-    areas = torch.trapezoid(torch.cat([at_start, between, at_end], 2), dx=1 / steps)
-    return areas[:, 0] if n_maps == 1 else areas
+    at_ends = confidences[:n_ends].view(-1, n_examples, 1, 1).expand(-1, -1, n_maps, -1)
+    inside = confidences[n_ends:].view(len(curves), n_examples, n_maps, steps - 1)
+    return [
+        torch.cat([at_ends[names.index(first)], inner, at_ends[names.index(last)]], 2)
+        for (first, last), inner in zip(curves, inside, strict=True)
+    ]

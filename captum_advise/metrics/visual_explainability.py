@@ -12,6 +12,7 @@ from captum_advise._utils.records import TensorRecord
 from captum_advise.metrics._image_pairs import check_image_pair
 from captum_advise.metrics.confidence import (
     average_drop,
+    average_gain,
     hit,
     increase_in_confidence,
     target_confidence,
@@ -84,6 +85,7 @@ class VisualExplainability(TensorRecord):
         class_sensitivity: (N,) in [-1, 1], near or below zero is better.
         hit: (N,) bool.
         increase_in_confidence: (N,) bool.
+        average_gain: (N,) in [0, 1], larger is better.
 
     Example::
 
@@ -102,6 +104,7 @@ class VisualExplainability(TensorRecord):
     class_sensitivity: Tensor
     hit: Tensor
     increase_in_confidence: Tensor
+    average_gain: Tensor
 
     def __getitem__(self, index: int | Tensor) -> VisualExplainability:
         """The metrics of some of the images."""
@@ -204,6 +207,7 @@ class QuickParts:
         mse: Likewise.
         hit: Likewise.
         increase_in_confidence: Likewise.
+        average_gain: Likewise.
         penalty: What the parts are multiplied by.
     """
 
@@ -212,6 +216,7 @@ class QuickParts:
     mse: Tensor
     hit: Tensor
     increase_in_confidence: Tensor
+    average_gain: Tensor
     penalty: Tensor
 
     @classmethod
@@ -240,6 +245,7 @@ class QuickParts:
             mse=mse(masked_images, statistics.images),
             hit=is_hit,
             increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
+            average_gain=average_gain(confidence, masked_confidence),
             penalty=torch.where(is_hit, torch.ones_like(drop), less),
         )
 
@@ -292,4 +298,5 @@ def compare_with(
         class_sensitivity=class_sensitivity,
         hit=parts.hit,
         increase_in_confidence=parts.increase_in_confidence,
+        average_gain=parts.average_gain,
     )

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy
 import pandas as pd
 import pytest
 import timm
@@ -14,6 +15,7 @@ import torch
 
 from captum_advise import zoo
 from captum_advise.cli import main
+from captum_advise.evaluation import report
 
 QUICK = ("--methods", "grad-cam,random", "--steps", "2", "--limit", "2")
 
@@ -33,6 +35,7 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     torn.write_bytes(torn.read_bytes()[:999])
     output = tmp_path / "report"
     command = ["evaluate", "--data", photos, "--output", output, "--methods", "grad-cam,random"]
+    command += ["--model", "timm/test_resnet", "--weights", "random"]
     command = [str(argument) for argument in [*command, "--steps", "2"]]
     assert main(command) == 1
     shown = capsys.readouterr()
@@ -117,7 +120,12 @@ def test_weights_are_known_by_their_content(photos, tmp_path, monkeypatch):
         ("--limit", 0),
         ("--limit", -5),
         ("--seed", -1),
+        ("--mosaics", 1),
+        ("--n-mosaics", 0),
         ("--integrated-gradients-steps", 0),
+        ("--expected-gradients-samples", 0),
+        ("--smooth-grad-samples", 0),
+        ("--rise-masks", 0),
         ("--lime-samples", 0),
         ("--lime-grid", 0),
         ("--occlusion-windows", 0),
@@ -186,6 +194,49 @@ def test_bad_input_is_one_sentence(photos, tmp_path, capsys, monkeypatch):
         patch.setattr(os, "fsync", full)
         assert "cannot be written (No space left on device)" in complaint(capsys, *good)
     assert [entry.name for entry in output.iterdir()] == [".lock"]
+
+
+@pytest.mark.filterwarnings("ignore:.* no group")
+def test_maps_from_files(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "gallery", lambda *_: None)
+    monkeypatch.setattr(report, "to_png", lambda _: b"")
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    output = tmp_path / "report"
+    command = ["--data", photos, "--output", output, "--model", "timm/test_resnet", "--steps", 1]
+    command += ["--weights", "random", "--methods", "grad-cam"]
+    for wrong, sentence in (
+        ("maps", "--maps takes NAME=FOLDER, got 'maps'"),
+        (f"mine={maps / 'none'}", "There is no folder of maps"),
+        (f"mine={maps}", "There is no map in"),
+    ):
+        assert sentence in complaint(capsys, *command, "--maps", wrong)
+    for name in ("astronaut", "coffee"):
+        numpy.save(maps / f"{name}.npy", numpy.random.default_rng(0).random((5, 6)))
+    assert "grad-cam is the name of a method" in complaint(
+        capsys, *command, "--maps", f"grad-cam={maps}"
+    )
+    twice = ("--maps", f"mine={maps}", "--maps", f"mine={maps}")
+    assert "--maps names mine twice" in complaint(capsys, *command, *twice)
+    command += ["--maps", f"mine={maps}", "--maps", f"again={maps}"]
+    assert main(["evaluate", *map(str, command)]) == 1
+    capsys.readouterr()
+    results = pd.read_csv(output / "results.csv")
+    assert results["method"].tolist() == ["grad-cam", "mine", "again"] * 2
+    failures = pd.read_csv(output / "failures.csv")
+    assert failures["reason"].tolist() == [
+        f"There is no map of chelsea.png in {maps}: save it as chelsea.npy, .npz or .png."
+    ]
+    # Maps alone are enough, and are added later.
+    numpy.save(maps / "chelsea.npy", numpy.ones((3, 3)))
+    assert main(["evaluate", *map(str, command)]) == 0
+    assert "2 reused from the earlier run, 1 evaluated now" in capsys.readouterr().out
+    alone = ["evaluate", *map(str, command), "--restart", "--methods", ""]
+    assert main(alone) == 0
+    capsys.readouterr()
+    assert "Name at least one method, with --methods or --maps" in complaint(
+        capsys, "--data", photos, "--output", output, "--methods", ""
+    )
 
 
 @pytest.mark.slow

@@ -12,7 +12,16 @@ from captum_advise.evaluation import ClassMaps, Context, MethodSettings, as_meth
 from captum_advise.evaluation.image_evaluation import counted_passes
 from captum_advise.evaluation.methods.input_attributions import superpixels
 
-CHEAP = MethodSettings(integrated_gradients_steps=4, lime_samples=30, lime_grid=4, is_cam_samples=2)
+CHEAP = MethodSettings(
+    integrated_gradients_steps=4,
+    expected_gradients_samples=10,
+    smooth_grad_samples=10,
+    rise_masks=30,
+    lime_samples=30,
+    lime_grid=4,
+    is_cam_samples=2,
+)
+RANDOM = ("random", "lime", "kernel-shap", "smooth-grad-cam++", "smooth-grad", "expected-gradients")
 CONTEXT = Context(SPACE, settings=CHEAP)
 CLASSES = torch.tensor([2, 5])
 
@@ -48,7 +57,7 @@ def test_every_method_gives_one_map_per_image_and_leaves_the_model_unchanged(nam
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not inputs.requires_grad
     # Both together give what each gives alone: no method mixes images.
-    if name not in ("random", "lime", "smooth-grad-cam++"):
+    if name not in RANDOM:
         alone = torch.cat(
             [maps_of(name, network, inputs[i : i + 1], CLASSES[i : i + 1]) for i in (0, 1)]
         )
@@ -73,6 +82,7 @@ def test_frozen_networks_can_be_explained(network, inputs):
     torch.testing.assert_close(maps_of("grad-cam++", network, inputs), expected)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     ("name", "passes"),
     [
@@ -80,6 +90,18 @@ def test_frozen_networks_can_be_explained(network, inputs):
         ("random", 0),
         ("gaussian", 0),
         ("grad-cam++", 1),
+        ("hirescam", 1),
+        ("layer-cam-multi", 1),
+        ("eigen-cam", 1),
+        ("ablation-cam", 1 + 8),
+        ("finer-cam", 1),
+        ("shapley-cam", 1),
+        ("rise", 30),
+        ("kernel-shap", 30),
+        ("guided-backpropagation", 1),
+        ("integrated-gradients", 4),
+        ("expected-gradients", 10),
+        ("smooth-grad", 10),
         ("score-cam", 1 + 1 + 8),
         ("is-cam", 1 + 1 + 8 * 2),
         ("smooth-grad-cam++", 1 + 4),
@@ -98,7 +120,10 @@ def test_forward_passes_are_counted(name, passes, network, inputs):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     ("name", "scale"),  # Lime's regularised weights are all zero for small outputs
-    [("lime", 30), ("occlusion", 1), ("score-cam", 1), ("is-cam", 1)],
+    [
+        *(("lime", 30), ("kernel-shap", 1), ("occlusion", 1), ("rise", 1)),
+        *(("score-cam", 1), ("is-cam", 1), ("ablation-cam", 1)),
+    ],
 )
 def test_forward_passes_serve_the_runner_up_class_too(name, scale, network, inputs):
     target, other = CLASSES[:1], torch.tensor([4])
@@ -126,8 +151,9 @@ def test_captum_attributions_and_callables_are_methods(network, inputs):
         )
         assert maps.shape == inputs.shape
     assert as_method(maps_of) is maps_of
-    with pytest.raises(TypeError, match="A method is a Captum attribution"):
-        as_method("grad-cam")
+    for wrong, shown in (("grad-cam", "str"), (torch.nn.ReLU, "the class ReLU")):
+        with pytest.raises(TypeError, match=f"A method is a Captum attribution.*got {shown}"):
+            as_method(wrong)
 
 
 def test_superpixels_are_equal_rectangles():
@@ -149,6 +175,9 @@ def test_names_are_checked(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcam", None)
     with pytest.raises(ModuleNotFoundError, match=r"captum-advise\[peers\]"):
         by_name(["advise", "layer-cam"])
+    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
+    with pytest.raises(ModuleNotFoundError, match=r"captum-advise\[peers\]"):
+        by_name(["finer-cam"])
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ModuleNotFoundError, match=r"captum-advise\[evaluation\]"):
         by_name(["lime"])

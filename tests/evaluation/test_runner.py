@@ -11,6 +11,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -35,7 +36,8 @@ OPTIONS = {
     "progress": False,
 }
 REPORT = {
-    *("comparison.png", "gallery.png", "results.csv", "results.parquet", "rows.csv"),
+    *("comparison.png", "curves.csv", "gallery.png", "report.html"),
+    *("results.csv", "results.parquet", "rows.csv"),
     *("run.json", "summary.csv", "summary.md"),
 }
 
@@ -48,6 +50,10 @@ def run(output, dataset=None, methods=METHODS, **options):
 
 def reproducible(folder):
     return pd.read_csv(Path(folder) / "results.csv", dtype=str).drop(columns=[*NOT_REPRODUCIBLE])
+
+
+def same_curves(folder, other):
+    return (Path(folder) / "curves.csv").read_bytes() == (other / "curves.csv").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +136,38 @@ def test_the_report_is_complete(whole):
         assert summary.loc[("deletion", method), "mean"] == pytest.approx(means[method], rel=1e-6)
 
 
+def test_the_areas_and_means_of_the_stored_curves_are_the_metrics(whole):
+    curves = pd.read_csv(whole.folder / "curves.csv")
+    assert len(curves) == 5 * len(whole.results)
+    results = whole.results.set_index(["file", "content", "method"])
+    for row in curves.itertuples():
+        values = [float(value) for value in row.values.split()]
+        value = results.at[(row.file, row.content, row.method), row.curve]
+        if row.curve == "road":
+            assert len(values) == 9
+            assert np.mean(values) == pytest.approx(value, abs=1e-4)
+        else:
+            assert len(values) == 4
+            assert np.trapezoid(values, dx=1 / 3) == pytest.approx(value, abs=1e-4)
+
+
+def test_the_page_has_the_run(whole):
+    page = (whole.folder / "report.html").read_text(encoding="utf-8")
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["methods"] == list(METHODS)
+    assert [image["file"] for image in data["gallery"]] == [f"square {i}" for i in range(5)]
+    assert all(len(image["maps"]) == len(METHODS) for image in data["gallery"])
+    *curves, road = data["curves"]
+    assert (road["name"], road["start"], road["end"]) == ("road", 0.1, 0.9)
+    names = ("insertion", "deletion", "insertion_black", "deletion_blurred")
+    for curve, name in zip(curves, names, strict=True):
+        for method, line in zip(METHODS, curve["lines"], strict=True):
+            assert line["images"] == 5
+            of_method = whole.results["method"] == method
+            mean = whole.results.loc[of_method, name].mean()
+            assert np.trapezoid(line["mean"], dx=1 / 3) == pytest.approx(mean, abs=1e-4)
+
+
 def test_an_interrupted_run_continues_to_the_same_table(whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Interrupted())
@@ -140,6 +178,7 @@ def test_an_interrupted_run_continues_to_the_same_table(whole, tmp_path):
     resumed = run(tmp_path)
     assert resumed.evaluated == 3
     pd.testing.assert_frame_equal(reproducible(tmp_path), reproducible(whole.folder))
+    assert same_curves(tmp_path, whole.folder)
     assert (tmp_path / "gallery.png").read_bytes() == (whole.folder / "gallery.png").read_bytes()
     before = (tmp_path / "results.csv").read_bytes()
     assert run(tmp_path).evaluated == 0
@@ -151,6 +190,10 @@ import os, sys, time
 sys.path[:0] = {path!r}
 import torch
 import test_runner
+from captum_advise.evaluation import report
+
+for name in ("to_png", "gallery", "comparison"):
+    setattr(report, name, lambda *_: b"")
 
 class Slow(test_runner.Squares):
     def __getitem__(self, index):
@@ -179,6 +222,7 @@ def script(tmp_path):
     return written
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_killed_run_continues_to_the_same_table(whole, tmp_path, script):
     output = tmp_path / "out"
     part = output / "results.rank0.csv"
@@ -195,6 +239,7 @@ def test_a_killed_run_continues_to_the_same_table(whole, tmp_path, script):
     assert not (output / "results.csv").exists()
     assert 0 < run(output).evaluated < 5
     pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))
+    assert same_curves(output, whole.folder)
 
 
 @pytest.mark.slow
@@ -254,6 +299,7 @@ def test_two_processes_give_the_table_of_one(whole, tmp_path, script):
     output = tmp_path / "out"
     in_two_processes(script(pause=0), output)
     pd.testing.assert_frame_equal(reproducible(output), reproducible(whole.folder))
+    assert same_curves(output, whole.folder)
     assert {entry.name for entry in output.iterdir()} == {*REPORT, ".lock"}
     (session,) = json.loads((output / "run.json").read_text())["sessions"]
     assert session["processes"] == 2
@@ -278,6 +324,7 @@ def test_two_processes_continue_and_restart(whole, tmp_path, script):
     assert session["images"] == 5
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_images_that_cannot_be_read_are_recorded(whole, tmp_path):
     evaluation = run(tmp_path, Unreadable())
     assert evaluation.failures.to_dict("records") == [
@@ -311,6 +358,7 @@ def test_a_run_without_any_result_is_an_error(tmp_path):
         run(tmp_path / "broken", methods={"x": broken})
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_metrics_on_request_have_columns(tmp_path):
     settings = MetricSettings(
         steps=1, on_request=frozenset({"infidelity", "sensitivity_max"}), n_perturb_samples=2
@@ -344,6 +392,7 @@ def test_a_run_of_an_earlier_version_is_refused(whole, tmp_path):
     assert (output / "results.csv").read_bytes() == before
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_full_disk_stops_the_run_with_a_sentence(tmp_path, monkeypatch, whole):
     real, calls = os.fsync, []
 

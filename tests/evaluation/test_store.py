@@ -43,8 +43,13 @@ def image(index, content="0"):
     return Image(as_field(rows(index)[0]["file"]), content)
 
 
+def of_methods(*contents):
+    """The same image for each method."""
+    return dict.fromkeys((*METHODS, "c"), image(*contents))
+
+
 def images(n):
-    return {index: image(index) for index in range(n)}
+    return {index: of_methods(index) for index in range(n)}
 
 
 def run(path, n=5, ranks=1):
@@ -134,7 +139,7 @@ def test_methods_that_a_call_leaves_out_are_kept(tmp_path):
 
 def test_rows_have_the_position_of_their_image(tmp_path):
     folder = run(tmp_path, n=3)
-    assert folder.merge({0: image(2), 5: image(0), 7: image(0)})
+    assert folder.merge({0: of_methods(2), 5: of_methods(0), 7: of_methods(0)})
     assert [index for index, *_ in values(folder.results)] == [0, 0, 5, 5, 7, 7]
     table = pd.read_csv(folder.results, encoding_errors="replace")
     assert table["value"].tolist() == pytest.approx([2 / 3, 5 / 3, 0, 1, 0, 1])
@@ -149,7 +154,7 @@ def test_rows_of_an_image_are_those_of_one_content(tmp_path):
     assert folder.stored()[image(1, "1")] == {"b"}
     with Appender(folder.part("results", 1), COLUMNS) as appender:
         appender.append(rows(1, "1")[1:])
-    assert folder.merge({0: image(0), 1: image(1, "1")})
+    assert folder.merge({0: of_methods(0), 1: of_methods(1, "1")})
     assert values(folder.results) == [
         (0, "b", "0"),
         (0, "a", "0"),
@@ -161,11 +166,20 @@ def test_rows_of_an_image_are_those_of_one_content(tmp_path):
     assert {content for *_, content in values(folder.results)} == {"0"}
 
 
+def test_rows_of_a_method_may_have_a_content_of_their_own(tmp_path):
+    folder = run(tmp_path, n=1)
+    with Appender(folder.part("results", 1), COLUMNS) as appender:
+        appender.append(rows(0, "map", methods=["a"]))
+    assert folder.merge({0: {"b": image(0), "a": image(0, "map")}})
+    assert values(folder.results) == [(0, "b", "0"), (0, "a", "map")]
+    assert len(values(folder.rows)) == 3
+
+
 def test_without_a_complete_image_the_results_stay(tmp_path):
     folder = run(tmp_path, n=2)
     assert folder.merge(images(2))
     before = folder.results.read_bytes()
-    assert not folder.merge({0: image(0, "other")})
+    assert not folder.merge({0: of_methods(0, "other")})
     assert not folder.merge({})
     assert folder.results.read_bytes() == before
 

@@ -3,17 +3,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captum_advise.metrics import average_drop, hit, increase_in_confidence
+from captum_advise.metrics import average_drop, average_gain, hit, increase_in_confidence
 
 PROBABILITY = st.floats(0, 1, width=32)
 
 
 @given(st.lists(st.tuples(PROBABILITY, PROBABILITY), min_size=1, max_size=5))
-def test_drop_and_increase_by_hand(pairs):
+def test_drop_gain_and_increase_by_hand(pairs):
     confidence, masked_confidence = torch.tensor(pairs).T
     drops = average_drop(confidence, masked_confidence)
+    gains = average_gain(confidence, masked_confidence)
     increases = increase_in_confidence(confidence, masked_confidence)
-    for (y, o), drop, increase in zip(pairs, drops, increases, strict=True):
+    for (y, o), drop, gain, increase in zip(pairs, drops, gains, increases, strict=True):
+        assert gain == pytest.approx(max(0.0, o - y) / (1 - y) if y < 1 else 0.0, abs=1e-6)
         assert drop == pytest.approx(max(0.0, y - o) / y if y > 0 else 0.0, abs=1e-6)
         assert bool(increase) == (o > y)
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from captum_advise import PixelSpace
-from captum_advise.metrics import blurred, deletion_auc, insertion_auc
+from captum_advise.metrics import (
+    blurred,
+    deletion_auc,
+    deletion_curve,
+    insertion_auc,
+    insertion_curve,
+)
+from captum_advise.metrics.insertion_deletion import curves_between
 
 IDENTITY = nn.Identity()
 
@@ -90,6 +97,41 @@ def test_several_maps_of_an_input_give_what_each_alone_gives():
         torch.testing.assert_close(together, torch.stack(alone, 1))
     # The two ends of a curve are the same for all maps of an input.
     assert sum(batch_sizes) == 2 * (2 * 2 + 2 * 4 * 4)
+
+
+def test_curves_together_give_what_each_alone_gives():
+    torch.manual_seed(0)
+    inputs, maps, target = torch.rand(2, 3, 6, 5), torch.rand(2, 2, 6, 5), torch.tensor([0, 1])
+    black, other = torch.zeros(1, 3, 1, 1), torch.rand(2, 3, 6, 5)
+    batch_sizes = []
+
+    def counting(images):
+        batch_sizes.append(len(images))
+        return brightness(images)
+
+    options = {"steps": 5, "confidence": IDENTITY}
+    together = curves_between(
+        counting,
+        {"whole": inputs, "black": black, "other": other},
+        [("other", "whole"), ("whole", "black"), ("black", "whole"), ("whole", "other")],
+        maps,
+        target,
+        internal_batch_size=7,
+        **options,
+    )
+    # Three images of each input, and four inner points of four curves of two maps.
+    assert sum(batch_sizes) == 2 * (3 + 4 * 4 * 2)
+    for curve, expected in zip(
+        together,
+        [
+            insertion_curve(brightness, inputs, maps, target, baselines=other, **options),
+            deletion_curve(brightness, inputs, maps, target, baselines=black, **options),
+            insertion_curve(brightness, inputs, maps, target, baselines=black, **options),
+            deletion_curve(brightness, inputs, maps, target, baselines=other, **options),
+        ],
+        strict=True,
+    ):
+        torch.testing.assert_close(curve, expected)
 
 
 def test_a_perfect_map_wins_over_its_reverse():

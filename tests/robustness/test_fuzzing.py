@@ -196,12 +196,17 @@ FUNCTIONS = {
     "Tokens": (lambda *a: Tokens(*a[:2])(a[2]), [st.integers(0, 3), st.none(), REAL]),
     "upsample_maps": (pixels.upsample_maps, [REAL, st.tuples(NUMBERS, NUMBERS)]),
     "metrics.average_drop": (metrics.average_drop, [THINGS, THINGS]),
+    "metrics.average_gain": (metrics.average_gain, [THINGS, THINGS]),
     "metrics.increase_in_confidence": (metrics.increase_in_confidence, [THINGS, THINGS]),
     "metrics.hit": (metrics.hit, [THINGS, THINGS]),
     "metrics.class_sensitivity": (metrics.class_sensitivity, [THINGS, THINGS]),
     "metrics.ssim": (metrics.ssim, [THINGS, THINGS]),
     "metrics.fsim": (metrics.fsim, [THINGS, THINGS]),
     "metrics.mse": (metrics.mse, [THINGS, THINGS]),
+    "metrics.sparseness": (metrics.sparseness, [THINGS]),
+    "metrics.pointing_game": (metrics.pointing_game, [THINGS, THINGS]),
+    "metrics.energy_pointing_game": (metrics.energy_pointing_game, [THINGS, THINGS]),
+    "metrics.grid_pointing_game": (metrics.grid_pointing_game, [THINGS, THINGS]),
 }
 
 

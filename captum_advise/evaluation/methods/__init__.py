@@ -1,14 +1,14 @@
 """Explanation methods under one interface: a model, a layer, inputs and classes to maps."""
 
+from captum_advise.evaluation.methods.conversion import MethodLike, as_method
 from captum_advise.evaluation.methods.interface import (
     ClassMaps,
     Context,
     Method,
-    MethodLike,
     MethodSettings,
-    as_method,
 )
 from captum_advise.evaluation.methods.registry import by_name, names
+from captum_advise.evaluation.methods.saved_maps import SavedMaps
 
 __all__ = [
     "ClassMaps",
@@ -16,6 +16,7 @@ __all__ = [
     "Method",
     "MethodLike",
     "MethodSettings",
+    "SavedMaps",
     "as_method",
     "by_name",
     "names",

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from captum_advise.advise import Advise
 from captum_advise.evaluation.methods.interface import ClassMaps, Context, Method
 from captum_advise.layer_advise import LayerAdvise
-from captum_advise.zoo.layer_probe import probe
 
 
 def advise(**options: Any) -> Method:
@@ -40,13 +39,6 @@ def advise(**options: Any) -> Method:
 def advise_layers(
     model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
 ) -> Tensor:
-    """``Advise`` with the layers that the probe finds before ``layer``."""
-    names = {module: name for name, module in model.named_modules()}
-    _, channels, height, width = inputs.shape
-    found = probe(model, (height, width), "The model", layer=names.get(layer), channels=channels)
-    attribution = Advise(
-        model,
-        [model.get_submodule(name) for name in found.layers],
-        reshape_transform=[found.layouts.get(name) for name in found.layers],
-    )
-    return cast(Tensor, attribution.attribute(inputs, target))
+    """``Advise`` with the layers of the context."""
+    maps: Tensor = Advise(model, context.layers).attribute(inputs, target)
+    return maps

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from captum_advise.evaluation.methods.interface import Context
+from captum_advise.evaluation.methods.interface import Context, MethodAt
+from captum_advise.evaluation.methods.layers import NONE
 
 
-def random(
+def _random(
     model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
 ) -> Tensor:
     """Uniform noise."""
@@ -18,7 +19,7 @@ def random(
     return torch.rand(len(inputs), 1, *size).to(inputs)
 
 
-def gaussian(
+def _gaussian(
     model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
 ) -> Tensor:
     """A Gaussian at the centre, with a quarter of the side as standard deviation."""
@@ -27,3 +28,7 @@ def gaussian(
         for side in inputs.shape[-2:]
     )
     return (rows[:, None] * columns).expand(len(inputs), 1, -1, -1)
+
+
+random = MethodAt(NONE, _random)
+gaussian = MethodAt(NONE, _gaussian)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import isclass
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Protocol
 
-from captum.attr import Attribution, GuidedGradCam, LayerAttribution
 from torch import Tensor, nn
 
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
+from captum_advise.evaluation.methods.layers import LayerChoice
 from captum_advise.pixels import PixelSpace, black
 
 
@@ -21,8 +20,11 @@ class MethodSettings:
 
     Args:
         integrated_gradients_steps: Points on the path from black to the image.
-        lime_samples: Images with some superpixels blacked out, per explanation.
-        lime_grid: Superpixels per side of the image.
+        expected_gradients_samples: Points on paths from images of one random colour.
+        smooth_grad_samples: Noisy images of SmoothGrad.
+        rise_masks: Random masks of RISE.
+        lime_samples: Images with some superpixels blacked out, per map of LIME or Kernel SHAP.
+        lime_grid: Their superpixels per side of the image.
         occlusion_windows: The side of the image divided by the side of the black window, which
             moves by half of its side.
         smooth_grad_cam_samples: Noisy images of Smooth Grad-CAM++.
@@ -39,6 +41,9 @@ class MethodSettings:
     """
 
     integrated_gradients_steps: int = 32
+    expected_gradients_samples: int = 32
+    smooth_grad_samples: int = 32
+    rise_masks: int = 4000
     lime_samples: int = 1000
     lime_grid: int = 8
     occlusion_windows: int = 7
@@ -59,6 +64,9 @@ class Context:
         confidence: Class scores to probabilities.
         settings: Settings of single methods.
         internal_batch_size: How many images should go through the model at once.
+        image: The name of the image that is explained, if it has one.
+        layers: The modules that the method explains, from the first to the last. The last is
+            the argument ``layer``. Empty: that argument alone.
 
     Example::
 
@@ -72,6 +80,8 @@ class Context:
     confidence: Callable[[Tensor], Tensor] = softmax_over_classes
     settings: MethodSettings = field(default_factory=MethodSettings)
     internal_batch_size: int = 8
+    image: str = ""
+    layers: tuple[nn.Module, ...] = ()
 
     def black(self, inputs: Tensor) -> Tensor:
         """One black image per example.
@@ -94,7 +104,8 @@ class ClassMaps:
 
     Attributes:
         maps: (N, 1, h, w) for the target.
-        of_class: Classes (N,) to their maps (N, 1, h, w).
+        of_class: Classes (N,) to their maps (N, 1, h, w). None: there is no map of another class,
+            and class sensitivity is not known.
 
     Example::
 
@@ -107,7 +118,7 @@ class ClassMaps:
     """
 
     maps: Tensor
-    of_class: Callable[[Tensor], Tensor]
+    of_class: Callable[[Tensor], Tensor] | None
 
 
 class Method(Protocol):
@@ -121,11 +132,24 @@ class Method(Protocol):
     image. It is called again for the runner-up class, to measure class sensitivity, unless it
     returns :class:`ClassMaps`.
 
+    It may have an attribute ``layers``: what it explains, which the column ``layer`` of the results
+    names. This is one of
+
+    - ``"layer"``, the layer of the run, which is the default;
+    - ``"activation"``, the module that applies the activation function of this layer. It is the
+      layer itself if there is none;
+    - ``"stages"``, the last activation of each size of feature maps down to this one, in
+      ``context.layers``;
+    - ``"advise"``: the layers that :class:`captum_advise.Advise` takes, likewise;
+    - ``"input"``, or ``"-"`` for a method that explains neither;
+    - a list of modules or their names.
+
     Example::
 
         >>> from captum_advise.evaluation import by_name
         >>> def brightness(model, layer, inputs, target, context):
         ...     return inputs.mean(1, keepdim=True)
+        >>> brightness.layers = "input"
         >>> methods = {"brightness": brightness, **by_name(["grad-cam"])}
     """
 
@@ -134,67 +158,20 @@ class Method(Protocol):
     ) -> Tensor | ClassMaps: ...
 
 
-MethodLike: TypeAlias = Method | Attribution | type[Attribution]
+@dataclass(frozen=True)
+class MethodAt:
+    """A method with what it explains.
 
-
-def as_method(method: MethodLike) -> Method:
-    """Turn a Captum attribution (object or class) or a callable into a :class:`Method`.
-
-    An object is used as it is. A class is instantiated on each call: with the model, and with the
-    layer if it is one of Captum's layer attributions or ``GuidedGradCam``. Both are called as
-    ``attribute(inputs, target=classes)``.
-
-    Args:
-        method: Attribution or callable.
-
-    Raises:
-        TypeError: It is neither.
-
-    Example::
-
-        >>> grad_cam = as_method(LayerGradCam)
-        >>> grad_cam(net, net.conv4, images, torch.tensor([3, 3]), Context()).shape
-        torch.Size([2, 1, 8, 8])
+    Attributes:
+        layers: As the attribute of a :class:`Method`.
+        method: The method itself.
     """
-    if isclass(method) and issubclass(method, Attribution):
-        attribution_class = cast("Callable[..., Attribution]", method)
-        needs_layer = issubclass(method, LayerAttribution | GuidedGradCam)
 
-        def from_class(
-            model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
-        ) -> Tensor:
-            arguments = (model, layer) if needs_layer else (model,)
-            return attribute(attribution_class(*arguments), inputs, target)
+    layers: LayerChoice
+    method: Method
 
-        return from_class
-    if isinstance(method, Attribution):
-        attribution = method
-
-        def from_object(
-            model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
-        ) -> Tensor:
-            return attribute(attribution, inputs, target)
-
-        return from_object
-    if callable(method):
-        return cast(Method, method)
-    raise TypeError(
-        "A method is a Captum attribution (object or class) or a callable, got "
-        f"{type(method).__name__}."
-    )
-
-
-def attribute(attribution: Attribution, inputs: Tensor, target: Tensor, **options: Any) -> Tensor:
-    """The one tensor that a Captum attribution returns.
-
-    Raises:
-        ValueError: It returns something else.
-    """
-    result = attribution.attribute(inputs, target=target, **options)
-    if isinstance(result, tuple) and len(result) == 1:
-        (result,) = result
-    if not isinstance(result, Tensor):
-        raise ValueError(
-            f"{type(attribution).__name__} returned {type(result).__name__} instead of one tensor."
-        )
-    return result.detach()
+    def __call__(
+        self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> Tensor | ClassMaps:
+        """Call the method."""
+        return self.method(model, layer, inputs, target, context)

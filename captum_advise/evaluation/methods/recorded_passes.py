@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from captum_advise.evaluation.methods.interface import ClassMaps, Context, Method
+from captum_advise.evaluation.methods.interface import ClassMaps, Context, Method, MethodAt
+from captum_advise.evaluation.methods.layers import choice_of
 
 
 def with_recorded_passes(method: Method) -> Method:
@@ -30,7 +31,7 @@ def with_recorded_passes(method: Method) -> Method:
 
         return ClassMaps(maps, of_class)
 
-    return recorded
+    return MethodAt(choice_of(method), recorded)
 
 
 class _RecordedModel(nn.Module):

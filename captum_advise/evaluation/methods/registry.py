@@ -5,28 +5,40 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from captum.attr import GuidedGradCam, LayerGradCam, LayerGradientXActivation
+from captum.attr import GuidedBackprop, GuidedGradCam, LayerGradCam, LayerGradientXActivation
 
 from captum_advise import metrics
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.methods import floors
 from captum_advise.evaluation.methods.advise import advise, advise_layers
+from captum_advise.evaluation.methods.captum_methods import from_captum
+from captum_advise.evaluation.methods.class_activation_maps import (
+    ablation_cam,
+    eigen_cam,
+    grad_cam_plus_plus,
+)
 from captum_advise.evaluation.methods.input_attributions import (
+    expected_gradients,
     integrated_gradients,
+    kernel_shap,
     lime,
     occlusion,
+    smooth_grad,
 )
-from captum_advise.evaluation.methods.interface import Method, as_method
+from captum_advise.evaluation.methods.interface import Method, MethodAt
+from captum_advise.evaluation.methods.layers import INPUT
+from captum_advise.evaluation.methods.pytorch_grad_cam_methods import finer_cam, shapley_cam
 from captum_advise.evaluation.methods.recorded_passes import with_recorded_passes
+from captum_advise.evaluation.methods.rise import rise
 from captum_advise.evaluation.methods.torchcam_methods import torchcam
 
 _TORCHCAM: dict[str, Method] = {
-    "grad-cam++": torchcam("GradCAMpp"),
     "smooth-grad-cam++": torchcam(
         "SmoothGradCAMpp", lambda context: {"num_samples": context.settings.smooth_grad_cam_samples}
     ),
     "xgrad-cam": torchcam("XGradCAM"),
     "layer-cam": torchcam("LayerCAM"),
+    "layer-cam-multi": torchcam("LayerCAM", layers="stages"),
     "score-cam": with_recorded_passes(
         torchcam("ScoreCAM", lambda context: {"batch_size": context.internal_batch_size})
     ),
@@ -40,24 +52,46 @@ _TORCHCAM: dict[str, Method] = {
         )
     ),
 }
+_PYTORCH_GRAD_CAM: dict[str, Method] = {
+    "finer-cam": MethodAt("activation", finer_cam),
+    "shapley-cam": MethodAt("activation", shapley_cam),
+}
+_SUPERPIXELS: dict[str, Method] = {
+    "lime": with_recorded_passes(MethodAt(INPUT, lime)),
+    "kernel-shap": with_recorded_passes(MethodAt(INPUT, kernel_shap)),
+}
 _METHODS: dict[str, Method] = {
     "advise": advise(),
     "advise-minmax": advise(activation_range="minmax"),
     "advise-reference": advise(protocol=metrics.Protocol.reference()),
     "advise-faithful": advise(unit_selection="faithfulness"),
-    "advise-layers": advise_layers,
-    "grad-cam": as_method(LayerGradCam),
-    "guided-grad-cam": as_method(GuidedGradCam),
-    "layer-gradient-x-activation": as_method(LayerGradientXActivation),
-    "integrated-gradients": integrated_gradients,
-    "occlusion": with_recorded_passes(occlusion),
-    "lime": with_recorded_passes(lime),
+    "advise-layers": MethodAt("advise", advise_layers),
+    "grad-cam": from_captum(LayerGradCam),
+    "guided-grad-cam": from_captum(GuidedGradCam),
+    "layer-gradient-x-activation": from_captum(LayerGradientXActivation),
+    # The sum over the units of the same is HiResCAM, by definition.
+    "hirescam": MethodAt("activation", from_captum(LayerGradientXActivation)),
+    "eigen-cam": MethodAt("activation", eigen_cam),
+    "ablation-cam": MethodAt("activation", ablation_cam),
+    "guided-backpropagation": from_captum(GuidedBackprop),
+    "integrated-gradients": MethodAt(INPUT, integrated_gradients),
+    "expected-gradients": MethodAt(INPUT, expected_gradients),
+    "smooth-grad": MethodAt(INPUT, smooth_grad),
+    "occlusion": with_recorded_passes(MethodAt(INPUT, occlusion)),
+    **_SUPERPIXELS,
+    "rise": MethodAt(INPUT, rise),
     "random": floors.random,
     "gaussian": floors.gaussian,
+    "grad-cam++": MethodAt("activation", grad_cam_plus_plus),
     **_TORCHCAM,
+    **_PYTORCH_GRAD_CAM,
 }
 # Method to the module that it needs and the extra that brings it.
-_OPTIONAL = {"lime": ("sklearn", "evaluation"), **dict.fromkeys(_TORCHCAM, ("torchcam", "peers"))}
+_OPTIONAL = {
+    **dict.fromkeys(_SUPERPIXELS, ("sklearn", "evaluation")),
+    **dict.fromkeys(_TORCHCAM, ("torchcam", "peers")),
+    **dict.fromkeys(_PYTORCH_GRAD_CAM, ("pytorch_grad_cam", "peers")),
+}
 
 
 def names() -> tuple[str, ...]:
@@ -75,6 +109,11 @@ def package_of(name: str) -> str | None:
     """The package other than ours that a method known by name is computed with, if it is one."""
     module, _ = _OPTIONAL.get(name, (None, None))
     return module
+
+
+def is_known(name: str, method: object) -> bool:
+    """Whether a method is the one that is known by this name."""
+    return _METHODS.get(name) is method
 
 
 def by_name(wanted: Iterable[str]) -> dict[str, Method]:

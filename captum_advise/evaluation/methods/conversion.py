@@ -1,0 +1,85 @@
+"""Methods from what users have: attributions of several packages, and callables."""
+
+from __future__ import annotations
+
+from inspect import isclass
+from typing import Any, TypeAlias, cast
+
+from captum.attr import Attribution
+
+from captum_advise.evaluation.methods.captum_methods import from_captum
+from captum_advise.evaluation.methods.interface import Method
+from captum_advise.evaluation.methods.pytorch_grad_cam_methods import (
+    from_pytorch_grad_cam_class,
+    from_pytorch_grad_cam_object,
+)
+from captum_advise.evaluation.methods.torchcam_methods import (
+    from_torchcam_class,
+    from_torchcam_object,
+)
+from captum_advise.evaluation.methods.zennit_methods import from_zennit_class, from_zennit_object
+
+# Also what the packages pytorch-grad-cam, torchcam and Zennit have, which may not be installed.
+MethodLike: TypeAlias = Method | Attribution | type[Attribution] | Any
+
+
+def as_method(method: MethodLike) -> Method:
+    """Turn an attribution of Captum or of another package, or a callable, into a :class:`Method`.
+
+    An object is used as it is, at its own layers. A class is instantiated on each call: with the
+    model, and with the layer of the run if it explains layers.
+
+    Args:
+        method: One of
+
+            - a Captum attribution (object or class), called as
+              ``attribute(inputs, target=classes)``;
+            - a class activation map of pytorch-grad-cam (object or class), called with
+              ``ClassifierOutputTarget``. An object's hooks keep the layer's activations of every
+              forward pass until its next map, so give the class where you can;
+            - an extractor of torchcam (object or class); the maps of several layers are fused;
+            - a Zennit attributor (object or class), or a pair of such a class and a composite. It
+              attributes the class score, and the model is left as it was;
+            - a callable with the interface of :class:`Method`.
+
+    Raises:
+        TypeError: It is none of these.
+
+    Example::
+
+        >>> from captum_advise.evaluation import Context
+        >>> grad_cam = as_method(LayerGradCam)
+        >>> grad_cam(net, net.conv4, images, torch.tensor([3, 3]), Context()).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    kind = method if isclass(method) else type(method)
+    if issubclass(kind, Attribution):
+        return from_captum(method)
+    if _is_of(kind, "pytorch_grad_cam", "BaseCAM", "FinerCAM"):
+        return (from_pytorch_grad_cam_class if isclass(method) else from_pytorch_grad_cam_object)(
+            method
+        )
+    if _is_of(kind, "torchcam", "_CAM", "_CAMWrapper"):
+        return (from_torchcam_class if isclass(method) else from_torchcam_object)(method)
+    if _is_of(kind, "zennit", "Attributor"):
+        return (from_zennit_class if isclass(method) else from_zennit_object)(method)
+    if isinstance(method, tuple) and len(method) == 2 and isclass(method[0]):
+        attributor_class, composite = method
+        if _is_of(attributor_class, "zennit", "Attributor"):
+            return from_zennit_class(attributor_class, composite)
+    if callable(method) and not isclass(method):
+        return cast(Method, method)
+    shown = method.__name__ if isclass(method) else kind.__name__
+    raise TypeError(
+        "A method is a Captum attribution (object or class), a class activation map of "
+        "pytorch-grad-cam or torchcam, a Zennit attributor, or a callable, got "
+        f"{'the class ' if isclass(method) else ''}{shown}."
+    )
+
+
+def _is_of(kind: type, package: str, *bases: str) -> bool:
+    """Whether a class is derived from one of a package's, which need not be installed."""
+    return any(
+        base.__module__.partition(".")[0] == package and base.__name__ in bases
+        for base in kind.__mro__
+    )

@@ -1,0 +1,169 @@
+"""Which layers of a model a method explains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_advise.zoo.layer_probe import probe
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+# One of KINDS, or modules of the model, or their names.
+LayerChoice: TypeAlias = "str | Sequence[str | nn.Module]"
+
+# What the column ``layer`` of the results holds for methods that explain no layer.
+INPUT, NONE = "input", "-"
+KINDS = ("layer", "activation", "stages", "advise", INPUT, NONE)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers that a method explains.
+
+    Attributes:
+        modules: From the first to the last. Empty if the method explains none.
+        name: Their names, joined by ``+``; ``input`` or ``-`` if there are none.
+    """
+
+    modules: tuple[nn.Module, ...]
+    name: str
+
+
+def choice_of(method: Any) -> LayerChoice:
+    """What a method's attribute ``layers`` says; without one, it explains the run's layer."""
+    choice: LayerChoice = getattr(method, "layers", "layer")
+    return choice
+
+
+def find_layers(model: nn.Module, layer: nn.Module, choice: LayerChoice, inputs: Tensor) -> Layers:
+    """The modules that a method explains.
+
+    The model runs once, on noise, where the choice is ``"activation"`` or ``"stages"``.
+
+    Args:
+        model: In eval mode.
+        layer: The layer of the run.
+        choice: As the attribute ``layers`` of a :class:`Method`.
+        inputs: (N, C, H, W); only the shape and the type count.
+
+    Raises:
+        ValueError: There is no such choice, or no module of such a name.
+    """
+    if choice in (INPUT, NONE):
+        return Layers((), str(choice))
+    modules: Sequence[nn.Module]
+    if choice == "layer":
+        modules = (layer,)
+    elif choice == "activation":
+        modules = (_after_activation(_calls(model, inputs), layer),)
+    elif choice == "stages":
+        modules = _stages(_calls(model, inputs), layer, channels=inputs.shape[1])
+    elif choice == "advise":
+        modules = _layers_of_advise(model, layer, inputs)
+    elif isinstance(choice, str) or not choice:
+        raise ValueError(
+            f"A method's attribute layers is one of {', '.join(KINDS)}, or a list of modules or "
+            f"their names, got {choice!r}."
+        )
+    else:
+        modules = [_module(model, entry) for entry in choice]
+    names = {module: name for name, module in model.named_modules()}
+    # An object may explain another model, whose modules have no name in this one.
+    shown = [names.get(module, type(module).__name__) for module in modules]
+    return Layers(tuple(modules), "+".join(shown))
+
+
+class _Call(NamedTuple):
+    """A module's only call, with its first input and its output, a feature map."""
+
+    module: nn.Module
+    given: Any
+    output: Tensor
+    shape: torch.Size
+    is_activation: bool
+
+
+def _calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
+    """The calls that return feature maps, in order, of modules that are called once."""
+    calls: dict[nn.Module, _Call | None] = {}
+
+    def record(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        if module in calls:  # a hook on it would see several values
+            calls[module] = None
+        elif isinstance(output, Tensor) and output.dim() == 4:
+            # Now, because a module after it may overwrite the values.
+            is_activation = bool((output >= 0).all())
+            is_activation |= type(module).__module__ == "torch.nn.modules.activation"
+            first = given[0] if given else None
+            calls[module] = _Call(module, first, output, output.shape, is_activation)
+
+    parameter = next(model.parameters(), inputs)
+    noise = torch.rand(1, *inputs.shape[1:], generator=torch.Generator().manual_seed(0))
+    hooks = [module.register_forward_hook(record) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model(noise.to(parameter.device, inputs.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [call for call in calls.values() if call is not None]
+
+
+def _layers_of_advise(model: nn.Module, layer: nn.Module, inputs: Tensor) -> list[nn.Module]:
+    """The layers that ``Advise`` takes, with this one as the last."""
+    name = next((name for name, module in model.named_modules() if module is layer), None)
+    _, channels, height, width = inputs.shape
+    found = probe(model, (height, width), "The model", layer=name, channels=channels)
+    return [model.get_submodule(name) for name in found.layers]
+
+
+def _after_activation(calls: Sequence[_Call], layer: nn.Module) -> nn.Module:
+    """The layer, or the module after it that applies its activation function.
+
+    Normalisation may lie between the two. Without an activation function, the layer.
+    """
+    reached = None
+    for call in calls:
+        if call.module is layer or (
+            reached is not None and call.given is reached.output and call.shape == reached.shape
+        ):
+            reached = call
+            if call.is_activation:
+                return call.module
+    return layer
+
+
+def _stages(calls: Sequence[_Call], layer: nn.Module, channels: int) -> list[nn.Module]:
+    """The last activation of each size of feature maps, from the largest to the layer's."""
+    last = _after_activation(calls, layer)
+    sizes = {call.module: call.shape[2:] for call in calls}
+    if last not in sizes:
+        return [last]
+    by_size: dict[torch.Size, nn.Module] = {}
+    for call in calls:
+        if call.module is last:
+            break
+        size = call.shape[2:]
+        larger = all(side > least for side, least in zip(size, sizes[last], strict=True))
+        # As many channels as the input: what a module that normalises it returns.
+        if larger and call.is_activation and call.shape[1] > channels:
+            by_size[size] = call.module
+    return [*(by_size[size] for size in sorted(by_size, reverse=True)), last]
+
+
+def _module(model: nn.Module, entry: str | nn.Module) -> nn.Module:
+    if isinstance(entry, nn.Module):
+        return entry
+    try:
+        return model.get_submodule(entry)
+    except AttributeError as error:
+        raise ValueError(
+            f"A method explains the layer {entry!r}, which the model does not have: give the name "
+            "of one of its modules."
+        ) from error

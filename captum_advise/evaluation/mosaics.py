@@ -1,0 +1,179 @@
+"""Mosaics of images of different classes, for the grid pointing game."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.checks import check_count
+from captum_advise._utils.errors import reason
+from captum_advise._utils.io import ENCODING
+from captum_advise.evaluation.items import length_of, name_of, read
+
+
+@dataclass(frozen=True)
+class MosaicDataset(Dataset[tuple[Tensor, int]]):
+    """Mosaics of the images of a data set; every cell in turn is to be explained.
+
+    Items are ``(inputs, target)``: the mosaic, (C, side*H, side*W), and the class of one cell. The
+    images keep their size. The mosaic of item i is ``i // side**2``, and its cell ``i % side**2``,
+    row by row.
+
+    Attributes:
+        images: The data set of the images.
+        side: A mosaic has ``side`` x ``side`` cells.
+        tiles: For each mosaic, the positions of its images in ``images``.
+        classes: For each mosaic, the classes of its images.
+
+    Example::
+
+        >>> dataset = [(image, label) for label, image in enumerate(torch.rand(4, 3, 8, 8))]
+        >>> mosaics = MosaicDataset(dataset, 2, ((0, 1, 2, 3),), ((0, 1, 2, 3),))
+        >>> inputs, target = mosaics[3]
+        >>> len(mosaics), inputs.shape, target
+        (4, torch.Size([3, 16, 16]), 3)
+    """
+
+    images: Dataset[Any]
+    side: int
+    tiles: tuple[tuple[int, ...], ...]
+    classes: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.tiles) * self.side**2
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        mosaic, cell = divmod(index, self.side**2)
+        tiles = [read(self.images, tile).inputs for tile in self.tiles[mosaic]]
+        rows = [torch.cat(tiles[i : i + self.side], 2) for i in range(0, len(tiles), self.side)]
+        return torch.cat(rows, 1), self.classes[mosaic][cell]
+
+    @property
+    def names(self) -> list[str]:
+        """For each item, the number of the mosaic, that of the cell, and the image in the cell."""
+        return [
+            f"mosaic {mosaic + 1}, cell {cell + 1}: {name_of(self.images, tile)}"
+            for mosaic, tiles in enumerate(self.tiles)
+            for cell, tile in enumerate(tiles)
+        ]
+
+    @property
+    def targets(self) -> list[int]:
+        """The class of each item."""
+        return [label for classes in self.classes for label in classes]
+
+
+def mosaic_dataset(
+    model: nn.Module,
+    images: Dataset[Any],
+    *,
+    side: int = 2,
+    count: int = 20,
+    threshold: float = 0.7,
+    seed: int = 0,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+) -> MosaicDataset:
+    """Mosaics of images that the model is sure of, of different classes each.
+
+    The images are tried in random order until there are enough. Each is in one mosaic at most.
+
+    Args:
+        model: Classifier in eval mode that takes images of any size, as one does that is
+            convolutional up to a global pooling layer.
+        images: Items as in :func:`evaluate`. Without a class, the predicted one counts.
+        side: A mosaic has ``side`` x ``side`` cells.
+        count: The number of mosaics.
+        threshold: Images with a higher confidence in their class are used.
+        seed: Decides which images are in which mosaic and where.
+        confidence: Class scores to probabilities. Default: softmax.
+
+    Returns:
+        :class:`MosaicDataset`, the same for the same arguments.
+
+    Raises:
+        TypeError: ``side``, ``count`` or ``seed`` is not an int.
+        ValueError: One of them is too small, there are too few images of different classes, or the
+            model does not take a mosaic.
+
+    Warns:
+        UserWarning: There are images for fewer mosaics than asked for.
+
+    Example::
+
+        >>> dataset = [(image, label) for label, image in enumerate(torch.rand(8, 3, 8, 8))]
+        >>> mosaics = mosaic_dataset(net, dataset, count=2, threshold=0.0)
+        >>> len(mosaics), mosaics[0][0].shape
+        (8, torch.Size([3, 16, 16]))
+    """
+    check_count("side", side, at_least=2)
+    check_count("count", count, at_least=1)
+    check_count("seed", seed, at_least=0)
+    device = next(model.parameters()).device
+    n_cells = side**2
+    mosaics: list[dict[int, int]] = [{} for _ in range(count)]  # class to position
+    size: torch.Size | None = None
+    for index in sorted(range(length_of(images)), key=lambda i: _place(images, i, seed)):
+        if all(len(mosaic) == n_cells for mosaic in mosaics):
+            break
+        try:
+            item = read(images, index)
+            with torch.no_grad():
+                (probabilities,) = confidence(model(item.inputs[None].to(device)))
+        except Exception:  # which evaluating the image records
+            continue
+        label = int(probabilities.argmax()) if item.label is None else item.label
+        size = size or item.inputs.shape
+        if item.inputs.shape != size or not probabilities[label] > threshold:
+            continue
+        for mosaic in mosaics:
+            if len(mosaic) < n_cells and label not in mosaic:
+                mosaic[label] = index
+                break
+    whole = [mosaic for mosaic in mosaics if len(mosaic) == n_cells]
+    if not whole:
+        n_classes = max(map(len, mosaics))
+        raise ValueError(
+            f"A mosaic of {side} x {side} images needs {n_cells} classes in which the model has a "
+            f"confidence above {threshold:g}, and the data have {n_classes}: give more images of "
+            "other classes, or leave the mosaics out."
+        )
+    if len(whole) < count:
+        warnings.warn(
+            f"The images with a confidence above {threshold:g} are enough for {len(whole)} of "
+            f"{count} mosaics.",
+            UserWarning,
+            stacklevel=2,
+        )
+    dataset = MosaicDataset(
+        images,
+        side,
+        tiles=tuple(tuple(mosaic.values()) for mosaic in whole),
+        classes=tuple(tuple(mosaic) for mosaic in whole),
+    )
+    _check_size(model, dataset[0][0][None].to(device))
+    return dataset
+
+
+def _place(images: Dataset[Any], index: int, seed: int) -> bytes:
+    """What orders the images. More images leave the order of the others."""
+    return hashlib.sha256(f"{seed} {name_of(images, index)}".encode(**ENCODING)).digest()
+
+
+def _check_size(model: nn.Module, mosaic: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            model(mosaic)
+    # What a network raises for a size that it does not take depends on the network.
+    except Exception as error:
+        raise ValueError(
+            f"The model does not take a mosaic of {mosaic.shape[2]} x {mosaic.shape[3]} pixels "
+            f"({reason(error)}): mosaics need a network with global pooling, so leave them out."
+        ) from error

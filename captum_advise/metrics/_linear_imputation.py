@@ -1,0 +1,182 @@
+"""ROAD's linear imputation: removed pixels as weighted means of their neighbours.
+
+The linear system is solved by multigrid. Neighbours across an edge weigh twice as much as those
+across a corner; the average of the neighbours leaves a third of any fine detail, so that it is the
+smoother as it is, and a third of the Laplacian is what it leaves of anything smooth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))
+_CYCLES = 3
+_SWEEPS = 2  # before and after each visit of the coarser grid
+_VISITS = 2  # of the coarser grid, in each cycle
+# Up to this number of pixels, the system is solved with its inverse.
+_DIRECT = 256
+
+
+@torch.no_grad()
+def impute(images: Tensor, known: Tensor) -> Tensor:
+    """Replace unknown pixels by the weighted mean of their neighbours.
+
+    Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML
+    2022, without noise. Neighbours across an edge have the weight 1/6, those across a corner 1/12;
+    at the border of the image the others count more.
+
+    Args:
+        images: (P, C, H, W).
+        known: bool (P, 1, H, W), at least one pixel of each image.
+
+    Returns:
+        Tensor like ``images``, equal to it where pixels are known. Elsewhere, the distance to the
+        exact solution is at most about 2% of the image's range, and less than 0.1% on average.
+    """
+    n_images, channels, height, width = images.shape
+    with torch.autocast(images.device.type, enabled=False):
+        values = images.to(torch.promote_types(images.dtype, torch.float32))
+        # Images and channels as channels of one image in channels-last order: the images are the
+        # innermost dimension, along which CPUs compute at once.
+        values = _channels_last(values.permute(2, 3, 1, 0).reshape(height, width, -1))
+        missing = _channels_last((~known[:, 0]).to(values.dtype).permute(1, 2, 0))
+        grids = [_Grid.of(missing, channels)]
+        while grids[-1].missing.shape[-2:].numel() > _DIRECT:
+            grids.append(grids[-1].coarser())
+        inverse = grids[-1].inverse()
+        shown = values * (1 - grids[0].missing)
+        solution = _first_guess(grids, shown, 1 - missing)
+        for _ in range(_CYCLES):
+            solution = _cycle(grids, inverse, solution, shown)
+        solution = solution[0].view(channels, n_images, height, width).transpose(0, 1)
+    return torch.where(known, images, solution.to(images.dtype))
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The system on one grid: solution = gain * (sum of neighbours) + right side.
+
+    Attributes:
+        missing: (1, C*P, h, w) 1 where the solution is sought, 0 elsewhere.
+        gain: Like ``missing``: what makes a weighted mean of the sum of neighbours.
+        channels: C, by which the P images are repeated.
+    """
+
+    missing: Tensor
+    gain: Tensor
+    channels: int
+
+    @classmethod
+    def of(cls, missing: Tensor, channels: int) -> _Grid:
+        """The grid of missing pixels (1, P, h, w)."""
+        ones = torch.ones_like(missing[:, :1])
+        total = _sum_of_neighbours(ones)
+        # An image of a single pixel has no neighbours.
+        total = torch.where(total > 0, total, torch.ones_like(total))
+        return cls(_repeat(missing, channels), _repeat(missing / total, channels), channels)
+
+    @property
+    def missing_once(self) -> Tensor:
+        """``missing`` without repetitions, (1, P, h, w)."""
+        return self.missing[:, : self.missing.shape[1] // self.channels]
+
+    def coarser(self) -> _Grid:
+        """The grid of half the size. Where any of four pixels is known, nothing is sought."""
+        missing = -F.max_pool2d(-self.missing_once, 2, ceil_mode=True)
+        return _Grid.of(missing, self.channels)
+
+    def smooth(self, solution: Tensor, right_side: Tensor) -> Tensor:
+        """Each missing pixel becomes the mean of its neighbours."""
+        return torch.addcmul(right_side, _sum_of_neighbours(solution), self.gain)
+
+    def residual(self, solution: Tensor, right_side: Tensor) -> Tensor:
+        """What one more sweep would change."""
+        return self.smooth(solution, right_side).sub_(solution)
+
+    def inverse(self) -> Tensor:
+        """The inverse of the system of each image, (P, h*w, h*w)."""
+        size, n_pixels = self.missing.shape[-2:], self.missing.shape[-2:].numel()
+        unit = torch.eye(n_pixels, dtype=self.gain.dtype, device=self.gain.device)
+        neighbours = _sum_of_neighbours(unit.view(1, n_pixels, *size)).view(n_pixels, n_pixels)
+        n_images = self.missing.shape[1] // self.channels
+        gain = self.gain[0, :n_images].reshape(n_images, n_pixels, 1)
+        return cast(Tensor, torch.linalg.inv(unit - gain * neighbours))
+
+    def solve(self, inverse: Tensor, right_side: Tensor) -> Tensor:
+        """The exact solution."""
+        _, _, height, width = right_side.shape
+        columns = right_side[0].view(self.channels, -1, height * width).permute(1, 2, 0)
+        return _channels_last(
+            torch.bmm(inverse, columns).permute(1, 2, 0).reshape(height, width, -1)
+        )
+
+
+def _cycle(grids: list[_Grid], inverse: Tensor, solution: Tensor, right_side: Tensor) -> Tensor:
+    """One W-cycle."""
+    grid, *coarser = grids
+    if not coarser:
+        return grid.solve(inverse, right_side)
+    for _ in range(_SWEEPS):
+        solution = grid.smooth(solution, right_side)
+    # The Laplacian of a grid with twice the spacing is four times as large.
+    rest = _halve(grid.residual(solution, right_side)) * (4 * coarser[0].missing)
+    correction = rest
+    for _ in range(_VISITS if len(coarser) > 1 else 1):
+        correction = _cycle(coarser, inverse, correction, rest)
+    solution = torch.addcmul(solution, _enlarge(correction, solution), grid.missing)
+    for _ in range(_SWEEPS):
+        solution = grid.smooth(solution, right_side)
+    return solution
+
+
+def _first_guess(grids: list[_Grid], shown: Tensor, weight: Tensor) -> Tensor:
+    """Unknown pixels as the mean of what is known nearby, from a pyramid of means.
+
+    Args:
+        grids: From fine to coarse.
+        shown: (1, C*P, h, w) images, zero where pixels are unknown.
+        weight: (1, P, h, w) 1 where they are known.
+    """
+    channels = grids[0].channels
+    pyramid = [(shown, weight)]
+    for _ in grids[1:]:
+        pyramid.append((_halve(pyramid[-1][0]), _halve(pyramid[-1][1])))
+    total = _repeat(pyramid[-1][1].sum((2, 3), keepdim=True), channels)
+    guess = pyramid[-1][0].sum((2, 3), keepdim=True) / total
+    for shown, weight in reversed(pyramid):
+        is_known = weight > 0
+        means = shown * _repeat(is_known / torch.where(is_known, weight, 1.0), channels)
+        hole = _repeat((~is_known).to(shown.dtype), channels)
+        guess = torch.addcmul(means, _enlarge(guess, shown), hole)
+    return guess
+
+
+def _sum_of_neighbours(values: Tensor) -> Tensor:
+    """The weighted sum of the neighbours of each pixel, (1, K, h, w)."""
+    count = values.shape[1]
+    kernel = values.new_tensor(_WEIGHTS).expand(count, 1, 3, 3)
+    return F.conv2d(values, kernel, padding=1, groups=count)
+
+
+def _halve(values: Tensor) -> Tensor:
+    return F.avg_pool2d(values, 2, ceil_mode=True, count_include_pad=False)
+
+
+def _enlarge(values: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(values, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _repeat(values: Tensor, channels: int) -> Tensor:
+    """Values (1, P, h, w) of images as (1, C*P, h, w), in channels-last order."""
+    repeated = values[0].permute(1, 2, 0)[:, :, None].expand(-1, -1, channels, -1)
+    return _channels_last(repeated.reshape(*values.shape[-2:], -1))
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    """Values (h, w, K) as (1, K, h, w)."""
+    return values.contiguous().permute(2, 0, 1)[None]

@@ -1,0 +1,41 @@
+"""Maps that rank pixels: the checks and the order that several metrics share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_advise._utils.checks import check_real
+
+
+def check_maps(inputs: Tensor, maps: Tensor) -> None:
+    """Require maps (N, M, H, W), at least one for each of the inputs (N, C, H, W).
+
+    Raises:
+        TypeError: The maps are not a real tensor.
+        ValueError: The shapes do not fit.
+    """
+    check_real(maps=maps)
+    n_examples, _, height, width = inputs.shape
+    n_maps = maps.shape[1] if maps.dim() == 4 else 0
+    if not n_maps or maps.shape != (n_examples, n_maps, height, width):
+        raise ValueError(
+            f"Inputs of shape {tuple(inputs.shape)} need maps of shape "
+            f"{(n_examples, 1, height, width)}, got {tuple(maps.shape)}; "
+            "captum_advise.pixels.upsample_maps enlarges them."
+        )
+
+
+def pixel_ranks(maps: Tensor) -> Tensor:
+    """The rank of each pixel in its map (N, M, H, W), 0 for the most important one.
+
+    Pixels of equal importance are ranked row by row.
+    """
+    order = maps.flatten(2).argsort(dim=2, descending=True, stable=True)
+    positions = torch.arange(order.shape[2], device=maps.device).expand_as(order)
+    return torch.empty_like(order).scatter_(2, order, positions).view_as(maps)
+
+
+def single(values: Tensor) -> Tensor:
+    """Values (N, M, ...) of M maps per example, or (N, ...) if there is one."""
+    return values[:, 0] if values.shape[1] == 1 else values

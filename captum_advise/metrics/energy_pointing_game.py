@@ -1,0 +1,45 @@
+"""Energy-based pointing game: the share of a map's mass that lies on the object."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_advise.metrics._maps import single
+from captum_advise.metrics._regions import region_masks
+
+
+def energy_pointing_game(maps: Tensor, regions: Tensor) -> Tensor:
+    """The share of the positive mass of each map that lies in the region.
+
+    Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu, "Score-CAM: Score-Weighted Visual
+    Explanations for Convolutional Neural Networks", CVPR Workshops 2020.
+
+    Args:
+        maps: (N, M, H, W), M maps for each image. Negative values count as zero.
+        regions: As in :func:`captum_advise.metrics.pointing_game`.
+
+    Returns:
+        (N,) in [0, 1], or (N, M) for more than one map; larger is better, and zero without mass.
+        A map that is sharpened, by a power for example, gets a larger share without pointing
+        better.
+
+    Raises:
+        TypeError: An argument is not a real tensor.
+        ValueError: The shapes do not fit, or a region has no pixel.
+
+    Example::
+
+        >>> energy_pointing_game(torch.ones(1, 1, 8, 8), torch.tensor([[0, 0, 4, 8]]))
+        tensor([0.5000])
+    """
+    return single(mass_share(maps, region_masks(maps, regions)))
+
+
+def mass_share(maps: Tensor, masks: Tensor) -> Tensor:
+    """The share (N, M) of the positive mass of maps (N, M, H, W) in masks (N, 1, H, W)."""
+    # In double precision, as sums over many pixels.
+    mass = maps.double().clamp(min=0)
+    total = mass.sum((2, 3))
+    inside = (mass * masks).sum((2, 3)) / total.where(total > 0, 1.0)
+    return inside.to(maps.dtype if maps.is_floating_point() else torch.get_default_dtype())

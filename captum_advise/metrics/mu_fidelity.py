@@ -1,0 +1,117 @@
+"""μ-fidelity: whether regions with more of a map's mass cost more confidence when hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.checks import check_count
+from captum_advise.metrics._maps import check_maps, single
+from captum_advise.metrics.confidence import target_confidence
+from captum_advise.pixels import PixelSpace, black
+
+
+@torch.no_grad()
+def mu_fidelity(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    baselines: Tensor | None = None,
+    pixel_space: PixelSpace | None = None,
+    n_subsets: int = 64,
+    share: float = 0.2,
+    grid: int = 14,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    internal_batch_size: int = 32,
+) -> Tensor:
+    """Correlation of the confidence lost when random subsets are hidden with the mass in them.
+
+    Bhatt, Weller and Moura, "Evaluating and Aggregating Feature-based Model Explanations", IJCAI
+    2020; sensitivity-n of Ancona, Ceolini, Öztireli and Gross, ICLR 2018, for a single n. The
+    features are the cells of a grid, because a single pixel changes nothing.
+
+    Args:
+        forward_func: (P, C, H, W) inputs to class scores (P, K).
+        inputs: (N, C, H, W) model inputs.
+        maps: (N, M, H, W) attribution to each pixel, M maps for each input.
+        target: (N,) int64 classes.
+        baselines: What replaces hidden cells, in the model's inputs; must broadcast to ``inputs``.
+            Default: black.
+        pixel_space: Defines black. None: the lowest value of each example is black.
+        n_subsets: How many subsets are hidden, at least 2. All maps of an input share them, and
+            their forward passes.
+        share: The share of the cells in each subset, between 0 and 1.
+        grid: Cells along each side of the image; not more than it has pixels.
+        confidence: Class scores to probabilities. Default: softmax.
+        internal_batch_size: How many images go through the model at once.
+
+    Returns:
+        (N,) Pearson correlations in [-1, 1], or (N, M) for more than one map; larger is better.
+        Zero where the map or the confidence does not differ between subsets. Depends on torch's
+        random state.
+
+    Raises:
+        TypeError: The maps are not a real tensor, or a number is not an int.
+        ValueError: The maps do not have the inputs' size, or a number is out of range.
+
+    Example::
+
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> mu_fidelity(net, images, maps, torch.tensor([3, 3])).shape
+        torch.Size([2])
+    """
+    check_maps(inputs, maps)
+    check_count("n_subsets", n_subsets, at_least=2)
+    check_count("grid", grid, at_least=2)
+    if not 0 < share < 1:
+        raise ValueError(f"share must be between 0 and 1, got {share}.")
+    n_examples, size = len(maps), list(maps.shape[2:])
+    if baselines is None:
+        baselines = black(inputs, pixel_space)
+    hidden = _subsets(n_examples * n_subsets, share, size, grid).to(inputs.device)
+    baselines = baselines.expand_as(inputs)
+    batches = []
+    for rows in torch.split(torch.arange(len(hidden), device=inputs.device), internal_batch_size):
+        example = rows // n_subsets
+        images = torch.where(hidden[rows], baselines[example], inputs[example])
+        batches.append(target_confidence(confidence(forward_func(images)), target[example]))
+    # What the whole image's confidence is does not matter to the correlation.
+    lost = -torch.cat(batches).view(n_examples, 1, n_subsets).double()
+    masks = hidden.view(n_examples, n_subsets, -1).double()
+    # Map by map: the order of a product's sums depends on the number of its columns.
+    correlations = [
+        _pearson((masks @ of_map.double()).mT, lost)
+        for of_map in maps.flatten(2)[..., None].unbind(1)
+    ]
+    return single(torch.cat(correlations, 1)).to(torch.promote_types(maps.dtype, torch.float32))
+
+
+def _subsets(count: int, share: float, size: list[int], grid: int) -> Tensor:
+    """Random subsets of the cells of a grid, bool (count, 1, H, W), all of the same size."""
+    rows, columns = (min(grid, side) for side in size)
+    n_cells = rows * columns
+    n_hidden = min(max(1, round(share * n_cells)), n_cells - 1)
+    # On the CPU: one seed gives the same subsets on every device.
+    chosen = torch.rand(count, n_cells).argsort(1)[:, :n_hidden]
+    cells = torch.zeros(count, n_cells).scatter_(1, chosen, 1.0)
+    return F.interpolate(cells.view(count, 1, rows, columns), size, mode="nearest") > 0
+
+
+def _pearson(first: Tensor, second: Tensor) -> Tensor:
+    """Correlation along the last dimension; zero where a variable is constant."""
+    varies, centred = [], []
+    for values in (first, second):
+        centred.append(values - values.mean(-1, keepdim=True))
+        # Rounding leaves constants a norm.
+        varies.append(centred[-1].norm(dim=-1) > 1e-7 * values.norm(dim=-1))
+    both = varies[0] & varies[1]
+    norms = (centred[0].norm(dim=-1) * centred[1].norm(dim=-1)).where(both, 1.0)
+    products = (centred[0] * centred[1]).sum(-1)
+    return torch.where(both, products / norms, 0.0).clamp(-1, 1)

@@ -1,0 +1,137 @@
+"""ROAD: the confidence while pixels are removed and imputed, in both orders."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_advise._core.targets import softmax_over_classes
+from captum_advise.metrics._linear_imputation import impute
+from captum_advise.metrics._maps import check_maps, pixel_ranks, single
+from captum_advise.metrics.confidence import target_confidence
+
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Road(NamedTuple):
+    """Result of :func:`road`. For more than one map per input, N is (N, M).
+
+    Attributes:
+        value: (N,) mean of ``least_relevant_first`` minus that of ``most_relevant_first``.
+        least_relevant_first: (N, S) confidence after each share of pixels has been removed, the
+            least relevant ones first.
+        most_relevant_first: (N, S) the same, the most relevant ones first.
+
+    Example::
+
+        >>> from captum_advise.metrics import road
+        >>> result = road(net, images, torch.rand(2, 1, 32, 32), torch.tensor([3, 3]))
+        >>> difference = result.least_relevant_first - result.most_relevant_first
+        >>> torch.allclose(result.value, difference.mean(1))
+        True
+    """
+
+    value: Tensor
+    least_relevant_first: Tensor
+    most_relevant_first: Tensor
+
+
+@torch.no_grad()
+def road(
+    forward_func: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    *,
+    shares: Sequence[float] = _SHARES,
+    noise: float = 0.01,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    internal_batch_size: int = 32,
+) -> Road:
+    """Confidence with the least relevant pixels removed, minus that with the most relevant ones.
+
+    Rong, Leemann, Borisov, Kasneci and Kasneci, "A Consistent and Efficient Evaluation Strategy
+    for Attribution Methods" (ROAD: Remove And Debias), ICML 2022, arXiv 2202.00449. Removed pixels
+    are replaced by noisy linear imputation: each is the weighted mean of its eight neighbours, so
+    that the shape of the removed region reveals less of the class than with a fixed colour.
+
+    Args:
+        forward_func: (P, C, H, W) inputs to class scores (P, K).
+        inputs: (N, C, H, W) model inputs.
+        maps: (N, M, H, W) relevance of each pixel, M maps for each input. Pixels of equal
+            relevance are taken row by row.
+        target: (N,) int64 classes.
+        shares: The shares of pixels that are removed, S numbers between 0 and 1.
+        noise: Standard deviation of the noise that is added to imputed pixels, in the model's
+            inputs. The noise at a pixel is the same for all shares and maps of an input.
+        confidence: Class scores to probabilities. Default: softmax.
+        internal_batch_size: How many images are imputed, and go through the model, at once.
+
+    Returns:
+        :class:`Road`. Its value lies in [-1, 1]; larger is better. Depends on torch's random state
+        if there is noise. Each map takes 2 S forward passes.
+
+    Raises:
+        TypeError: The maps are not a real tensor.
+        ValueError: The maps do not have the inputs' size, or a share is not between 0 and 1.
+
+    Example::
+
+        >>> from captum_advise.pixels import upsample_maps
+        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> result = road(net, images, maps, torch.tensor([3, 3]))
+        >>> result.value.shape, result.most_relevant_first.shape
+        (torch.Size([2]), torch.Size([2, 9]))
+    """
+    check_maps(inputs, maps)
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise ValueError(f"shares must be numbers between 0 and 1, got {tuple(shares)}.")
+    n_examples, n_maps, height, width = maps.shape
+    n_pixels = height * width
+    ranks = pixel_ranks(maps)
+    added = noise * torch.randn(inputs.shape).to(inputs)  # on the CPU: one seed for all devices
+
+    # Of an image of few pixels, one is left.
+    counts = [min(round(share * n_pixels), n_pixels - 1) for share in shares]
+    rows = torch.tensor(
+        list(itertools.product(range(n_examples), range(n_maps), (0, 1), counts)),
+        device=maps.device,
+    )
+
+    def imputed_images() -> Iterator[Tensor]:
+        # Map by map: rounding depends on the number of images that are imputed together.
+        for of_map in torch.split(rows, 2 * len(counts)):
+            for part in torch.split(of_map, internal_batch_size):
+                example, map_index, is_most, count = part.T
+                rank, count, is_most = (
+                    ranks[example, map_index][:, None],
+                    count.view(-1, 1, 1, 1),
+                    is_most.view(-1, 1, 1, 1),
+                )
+                known = torch.where(is_most == 1, rank >= count, rank < n_pixels - count)
+                imputed = impute(inputs[example], known)
+                yield torch.where(known, imputed, imputed + added[example])
+
+    batches = []
+    images = _rebatched(imputed_images(), internal_batch_size)
+    for batch, example in zip(images, torch.split(rows[:, 0], internal_batch_size), strict=True):
+        batches.append(target_confidence(confidence(forward_func(batch)), target[example]))
+    curves = torch.cat(batches).view(n_examples, n_maps, 2, len(shares))
+    least_first, most_first = single(curves[:, :, 0]), single(curves[:, :, 1])
+    return Road((least_first - most_first).mean(-1), least_first, most_first)
+
+
+def _rebatched(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The same rows in batches of one size; the last may be smaller."""
+    waiting = None
+    for part in parts:
+        waiting = part if waiting is None else torch.cat([waiting, part])
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    if waiting is not None and len(waiting):
+        yield waiting

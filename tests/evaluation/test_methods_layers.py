@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18, vgg11_bn
+
+from captum_advise import zoo
+from captum_advise.evaluation import Context, MethodError, MetricSettings, by_name
+from captum_advise.evaluation.image_evaluation import ImageEvaluator
+from captum_advise.evaluation.methods.layers import find_layers
+
+IMAGE = torch.zeros(1, 3, 64, 64)
+
+
+def found(model, layer, choice, image=IMAGE):
+    return find_layers(model.eval(), model.get_submodule(layer), choice, image)
+
+
+def test_the_layers_of_a_small_network(network):
+    image = torch.zeros(1, 3, 24, 24)
+    for layer, choice, name in (
+        ("3", "layer", "3"),
+        ("3", "activation", "4"),  # in place
+        ("4", "activation", "4"),
+        ("0", "activation", "1"),
+        ("6", "activation", "6"),  # not a feature map
+        ("3", "stages", "1+4"),
+        ("0", "stages", "1"),
+        ("3", "input", "input"),
+        ("3", "-", "-"),
+        ("3", ["1", network[4]], "1+4"),
+    ):
+        layers = found(network, layer, choice, image)
+        assert layers.name == name
+        names = [] if name in ("input", "-") else name.split("+")
+        assert list(layers.modules) == [network[int(n)] for n in names]
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_the_layers_of_torchvision_s_networks():
+    network = resnet18()
+    assert found(network, "layer4", "activation").name == "layer4"
+    assert found(network, "layer4", "stages").name == "relu+layer1+layer2+layer3+layer4"
+    # Its activation function is called twice, and a hook on it would see two values.
+    assert found(network, "layer4.1.bn1", "activation").name == "layer4.1.bn1"
+    features = nn.Sequential(*list(vgg11_bn().features))
+    # Normalisation lies before the activation. The stages end before pooling, as LayerCAM's.
+    assert found(features, "25", "activation").name == "27"
+    assert found(features, "25", "stages").name == "2+6+13+20+27"
+
+
+def test_the_layers_of_efficientnet_lite():
+    network = zoo.load("efficientnet-lite0", weights="random").model
+    assert found(network, "conv_head", "activation").name == "bn2"
+    assert found(network, "bn2", "activation").name == "bn2"
+    assert found(network, "bn2", "stages").name == (
+        "blocks.1.0.bn1+blocks.2.0.bn1+blocks.3.0.bn1+blocks.5.0.bn1+bn2"
+    )
+
+
+def method(model, layer, inputs, target, context):
+    method.seen = layer, context.layers
+    return inputs
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_row_names_the_layer_and_the_method_is_given_it(network, squares):
+    methods = {"mine": method, **by_name(["grad-cam", "layer-cam", "layer-cam-multi", "occlusion"])}
+    evaluator = ImageEvaluator(
+        network, network[3], methods, Context(), MetricSettings(steps=1), seed=0
+    )
+    method.layers = ["1", "4"]
+    rows = evaluator.rows(0, "image", squares.inputs[0][None], 2)
+    assert [row["layer"] for row in rows] == ["1+4", "3", "4", "1+4", "input"]
+    assert method.seen == (network[4], (network[1], network[4]))
+    # Finding the layers is not a part of a map.
+    assert [row["forward_passes"] for row in rows[:4]] == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        (
+            "last",
+            r"the method mine failed: .* one of layer, activation, stages, input, -, or a list",
+        ),
+        ([], "or a list"),
+        (["4", "conv"], "the method mine failed: A method explains the layer 'conv', which"),
+    ],
+)
+def test_layers_that_there_are_not(choice, sentence, network, squares):
+    def mine(model, layer, inputs, target, context):
+        return inputs
+
+    mine.layers = choice
+    evaluator = ImageEvaluator(
+        network, network[3], {"mine": mine}, Context(), MetricSettings(steps=1), seed=0
+    )
+    with pytest.raises(MethodError, match=sentence):
+        evaluator.rows(0, "image", squares.inputs[0][None], 2)

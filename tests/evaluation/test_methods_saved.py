@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from PIL import Image
+from squares import SPACE, Squares, squares_network
+
+from captum_advise.evaluation import (
+    Context,
+    MethodError,
+    MetricSettings,
+    SavedMaps,
+    evaluate,
+    report,
+)
+from captum_advise.evaluation.methods.saved_maps import read_map
+
+MAP = np.arange(20, dtype=np.float32).reshape(4, 5) / 19
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "maps"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Only a table, where it is read by nobody."""
+
+    def write_summary(evaluator, dataset, folder, results, mosaics):
+        results.to_csv(folder.path / "summary.csv")
+
+    monkeypatch.setattr(report, "write_report", write_summary)
+
+
+def save(folder, n=5):
+    for i in range(n):
+        np.save(folder / f"square {i}.npy", MAP)
+
+
+def run(output, folder, n=3, methods=None, **options):
+    network = squares_network()
+    options = {"pixel_space": SPACE, "settings": MetricSettings(steps=3), **options}
+    methods = methods or {"mine": SavedMaps(folder), "grad-cam": LayerGradCam}
+    return evaluate(
+        network, network[3], Squares(n), methods, output, **{"progress": False, **options}
+    )
+
+
+def test_every_kind_of_file_is_the_same_map(folder):
+    sixteen = (MAP * 65535).round().astype(np.uint16)
+    np.save(folder / "array.npy", MAP)
+    np.save(folder / "double.npy", MAP.astype(np.float64)[None, None])
+    np.savez(folder / "one.npz", map=MAP)
+    np.savez_compressed(folder / "small.npz", MAP)
+    Image.fromarray(sixteen).save(folder / "sixteen.png")
+    eight = Image.fromarray((MAP * 255).round().astype(np.uint8))
+    eight.save(folder / "grey.png")
+    for mode in ("RGB", "RGBA", "LA"):
+        eight.convert(mode).save(folder / f"{mode}.png")
+    for path in folder.iterdir():
+        values = read_map(path)
+        assert values.dtype == np.float32
+        assert values.shape == (4, 5), path
+        np.testing.assert_allclose(values / values.max(), MAP, atol=2e-3, err_msg=str(path))
+    np.save(folder / "mask.npy", MAP > 0.5)
+    assert read_map(folder / "mask.npy").sum() == (MAP > 0.5).sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.npy", np.zeros((2, 3, 4)), r"real numbers \(h, w\), and has shape \(2, 3, 4\)"),
+        ("a.npy", np.zeros((0, 4)), "shape"),
+        ("a.npy", np.zeros((3, 4), complex), "type complex128"),
+        ("a.npy", np.array([["x"]]), "real numbers"),
+        ("a.npy", np.array([[None]]), "cannot be read"),
+        ("a.npy", b"not an array", "cannot be read"),
+        ("a.png", b"not an image", "cannot be read"),
+        ("a.npz", b"", "cannot be read"),
+    ],
+)
+def test_other_files_are_refused_in_a_sentence(name, content, sentence, folder):
+    path = folder / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content, allow_pickle=True)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        read_map(path)
+    assert str(caught.value).startswith(f"The map {path} ")
+    assert str(caught.value).endswith(".")
+
+
+def test_colour_and_several_arrays_are_refused(folder):
+    np.savez(folder / "two.npz", a=MAP, b=MAP)
+    with pytest.raises(ValueError, match="holds 2 arrays instead of one"):
+        read_map(folder / "two.npz")
+    colour = np.zeros((4, 5, 3), np.uint8)
+    colour[0, 0, 1] = 9
+    Image.fromarray(colour).save(folder / "colour.png")
+    with pytest.raises(ValueError, match="in colour or transparent: save it in grey"):
+        read_map(folder / "colour.png")
+
+
+def test_maps_are_found_by_path_or_name(folder):
+    for name in ("a/1.npy", "2.png", "b/3.npz", "4.npy", "4.png", "notes.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    maps = SavedMaps(folder)
+    assert maps.file("a/1.jpg") == folder / "a" / "1.npy"
+    assert maps.file("./a//1.jpeg") == folder / "a" / "1.npy"
+    assert maps.file("anywhere/2.JPEG") == folder / "2.png"
+    assert maps.file("b/3.png") == folder / "b" / "3.npz"
+    for image, sentence in (
+        ("1.jpg", r"There is no map of 1.jpg in .*: save it as 1.npy, .npz or .png\."),
+        ("notes.jpg", "There is no map of notes.jpg"),
+        ("4.jpg", r"There are 2 maps of 4.jpg in .* \(4.npy, 4.png\): keep one\."),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            maps.file(image)
+    maps.check(["a/1.jpg", "x/2.jpg", "none.jpg", "x/2.jpg"])
+    with pytest.raises(ValueError, match=r"2.png would be the map of x/2.jpg and of y/2.jpg"):
+        maps.check(["x/2.jpg", "y/2.jpg"])
+    with pytest.raises(NotADirectoryError, match="There is no folder of maps"):
+        SavedMaps(folder / "none")
+    (folder / "empty").mkdir()
+    with pytest.raises(ValueError, match="There is no map in"):
+        SavedMaps(folder / "empty")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_saved_maps_are_evaluated_as_any_map(folder, tmp_path, no_figures):
+    save(folder)
+    settings = MetricSettings(steps=3, on_request=frozenset({"infidelity", "sensitivity_max"}))
+
+    def mine(*_):
+        return torch.from_numpy(MAP)[None, None]  # for the runner-up class, too
+
+    result = run(tmp_path / "out", folder, methods={"mine": SavedMaps(folder)}, settings=settings)
+    plain = run(
+        tmp_path / "plain", folder, methods={"mine": mine}, settings=MetricSettings(steps=3)
+    )
+    unknown = ["class_sensitivity", "forward_passes", "seconds", "sensitivity_max"]
+    assert result.results[unknown].isna().all(axis=None)
+    assert (result.results["layer"] == "-").all()
+    assert result.results["infidelity"].notna().all()
+    for column in ("insertion", "deletion", "average_drop", "ssim", "avx", "hit"):
+        np.testing.assert_allclose(result.results[column], plain.results[column], atol=1e-5)
+    summary = result.summary.set_index("metric")["mean"]
+    assert summary[unknown].isna().all()
+    assert "n/a" in (result.folder / "summary.md").read_text()
+
+
+def test_other_methods_keep_their_values(folder, tmp_path, no_figures):
+    save(folder)
+    both = run(tmp_path / "both", folder)
+    alone = run(tmp_path / "alone", folder, methods={"grad-cam": LayerGradCam})
+    shared = both.results.query("method == 'grad-cam'").reset_index(drop=True)
+    columns = [c for c in shared if c not in ("seconds", "content")]
+    pd.testing.assert_frame_equal(
+        shared[columns], alone.results[columns], check_dtype=False, atol=1e-6
+    )
+    assert both.summary.set_index(["method", "metric"]).loc[("grad-cam", "seconds"), "mean"] > 0
+    text = (both.folder / "summary.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| mine") and "n/a" in line)
+    assert row.count("n/a") >= 1
+    assert "nan" not in text
+
+
+def test_missing_changed_and_added_maps(folder, tmp_path, no_report):
+    save(folder, n=3)
+    (folder / "square 0.npy").unlink()
+    first = run(tmp_path / "out", folder)
+    assert first.results["file"].unique().tolist() == ["square 1", "square 2"]
+    (reason,) = first.failures["reason"]
+    assert (
+        reason == f"There is no map of square 0 in {folder}: save it as square 0.npy, .npz or .png."
+    )
+    again = run(tmp_path / "out", folder)
+    assert (again.reused, again.evaluated, again.changed) == (2, 0, 0)
+    save(folder, n=1)
+    added = run(tmp_path / "out", folder)
+    assert (added.reused, added.evaluated, added.changed) == (2, 1, 0)
+    np.save(folder / "square 1.npy", 1 - MAP)
+    changed = run(tmp_path / "out", folder)
+    assert (changed.reused, changed.evaluated, changed.changed) == (2, 1, 1)
+    before, after = (
+        evaluation.results.query("file == 'square 1'").set_index("method")["insertion"]
+        for evaluation in (added, changed)
+    )
+    assert before["mine"] != after["mine"]
+    assert before["grad-cam"] == after["grad-cam"]
+    # The folder elsewhere, and the same files again, are the same maps.
+    folder.rename(tmp_path / "moved")
+    moved = run(tmp_path / "out", tmp_path / "moved")
+    assert (moved.reused, moved.evaluated) == (3, 0)
+
+
+def test_saved_maps_are_added_to_a_run(folder, tmp_path, no_report):
+    save(folder, n=3)
+    settings = MetricSettings(steps=2)
+    plain = {"grad-cam": LayerGradCam}
+    both = {"mine": SavedMaps(folder), **plain}
+    first = run(tmp_path / "out", folder, methods=plain, settings=settings)
+    added = run(tmp_path / "out", folder, methods=both, settings=settings)
+    assert (added.reused, added.evaluated, added.extended, added.changed) == (0, 3, 3, 0)
+    whole = run(tmp_path / "whole", folder, methods=both, settings=settings)
+    kept = added.results.query("method == 'grad-cam'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, first.results)
+    pd.testing.assert_frame_equal(
+        *(evaluation.results.drop(columns="seconds") for evaluation in (added, whole))
+    )
+    # Another map changes no other method's rows.
+    np.save(folder / "square 1.npy", 1 - MAP)
+    changed = run(tmp_path / "out", folder, methods=both, settings=settings)
+    assert (changed.reused, changed.evaluated, changed.changed) == (2, 1, 1)
+    kept = changed.results.query("method == 'grad-cam'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, first.results)
+    with pytest.raises(ValueError, match="no maps of mosaics for mine, whose maps are files"):
+        run(tmp_path / "out", folder, methods=both, settings=settings, mosaics=2)
+
+
+def test_the_first_images_without_maps_do_not_end_a_run(folder, tmp_path, no_report):
+    np.save(folder / "square 4.npy", MAP)
+    evaluation = run(tmp_path / "out", folder, n=5)
+    assert len(evaluation.failures) == 4
+    assert evaluation.evaluated == 1
+    (folder / "square 4.npy").rename(folder / "other.npy")
+    with pytest.raises(ValueError, match=r"None of the 5 images .* There is no map of square 0"):
+        run(tmp_path / "none", folder, n=5)
+
+
+def test_damaged_maps_fail_as_a_method_does(folder, tmp_path):
+    for i in range(3):
+        np.save(folder / f"square {i}.npy", np.full((3, 3), np.nan))
+    with pytest.raises(MethodError, match="the method mine returned a map with infinite"):
+        run(tmp_path / "out", folder)
+
+
+def test_a_direct_call_reads_the_map_of_the_context_s_image(folder, network, squares):
+    np.save(folder / "square 0.npy", MAP)
+    image, target = squares.inputs[0][None], torch.tensor([2])
+    result = SavedMaps(folder)(network, network[3], image, target, Context(image="square 0"))
+    assert result.of_class is None
+    assert torch.equal(result.maps, torch.from_numpy(MAP)[None, None])

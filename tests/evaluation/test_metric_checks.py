@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from squares import SPACE, Squares, squares_network
+
+from captum_advise.evaluation import MetricSettings, check_metrics
+from captum_advise.evaluation.metric_checks import _MONOTONE, _WORSE
+
+
+def brightness(model, layer, inputs, target, context):
+    return inputs
+
+
+@pytest.fixture(scope="module")
+def checks(tmp_path_factory):
+    """The folder and the table of a check."""
+    network, output = squares_network(), tmp_path_factory.mktemp("checks")
+    table = check_metrics(
+        network,
+        network[3],
+        Squares(3),
+        output,
+        method=brightness,
+        pixel_space=SPACE,
+        settings=MetricSettings(steps=2),
+        progress=False,
+    )
+    return output, table.set_index(["metric", "change"])
+
+
+def test_the_table_is_that_of_the_results(checks):
+    output, table = checks
+    results = pd.read_csv(output / "results.csv")
+    for metric, sign in (("insertion", 1), ("deletion", -1), ("avx", 1)):
+        values = results.pivot(index="index", columns="method", values=metric)
+        for change in (*_WORSE, *_MONOTONE):
+            loss = sign * (values["original"] - values[change])
+            row = table.loc[(metric, change)]
+            assert row["worse"] == (loss > 0).mean()
+            assert row["better"] == (loss < 0).mean()
+            assert row["changed"] == pytest.approx(values[change].mean())
+            assert row["images"] == 3
+    written = pd.read_csv(output / "metric_checks.csv")
+    assert len(written) == len(table)
+    text = (output / "metric_checks.md").read_text()
+    assert "| insertion |" in text
+    assert "can be gamed" in text
+
+
+def test_ranks_alone_count_for_road_insertion_and_deletion(checks):
+    _, table = checks
+    for metric in ("insertion", "deletion", "road"):
+        for change in _MONOTONE:
+            row = table.loc[(metric, change)]
+            assert row["changed"] == pytest.approx(row["original"], abs=1e-4)
+    # A square is sparser.
+    assert table.loc[("sparseness", "square"), "better"] == 1
+    assert table.loc[("sparseness", "root"), "worse"] == 1
+
+
+def test_changes_keep_size_and_values():
+    maps = torch.rand(1, 1, 7, 5)
+    for name in ("shifted", "shuffled"):
+        changed = _WORSE[name](maps)
+        assert not torch.equal(changed, maps)
+        assert torch.equal(changed.flatten().sort().values, maps.flatten().sort().values)
+    blurred = _WORSE["blurred"](maps)
+    assert blurred.shape == maps.shape
+    assert blurred.std() < maps.std()
+    for change in _MONOTONE.values():
+        assert torch.equal(change(maps).flatten().argsort(), maps.flatten().argsort())

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from messages import one_sentence
+from torch import nn
+
+from captum_advise.evaluation import MetricSettings, evaluate, mosaic_dataset
+from captum_advise.metrics import grid_pointing_game
+
+
+class Brightest(nn.Module):
+    """A classifier of five classes: how much of the image has the colour of each."""
+
+    def __init__(self):
+        super().__init__()
+        colours = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.8, 0.8, -2], [-1, -1, -1.0]]
+        self.layer = nn.Conv2d(3, 5, 1, bias=False)
+        self.layer.weight = nn.Parameter(40 * torch.tensor(colours)[..., None, None])
+
+    def forward(self, inputs):
+        return self.layer(inputs).relu().mean((2, 3))
+
+
+class Colours(torch.utils.data.Dataset):
+    """Images of one colour each, a darker pixel in each of them; every fifth is unclear."""
+
+    def __init__(self, n=12, labelled=True):
+        self.classes = [i % 4 for i in range(n)]
+        self.labelled = labelled
+
+    def __len__(self):
+        return len(self.classes)
+
+    def __getitem__(self, index):
+        if index == 7:
+            raise ValueError("The image 7 is damaged.")
+        pure = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0.0]])
+        image = pure[self.classes[index]][:, None, None].expand(3, 4, 4) * (0.6 + 0.02 * index)
+        if index % 5 == 4:
+            image = image * 0.01
+        return (image, self.classes[index]) if self.labelled else image
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_mosaic_has_images_of_different_classes(labelled):
+    images, model = Colours(labelled=labelled), Brightest().eval()
+    with pytest.warns(UserWarning, match="enough for 2 of 20 mosaics"):
+        mosaics = mosaic_dataset(model, images)
+    assert len(mosaics) == len(mosaics.names) == len(mosaics.targets) == 2 * 4
+    used = [tile for tiles in mosaics.tiles for tile in tiles]
+    assert len(set(used)) == 8
+    assert not {4, 7, 9} & set(used)
+    for index, name in enumerate(mosaics.names):
+        inputs, target = mosaics[index]
+        mosaic, cell = divmod(index, 4)
+        assert inputs.shape == (3, 8, 8)
+        assert len(set(mosaics.classes[mosaic])) == 4
+        tile = mosaics.tiles[mosaic][cell]
+        assert name == f"mosaic {mosaic + 1}, cell {cell + 1}: {tile}"
+        row, column = divmod(cell, 2)
+        own = images[tile][0] if labelled else images[tile]
+        assert torch.equal(inputs[:, row * 4 : row * 4 + 4, column * 4 : column * 4 + 4], own)
+        assert target == images.classes[tile] == mosaics.targets[index]
+
+
+def test_a_seed_decides():
+    images, model = Colours(40), Brightest().eval()
+
+    def tiles(seed):
+        return mosaic_dataset(model, images, count=3, seed=seed).tiles
+
+    assert tiles(0) == tiles(0)
+    assert tiles(0) != tiles(1)
+    assert len(tiles(0)) == 3
+
+
+def test_what_cannot_be_made_is_one_sentence():
+    images, model = Colours(), Brightest().eval()
+    with pytest.raises(ValueError, match=r"needs 9 classes .* the data have 4") as error:
+        mosaic_dataset(model, images, side=3)
+    one_sentence(error)
+    with pytest.raises(ValueError, match="side must be at least 2"):
+        mosaic_dataset(model, images, side=1)
+
+    class Fixed(Brightest):
+        def forward(self, inputs):
+            return super().forward(inputs.reshape(len(inputs), 3, 4, 4))
+
+    with pytest.raises(ValueError, match=r"does not take a mosaic of 8 x 8 pixels") as error:
+        mosaic_dataset(Fixed().eval(), images, count=1)
+    one_sentence(error)
+
+
+def run(output, methods=("grad-cam", "random"), data=None, **options):
+    model = Brightest().eval()
+    return evaluate(
+        model,
+        model.layer,
+        Colours() if data is None else data,
+        list(methods),
+        output,
+        settings=MetricSettings(steps=1),
+        progress=False,
+        **options,
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_with_mosaics(tmp_path):
+    first = run(tmp_path)
+    assert first.mosaics is None
+    result = run(tmp_path, mosaics=2, n_mosaics=2)
+    # The images are those of the first run, which knew nothing of mosaics.
+    assert (result.reused, result.evaluated) == (first.evaluated, 0)
+    table = result.mosaics.set_index(["index", "method"])
+    assert len(table) == 2 * 4 * 2
+    # Grad-CAM by hand: a class depends on its own unit alone.
+    model = Brightest().eval()
+    mosaics = mosaic_dataset(model, Colours(), count=2)
+    for index in range(8):
+        inputs, target = mosaics[index]
+        maps = model.layer(inputs[None]).relu()[:, [target]]
+        expected = grid_pointing_game(maps, torch.tensor([index % 4]))
+        row = table.loc[(index, "grad-cam")]
+        assert row["target"] == target
+        assert row["grid_mass"] == pytest.approx(expected.mass.item(), rel=1e-5)
+        assert row["grid_top"] == pytest.approx(expected.top.item(), rel=1e-5)
+    summary = result.summary.set_index(["metric", "method"])
+    for name in ("grid_mass", "grid_top"):
+        mean = result.mosaics.groupby("method")[name].mean()
+        assert summary.loc[(name, "random"), "mean"] == pytest.approx(mean["random"], rel=1e-6)
+        assert summary.loc[(name, "random"), "images"] == 2
+    text = (tmp_path / "summary.md").read_text()
+    assert "on 2 mosaics" in text
+    assert "top pixels in the cell ↑" in text
+    with pytest.raises(ValueError, match="n_mosaics was 2 and is now 1") as error:
+        run(tmp_path, mosaics=2, n_mosaics=1)
+    one_sentence(error)
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_methods_and_images_are_added_to_a_run_with_mosaics(tmp_path):
+    def rows(result):
+        return result.mosaics.set_index(["file", "content", "method"]).drop(columns="index")
+
+    first = run(tmp_path / "out", ["random"], mosaics=2, n_mosaics=2)
+    more = run(tmp_path / "out", mosaics=2, n_mosaics=2)
+    pd.testing.assert_frame_equal(rows(first), rows(more).loc[rows(first).index])
+    whole = run(tmp_path / "whole", mosaics=2, n_mosaics=2)
+    pd.testing.assert_frame_equal(more.mosaics, whole.mosaics)
+    # All mosaics may be others when the data have more images.
+    larger = run(tmp_path / "out", data=Colours(24), mosaics=2, n_mosaics=2)
+    assert len(larger.mosaics) == 2 * 4 * 2
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_failing_cell_is_a_failure_and_the_rest_is_done(tmp_path):
+    def fails_on_mosaics(model, layer, inputs, target, context):
+        if inputs.shape[-1] == 8 and target == 2:
+            raise ValueError("no blue")
+        return inputs
+
+    model = Brightest().eval()
+    result = evaluate(
+        model,
+        model.layer,
+        Colours(),
+        {"own": fails_on_mosaics},
+        tmp_path,
+        settings=MetricSettings(steps=1),
+        progress=False,
+        mosaics=2,
+        n_mosaics=2,
+    )
+    assert len(result.mosaics) == 6
+    reasons = result.failures.set_index("file")["reason"]
+    assert reasons.str.contains("no blue").sum() == 2
+    assert reasons.index.str.startswith("mosaic 1, cell").any()

@@ -1,0 +1,291 @@
+"""The page in a browser: what its script shows, and that it works with a keyboard alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from example_reports import run
+
+from captum_advise.evaluation.report_page import content, render, worst_cases
+
+selenium = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
+
+BROWSER = os.environ.get("CHROME") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
+DRIVER = shutil.which("chromedriver")
+OPTIONS = ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking")
+OPTIONS += ("disable-component-update", "disable-sync", "no-first-run", "disable-quic")
+HOSTILE = "<img src=x onerror=\"document.title='hit'\"></script><b>.jpg"
+WORST = 22  # an image on which random is among the worst
+METHODS = {"advise": 0.1, "grad-cam": 0.05, "<i>third</i>": 0.02, "random": 0.0}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Chromium and its driver"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = selenium.ChromeOptions()
+    options.binary_location = BROWSER
+    for option in (*OPTIONS, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(f"--{option}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    names = [HOSTILE, *(f"image {i}.jpg" for i in range(1, 40))]
+    made = run(METHODS, names=names, embedded=(0, 1, WORST))
+    worst = worst_cases(made.results, made.comparison)[("grad-cam", "random", "insertion")]
+    assert WORST in [index for index, *_ in worst]
+    path.write_text(render(content(made)), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture
+def page(browser, address):
+    emulate(browser)
+    width(browser, 1200)
+    browser.get(address)
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert "hit" not in browser.title
+
+
+def emulate(browser, scheme="light"):
+    features = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+    listed = [{"name": name, "value": value} for name, value in features.items()]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": listed})
+
+
+def width(browser, pixels):
+    metrics = {"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def find(page, selector):
+    return page.find_element(By.CSS_SELECTOR, selector)
+
+
+def find_all(page, selector):
+    return page.find_elements(By.CSS_SELECTOR, selector)
+
+
+def order(page):
+    heads = find_all(page, "#table tbody th")
+    return [head.text.partition("\n")[0] for head in heads]
+
+
+def focused(page):
+    return page.switch_to.active_element
+
+
+def test_headings_sort_the_table_by_click_and_by_keyboard(page):
+    assert order(page) == list(METHODS)
+    buttons = find_all(page, "#table thead button")
+    insertion = next(button for button in buttons if button.text.startswith("insertion"))
+    column = insertion.get_attribute("data-column")
+    insertion.click()
+    assert order(page) == ["advise", "grad-cam", "<i>third</i>", "random"]
+    head = find(page, f"#table th:has([data-column='{column}'])")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert len(find_all(page, "#table th[aria-sort='none']")) == len(buttons) - 1
+    # The button of the new table has the focus.
+    focused(page).send_keys(Keys.ENTER)
+    assert order(page) == ["random", "<i>third</i>", "grad-cam", "advise"]
+    head = find(page, f"#table th:has([data-column='{column}'])")
+    assert head.get_attribute("aria-sort") == "ascending"
+    find(page, "#table [data-column='-1']").send_keys(Keys.SPACE)
+    assert order(page) == sorted(METHODS)
+
+
+def test_another_baseline_changes_all_comparisons(page):
+    assert "better than grad-cam" in find(page, "#conclusions").text
+    assert find(page, "#table tr.is-baseline th").text.startswith("grad-cam")
+    forest = find(page, "#forest svg").get_attribute("aria-label")
+    assert "difference from grad-cam" in forest
+    assert "advise +0.0" in forest
+    worse = len(find_all(page, "#table small.worse"))
+    assert worse > 0
+    Select(find(page, "#baseline")).select_by_visible_text("random")
+    assert "better than random" in find(page, "#conclusions").text
+    assert "worse than" not in find(page, "#conclusions").text
+    assert find(page, "#table tr.is-baseline th").text.startswith("random")
+    assert not find_all(page, "#table small.worse")
+    forest = find(page, "#forest svg").get_attribute("aria-label")
+    assert "difference from random" in forest
+    assert "grad-cam +0.0" in forest
+    choices = [option.text for option in Select(find(page, "#worst-method")).options]
+    assert choices == ["advise", "grad-cam", "<i>third</i>"]
+    assert "loses against random on no image" in find(page, "#worst-list").text
+
+
+def test_the_gallery_shows_the_image_the_method_and_its_metrics(page):
+    assert HOSTILE in find(page, "#image-caption").text
+    assert find(page, "#photo").get_attribute("alt") == f"The image {HOSTILE}"
+    assert not find_all(page, "#gallery b, #gallery i")
+    first = find(page, "#photo").get_attribute("src")
+    find(page, "#next").click()
+    assert "image 1.jpg" in find(page, "#image-caption").text
+    assert find(page, "#photo").get_attribute("src") != first
+    Select(find(page, "#image")).select_by_index(2)
+    assert f"image {WORST}.jpg" in find(page, "#image-caption").text
+    find(page, "#next").send_keys(Keys.ENTER)
+    assert HOSTILE in find(page, "#image-caption").text
+    radios = find_all(page, "#strip input")
+    assert [radio.is_selected() for radio in radios] == [True, False, False, False]
+    radios[0].send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert find(page, "#overlay-caption").text == "Map of <i>third</i>"
+    data = page.execute_script("return JSON.parse(document.getElementById('data').textContent)")
+    cells = find_all(page, "#image-metrics tbody tr:first-child td")
+    assert cells[0].text.endswith(f"{data['gallery'][0]['values'][0][2]:.3f}")
+    assert cells[1].text == f"{data['gallery'][0]['values'][0][1]:.3f}"
+    assert len(find_all(page, "#image-lines svg")) == 2
+
+
+def test_the_slider_changes_the_opacity_of_all_maps(page):
+    def opacities():
+        maps = find_all(page, ".stack canvas")
+        return {float(target.value_of_css_property("opacity")) for target in maps}
+
+    assert opacities() == {0.8}
+    slider = find(page, "#opacity")
+    slider.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    assert find(page, "#opacity-value").text == "70%"
+    assert opacities() == {0.7}
+    find(page, "#next").click()
+    assert opacities() == {0.7}
+    slider.send_keys(Keys.HOME)
+    assert opacities() == {0}
+
+
+def test_maps_are_drawn_in_heat_whose_opacity_is_the_evidence(page):
+    colours = page.execute_script(
+        "return JSON.parse(document.getElementById('data').textContent).colours"
+    )
+
+    def pixel(number):
+        return page.execute_script(
+            "const target = document.querySelectorAll('#strip canvas')[arguments[0]];"
+            "return [...target.getContext('2d').getImageData(8, 8, 1, 1).data];",
+            number,
+        )
+
+    WebDriverWait(page, 20).until(lambda _: pixel(3)[3] > 0)
+    # The maps have the values 0, 40, 80, 120, which JPEG and premultiplied alpha round.
+    for number, value in enumerate((0, 40, 80, 120)):
+        *colour, alpha = pixel(number)
+        assert abs(alpha - value) <= 3
+        if value:
+            assert max(abs(a - b) for a, b in zip(colour, colours[value], strict=True)) <= 12
+
+
+def test_worst_cases_lead_to_the_gallery(page):
+    Select(find(page, "#worst-method")).select_by_visible_text("random")
+    rows = find_all(page, "#worst-list tbody tr")
+    assert len(rows) == 5
+    numbers = [row.find_elements(By.TAG_NAME, "td")[-1].text.replace("\u2212", "-") for row in rows]
+    assert [float(number) for number in numbers] == sorted(map(float, numbers))
+    assert "not embedded" in find(page, "#worst-list").text
+    (button,) = find_all(page, "#worst-list button")
+    assert button.get_attribute("aria-label") == f"Show image {WORST}.jpg in the gallery"
+    button.send_keys(Keys.ENTER)
+    assert find(page, "#overlay-caption").text == "Map of random"
+    assert find(page, "#image-caption").text.startswith(f"image {WORST}.jpg. ")
+    assert focused(page) == find(page, "#image")
+    Select(find(page, "#worst-metric")).select_by_index(1)
+    assert find_all(page, "#worst-list tbody tr")
+
+
+def test_methods_can_be_hidden_from_the_curves(page):
+    drawn = len(find_all(page, "#lines path.series"))
+    assert drawn == 2 * len(METHODS)
+    find_all(page, "#legend input")[0].send_keys(Keys.SPACE)
+    assert len(find_all(page, "#lines path.series")) == drawn - 2
+    assert "advise" not in find(page, "#lines svg").get_attribute("aria-label")
+
+
+def test_the_cost_can_be_time(page):
+    assert "forward passes" in find(page, "#scatter svg").get_attribute("aria-label")
+    Select(find(page, "#cost-metric")).select_by_visible_text("seconds")
+    assert "against seconds" in find(page, "#scatter svg").get_attribute("aria-label")
+
+
+def test_every_control_is_reached_with_the_tab_key_and_has_a_name(page):
+    names = []
+    body = find(page, "body")
+    body.send_keys(Keys.TAB)
+    assert focused(page).text == "Skip to the results"
+    for _ in range(80):
+        element = focused(page)
+        if element.tag_name == "body":
+            break
+        names.append(element.get_attribute("id") or element.tag_name)
+        assert element.accessible_name, names
+        style = page.execute_script("return getComputedStyle(arguments[0]).outlineStyle", element)
+        assert style == "solid" or element.get_attribute("type") == "radio"
+        element.send_keys(Keys.TAB)
+    assert {"baseline", "table", "image", "previous", "next", "opacity"} <= set(names)
+    assert {"worst-method", "worst-metric", "cost-metric"} <= set(names)
+    for picture in find_all(page, "svg[role=img]"):
+        assert picture.get_attribute("aria-label")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_width_of_400_pixels_in_both_colour_schemes(page, scheme, address):
+    width(page, 400)
+    emulate(page, scheme)
+    page.get(address)
+    assert page.execute_script("return document.documentElement.scrollWidth") <= 400
+    # Text of the charts stays inside, at its size.
+    outside = page.execute_script(
+        "return [...document.querySelectorAll('.panel svg text')].filter((text) => {"
+        "  const box = text.getBoundingClientRect();"
+        "  const own = text.ownerSVGElement.getBoundingClientRect();"
+        "  return box.width && (box.left < own.left - 2 || box.right > own.right + 2);"
+        "}).map((text) => text.textContent)"
+    )
+    assert outside == []
+    colours = page.execute_script(
+        "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+    )
+    assert contrast(*colours) >= 7
+    for selector in ("td small", ".note", "#table .better", "#table .worse"):
+        assert contrast(find(page, selector).value_of_css_property("color"), colours[1]) >= 4.5
+    series = page.execute_script(
+        "const marks = [...document.querySelectorAll('.panel .mark')];"
+        "return marks.map((mark) => getComputedStyle(mark).stroke)"
+    )
+    assert min(contrast(colour, colours[1]) for colour in set(series)) >= 3
+
+
+def contrast(colour, other):
+    """Contrast of two colours ``rgb(r, g, b)`` by WCAG 2."""
+
+    def luminance(text):
+        parts = [float(part) / 255 for part in text[text.index("(") + 1 : -1].split(",")[:3]]
+        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dark = sorted([luminance(colour), luminance(other)], reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_all_parts_are_printed(page):
+    page.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert not find_all(page, "details:not([open])")
+    page.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert not find_all(page, "details[open]")

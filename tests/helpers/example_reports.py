@@ -1,0 +1,88 @@
+"""Made-up results for the page of a report."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from captum_advise.evaluation.columns import METRICS, ON_REQUEST, Curve
+from captum_advise.evaluation.curves import Curves, MeanCurve
+from captum_advise.evaluation.report_page import ReportImage, Run
+from captum_advise.evaluation.statistics import compare_methods
+
+SHOWN = [metric for metric in METRICS if metric.name not in ON_REQUEST]
+CURVES = (Curve("insertion", "share of pixels inserted"), Curve("deletion", "share deleted"))
+
+
+def results(gains, *, images=40, names=None, seed=0):
+    """Rows in which each method is better than chance by a gain on every metric."""
+    generator = np.random.default_rng(seed)
+    return pd.DataFrame(
+        [
+            {
+                "index": index,
+                "file": names[index % len(names)] if names else f"image {index}.jpg",
+                "content": f"{index:016x}",
+                "method": method,
+                "target": 1,
+                "predicted": index % 2,
+                "confidence": 0.75,
+                **{
+                    metric.name: 0.5
+                    + (gain if metric.higher_is_better else -gain)
+                    + 0.05 * generator.random()
+                    for metric in SHOWN
+                },
+            }
+            for index in range(images)
+            for method, gain in gains.items()
+        ]
+    )
+
+
+def run(gains, *, images=40, embedded=(0, 1, 2), names=None, network="net"):
+    """A run with made-up results."""
+    table = results(gains, images=images, names=names)
+    methods = tuple(gains)
+    comparison = compare_methods(table, methods, SHOWN, seed=0)
+    line = np.linspace(0, 1, 5)
+    mean = MeanCurve(images, line, line - 0.1, line + 0.1)
+    return Run(
+        results=table,
+        comparison=comparison,
+        curves=Curves(
+            {(curve.name, method): mean for curve in CURVES for method in methods},
+            {
+                (i, method, curve.name): line
+                for i in embedded
+                for method in methods
+                for curve in CURVES
+            },
+        ),
+        curve_titles=CURVES,
+        images=[
+            ReportImage(
+                i, jpeg((9 * i, 80, 160)), tuple(jpeg(40 * j) for j in range(len(methods))), 16, 16
+            )
+            for i in embedded
+        ],
+        information={
+            "configuration": {"network": network, "layer": "features.3", "steps": 4},
+            "sessions": [{"ended": "2026-01-02T03:04:05+00:00"}],
+            "images_failed": 2,
+        },
+        class_names=("cat", "dog"),
+        seed=0,
+    )
+
+
+def jpeg(colour):
+    """The ``data:`` address of an image of one colour."""
+    stream = io.BytesIO()
+    mode = "L" if isinstance(colour, int) else "RGB"
+    Image.new(mode, (16, 16), colour).save(stream, format="JPEG")
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from messages import one_sentence
+
+from captum_advise.metrics import energy_pointing_game, grid_pointing_game, pointing_game
+
+SEEDS = st.integers(0, 99)
+INCREASING = st.sampled_from([torch.sqrt, torch.square, torch.exp, lambda m: 3 * m])
+
+
+def random_maps(seed, n_maps=1, size=12):
+    generator = torch.Generator().manual_seed(seed)
+    # Coarse values, so that there are ties.
+    return torch.rand(2, n_maps, size, size, generator=generator, dtype=torch.float64).round(
+        decimals=1
+    )
+
+
+def random_masks(seed, size=12):
+    generator = torch.Generator().manual_seed(seed + 1)
+    masks = torch.rand(2, 1, size, size, generator=generator) > 0.6
+    masks[:, :, 0, 0] = True
+    return masks
+
+
+def test_boxes_hold_the_pixels_whose_centres_are_inside():
+    maps = torch.arange(24.0).view(1, 1, 4, 6)
+
+    def inside(*boxes):
+        """The positions in the boxes, by the mass of single pixels."""
+        boxes = torch.tensor([boxes])
+        points = torch.eye(24).view(1, 24, 4, 6)
+        return energy_pointing_game(points, boxes).flatten().nonzero().flatten().tolist()
+
+    assert inside([1, 0, 3, 2]) == [1, 2, 7, 8]
+    assert inside([0.6, 0.4, 2.4, 1.4]) == [1]
+    assert inside([-5, -5, 1, 1], [5, 3, 99, 99]) == [0, 23]
+    assert pointing_game(maps, torch.tensor([[5, 3, 6, 4]]), tolerance=0).item() == 1
+    assert pointing_game(maps, torch.tensor([[0, 3, 5, 4]]), tolerance=0).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("point", "tolerance", "hit"),
+    [((3, 8), 5, 1), ((3, 9), 5, 0), ((7, 7), 5, 0), ((7, 7), 6, 1), ((0, 3), 3, 1)],
+)
+def test_the_tolerance_is_a_distance(point, tolerance, hit):
+    """To the pixel (3, 3); (7, 7) is 5.66 pixels away."""
+    maps = torch.zeros(1, 1, 12, 12)
+    maps[0, 0, point[0], point[1]] = 1
+    region = torch.tensor([[3, 3, 4, 4]])
+    assert pointing_game(maps, region, tolerance=tolerance).item() == hit
+
+
+def test_tied_maxima_count_in_equal_parts():
+    maps = torch.zeros(1, 1, 4, 4)
+    maps[..., 0, :] = 1
+    assert pointing_game(maps, torch.tensor([[0, 0, 1, 4]]), tolerance=0).item() == 0.25
+
+
+def test_grid_by_hand():
+    """The highest four of sixteen are 9, 8 and two of the four 5s, one of which is in the cell."""
+    maps = torch.tensor([[9.0, 5, 8, 5], [1, 0, 5, 5], [0, 0, 0, 0], [0, 0, 0, -7]])[None, None]
+    result = grid_pointing_game(maps, torch.tensor([0]))
+    assert result.mass.item() == pytest.approx(15 / 38)
+    assert result.top.item() == pytest.approx((1 + 2 / 4) / 4)
+    by_cell = [grid_pointing_game(maps, torch.tensor([cell])).top.item() for cell in range(4)]
+    assert by_cell == pytest.approx([1.5 / 4, 2.5 / 4, 0, 0])
+
+
+@given(SEEDS, st.sampled_from([2, 3, 4]))
+def test_cells_share_a_map(seed, side):
+    maps = random_maps(seed)
+    cells = [grid_pointing_game(maps, torch.full((2,), cell), side=side) for cell in range(side**2)]
+    for name in ("mass", "top"):
+        values = torch.stack([getattr(cell, name) for cell in cells])
+        assert ((values >= 0) & (values <= 1)).all()
+        torch.testing.assert_close(values.sum(0), torch.ones_like(values[0]), check_dtype=False)
+    # The mass of a cell is that of its box.
+    box = torch.tensor([0, 0, 12 // side, 12 // side]).expand(2, 4)
+    torch.testing.assert_close(cells[0].mass, energy_pointing_game(maps, box))
+
+
+@given(SEEDS, INCREASING)
+def test_ranks_alone_count_for_the_maximum_and_the_highest_pixels(seed, transform):
+    maps, masks = random_maps(seed, 2), random_masks(seed)
+    cells = torch.tensor([1, 2])
+    changed = transform(maps)
+    assert torch.equal(pointing_game(maps, masks), pointing_game(changed, masks))
+    assert torch.equal(grid_pointing_game(maps, cells).top, grid_pointing_game(changed, cells).top)
+
+
+@given(SEEDS)
+def test_batches_can_be_permuted_and_maps_split(seed):
+    maps, masks, cells = random_maps(seed, 3), random_masks(seed), torch.tensor([3, 0])
+    for function in (
+        lambda m, r, c: pointing_game(m, r, tolerance=1),
+        lambda m, r, c: energy_pointing_game(m, r),
+        lambda m, r, c: grid_pointing_game(m, c).mass,
+        lambda m, r, c: grid_pointing_game(m, c).top,
+    ):
+        together = function(maps, masks, cells)
+        assert together.shape == (2, 3)
+        assert torch.equal(function(maps.flip(0), masks.flip(0), cells.flip(0)).flip(0), together)
+        assert torch.equal(function(maps[:, [1]], masks, cells), together[:, 1])
+        # Scaling a map changes nothing.
+        torch.testing.assert_close(function(4 * maps, masks, cells), together)
+
+
+def test_sharpening_raises_the_mass_and_not_the_highest_pixels():
+    maps = torch.rand(1, 1, 8, 8)
+    maps[..., :4, :4] += 0.3
+    plain, sharp = (grid_pointing_game(m, torch.tensor([0])) for m in (maps, maps**3))
+    assert sharp.mass > plain.mass
+    assert sharp.top == plain.top
+
+
+def test_maps_without_mass():
+    maps = torch.zeros(1, 1, 4, 4)
+    assert energy_pointing_game(maps - 1, torch.tensor([[0, 0, 2, 2]])).item() == 0
+    result = grid_pointing_game(maps, torch.tensor([2]))
+    assert (result.mass.item(), result.top.item()) == (0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda m: pointing_game(m, torch.zeros(1, 3)), "need regions that are masks"),
+        (lambda m: pointing_game(m, torch.ones(1, 1, 3, 3, dtype=torch.bool)), "need regions"),
+        (lambda m: pointing_game(m, torch.ones(2, 4)), "need regions"),
+        (lambda m: pointing_game(m[0], torch.ones(1, 4)), r"maps must be \(N, M, H, W\)"),
+        (lambda m: energy_pointing_game(m, torch.tensor([[9, 9, 12, 12]])), "holds no pixel"),
+        (lambda m: pointing_game(m, torch.ones(1, 4), tolerance=-1), "tolerance must be at least"),
+        (lambda m: grid_pointing_game(m, torch.tensor([4])), "cells must be from 0 to 3"),
+        (lambda m: grid_pointing_game(m, torch.tensor([0]), side=3), "3 x 3 cells of equal size"),
+        (lambda m: grid_pointing_game(m, torch.tensor([0.0])), "cells must be of torch.int64"),
+        (lambda m: grid_pointing_game(m, torch.tensor([0, 1])), r"cells \(N,\)"),
+    ],
+)
+def test_arguments_are_checked(call, what):
+    with pytest.raises((TypeError, ValueError), match=what) as error:
+        call(torch.rand(1, 1, 8, 8))
+    one_sentence(error)
