@@ -50,8 +50,8 @@ class Advise(GradientAttribution):
                       forward pass. The last one is the layer that Grad-CAM would
                       explain. The others give the evidence; at least one of them
                       should have a finer feature map.
-                      :attr:`captum_advise.zoo.Network.layers` has them for a network
-                      of the zoo.
+                      For a network of the zoo, its attribute ``layers`` has them
+                      (:class:`captum_advise.zoo.Network`).
         device_ids (list[int], optional): Device ID list, necessary only if
                       forward_func applies a DataParallel model.
                       Default: None

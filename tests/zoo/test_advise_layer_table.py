@@ -1,6 +1,6 @@
 """The tables in docs/reference/layers-of-advise.md are made from the probe, with random weights.
 
-``python tests/zoo/test_advise_layer_table.py`` writes them.
+``PYTHONPATH=tests/helpers python tests/zoo/test_advise_layer_table.py`` writes them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_layer_table import FAMILIES, QUICK
+from model_families import FAMILIES, QUICK
 
 from captum_advise import Advise, zoo
 from captum_advise._utils.markdown import markdown_table

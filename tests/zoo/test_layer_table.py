@@ -1,6 +1,6 @@
 """The tables in docs/reference/layers.md are made from the probe, with random weights.
 
-``python tests/zoo/test_layer_table.py`` writes them.
+``PYTHONPATH=tests/helpers python tests/zoo/test_layer_table.py`` writes them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_families import FAMILIES, QUICK
 from torch import Tensor, nn
 
 from captum_advise import zoo
@@ -19,67 +20,6 @@ from captum_advise.layouts import Tokens
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "layers.md"
 BEGIN, END = "<!-- {}: made by tests/zoo/test_layer_table.py -->", "<!-- end of {} -->"
 HEADER = ("family", "network", "layer", "layout", "map", "what follows")
-
-# A small member of each family.
-FAMILIES = {
-    "torchvision": {
-        "AlexNet": "alexnet",
-        "VGG": "vgg11",
-        "ResNet": "resnet18",
-        "ResNeXt": "resnext50_32x4d",
-        "DenseNet": "densenet121",
-        "GoogLeNet": "googlenet",
-        "Inception": "inception_v3",
-        "SqueezeNet": "squeezenet1_1",
-        "ShuffleNet": "shufflenet_v2_x0_5",
-        "MnasNet": "mnasnet0_5",
-        "MobileNetV2": "mobilenet_v2",
-        "MobileNetV3": "mobilenet_v3_small",
-        "EfficientNet": "efficientnet_b0",
-        "EfficientNetV2": "efficientnet_v2_s",
-        "RegNet": "regnet_y_400mf",
-        "ConvNeXt": "convnext_tiny",
-        "Swin": "swin_t",
-        "Swin V2": "swin_v2_t",
-        "ViT": "vit_b_32",
-        "MaxViT": "maxvit_t",
-    },
-    "timm": {
-        "VGG": "vgg11",
-        "ResNet": "resnet18",
-        "DenseNet": "densenet121",
-        "Inception": "inception_v3",
-        "Xception": "legacy_xception",
-        "MobileNetV3": "mobilenetv3_small_050",
-        "EfficientNet": "efficientnet_b0",
-        "EfficientNet-Lite": "tf_efficientnet_lite0",
-        "MixNet": "mixnet_s",
-        "GhostNet": "ghostnet_050",
-        "RegNet": "regnetx_002",
-        "RepVGG": "repvgg_a0",
-        "HRNet": "hrnet_w18_small",
-        "ConvNeXt": "convnext_atto",
-        "ConvNeXt V2": "convnextv2_atto",
-        "InceptionNeXt": "inception_next_atto",
-        "PoolFormer": "poolformer_s12",
-        "MobileViT": "mobilevit_xxs",
-        "EdgeNeXt": "edgenext_xx_small",
-        "FastViT": "fastvit_t8",
-        "PVT V2": "pvt_v2_b0",
-        "Swin": "swin_tiny_patch4_window7_224",
-        "Swin V2": "swinv2_tiny_window8_256",
-        "DaViT": "davit_tiny",
-        "MaxViT": "maxvit_rmlp_pico_rw_256",
-        "CoAtNet": "coatnet_pico_rw_224",
-        "ViT": "vit_tiny_patch16_224",
-        "ViT with registers": "vit_wee_patch16_reg1_gap_256",
-        "DeiT, distilled": "deit_tiny_distilled_patch16_224",
-        "BEiT": "beit_base_patch16_224",
-        "CaiT": "cait_xxs24_224",
-        "Mixer": "mixer_s32_224",
-    },
-}
-QUICK = ("mobilenetv3_small_050", "shufflenet_v2_x0_5", "vit_tiny_patch16_224")
 
 
 def row(package, family, name):
