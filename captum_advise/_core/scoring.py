@@ -74,11 +74,11 @@ class MapScorer:
         """
         maps_of = torch.bincount(examples, minlength=len(self.confidences))
         contested = (maps_of[examples] > 1).nonzero().squeeze(1)
-        avx = torch.zeros(len(examples), device=maps.device)
-        if len(contested):
-            rivals = None if runner_up_maps is None else runner_up_maps[contested]
-            avx[contested] = self._highest_avx(examples[contested], maps[contested], rivals)
-        return avx
+        if not len(contested):
+            return maps.new_zeros(len(examples))
+        rivals = None if runner_up_maps is None else runner_up_maps[contested]
+        avx = self._highest_avx(examples[contested], maps[contested], rivals)
+        return avx.new_zeros(len(examples)).index_copy_(0, contested, avx)
 
     def _highest_avx(self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
         size = self.model.internal_batch_size

@@ -16,7 +16,7 @@ def count_modes(density: Tensor, *, min_prominence: float = 1e-6) -> Tensor:
 
     A flat top counts once; the end points never count; a row with NaN counts zero. The prominence
     of a maximum is its height above the higher one of the two lowest points that separate it from
-    higher ground or from the ends, as :func:`scipy.signal.peak_prominences` defines it.
+    higher ground or from the ends, as ``scipy.signal.peak_prominences`` defines it.
 
     Args:
         density: (..., L) real numbers.
