@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
     (
         "py:.*",
         r"(captum\.|collections|hypothesis|matplotlib|np\.|npt\.|numpy|pandas|pathlib|pd\.|PIL|st\."
-        r"|torch|typing).*",
+        r"|scipy|torch|typing).*",
     ),
     # As they are written in annotations and in Captum's way of documenting arguments.
     (
