@@ -98,19 +98,33 @@ class _Grid:
         """What one more sweep would change."""
         return self.smooth(solution, right_side).sub_(solution)
 
+    @property
+    def total(self) -> Tensor:
+        """The sum of the weights around missing pixels, and one elsewhere."""
+        ones = torch.ones_like(self.gain)
+        return torch.where(self.gain > 0, self.gain, ones).reciprocal()
+
     def inverse(self) -> Tensor:
-        """The inverse of the system of each image, (P, h*w, h*w)."""
+        """The inverse of the system of the missing pixels of each image, (P, h*w, h*w).
+
+        Times the sums of weights the system is symmetric, and Cholesky's method applies. LU
+        decompositions of batches are wrong in torch 2.14 after torch.set_num_threads.
+        """
         size, n_pixels = self.missing.shape[-2:], self.missing.shape[-2:].numel()
         unit = torch.eye(n_pixels, dtype=self.gain.dtype, device=self.gain.device)
         neighbours = _sum_of_neighbours(unit.view(1, n_pixels, *size)).view(n_pixels, n_pixels)
         n_images = self.missing.shape[1] // self.channels
-        gain = self.gain[0, :n_images].reshape(n_images, n_pixels, 1)
-        return cast(Tensor, torch.linalg.inv(unit - gain * neighbours))
+        missing = self.missing[0, :n_images].reshape(n_images, n_pixels, 1)
+        total = self.total[0, :n_images].reshape(n_images, n_pixels)
+        system = torch.diag_embed(total) - missing * neighbours * missing.mT
+        return torch.cholesky_inverse(torch.linalg.cholesky(system))
 
     def solve(self, inverse: Tensor, right_side: Tensor) -> Tensor:
         """The exact solution."""
         _, _, height, width = right_side.shape
-        columns = right_side[0].view(self.channels, -1, height * width).permute(1, 2, 0)
+        known = right_side * (1 - self.missing)
+        right_side = right_side * self.total + _sum_of_neighbours(known) * self.missing
+        columns = right_side[0].reshape(self.channels, -1, height * width).permute(1, 2, 0)
         return _channels_last(
             torch.bmm(inverse, columns).permute(1, 2, 0).reshape(height, width, -1)
         )

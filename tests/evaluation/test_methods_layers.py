@@ -83,7 +83,7 @@ def test_a_row_names_the_layer_and_the_method_is_given_it(network, squares):
     [
         (
             "last",
-            r"the method mine failed: .* one of layer, activation, stages, input, -, or a list",
+            r"the method mine failed: .* one of layer, activation, stages, advise, input",
         ),
         ([], "or a list"),
         (["4", "conv"], "the method mine failed: A method explains the layer 'conv', which"),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from captum_advise.advise import Advise
 from captum_advise.evaluation.methods.interface import ClassMaps, Context, Method
+from captum_advise.evaluation.methods.layers import find_layers
 from captum_advise.layer_advise import LayerAdvise
 
 
@@ -39,6 +40,7 @@ def advise(**options: Any) -> Method:
 def advise_layers(
     model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
 ) -> Tensor:
-    """``Advise`` with the layers of the context."""
-    maps: Tensor = Advise(model, context.layers).attribute(inputs, target)
+    """``Advise`` with the layers of the context, or with those that end with ``layer``."""
+    layers = context.layers or find_layers(model, layer, "advise", inputs).modules
+    maps: Tensor = Advise(model, layers).attribute(inputs, target)
     return maps
