@@ -458,7 +458,14 @@ class _Run:
         if self.is_single or not self.rows:
             return
         page = self.output / INDEX
-        atomic_write(page, index_page(str(self.setup), _COLUMNS, self.rows, self.failures))
+        text = index_page(
+            str(self.setup),
+            _COLUMNS,
+            self.rows,
+            self.failures,
+            with_pages=".html" in self.endings,
+        )
+        atomic_write(page, text)
         if not self.as_json:
             table = Table(*_COLUMNS)
             # A name that is too long for the terminal goes on in the next line.

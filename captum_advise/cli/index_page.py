@@ -22,6 +22,8 @@ def index_page(
     header: Sequence[str],
     rows: Mapping[str, Sequence[str]],
     failures: Mapping[str, str],
+    *,
+    with_pages: bool = False,
 ) -> str:
     """A page with a table of all images, their panels, and what failed.
 
@@ -31,17 +33,19 @@ def index_page(
         rows: By the name of an image's results, the cells of its row. The page is in the same
             folder as NAME.png and NAME.json.
         failures: By image, why it could not be explained.
+        with_pages: Whether there is a NAME.html for each image.
     """
     heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     lines, figures = [], []
     for number, (name, (image, *cells)) in enumerate(rows.items(), 1):
         # Names may have bytes that are not text.
         anchor, file = f"image-{number}", quote(os.fsencode(name))
+        page = f'<a href="{file}.html">page</a>, ' if with_pages else ""
         texts = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         lines.append(f'<tr><td><a href="#{anchor}">{html.escape(image)}</a></td>{texts}</tr>')
         figures.append(
             f'<figure id="{anchor}"><figcaption>{html.escape(image)} '
-            f'(<a href="{file}.json">all numbers</a>)</figcaption>'
+            f'({page}<a href="{file}.json">all numbers</a>)</figcaption>'
             f'<a href="{file}.png"><img src="{file}.png" loading="lazy" '
             f'alt="Image, Grad-CAM, ADVISE and its groups of units"></a></figure>'
         )

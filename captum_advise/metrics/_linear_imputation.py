@@ -8,7 +8,6 @@ smoother as it is, and a third of the Laplacian is what it leaves of anything sm
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F

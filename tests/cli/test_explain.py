@@ -150,6 +150,17 @@ def test_several_images_of_which_some_are_bad(cat, tmp_path, capsys):
     assert len(rows) == 2
 
 
+def test_the_index_links_the_pages(cat, tmp_path):
+    grey = tmp_path / "a grey.png"
+    Image.fromarray(data.camera()).save(grey)
+    output = tmp_path / "out"
+    assert explain(cat, grey, *SMALL, "--html", output=output) == 0
+    text = (output / "index.html").read_text(encoding="utf-8")
+    for file in ("cat.html", "a%20grey.html"):
+        assert f'href="{file}"' in text
+        assert (output / urllib.parse.unquote(file)).exists()
+
+
 def test_images_of_the_same_name_get_different_names(cat, tmp_path):
     for folder, shade in (("a", 30), ("B", 220)):
         (tmp_path / folder).mkdir()
