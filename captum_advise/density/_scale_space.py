@@ -5,6 +5,9 @@ smoothed by a Gaussian of 1.8 * 2^p cells. A wider Gaussian is applied to the le
 small rest of its width. Both sums are trapezoidal rules for Gaussians that are wide compared with
 the step, so their relative error is below 1e-13. Gaussians are cut off 8.6 standard deviations
 from their centre, where they are below 1e-16 of their maximum.
+
+numba keeps ``_kernels`` compiled with these functions inside: after a change here, change
+``_kernels.py`` too, or delete ``__pycache__``.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"

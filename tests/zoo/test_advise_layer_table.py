@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from layer_tables import LayerTables
 from model_families import FAMILIES, QUICK
 
 from captum_advise import Advise, zoo
-from captum_advise._utils.markdown import markdown_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "layers-of-advise.md"
 BEGIN = "<!-- {}: made by tests/zoo/test_advise_layer_table.py -->"
@@ -70,42 +70,21 @@ def map_sizes(network, inputs):
     return [sizes[layer] for layer in network.layers]
 
 
-def table(package, names=None):
-    families = {
-        family: name for family, name in FAMILIES[package].items() if names is None or name in names
-    }
-    return markdown_table(HEADER, [row(package, *member) for member in families.items()])
-
-
-def parts(page, package):
-    begin, end = BEGIN.format(package), END.format(package)
-    before, _, rest = page.partition(begin)
-    written, _, after = rest.partition(end)
-    return before, written.strip(), after
-
-
-def written_rows(package):
-    _, written, _ = parts(PAGE.read_text(encoding="utf-8"), package)
-    return written.splitlines()
+TABLES = LayerTables(PAGE, (BEGIN, END), HEADER, row)
 
 
 @pytest.mark.parametrize("package", FAMILIES)
 def test_quick_rows(package):
-    rows = table(package, QUICK).splitlines()
+    rows = TABLES.table(package, QUICK)
     assert len(rows) > 2
-    assert set(rows) <= set(written_rows(package)), f"run `python {Path(__file__).name}`"
+    assert set(rows) <= set(TABLES.written(package)), f"run `python {Path(__file__).name}`"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("package", FAMILIES)
 def test_the_tables_are_those_of_the_probe(package):
-    assert table(package).splitlines() == written_rows(package)
+    assert TABLES.table(package) == TABLES.written(package)
 
 
 if __name__ == "__main__":
-    page = PAGE.read_text(encoding="utf-8")
-    for package in FAMILIES:
-        before, _, after = parts(page, package)
-        begin, end = BEGIN.format(package), END.format(package)
-        page = f"{before}{begin}\n\n{table(package)}\n\n{end}{after}"
-    PAGE.write_text(page, encoding="utf-8")
+    TABLES.write()
