@@ -25,7 +25,7 @@ from captum_advise.metrics import (
     insertion_auc,
     target_confidence,
 )
-from captum_advise.metrics.visual_explainability import QuickParts, WholeImages, compare_with
+from captum_advise.metrics.visual_explainability import Similarity, WholeImages, compare
 from captum_advise.pixels import OwnRange, PixelSpace, black, resolve_pixel_space
 
 __all__ = ["MapScorer", "as_masks", "check_probabilities", "image_scorer"]
@@ -63,9 +63,8 @@ class MapScorer:
     def highest_avx(self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
         r"""AVX (P,) of maps, minus infinity where another map of the example has certainly more.
 
-        FSIMc, the costly part, is computed only where AVX could still be the highest: with FSIMc
-        one, the harmonic mean is an upper bound. The only map of an example needs no AVX; it has
-        zero.
+        Similarity bounds AVX from above: the network runs, and FSIMc is computed, only where AVX
+        could still be the highest. The only map of an example needs no AVX; it has zero.
 
         Args:
             examples: int64 (P,).
@@ -81,26 +80,35 @@ class MapScorer:
         return avx.new_zeros(len(examples)).index_copy_(0, contested, avx)
 
     def _highest_avx(self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
-        size = self.model.internal_batch_size
-        sensitivity = self._sensitivity(maps, runner_up_maps)
-        quick = [
-            self._quick_parts(examples[chunk], maps[chunk])
-            for chunk in torch.split(torch.arange(len(examples), device=maps.device), size)
-        ]
-        parts = QuickParts(*map(torch.cat, zip(*(part.values() for part in quick), strict=True)))
-        bound = parts.avx(torch.ones_like(parts.ssim), sensitivity)
+        def highest(values: Tensor) -> Tensor:
+            """The highest value of each pair's example."""
+            none = values.new_full((len(self.confidences),), -torch.inf)
+            return none.scatter_reduce(0, examples, values, "amax")[examples]
+
+        every = torch.arange(len(examples), device=maps.device)
+        similarity = Similarity.concatenate(
+            [self._quick_similarity(examples[part], maps[part]) for part in self._chunks(every)]
+        )
+        bound = similarity.highest_avx()
         avx = torch.full_like(bound, -torch.inf)
-        is_open = torch.ones_like(bound, dtype=torch.bool)
-        while is_open.any():
-            highest = bound.new_full((len(self.confidences),), -torch.inf)
-            highest = highest.scatter_reduce(0, examples[is_open], bound[is_open], "amax")
-            now = (is_open & (bound == highest[examples])).nonzero().squeeze(1)
-            fsim = [self._fsim(examples[chunk], maps[chunk]) for chunk in torch.split(now, size)]
-            avx[now] = parts.select(now).avx(torch.cat(fsim), sensitivity[now])
-            best = highest.fill_(-torch.inf).scatter_reduce(0, examples, avx, "amax")
-            is_open[now] = False
-            is_open &= bound >= best[examples] - TIE
+        most_similar = bound == highest(bound)
+        for candidates in (most_similar, ~most_similar):
+            enough = highest(avx) - TIE
+            pairs = every[candidates & (bound >= enough)]
+            for part in self._chunks(pairs):
+                similarity.fsim[part] = self._fsim(examples[part], maps[part])
+            bound = similarity.highest_avx()
+            pairs = pairs[(bound >= enough)[pairs]]
+            for part in self._chunks(pairs):
+                rivals = None if runner_up_maps is None else runner_up_maps[part]
+                inputs = self.model.mask(examples[part], maps[part], self.protocol.masks)
+                avx[part] = self._compare(
+                    similarity.select(part), examples[part], inputs, maps[part], rivals
+                ).avx
         return avx
+
+    def _chunks(self, pairs: Tensor) -> tuple[Tensor, ...]:
+        return pairs.split(self.model.internal_batch_size) if len(pairs) else ()
 
     def insertion(self, examples: Tensor, maps: Tensor, steps: int) -> Tensor:
         """Insertion (P,) into the blurred image, of maps (P, 1, H, W) on examples (P,)."""
@@ -151,16 +159,32 @@ class MapScorer:
         self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None
     ) -> VisualExplainability:
         inputs = self.model.mask(examples, maps, self.protocol.masks)
+        if self.pixels is None:
+            masked_confidences = self.model.confidences(examples, inputs)
+            sensitivity = self._sensitivity(maps, runner_up_maps)
+            with _full_precision(maps):
+                return self._compare_confidences(examples, masked_confidences, sensitivity)
+        images = self._masked_images(examples, inputs)
+        with _full_precision(maps):
+            similarity = self._whole.similarity(examples, images).with_fsim(
+                self._whole.fsim(examples, images)
+            )
+        return self._compare(similarity, examples, inputs, maps, runner_up_maps)
+
+    def _compare(
+        self,
+        similarity: Similarity,
+        examples: Tensor,
+        inputs: tuple[Tensor, ...],
+        maps: Tensor,
+        runner_up_maps: Tensor | None,
+    ) -> VisualExplainability:
+        """All metrics of masked inputs whose similarity is known."""
         masked_confidences = self.model.confidences(examples, inputs)
         sensitivity = self._sensitivity(maps, runner_up_maps)
         with _full_precision(maps):
-            if self.pixels is None:
-                return self._compare_confidences(examples, masked_confidences, sensitivity)
-            index = self.model.maskable[0]
-            return compare_with(
-                self._whole,
-                examples,
-                self._images(inputs[index], examples),
+            return compare(
+                similarity,
                 self.confidences[examples],
                 masked_confidences,
                 self.model.target[examples].classes,
@@ -168,26 +192,15 @@ class MapScorer:
                 self.protocol,
             )
 
-    def _quick_parts(self, examples: Tensor, maps: Tensor) -> QuickParts:
+    def _quick_similarity(self, examples: Tensor, maps: Tensor) -> Similarity:
         inputs = self.model.mask(examples, maps, self.protocol.masks)
-        masked_confidences = self.model.confidences(examples, inputs)
         with _full_precision(maps):
-            return QuickParts.of(
-                self._whole,
-                examples,
-                self._images(inputs[self.model.maskable[0]], examples),
-                self.confidences[examples],
-                masked_confidences,
-                self.model.target[examples].classes,
-                self.protocol,
-            )
+            return self._whole.similarity(examples, self._masked_images(examples, inputs))
 
     def _fsim(self, examples: Tensor, maps: Tensor) -> Tensor:
         inputs = self.model.mask(examples, maps, self.protocol.masks)
         with _full_precision(maps):
-            return self._whole.fsim(
-                examples, self._images(inputs[self.model.maskable[0]], examples)
-            )
+            return self._whole.fsim(examples, self._masked_images(examples, inputs))
 
     @staticmethod
     def _sensitivity(maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
@@ -200,6 +213,9 @@ class MapScorer:
     def _whole(self) -> WholeImages:
         inputs = self.model.inputs[self.model.maskable[0]]
         return WholeImages.of(self._images(inputs, torch.arange(len(inputs), device=inputs.device)))
+
+    def _masked_images(self, examples: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        return self._images(inputs[self.model.maskable[0]], examples)
 
     def _compare_confidences(
         self, examples: Tensor, masked_confidences: Tensor, sensitivity: Tensor

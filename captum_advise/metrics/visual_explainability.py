@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -160,10 +160,10 @@ def visual_explainability(
         tensor([1.])
     """
     check_image_pair(images, masked_images)
-    return compare_with(
-        WholeImages.of(images),
-        torch.arange(len(images), device=images.device),
-        masked_images,
+    whole = WholeImages.of(images)
+    examples = torch.arange(len(images), device=images.device)
+    return compare(
+        whole.similarity(examples, masked_images).with_fsim(whole.fsim(examples, masked_images)),
         confidences,
         masked_confidences,
         target,
@@ -192,111 +192,92 @@ class WholeImages:
         extractor = FSIMFeatureExtractor.like(images)
         return cls(SSIMStatistics.of(images), extractor, extractor(images))
 
+    def similarity(self, examples: Tensor, masked_images: Tensor) -> Similarity:
+        """That of masked images (P, C, H, W) of some examples (P,), FSIMc as if it were one."""
+        statistics = self.statistics.select(examples)
+        ssim = ssim_of_statistics(masked_images, statistics)
+        return Similarity(ssim, torch.ones_like(ssim), mse(masked_images, statistics.images))
+
     def fsim(self, examples: Tensor, masked_images: Tensor) -> Tensor:
-        """FSIMc (P,) of masked images (P, C, H, W) of some examples (P,)."""
+        """FSIMc (P,), which costs more than the others."""
         return fsim_of_features(self.extractor(masked_images), self.features.select(examples))
 
 
 @dataclass(frozen=True)
-class QuickParts:
-    """The parts of AVX that cost little: all but FSIMc. (P,) each.
+class Similarity:
+    """How similar masked images are to the whole ones, (P,) each.
 
     Attributes:
-        average_drop: As in :class:`VisualExplainability`.
-        ssim: Likewise.
+        ssim: As in :class:`VisualExplainability`.
+        fsim: Likewise; one, its upper limit, as long as it is not known.
         mse: Likewise.
-        hit: Likewise.
-        increase_in_confidence: Likewise.
-        average_gain: Likewise.
-        penalty: What the parts are multiplied by.
     """
 
-    average_drop: Tensor
     ssim: Tensor
+    fsim: Tensor
     mse: Tensor
-    hit: Tensor
-    increase_in_confidence: Tensor
-    average_gain: Tensor
-    penalty: Tensor
+
+    def with_fsim(self, fsim: Tensor) -> Similarity:
+        """The same with FSIMc."""
+        return replace(self, fsim=fsim)
+
+    def select(self, index: Tensor) -> Similarity:
+        """Some of the entries, int64 (M,)."""
+        return Similarity(self.ssim[index], self.fsim[index], self.mse[index])
 
     @classmethod
-    def of(
-        cls,
-        whole: WholeImages,
-        examples: Tensor,
-        masked_images: Tensor,
-        confidences: Tensor,
-        masked_confidences: Tensor,
-        target: Tensor,
-        protocol: Protocol,
-    ) -> QuickParts:
-        """Of masked images (P, C, H, W) of some examples (P,)."""
-        check_classes(confidences, target)
-        check_classes(masked_confidences, target)
-        confidence = target_confidence(confidences, target)
-        masked_confidence = protocol.masked_confidence(masked_confidences, target)
-        drop = average_drop(confidence, masked_confidence)
-        is_hit = hit(masked_confidences, target)
-        statistics = whole.statistics.select(examples)
-        less = 1 - (confidence - masked_confidence).abs()
-        return cls(
-            average_drop=drop,
-            ssim=ssim_of_statistics(masked_images, statistics),
-            mse=mse(masked_images, statistics.images),
-            hit=is_hit,
-            increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
-            average_gain=average_gain(confidence, masked_confidence),
-            penalty=torch.where(is_hit, torch.ones_like(drop), less),
-        )
+    def concatenate(cls, parts: list[Similarity]) -> Similarity:
+        """Several results as one, in order."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
-    def values(self) -> tuple[Tensor, ...]:
-        """The attributes in order."""
-        return tuple(getattr(self, field.name) for field in fields(self))
-
-    def select(self, index: Tensor) -> QuickParts:
-        """Some of the entries, int64 (M,)."""
-        return QuickParts(*(values[index] for values in self.values()))
-
-    def avx(self, fsim: Tensor, class_sensitivity: Tensor) -> Tensor:
-        """AVX (P,). With FSIMc one and class sensitivity zero, an upper bound of it."""
-        parts = torch.stack(
-            [
-                self.ssim * self.penalty,
-                fsim * self.penalty,
-                1 - self.mse * self.penalty,
-                1 - self.average_drop * self.penalty,
-            ]
-        )
-        usable = self.hit | (class_sensitivity.abs() <= _MAX_CLASS_SENSITIVITY)
-        # If a part is not positive there is no harmonic mean, and AVX is zero.
-        positive = torch.where(parts > 0, parts, torch.ones_like(parts))
-        mean = len(parts) / positive.reciprocal().sum(0)
-        return torch.where(usable & (parts > 0).all(0), mean, torch.zeros_like(mean))
+    def highest_avx(self) -> Tensor:
+        """The highest AVX (P,) that any confidences could give."""
+        # The penalty on a miss makes MSE smaller too. Up to 0.5 that gains less than SSIM and
+        # FSIMc lose, both of which are at most one.
+        error = torch.where(self.mse <= 0.5, self.mse, torch.zeros_like(self.mse))
+        return _harmonic_mean(self.ssim, self.fsim, 1 - error, torch.ones_like(error))
 
 
-def compare_with(
-    whole: WholeImages,
-    examples: Tensor,
-    masked_images: Tensor,
+def compare(
+    similarity: Similarity,
     confidences: Tensor,
     masked_confidences: Tensor,
     target: Tensor,
     class_sensitivity: Tensor,
     protocol: Protocol,
 ) -> VisualExplainability:
-    """:func:`visual_explainability` of masked images (P, C, H, W) of some examples (P,)."""
-    parts = QuickParts.of(
-        whole, examples, masked_images, confidences, masked_confidences, target, protocol
+    """:func:`visual_explainability` of masked images whose similarity is known."""
+    check_classes(confidences, target)
+    check_classes(masked_confidences, target)
+    confidence = target_confidence(confidences, target)
+    masked_confidence = protocol.masked_confidence(masked_confidences, target)
+    drop = average_drop(confidence, masked_confidence)
+    is_hit = hit(masked_confidences, target)
+    less = 1 - (confidence - masked_confidence).abs()
+    penalty = torch.where(is_hit, torch.ones_like(drop), less)
+    mean = _harmonic_mean(
+        similarity.ssim * penalty,
+        similarity.fsim * penalty,
+        1 - similarity.mse * penalty,
+        1 - drop * penalty,
     )
-    fsim = whole.fsim(examples, masked_images)
+    usable = is_hit | (class_sensitivity.abs() <= _MAX_CLASS_SENSITIVITY)
     return VisualExplainability(
-        avx=parts.avx(fsim, class_sensitivity),
-        average_drop=parts.average_drop,
-        ssim=parts.ssim,
-        fsim=fsim,
-        mse=parts.mse,
+        avx=torch.where(usable, mean, torch.zeros_like(mean)),
+        average_drop=drop,
+        ssim=similarity.ssim,
+        fsim=similarity.fsim,
+        mse=similarity.mse,
         class_sensitivity=class_sensitivity,
-        hit=parts.hit,
-        increase_in_confidence=parts.increase_in_confidence,
-        average_gain=parts.average_gain,
+        hit=is_hit,
+        increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
+        average_gain=average_gain(confidence, masked_confidence),
     )
+
+
+def _harmonic_mean(*parts: Tensor) -> Tensor:
+    """Zero where a part is not positive."""
+    values = torch.stack(parts)
+    positive = torch.where(values > 0, values, torch.ones_like(values))
+    mean = len(parts) / positive.reciprocal().sum(0)
+    return torch.where((values > 0).all(0), mean, torch.zeros_like(mean))
