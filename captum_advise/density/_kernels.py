@@ -32,6 +32,8 @@ from captum_advise.density._stiffness_search import BRACKET, COST_ROUNDING, GOLD
 _FAST_MATH = {"contract", "nsz", "reassoc"}
 # On longer grids, Gaussians are applied in scale space and cut off where they are negligible.
 LONGEST_DIRECT = 256
+# Up to here the whole grid is summed, wherever its samples lie.
+_FEW_POINTS = 100
 # Signals that one matrix product takes: larger products would start threads of their own.
 _SIGNALS = 10
 # Up to here ten terms of the series of exp are exact to rounding.
@@ -404,9 +406,23 @@ def _add_eight_distances(right, left, factor, ratio, decay, density):
         density[k] = f
 
 
+@njit(nogil=True, cache=True, fastmath=_FAST_MATH)
+def _add_eight_samples(samples, factor, ratio, decay, density):
+    """Add eight samples in a row, from the nearest one on, at points that lie before them."""
+    for k in range(len(factor)):
+        q, r, c, f = factor[k], ratio[k], decay[k], density[k]
+        for step in range(8):
+            f += q * samples[step]
+            q *= r
+            r -= r * c
+        factor[k] = q if q > 1e-290 else 0.0
+        ratio[k] = r
+        density[k] = f
+
+
 @njit(nogil=True, cache=True)
-def _direct_density(margined, inverse, factor, ratio, decay, density):
-    """Density on a short grid; ``margined`` is the histogram with zeros on both sides."""
+def _density_within(margined, inverse, factor, ratio, decay, density):
+    """Density where samples lie; ``margined`` is their histogram with zeros on both sides."""
     length, margin = len(inverse), len(factor) + 8
     _one_minus_first_ratio(inverse, ratio)
     density[:length] = margined[margin : margin + length]
@@ -419,6 +435,52 @@ def _direct_density(margined, inverse, factor, ratio, decay, density):
         _add_eight_distances(right, left, factor, ratio, decay, density)
     for k in range(length):
         density[k] *= inverse[k]
+
+
+@njit(nogil=True, cache=True)
+def _density_outside(samples, inverse, factor, ratio, decay, density):
+    """Density at distances 1, 2, ... from the first of the samples, away from them."""
+    _one_minus_first_ratio(inverse, ratio)
+    for k in range(len(inverse)):
+        square = inverse[k] * inverse[k]
+        factor[k] = math.exp(-0.5 * square * (k + 1) * (k + 1))
+        decay[k] = ratio[k] * (2.0 - ratio[k])
+        ratio[k] = math.exp(-square * (k + 1.5))
+        density[k] = 0.0
+    for first in range(0, len(samples), 8):
+        _add_eight_samples(samples[first : first + 8], factor, ratio, decay, density)
+    for k in range(len(inverse)):
+        density[k] *= inverse[k]
+
+
+@njit(nogil=True, cache=True)
+def _direct_density(samples, begin, end, inverse, factor, ratio, decay, padded, density):
+    """Density on a short grid whose samples lie from ``begin`` to ``end`` - 1.
+
+    Args:
+        samples: Three histograms of that range: padded, padded in reverse, with margins.
+        begin: Number of the first bin that has a sample.
+        end: Number of the bin after the last one that has a sample.
+        inverse: (L,) inverse of the bandwidth.
+        factor: Temporary, as long as the grid or longer; likewise the next three.
+        ratio: Temporary.
+        decay: Temporary.
+        padded: Temporary.
+        density: (L,) result.
+    """
+    forward, backward, margined = samples
+    n = len(forward)
+    _density_within(margined, inverse[begin:end], factor[:n], ratio[:n], decay[:n], padded[:n])
+    density[begin:end] = padded[: end - begin]
+    if begin > 0:
+        n = -(-begin // 8) * 8
+        towards = inverse[:begin][::-1].copy()
+        _density_outside(forward, towards, factor[:n], ratio[:n], decay[:n], padded[:n])
+        density[:begin] = padded[:begin][::-1]
+    if end < len(density):
+        n = -(-(len(density) - end) // 8) * 8
+        _density_outside(backward, inverse[end:], factor[:n], ratio[:n], decay[:n], padded[:n])
+        density[end:] = padded[: len(density) - end]
 
 
 @njit(nogil=True, cache=True)
@@ -455,6 +517,22 @@ def _cost(counts, density, inverse):
 
 
 @njit(nogil=True, cache=True)
+def _occupied(counts):
+    """The first bin that has a sample, and the bin after the last one.
+
+    All bins where most lie between, or there are few: parting them would cost more than it saves.
+    """
+    begin, end = 0, len(counts)
+    while end > begin + 1 and counts[end - 1] == 0:
+        end -= 1
+    while begin < end - 1 and counts[begin] == 0:
+        begin += 1
+    if 4 * (end - begin) > 3 * len(counts) or len(counts) < _FEW_POINTS:
+        return 0, len(counts)
+    return begin, end
+
+
+@njit(nogil=True, cache=True)
 def _search(counts, widths, optimal, steps, density, inverse):
     length, n_windows = len(counts), len(widths)
     is_long = length > LONGEST_DIRECT
@@ -472,8 +550,13 @@ def _search(counts, widths, optimal, steps, density, inverse):
         # Arrays of their own: rows of one array would keep the compiler from using vectors.
         factor, ratio, decay = np.zeros(n_points), np.zeros(n_points), np.zeros(n_points)
         padded = np.zeros(n_points)
-        margined = np.zeros(3 * n_points + 16)
-        margined[n_points + 8 : n_points + 8 + length] = counts
+        begin, end = _occupied(counts)
+        n_within = -(-(end - begin) // 8) * 8
+        margined = np.zeros(3 * n_within + 16)
+        forward, backward = margined[n_within + 8 : 2 * n_within + 8], np.zeros(n_within)
+        forward[: end - begin] = counts[begin:end]
+        backward[: end - begin] = counts[begin:end][::-1]
+        samples = forward, backward, margined
 
     low, high = 1e-12, 1.0
     left = GOLDEN * low + (1 - GOLDEN) * high
@@ -509,8 +592,7 @@ def _search(counts, widths, optimal, steps, density, inverse):
         if is_long:
             _long_density(levels[0], layout, inverse, density)
         else:
-            _direct_density(margined, inverse, factor, ratio, decay, padded)
-            density[:] = padded[:length]
+            _direct_density(samples, begin, end, inverse, factor, ratio, decay, padded, density)
         cost = _cost(counts, density, inverse)
         if is_left:
             left_cost = cost

@@ -191,7 +191,7 @@ def test_long_grids(engine):
     torch.testing.assert_close(density.sum(1) / 4095, torch.ones(2, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("positions", [49, 256, 257, 900])
+@pytest.mark.parametrize("positions", [49, 169, 256, 257, 900])
 def test_engines_agree(monkeypatch, positions):
     """The kernels do what torch does. Above 256 points they work in scale space."""
     generator = torch.Generator().manual_seed(positions)
@@ -199,6 +199,12 @@ def test_engines_agree(monkeypatch, positions):
     samples = torch.cat(
         [
             torch.rand(6, positions, generator=generator).pow(3),
+            # In a part of the grid: at its start, its end and in its middle.
+            torch.rand(6, positions, generator=generator)[:, :, None]
+            .mul(0.3)
+            .add(torch.tensor([0, 0.7, 0.4]))
+            .transpose(1, 2)
+            .flatten(0, 1),
             torch.cat(
                 [
                     0.2 + 0.03 * torch.randn(6, n, generator=generator),

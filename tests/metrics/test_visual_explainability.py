@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import hmean
 
 from captum_advise.metrics import Protocol, VisualExplainability, visual_explainability
+from captum_advise.metrics.visual_explainability import Similarity, compare
 
 
 def darkened(o, sensitivity=0.0, protocol=None, rank=0):
@@ -84,3 +85,27 @@ def test_avx_grows_with_the_confidence(o, gain, sensitivity):
     more = min(1.0, o + gain)
     assert darkened(more, sensitivity).avx >= darkened(o, sensitivity).avx - 1e-6
     assert 0 <= darkened(o, sensitivity).avx <= 1
+
+
+@given(
+    *(st.floats(0, 1) for _ in range(3)),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.integers(0, 9),
+    st.booleans(),
+)
+def test_no_confidences_give_more_than_the_bound(ssim, fsim, mse, whole, masked, rank, reference):
+    similarity = Similarity(*torch.tensor([[ssim], [fsim], [mse]]))
+    confidences = torch.tensor([[whole, *[0.0] * 9]])
+    # So many classes are ahead of the target.
+    masked_confidences = torch.tensor([[masked, *[1.0] * rank, *[0.0] * (9 - rank)]])
+    protocol = Protocol.reference() if reference else Protocol()
+    result = compare(
+        similarity,
+        confidences,
+        masked_confidences,
+        torch.tensor([0]),
+        torch.zeros(1),
+        protocol,
+    )
+    assert result.avx <= similarity.highest_avx() + 1e-6
