@@ -108,7 +108,8 @@ class MapScorer:
         return avx
 
     def _chunks(self, pairs: Tensor) -> tuple[Tensor, ...]:
-        return pairs.split(self.model.internal_batch_size) if len(pairs) else ()
+        size = self.model.internal_batch_size
+        return torch.split(pairs, size) if len(pairs) else ()
 
     def insertion(self, examples: Tensor, maps: Tensor, steps: int) -> Tensor:
         """Insertion (P,) into the blurred image, of maps (P, 1, H, W) on examples (P,)."""
