@@ -19,8 +19,8 @@ from captum_advise._core.request import ImageRequest
 from captum_advise._core.targets import Target, softmax_over_classes
 from captum_advise.pixels import PixelSpace, black, normalize_maps
 
-# Side of the noise from which masks are made: regions of about a quarter of the image's side. With
-# 7 x 7, losses are smaller and less reproducible.
+# Side of the noise from which masks are made: regions of about a quarter of the image's side. From
+# 7 x 7, losses of unseen regions are predicted worse.
 _NOISE_SIDE = 4
 # How fast masks pass from shown to hidden.
 _SHARPNESS = 6.0
