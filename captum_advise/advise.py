@@ -14,9 +14,11 @@ from torch.nn import Module
 
 from captum_advise._core.gated_evidence import gated_evidence
 from captum_advise._core.layer_pass import LayerCall, LayerPass, ReshapeTransform
+from captum_advise._core.occlusion_evidence import corrected_by_occlusion
 from captum_advise._core.request import ImageRequest, several_layers, warn_of_training_mode
-from captum_advise._core.suspicions import suspicious_layout
+from captum_advise._core.suspicions import suspicious_layout, suspicious_pixels
 from captum_advise._core.targets import resolve_target
+from captum_advise.pixels import PixelSpace
 
 __all__ = ["Advise"]
 
@@ -37,11 +39,22 @@ class Advise(GradientAttribution):
 
     All of it takes one forward and one backward pass. The model is left unchanged.
 
+    With ``evidence=S``, S more forward passes correct the map by occlusion:
+
+    .. math::
+        \text{map}' = N(\text{map}) \, (0.2 + 0.8 \, N(O_+))
+
+    O is the confidence lost per hidden position: the posterior mean, on 14 x 14 positions,
+    of Gaussian-process regression with the map as prior mean. The data are the losses of
+    log-confidence when smooth random regions are blurred or black. The regions are the same
+    for every image.
+
     Source: Grad-CAM is from Selvaraju et al., "Grad-CAM: Visual Explanations from Deep
     Networks via Gradient-Based Localization", ICCV 2017,
     https://arxiv.org/abs/1610.02391. Gradient times activation without averaging of the
     gradient is HiResCAM, Draelos and Carin 2020, https://arxiv.org/abs/2011.08891. The
-    combination is this package's own; it is not in the ADVISE paper.
+    combination is this package's own; it is not in the ADVISE paper. Random masks enlarged
+    from a coarse grid are from RISE, Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421.
 
     Args:
         forward_func (Callable): The forward function of the model or any
@@ -54,6 +67,10 @@ class Advise(GradientAttribution):
                       (:class:`captum_advise.zoo.Network`).
         device_ids (list[int], optional): Device ID list, necessary only if
                       forward_func applies a DataParallel model.
+                      Default: None
+        pixel_space (PixelSpace, optional): How the model's inputs relate to images
+                      in [0, 1]. Only ``evidence`` needs it, for black. None: the
+                      minimum of each example is black.
                       Default: None
         reshape_transform (Callable or Sequence[Callable or None], optional):
                       Rearranges the tensors of the layers as (N, C, H, W), as in
@@ -81,12 +98,14 @@ class Advise(GradientAttribution):
         layers: Sequence[Module],
         device_ids: list[int] | None = None,
         *,
+        pixel_space: PixelSpace | None = None,
         reshape_transform: ReshapeTransform | Sequence[ReshapeTransform | None] | None = None,
     ) -> None:
         self.layers, self.reshape_transforms = several_layers(
-            forward_func, layers, reshape_transform
+            forward_func, layers, pixel_space, reshape_transform
         )
         super().__init__(forward_func)
+        self.pixel_space = pixel_space
         self.device_ids = device_ids
 
     @log_usage(part_of_slo=True)
@@ -97,6 +116,9 @@ class Advise(GradientAttribution):
         additional_forward_args: Any = None,
         attribute_to_layer_input: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
+        *,
+        evidence: int = 0,
+        internal_batch_size: int = 8,
     ) -> Tensor:
         r"""Args:
             inputs (Tensor or tuple[Tensor, ...]): The inputs of forward_func. Those of
@@ -116,34 +138,54 @@ class Advise(GradientAttribution):
             grad_kwargs (Dict[str, Any], optional): Additional keyword arguments for
                         torch.autograd.grad.
                         Default: None
+            evidence (int, optional): Number of forward passes of occluded images that
+                        correct the map of an example, even and at least 4; 32 is what
+                        was measured. Needs class scores N x K, one input that holds
+                        images, and torchvision. 0: no correction.
+                        Default: 0
+            internal_batch_size (int, optional): Number of occluded images in one
+                        forward pass. Bounds memory.
+                        Default: 8
 
         Returns:
             *Tensor* of **attributions**:
             - **attributions** (*Tensor*):
                         N x 1 x H x W, from 0 up to the number of layers before the
-                        last, without a graph. They are float64 if a feature map of the
-                        model is, and float32 otherwise.
+                        last (to 1 with ``evidence``), without a graph. They are float64
+                        if a feature map of the model is, and float32 otherwise.
 
         Raises:
             TypeError, ValueError: An argument is of the wrong type, the target does not
                         name one output per example, no input holds images, a layer does
                         not run or does not return one tensor N x C x H x W, the last
-                        layer does not run last, or activations or gradients are not
-                        finite. Errors of forward_func itself pass unchanged.
+                        layer does not run last, activations or gradients are not
+                        finite, or ``evidence`` does not suit outputs or inputs. Errors of
+                        forward_func itself pass unchanged.
 
         Warns:
             UserWarning: An example has no evidence for the target, so its map is zero;
-                        batch norm or dropout is in training mode; or a layer seems to
-                        have another layout than N x C x H x W.
+                        batch norm or dropout is in training mode; a layer seems to
+                        have another layout than N x C x H x W; or ``pixel_space`` seems
+                        not to suit the inputs.
 
         Examples::
 
             >>> network = zoo.load("efficientnet-lite0")
             >>> inputs = network.transform(zoo.example_image())[None]
-            >>> of_predicted_class = Advise(network.model, network.layers).attribute(inputs)
+            >>> advise = Advise(network.model, network.layers, pixel_space=network.pixel_space)
+            >>> of_predicted_class = advise.attribute(inputs)
+            >>> corrected = advise.attribute(inputs, target=282, evidence=32)
+            >>> corrected.shape
+            torch.Size([1, 1, 224, 224])
         """
         request = ImageRequest.of(
-            inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs
+            inputs,
+            target,
+            additional_forward_args,
+            attribute_to_layer_input,
+            grad_kwargs,
+            evidence,
+            internal_batch_size,
         )
         # log_usage wraps this function.
         warn_of_training_mode(self.forward_func, stacklevel=3)
@@ -156,18 +198,20 @@ class Advise(GradientAttribution):
             request.attribute_to_layer_input,
             self.reshape_transforms,
         ).run()
-        suspicions = self._suspicious_layouts(request, layer_pass)
+        suspicions = self._suspicions(request, layer_pass)
         resolved = resolve_target(layer_pass.outputs, request.target)
         gradients = layer_pass.gradients(resolved.captum, **request.grad_kwargs)
         maps = gated_evidence(layer_pass.feature_maps, gradients, request.size)
+        if request.evidence:
+            maps = corrected_by_occlusion(
+                maps, request, layer_pass, resolved, self.forward_func, self.pixel_space
+            )
         for message in filter(None, (*suspicions, _zero_maps(maps))):
             warnings.warn(message, stacklevel=3)
         return maps
 
-    def _suspicious_layouts(
-        self, request: ImageRequest, layer_pass: LayerPass
-    ) -> tuple[str | None, ...]:
-        """Require one feature map per layer and one row per example; messages on layouts."""
+    def _suspicions(self, request: ImageRequest, layer_pass: LayerPass) -> tuple[str | None, ...]:
+        """Require one feature map per layer and one row per example; messages on settings."""
         feature_maps = layer_pass.feature_maps
         if len(feature_maps) != len(self.layers):
             raise ValueError(
@@ -186,7 +230,10 @@ class Advise(GradientAttribution):
                     "reshape_transform, such as captum_advise.layouts.Tokens(n_prefix=1)."
                 )
         layer_pass.check_examples(request.inputs)
-        return messages
+        if not request.evidence:
+            return messages
+        images = (request.inputs[index] for index in request.images)
+        return (*messages, *(suspicious_pixels(image, self.pixel_space) for image in images))
 
 
 def _zero_maps(maps: Tensor) -> str | None:

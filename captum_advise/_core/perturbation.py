@@ -188,18 +188,45 @@ class MaskedModel:
         The hidden cells are blurred in the first set and every other one after it. In the
         remaining sets they become the baseline.
         """
+        size = self.image(0).shape[-2:]
+
+        def hide(image: Tensor, cells: Tensor, fill: Tensor) -> Tensor:
+            is_hidden = F.interpolate(cells[:, None].float(), size, mode="nearest") > 0
+            return torch.where(is_hidden, fill, image)
+
+        return self._confidence_filled(hidden, torch.arange(len(hidden)) % 2 == 0, hide)
+
+    @torch.no_grad()
+    def confidence_occluded(self, hidden: Tensor, is_blurred: Tensor) -> Tensor:
+        """Confidence (N, S) in the target with regions of each image hidden.
+
+        Args:
+            hidden: (S, 1, H, W) in [0, 1], how much of each pixel is hidden.
+            is_blurred: bool (S,). Hidden pixels are blurred there, and the baseline elsewhere.
+        """
+
+        def hide(image: Tensor, regions: Tensor, fill: Tensor) -> Tensor:
+            return masked_images(image, (1 - regions).to(image), fill)
+
+        return self._confidence_filled(hidden, is_blurred, hide)
+
+    def _confidence_filled(
+        self,
+        hidden: Tensor,
+        is_blurred: Tensor,
+        hide: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Confidence (N, S) after ``hide(image, hidden, fill)``, in chunks of one example each."""
         hidden = hidden.to(self.inputs[0].device)
-        is_blurred = torch.arange(len(hidden), device=hidden.device)[:, None, None, None] % 2 == 0
+        is_blurred = is_blurred.to(hidden.device)[:, None, None, None]
         confidences = []
         for example in range(len(self.inputs[0])):
             image, baseline = self.image(example), self.baseline(example)
             blurred_image = blurred(image)
             for start in range(0, len(hidden), self.internal_batch_size):
                 chunk = slice(start, start + self.internal_batch_size)
-                cells = hidden[chunk, None].float()
-                is_hidden = F.interpolate(cells, image.shape[-2:], mode="nearest") > 0
                 fill = torch.where(is_blurred[chunk], blurred_image, baseline)
-                of_classes = self.confidences_of(example, torch.where(is_hidden, fill, image))
+                of_classes = self.confidences_of(example, hide(image, hidden[chunk], fill))
                 confidences.append(of_classes[:, self.target.classes[example]])
         return torch.cat(confidences).view(-1, len(hidden))
 

@@ -115,6 +115,9 @@ class ImageRequest:
         additional_forward_args: As a tuple, or None.
         attribute_to_layer_input: Whether the layers' inputs are meant.
         grad_kwargs: For ``torch.autograd.grad``.
+        evidence: How many occluded images correct the map.
+        internal_batch_size: Occluded images in one forward pass.
+        images: Indices of the inputs that hold images.
         size: Height and width of the images.
     """
 
@@ -123,6 +126,9 @@ class ImageRequest:
     additional_forward_args: tuple[Any, ...] | None
     attribute_to_layer_input: bool
     grad_kwargs: dict[str, Any]
+    evidence: int
+    internal_batch_size: int
+    images: tuple[int, ...]
     size: tuple[int, int]
 
     @classmethod
@@ -133,6 +139,8 @@ class ImageRequest:
         additional_forward_args: Any,
         attribute_to_layer_input: bool,
         grad_kwargs: object,
+        evidence: int,
+        internal_batch_size: int,
     ) -> ImageRequest:
         """Check and format the arguments.
 
@@ -141,11 +149,18 @@ class ImageRequest:
         """
         tensors = _tensors(inputs)
         _check_examples(tensors)
-        sizes = {
-            (tensor.shape[2], tensor.shape[3])
-            for tensor in tensors
+        check_count("evidence", evidence, at_least=0)
+        if evidence % 2 or evidence == 2:
+            raise ValueError(
+                f"evidence must be 0, or an even number of at least 4, got {evidence}."
+            )
+        check_count("internal_batch_size", internal_batch_size, at_least=1)
+        images = tuple(
+            index
+            for index, tensor in enumerate(tensors)
             if tensor.is_floating_point() and tensor.dim() == 4 and tensor.numel()
-        }
+        )
+        sizes = {(tensors[index].shape[2], tensors[index].shape[3]) for index in images}
         if len(sizes) != 1:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
             raise ValueError(
@@ -158,6 +173,9 @@ class ImageRequest:
             _format_additional_forward_args(additional_forward_args),
             attribute_to_layer_input,
             _grad_kwargs(grad_kwargs),
+            evidence,
+            internal_batch_size,
+            images,
             sizes.pop(),
         )
 
@@ -203,18 +221,14 @@ def check_constructor(
     """
     _check_forward_func(forward_func)
     _check_layer("layer", layer)
-    if pixel_space is not None and not isinstance(pixel_space, PixelSpace):
-        raise TypeError(
-            "pixel_space must be a captum_advise.PixelSpace or None, got "
-            f"{type(pixel_space).__name__}."
-        )
+    _check_pixel_space(pixel_space)
     if not callable(confidence):
         raise TypeError(f"confidence must be a function of a tensor, got {confidence!r}.")
     _check_reshape_transform(reshape_transform)
 
 
 def several_layers(
-    forward_func: object, layers: object, reshape_transform: object
+    forward_func: object, layers: object, pixel_space: object, reshape_transform: object
 ) -> tuple[tuple[Module, ...], tuple[ReshapeTransform | None, ...]]:
     """Check and format the arguments of :class:`captum_advise.Advise` itself.
 
@@ -227,6 +241,7 @@ def several_layers(
             and transforms differ.
     """
     _check_forward_func(forward_func)
+    _check_pixel_space(pixel_space)
     # A Sequential can be iterated as well, and would silently mean its children.
     if not isinstance(layers, Sequence) or isinstance(layers, str):
         raise TypeError(
@@ -274,6 +289,14 @@ def _check_layer(name: str, layer: object) -> None:
         raise TypeError(
             "The layer is a scripted or traced module, which calls no hooks: explain the model "
             "before torch.jit.script or torch.jit.trace."
+        )
+
+
+def _check_pixel_space(pixel_space: object) -> None:
+    if pixel_space is not None and not isinstance(pixel_space, PixelSpace):
+        raise TypeError(
+            "pixel_space must be a captum_advise.PixelSpace or None, got "
+            f"{type(pixel_space).__name__}."
         )
 
 

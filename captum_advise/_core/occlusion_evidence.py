@@ -1,0 +1,177 @@
+"""Evidence from occlusion: which regions, when hidden, cost confidence in the target.
+
+A map is the prior mean of a Gaussian process over positions. The confidence lost in occluded
+images gives the posterior mean, which corrects the map. The constants of
+``Advise.attribute(evidence=...)`` are here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from captum_advise._core.layer_pass import LayerPass
+from captum_advise._core.perturbation import MaskedModel
+from captum_advise._core.request import ImageRequest
+from captum_advise._core.targets import Target, softmax_over_classes
+from captum_advise.pixels import PixelSpace, black, normalize_maps
+
+# Side of the noise from which masks are made: regions of about a quarter of the image's side. From
+# 7 x 7, losses of unseen regions are predicted worse.
+_NOISE_SIDE = 4
+# How fast masks pass from shown to hidden.
+_SHARPNESS = 6.0
+# Side of the grid of positions on which evidence is estimated.
+_GRID = 14
+# Standard deviation of the kernel, as a share of the image's side.
+_LENGTH_SCALE = 0.1
+# Variance of what hidden regions do not explain, as a multiple of the mean variance that the
+# kernel allows them to explain.
+_NOISE = 1.0
+# The share of the final map that depends on the evidence. Stronger corrections lose insertion from
+# black.
+_STRENGTH = 0.8
+# Keeps logarithms finite. Losses below it do not count, so a class that is never predicted has no
+# evidence and its map keeps its order.
+_LEAST_CONFIDENCE = 1e-6
+
+
+class Occlusions(NamedTuple):
+    """Regions to hide.
+
+    Attributes:
+        hidden: (S, 1, H, W) in [0, 1], how much of each pixel is hidden. Each odd one is the
+            complement of the one before.
+        is_blurred: bool (S,), hidden by blurring instead of by black. Alternates by pairs.
+    """
+
+    hidden: Tensor
+    is_blurred: Tensor
+
+
+def occlusions(n: int, size: tuple[int, int]) -> Occlusions:
+    """Smooth random regions of half of the image each, always the same.
+
+    Args:
+        n: How many, even.
+        size: Height and width of the images.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(n // 2, 1, _NOISE_SIDE, _NOISE_SIDE, generator=generator)
+    smooth = F.interpolate(noise, size, mode="bicubic", align_corners=False)
+    median = smooth.flatten(1).median(1).values[:, None, None, None]
+    hidden = ((smooth - median) * _SHARPNESS + 0.5).clamp(0, 1)
+    pairs = torch.stack([hidden, 1 - hidden], 1).flatten(0, 1)
+    return Occlusions(pairs, torch.arange(n) // 2 % 2 == 0)
+
+
+def corrected_by_occlusion(
+    maps: Tensor,
+    request: ImageRequest,
+    layer_pass: LayerPass,
+    target: Target,
+    forward_func: Any,
+    pixel_space: PixelSpace | None,
+) -> Tensor:
+    """Maps, corrected by the confidence lost in ``request.evidence`` occluded images.
+
+    Args:
+        maps: (N, 1, H, W) from zero up.
+        request: The arguments of the call.
+        layer_pass: The forward pass.
+        target: What is explained.
+        forward_func: The model, for occluded images.
+        pixel_space: Says what black is.
+
+    Returns:
+        Tensor like ``maps``, in [0, 1].
+
+    Raises:
+        ValueError: The outputs are not class scores N x K, the inputs have not exactly one image,
+            or the outputs for occluded images are not finite.
+    """
+    outputs = layer_pass.outputs
+    if outputs.dim() != 2 or outputs.shape[1] < 2:
+        raise ValueError(
+            f"evidence needs class scores N x K, and the outputs have shape "
+            f"{tuple(outputs.shape)}: use evidence=0, or a wrapper of captum_advise.targets."
+        )
+    images = request.images
+    if len(images) != 1:
+        raise ValueError(
+            f"evidence needs one input that holds images, and {len(images)} do: use evidence=0."
+        )
+    inputs = tuple(tensor.detach() for tensor in request.inputs)
+    model = MaskedModel(
+        forward_func=forward_func,
+        inputs=inputs,
+        additional_forward_args=request.additional_forward_args,
+        maskable=images,
+        baselines=(black(inputs[images[0]], pixel_space),),
+        confidence=softmax_over_classes,
+        target=target,
+        internal_batch_size=request.internal_batch_size,
+    )
+    regions = occlusions(request.evidence, request.size)
+    confidences = model.confidence_occluded(*regions)
+    if not bool(confidences.isfinite().all()):
+        raise ValueError(
+            "The outputs for occluded images are NaN or infinite: use evidence=0, or run the model "
+            "in float32 or float64, and check its weights."
+        )
+    prior = normalize_maps(maps)
+    evidence = occlusion_evidence(prior, confidences, regions)
+    return prior * (1 - _STRENGTH + _STRENGTH * evidence)
+
+
+def occlusion_evidence(prior: Tensor, confidences: Tensor, regions: Occlusions) -> Tensor:
+    """The posterior mean of the loss of confidence per hidden position, stretched to [0, 1].
+
+    Gaussian-process regression of the loss of log-confidence on the hidden share of each position.
+    The effect of each fill is centred and scaled: only differences between regions count.
+
+    Args:
+        prior: (N, 1, H, W) from zero up, the prior mean up to a factor.
+        confidences: (N, S) in the target, without the regions.
+        regions: S of them, for images H x W.
+
+    Returns:
+        Tensor like ``prior``. Zero where hiding a position costs no confidence.
+    """
+    log_losses = -confidences.clamp(min=_LEAST_CONFIDENCE).cpu().double().log().T
+    hidden = F.adaptive_avg_pool2d(regions.hidden.double(), _GRID).flatten(1) / _GRID**2
+    prior_cells = F.adaptive_avg_pool2d(prior.cpu().double(), _GRID).flatten(1).T
+    for of_fill in (regions.is_blurred, ~regions.is_blurred):
+        hidden[of_fill] -= hidden[of_fill].mean(0)
+        losses = log_losses[of_fill] - log_losses[of_fill].mean(0)
+        scale = losses.square().mean(0).sqrt()
+        log_losses[of_fill] = losses / scale.clamp(min=1e-12)
+
+    covariance_of_cells = hidden @ _kernel()
+    covariance = covariance_of_cells @ hidden.T
+    variance = covariance.diagonal().mean()
+    expected = hidden @ prior_cells
+    power = expected.square().sum(0)
+    # A map that hidden regions contradict is no prior.
+    factor = ((expected * log_losses).sum(0) / power.clamp(min=1e-30)).clamp(min=0)
+    noisy = covariance / variance + _NOISE * torch.eye(len(hidden), dtype=torch.float64)
+    weights = torch.cholesky_solve(
+        log_losses - factor * expected, torch.linalg.cholesky(noisy), upper=False
+    )
+    posterior = factor * prior_cells + (covariance_of_cells / variance).T @ weights
+
+    positive = normalize_maps(posterior.T.clamp(min=0)).view(-1, 1, _GRID, _GRID).to(prior)
+    # antialias selects a = -0.5 (Keys 1981), as everywhere in this package.
+    larger = F.interpolate(positive, prior.shape[2:], mode="bicubic", antialias=True)
+    return normalize_maps(larger.clamp(min=0))
+
+
+def _kernel() -> Tensor:
+    """Covariance (cells, cells) of two positions: falls with their distance as a Gaussian does."""
+    positions = (torch.arange(_GRID, dtype=torch.float64) + 0.5) / _GRID
+    distances = positions[:, None] - positions
+    of_axis = (-distances.square() / (2 * _LENGTH_SCALE**2)).exp()
+    return torch.kron(of_axis, of_axis)
