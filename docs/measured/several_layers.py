@@ -33,9 +33,9 @@ Rules, fixed before any image of the held-out half was measured with this script
   candidate holds for it too, and Holm's correction is over its own six metrics.
 - AVX is reported at equal pixel order: each map is replaced by the ranks of its pixels.
 
-Three things were changed after the held-out half of EfficientNet-Lite0 had been measured, and before
-any other. The candidate is the same. Lite0 is measured a second time; the first rows are kept
-("held-out, first").
+Three things were changed after the held-out half of EfficientNet-Lite0 had been measured, and
+before any other. The candidate is the same. Lite0 is measured a second time; the first rows are
+kept ("held-out, first").
 
 - ROAD removed 10, 30, 50, 70 and 90% then.
 - The powers of Grad-CAM are left out. They had the same values as Grad-CAM in all primary metrics.
@@ -226,7 +226,9 @@ def measure(data: Path, name: str, half: str) -> pd.DataFrame:
     )
     labels = torch.tensor([int(entry["imagenet_class"]) for entry in entries])
     with torch.no_grad():
-        confidences = torch.cat([network.model(chunk).softmax(1) for chunk in images.split(10)])
+        confidences = torch.cat(
+            [network.model(chunk).softmax(1) for chunk in torch.split(images, 10)]
+        )
     of_label = confidences.gather(1, labels[:, None])[:, 0]
     rows = mosaic_rows(network, images, labels, (of_label > CONFIDENT).nonzero()[:, 0])
     passes = fixed_size_batches(compiled(network.model), BATCH)
