@@ -1,0 +1,44 @@
+"""The maps with which panels and pages compare those of ``LayerAdvise``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch import Tensor
+
+from captum_advise.advise import Advise
+from captum_advise.explanation import Explanation
+from captum_advise.layer_advise import LayerAdvise
+
+if TYPE_CHECKING:
+    from captum_advise.zoo import Network
+
+Comparisons: TypeAlias = dict[str, "Explanation | Tensor"]
+
+GRAD_CAM, SEVERAL_LAYERS = "Grad-CAM", "Advise"
+
+
+def comparisons_of(
+    network: Network, advise: LayerAdvise, inputs: Tensor, target: Any, **options: Any
+) -> Comparisons:
+    """Grad-CAM's explanation, and the map of ``Advise`` where the network has layers for it.
+
+    Args:
+        network: From the zoo.
+        advise: At the layer of the network.
+        inputs: (N, C, H, W) inputs of the model.
+        target: As in :meth:`captum_advise.LayerAdvise.attribute`.
+        options: More arguments of :meth:`captum_advise.LayerAdvise.explain`, for Grad-CAM.
+
+    Returns:
+        By name, an explanation or maps (N, 1, H, W).
+    """
+    found: Comparisons = {
+        GRAD_CAM: advise.explain(inputs, target, **options, unit_selection=None),
+    }
+    if network.layers:
+        several = Advise(
+            network.model, network.layers, reshape_transform=network.reshape_transforms
+        )
+        found[SEVERAL_LAYERS] = several.attribute(inputs, target)
+    return found
