@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
@@ -23,6 +24,8 @@ def comparisons_of(
 ) -> Comparisons:
     """Grad-CAM's explanation, and the map of ``Advise`` where the network has layers for it.
 
+    Nothing warns: call it after ADVISE's own explanation, with the same arguments.
+
     Args:
         network: From the zoo.
         advise: At the layer of the network.
@@ -33,12 +36,14 @@ def comparisons_of(
     Returns:
         By name, an explanation or maps (N, 1, H, W).
     """
-    found: Comparisons = {
-        GRAD_CAM: advise.explain(inputs, target, **options, unit_selection=None),
-    }
-    if network.layers:
-        several = Advise(
-            network.model, network.layers, reshape_transform=network.reshape_transforms
-        )
-        found[SEVERAL_LAYERS] = several.attribute(inputs, target)
+    with warnings.catch_warnings():
+        # The explanation by ADVISE has warned already.
+        warnings.simplefilter("ignore")
+        grad_cam = advise.explain(inputs, target, **options, unit_selection=None)
+        found: Comparisons = {GRAD_CAM: grad_cam}
+        if network.layers:
+            several = Advise(
+                network.model, network.layers, reshape_transform=network.reshape_transforms
+            )
+            found[SEVERAL_LAYERS] = several.attribute(inputs, target)
     return found

@@ -9,13 +9,15 @@ import pytest
 import timm
 import torch
 import torchvision
+from captum.attr import LayerGradCam
 from messages import one_sentence
+from pages import data_of
 from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 from toy_networks import Net, network
 
-from captum_advise import Explanation, LayerAdvise, PixelSpace, explain, zoo
+from captum_advise import Advise, Explanation, LayerAdvise, PixelSpace, explain, zoo
 from captum_advise.layouts import Tokens, channels_last
 
 SMALL = "timm/test_resnet"
@@ -273,13 +275,56 @@ def test_the_result_is_an_explanation(model, cat, tmp_path):
 def test_plot_needs_nothing(model, cat):
     explanation = explain([cat, cat], model)
     figure, axes = explanation.plot()
-    assert axes.shape == (2, 2)
+    assert [ax.get_title().split("\n")[0] for ax in axes[1, 1:]] == ["Grad-CAM", "Advise", "ADVISE"]
     assert explanation.class_name(1) in axes[1, 0].get_title()
     shown = np.asarray(axes[0, 0].get_images()[0].get_array())
     np.testing.assert_allclose(shown, explanation.images[0].permute(1, 2, 0), atol=1e-6)
     _, (first, _) = explanation.plot(class_names=["other"] * 10)
     assert "other" in first[0].get_title()
     assert figure is not None
+
+
+def test_the_result_has_maps_to_compare_with(model, cat):
+    explanation = explain(cat, model, 6)
+    network = zoo.describe(model)
+    inputs = by_hand(model, model.layer4, cat)[1]
+    assert list(explanation.comparisons) == ["Grad-CAM", "Advise"]
+    torch.testing.assert_close(
+        explanation.comparisons["Grad-CAM"].attributions,
+        LayerGradCam(model, model.layer4).attribute(inputs, 6).detach(),
+    )
+    assert explanation.setup.advise_layers == network.layer_names
+    assert explanation.setup.advise_layers[-1] == "layer4"
+    expected = Advise(model, [model.get_submodule(name) for name in network.layer_names])
+    torch.testing.assert_close(explanation.comparisons["Advise"], expected.attribute(inputs, 6))
+    assert f"Advise at {' + '.join(network.layer_names)}, " in str(explanation.setup)
+    moved = explanation.to("meta").comparisons
+    assert {moved["Advise"].device.type, moved["Grad-CAM"].attributions.device.type} == {"meta"}
+
+
+def test_channels_last_layers_have_an_advise_map(cat):
+    explanation = explain(cat, timm.create_model("test_mambaout").eval(), 3)
+    side = explanation.images.shape[-1]
+    assert explanation.comparisons["Advise"].shape == (1, 1, side, side)
+
+
+def test_layers_of_one_resolution_have_no_advise_map(cat):
+    explanation = explain(cat, timm.create_model("test_vit").eval(), 3, unit_selection=None)
+    assert list(explanation.comparisons) == ["Grad-CAM"]
+    assert explanation.setup.advise_layers == ()
+    assert "Advise" not in str(explanation.setup)
+    assert explanation.plot()[1].shape == (1, 3)
+
+
+def test_the_page_needs_nothing(model, cat):
+    explanation = explain(cat, model, 3)
+    (example,) = data_of(explanation.to_html(names=["cat"]))["examples"]
+    assert (example["name"], example["class"]) == ("cat", "class 3")
+    assert [shown["name"] for shown in example["comparisons"]] == ["Grad-CAM", "Advise"]
+    side = explanation.images.shape[-1]
+    assert example["comparisons"][1]["values"]["shape"] == [side, side]
+    (example,) = data_of(explanation.to_html(comparisons={}))["examples"]
+    assert example["comparisons"] == []
 
 
 # --- what is refused
