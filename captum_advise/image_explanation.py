@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.figure import Figure
 
-    from captum_advise.comparisons import Comparisons
     from captum_advise.visualization.style import Array
 
 
@@ -98,7 +97,7 @@ class ImageExplanation(Explanation):
 
     images: Tensor
     setup: Setup
-    comparisons: Comparisons
+    comparisons: dict[str, Explanation | Tensor]
 
     def __repr__(self) -> str:
         return f"{super().__repr__()}\nSetup: {self.setup}"

@@ -282,7 +282,7 @@ def test_a_port_in_use(server, capsys):
 
 @pytest.mark.slow
 def test_in_a_browser(server):
-    from selenium.webdriver.support.ui import WebDriverWait
+    from selenium.webdriver.support.ui import Select, WebDriverWait
 
     with chromium() as driver:
         wait = WebDriverWait(driver, 60)
@@ -305,6 +305,8 @@ def test_in_a_browser(server):
         driver.switch_to.frame(frame)
         wait.until(lambda _: "cat" in driver.find_element("id", "headline").text)
         driver.find_element("css selector", "#ranking button").click()
+        Select(driver.find_element("id", "comparison")).select_by_visible_text("Advise")
+        assert driver.find_element("id", "comparison-note").text == "224 x 224 positions"
         # A request to another machine would be refused, and so complained of.
         assert complaints(driver) == []
 
