@@ -31,7 +31,8 @@ def comparisons_of(
         advise: At the layer of the network.
         inputs: (N, C, H, W) inputs of the model.
         target: As in :meth:`captum_advise.LayerAdvise.attribute`.
-        options: More arguments of :meth:`captum_advise.LayerAdvise.explain`, for Grad-CAM.
+        options: More arguments of :meth:`captum_advise.LayerAdvise.explain`. ``Advise`` gets those
+            that are about the model.
 
     Returns:
         By name, an explanation or maps (N, 1, H, W).
@@ -45,5 +46,7 @@ def comparisons_of(
             several = Advise(
                 network.model, network.layers, reshape_transform=network.reshape_transforms
             )
-            found[SEVERAL_LAYERS] = several.attribute(inputs, target)
+            found[SEVERAL_LAYERS] = several.attribute(
+                inputs, target, options.get("additional_forward_args")
+            )
     return found

@@ -302,6 +302,34 @@ def test_the_result_has_maps_to_compare_with(model, cat):
     assert {moved["Advise"].device.type, moved["Grad-CAM"].attributions.device.type} == {"meta"}
 
 
+def test_further_arguments_of_the_model_reach_every_map(cat):
+    class Scaled(nn.Module):
+        """Two resolutions, and class scores in which the argument picks the sign."""
+
+        def __init__(self):
+            super().__init__()
+            self.fine = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1))
+            self.coarse = nn.Sequential(nn.Conv2d(6, 8, 3, stride=2, padding=1))
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x, sign=1):
+            return self.head(self.coarse(self.fine(x).relu()).relu().mean((2, 3))) * sign
+
+    model = network(Scaled)
+    options = {"transform": NORMALISED, "layer": "coarse", "unit_selection": None}
+    maps = []
+    for sign in (1, -1):
+        found = explain(cat, model, 2, additional_forward_args=sign, **options)
+        layers = [model.get_submodule(name) for name in found.setup.advise_layers]
+        inputs = NORMALISED(cat)[None]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = Advise(model, layers).attribute(inputs, 2, sign)
+        maps.append(found.comparisons["Advise"])
+        assert maps[-1].equal(expected)
+    assert not maps[0].equal(maps[1])
+
+
 def test_channels_last_layers_have_an_advise_map(cat):
     explanation = explain(cat, timm.create_model("test_mambaout").eval(), 3)
     side = explanation.images.shape[-1]
