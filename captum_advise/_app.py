@@ -17,10 +17,12 @@ import torch
 from captum_advise import zoo
 from captum_advise._utils.errors import USER_ERRORS, first_line
 from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.comparisons import comparisons_of
 from captum_advise.layer_advise import LayerAdvise, UnitSelection
 from captum_advise.relevance import ActivationRange
 from captum_advise.visualization.page import unit_tensors
-from captum_advise.zoo.layer_probe import FeatureLayer, feature_layers
+from captum_advise.zoo.layer_probe import FeatureLayer, feature_layers, probe
+from captum_advise.zoo.loading import layers_of_advise
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
@@ -186,9 +188,7 @@ class _Networks:
 
     def _layers(self, name: str) -> dict[str, FeatureLayer]:
         network = self.load(name)
-        pil = import_optional("PIL.Image", "demo")
-        inputs = network.transform(pil.new("RGB", (_IMAGE_SIDE, _IMAGE_SIDE)))[None]
-        layers = feature_layers(network.model, inputs.to(self._device))
+        layers = feature_layers(network.model, _blank(network)[None].to(self._device))
         return {
             layer.name: layer
             for layer in layers
@@ -215,12 +215,21 @@ class _Networks:
         chosen = self.layers(name).get(layer)
         if chosen is None:
             raise ValueError(f"{name} has no layer {layer!r} to explain: choose one of the list.")
+        _, height, width = _blank(network).shape
+        probed = probe(network.model, (height, width), name, layer=layer)
         return replace(
             network,
             layer=network.model.get_submodule(layer),
             layer_name=layer,
             reshape_transform=chosen.layout,
+            **layers_of_advise(network.model, probed),
         )
+
+
+def _blank(network: zoo.Network) -> torch.Tensor:
+    """An input of the network (3, H, W)."""
+    pil = import_optional("PIL.Image", "demo")
+    return network.transform(pil.new("RGB", (_IMAGE_SIDE, _IMAGE_SIDE)))
 
 
 def _explained(
@@ -256,7 +265,7 @@ def _explained(
         network.pixel_space.to_pixels(inputs).clamp(0, 1),
         feature_maps=feature_maps,
         contributions=contributions,
-        comparisons={"Grad-CAM": advise.explain(inputs, index, unit_selection=None)},
+        comparisons=comparisons_of(network, advise, inputs, index),
         class_names=network.class_names,
         activation_range=activation_range,
     )

@@ -162,6 +162,7 @@ class Explanation(TensorRecord):
         self,
         images: Tensor | npt.NDArray[np.floating],
         *,
+        comparisons: Mapping[str, Explanation | Array] | None = None,
         class_names: Sequence[str] | None = None,
         axes: npt.ArrayLike | None = None,
     ) -> tuple[Figure, npt.NDArray[np.object_]]:
@@ -171,11 +172,12 @@ class Explanation(TensorRecord):
             images: (N, 3 or 1, H, W) tensor or (N, H, W, 3 or 1) array in [0, 1], as
                 :meth:`PixelSpace.to_pixels` makes them from model inputs. For one example, N may
                 be left out.
+            comparisons: Maps to draw before these, by their names, as in :meth:`to_html`.
             class_names: By class.
-            axes: Where to draw, N x 2 of them; a new figure if None.
+            axes: Where to draw, N x (2 + comparisons) of them; a new figure if None.
 
         Returns:
-            The figure, and the axes (N, 2).
+            The figure, and the axes (N, 2 + comparisons).
 
         Raises:
             ValueError: The images do not fit the explanation.
@@ -188,7 +190,8 @@ class Explanation(TensorRecord):
         # Imported here: matplotlib is an optional dependency.
         from captum_advise.visualization import overlays
 
-        return overlays(images, {"ADVISE": self}, class_names=class_names, axes=axes)
+        named = {**(comparisons or {}), "ADVISE": self}
+        return overlays(images, named, class_names=class_names, axes=axes)
 
     def to_html(
         self,

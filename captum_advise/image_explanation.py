@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.figure import Figure
 
+    from captum_advise.visualization.style import Array
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -28,6 +30,8 @@ class Setup:
         layer: Dotted name of the layer.
         layout: Of the layer's tensor: ``"N x C x H x W"``, ``"N x H x W x C"`` or
             ``"N x tokens x C"``, or the caller's ``reshape_transform``.
+        advise_layers: Dotted names of the layers of :class:`captum_advise.Advise`; empty if the
+            network has none.
         input_size: Height and width of the model's inputs.
         transform: Where the transform from images to inputs comes from.
         pixel_space: How the inputs relate to images in [0, 1].
@@ -38,14 +42,15 @@ class Setup:
 
         >>> explanation = explain("cat.jpg", "efficientnet-lite0")
         >>> print(explanation.setup)
-        efficientnet-lite0 on cpu, layer bn2 (N x C x H x W), 1000 classes; inputs of 224 x 224 by
-        the transform of the TensorFlow original, mean (0.498, 0.498, 0.498), std (0.502, 0.502,
-        0.502).
+        efficientnet-lite0 on cpu, layer bn2 (N x C x H x W), Advise at blocks.5.0.bn1 + blocks.6 +
+        bn2, 1000 classes; inputs of 224 x 224 by the transform of the TensorFlow original, mean
+        (0.498, 0.498, 0.498), std (0.502, 0.502, 0.502).
     """
 
     model: str
     layer: str
     layout: str
+    advise_layers: tuple[str, ...]
     input_size: tuple[int, int]
     transform: str
     pixel_space: PixelSpace
@@ -58,8 +63,9 @@ class Setup:
             ", ".join(f"{value:.3g}" for value in values)
             for values in (self.pixel_space.mean, self.pixel_space.std)
         )
+        advise = f"Advise at {' + '.join(self.advise_layers)}, " if self.advise_layers else ""
         return (
-            f"{self.model} on {self.device}, layer {self.layer} ({self.layout}), "
+            f"{self.model} on {self.device}, layer {self.layer} ({self.layout}), {advise}"
             f"{len(self.class_names)} classes; inputs of {height} x {width} by {self.transform}, "
             f"mean ({mean}), std ({std})."
         )
@@ -73,6 +79,9 @@ class ImageExplanation(Explanation):
         images: (N, C, H, W) the explained images in [0, 1], as the model saw them: resized and
             cropped.
         setup: The layer, the transform and all else that was found.
+        comparisons: Maps to compare with, by name: ``"Grad-CAM"``, an :class:`Explanation`, and
+            ``"Advise"``, the map of :class:`captum_advise.Advise` (N, 1, H, W), where the model
+            has layers for it.
 
     Example::
 
@@ -82,10 +91,13 @@ class ImageExplanation(Explanation):
           0: class 285 (Egyptian cat), confidence ...
         Setup: efficientnet-lite0 on cpu, layer bn2 (N x C x H x W), ...
         >>> figure, axes = explanation.plot()
+        >>> explanation.comparisons["Advise"].shape
+        torch.Size([1, 1, 224, 224])
     """
 
     images: Tensor
     setup: Setup
+    comparisons: dict[str, Explanation | Tensor]
 
     def __repr__(self) -> str:
         return f"{super().__repr__()}\nSetup: {self.setup}"
@@ -108,6 +120,7 @@ class ImageExplanation(Explanation):
         self,
         images: Tensor | npt.NDArray[np.floating] | None = None,
         *,
+        comparisons: Mapping[str, Explanation | Array] | None = None,
         class_names: Sequence[str] | None = None,
         axes: npt.ArrayLike | None = None,
     ) -> tuple[Figure, npt.NDArray[np.object_]]:
@@ -115,21 +128,41 @@ class ImageExplanation(Explanation):
 
         Args:
             images: As in :meth:`Explanation.plot`; those of the explanation if None.
+            comparisons: Maps to draw before these; those of the explanation if None.
             class_names: By class; those of the setup if None.
-            axes: Where to draw, N x 2 of them; a new figure if None.
+            axes: Where to draw, N x (2 + comparisons) of them; a new figure if None.
 
         Returns:
-            The figure, and the axes (N, 2).
+            The figure, and the axes (N, 2 + comparisons).
         """
+        return super().plot(
+            self.images.clamp(0, 1) if images is None else images,
+            comparisons=self.comparisons if comparisons is None else comparisons,
+            class_names=class_names or self.setup.class_names,
+            axes=axes,
+        )
+
+    def to_html(self, images: Array | Sequence[Array] | None = None, **options: Any) -> str:
+        """One interactive HTML file, as :meth:`Explanation.to_html` makes it.
+
+        Args:
+            images: Those of the explanation if None.
+            options: As in :meth:`Explanation.to_html`. ``comparisons`` and ``class_names`` are
+                those of the explanation if they are not given.
+
+        Returns:
+            The content of the file.
+        """
+        known = {"comparisons": self.comparisons, "class_names": self.setup.class_names}
         shown = self.images.clamp(0, 1) if images is None else images
-        return super().plot(shown, class_names=class_names or self.setup.class_names, axes=axes)
+        return super().to_html(shown, **(known | options))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists under the names of the attributes, without the images."""
+        """Plain numbers and lists by attribute, without images and comparisons."""
         return {**self._without_images().to_dict(), "setup": asdict(self.setup)}
 
     def save(self, path: str | Path) -> None:
-        """As :meth:`Explanation.save`, without the images and the setup.
+        """As :meth:`Explanation.save`, without images, comparisons and setup.
 
         Args:
             path: Taken unchanged; the usual suffix is ``.npz``.

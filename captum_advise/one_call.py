@@ -17,6 +17,7 @@ from captum_advise._core.selection import UnitSelection
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.modes import in_eval_mode
 from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.comparisons import comparisons_of
 from captum_advise.explanation import Explanation
 from captum_advise.image_explanation import ImageExplanation, Setup
 from captum_advise.layer_advise import LayerAdvise
@@ -62,6 +63,9 @@ def explain(
     ``explanation.setup`` states them. Whatever is passed is not looked for. The model is left
     unchanged: it runs in evaluation mode, and has its own modes again at the end.
 
+    The result holds the map of :class:`LayerAdvise`, how it came about, and ``comparisons``: the
+    maps of Grad-CAM and, where the model has layers for it, of :class:`Advise`.
+
     Args:
         image: One image, or a sequence of them: a path, a PIL image, an array (H, W, 3), (H, W, 1)
             or (H, W), or a tensor (3, H, W) or (1, H, W). Arrays and tensors are of uint8, or of
@@ -85,7 +89,7 @@ def explain(
         options: More arguments of :meth:`LayerAdvise.explain`, such as ``activation_range``.
 
     Returns:
-        ImageExplanation: An :class:`Explanation` with the images and the setup.
+        ImageExplanation: An :class:`Explanation` with images, setup and comparisons.
 
     Raises:
         FileNotFoundError: There is no such image or weights file.
@@ -106,6 +110,8 @@ def explain(
         ('tiger cat', torch.Size([1, 1, 7, 7]))
         >>> explanation.setup.layer
         'bn2'
+        >>> explanation.comparisons["Advise"].shape
+        torch.Size([1, 1, 224, 224])
     """
     inputs = image if isinstance(image, Tensor) and image.dim() == 4 else None
     if inputs is not None:
@@ -133,14 +139,15 @@ def explain(
         confidence=confidence,
         reshape_transform=network.reshape_transform,
     )
+    classes = _target(target, network)
     with in_eval_mode(network.model):
-        explanation = advise.explain(
-            inputs, _target(target, network), unit_selection=unit_selection, **options
-        )
+        explanation = advise.explain(inputs, classes, unit_selection=unit_selection, **options)
+        comparisons = comparisons_of(network, advise, inputs, classes, **options)
     return ImageExplanation(
         **{field.name: getattr(explanation, field.name) for field in fields(Explanation)},
         images=network.pixel_space.to_pixels(inputs.detach()),
         setup=setup_of(network, (inputs.shape[2], inputs.shape[3])),
+        comparisons=comparisons,
     )
 
 
@@ -161,6 +168,7 @@ def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
         model=network.name,
         layer=network.layer_name,
         layout=words,
+        advise_layers=network.layer_names,
         input_size=input_size,
         transform=network.source,
         pixel_space=network.pixel_space,

@@ -9,13 +9,15 @@ import pytest
 import timm
 import torch
 import torchvision
+from captum.attr import LayerGradCam
 from messages import one_sentence
+from pages import data_of
 from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 from toy_networks import Net, network
 
-from captum_advise import Explanation, LayerAdvise, PixelSpace, explain, zoo
+from captum_advise import Advise, Explanation, LayerAdvise, PixelSpace, explain, zoo
 from captum_advise.layouts import Tokens, channels_last
 
 SMALL = "timm/test_resnet"
@@ -273,13 +275,84 @@ def test_the_result_is_an_explanation(model, cat, tmp_path):
 def test_plot_needs_nothing(model, cat):
     explanation = explain([cat, cat], model)
     figure, axes = explanation.plot()
-    assert axes.shape == (2, 2)
+    assert [ax.get_title().split("\n")[0] for ax in axes[1, 1:]] == ["Grad-CAM", "Advise", "ADVISE"]
     assert explanation.class_name(1) in axes[1, 0].get_title()
     shown = np.asarray(axes[0, 0].get_images()[0].get_array())
     np.testing.assert_allclose(shown, explanation.images[0].permute(1, 2, 0), atol=1e-6)
     _, (first, _) = explanation.plot(class_names=["other"] * 10)
     assert "other" in first[0].get_title()
     assert figure is not None
+
+
+def test_the_result_has_maps_to_compare_with(model, cat):
+    explanation = explain(cat, model, 6)
+    network = zoo.describe(model)
+    inputs = by_hand(model, model.layer4, cat)[1]
+    assert list(explanation.comparisons) == ["Grad-CAM", "Advise"]
+    torch.testing.assert_close(
+        explanation.comparisons["Grad-CAM"].attributions,
+        LayerGradCam(model, model.layer4).attribute(inputs, 6).detach(),
+    )
+    assert explanation.setup.advise_layers == network.layer_names
+    assert explanation.setup.advise_layers[-1] == "layer4"
+    expected = Advise(model, [model.get_submodule(name) for name in network.layer_names])
+    torch.testing.assert_close(explanation.comparisons["Advise"], expected.attribute(inputs, 6))
+    assert f"Advise at {' + '.join(network.layer_names)}, " in str(explanation.setup)
+    moved = explanation.to("meta").comparisons
+    assert {moved["Advise"].device.type, moved["Grad-CAM"].attributions.device.type} == {"meta"}
+
+
+def test_further_arguments_of_the_model_reach_every_map(cat):
+    class Scaled(nn.Module):
+        """Two resolutions, and class scores in which the argument picks the sign."""
+
+        def __init__(self):
+            super().__init__()
+            self.fine = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1))
+            self.coarse = nn.Sequential(nn.Conv2d(6, 8, 3, stride=2, padding=1))
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x, sign=1):
+            return self.head(self.coarse(self.fine(x).relu()).relu().mean((2, 3))) * sign
+
+    model = network(Scaled)
+    options = {"transform": NORMALISED, "layer": "coarse", "unit_selection": None}
+    maps = []
+    for sign in (1, -1):
+        found = explain(cat, model, 2, additional_forward_args=sign, **options)
+        layers = [model.get_submodule(name) for name in found.setup.advise_layers]
+        inputs = NORMALISED(cat)[None]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = Advise(model, layers).attribute(inputs, 2, sign)
+        maps.append(found.comparisons["Advise"])
+        assert maps[-1].equal(expected)
+    assert not maps[0].equal(maps[1])
+
+
+def test_channels_last_layers_have_an_advise_map(cat):
+    explanation = explain(cat, timm.create_model("test_mambaout").eval(), 3)
+    side = explanation.images.shape[-1]
+    assert explanation.comparisons["Advise"].shape == (1, 1, side, side)
+
+
+def test_layers_of_one_resolution_have_no_advise_map(cat):
+    explanation = explain(cat, timm.create_model("test_vit").eval(), 3, unit_selection=None)
+    assert list(explanation.comparisons) == ["Grad-CAM"]
+    assert explanation.setup.advise_layers == ()
+    assert "Advise" not in str(explanation.setup)
+    assert explanation.plot()[1].shape == (1, 3)
+
+
+def test_the_page_needs_nothing(model, cat):
+    explanation = explain(cat, model, 3)
+    (example,) = data_of(explanation.to_html(names=["cat"]))["examples"]
+    assert (example["name"], example["class"]) == ("cat", "class 3")
+    assert [shown["name"] for shown in example["comparisons"]] == ["Grad-CAM", "Advise"]
+    side = explanation.images.shape[-1]
+    assert example["comparisons"][1]["values"]["shape"] == [side, side]
+    (example,) = data_of(explanation.to_html(comparisons={}))["examples"]
+    assert example["comparisons"] == []
 
 
 # --- what is refused

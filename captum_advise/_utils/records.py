@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TensorRecord:
-    """Mixin of a frozen dataclass whose fields are tensors, other records, or tuples of these."""
+    """Mixin of a frozen dataclass of tensors, other records, and tuples or dicts of these."""
 
     def to(self, device: torch.device | str) -> Self:
         """A copy on another device."""
@@ -39,6 +39,8 @@ def _moved(value: Any, device: torch.device) -> Any:
         return replace(value, **moved)  # type: ignore[type-var]
     if isinstance(value, tuple):
         return tuple(_moved(part, device) for part in value)
+    if isinstance(value, dict):
+        return {key: _moved(part, device) for key, part in value.items()}
     return value
 
 

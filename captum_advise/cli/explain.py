@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import typer
@@ -23,6 +23,7 @@ from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show, show_error
 from captum_advise.cli.image_sources import INDEX, Source, find_sources, output_names
 from captum_advise.cli.index_page import index_page
+from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS, Comparisons, comparisons_of
 from captum_advise.explanation import Explanation
 from captum_advise.image_explanation import Setup
 from captum_advise.layer_advise import LayerAdvise, UnitSelection
@@ -104,11 +105,13 @@ def explain(
     ] = 8,
     device: options.Device = "auto",
 ) -> int:
-    """Explain images with ADVISE, and compare with Grad-CAM.
+    """Explain images with ADVISE, and compare with Grad-CAM and Advise.
 
     Writes for each image a panel, NAME.png, and all numbers, NAME.json, to the output folder.
-    Prints the prediction, the units that ADVISE selected, and how well the two maps explain the
-    prediction (AVX and its parts); for several images a table, and writes a page, index.html.
+    Prints the prediction, the units that ADVISE selected, and how well the maps of ADVISE and
+    Grad-CAM explain the prediction (AVX and its parts); for several images a table, and writes a
+    page, index.html. Advise combines several layers; its map is in the panel where the network has
+    layers for it.
     """
     if output_format not in ("text", "json"):
         raise ValueError(f"--format must be text or json, not {output_format!r}.")
@@ -227,7 +230,7 @@ class _Job:
             activation_range=self.activation_range,
             min_prominence=self.min_prominence,
         )
-        grad_cam = advise.explain(inputs, target, unit_selection=None)
+        comparisons = comparisons_of(network, advise, inputs, target)
         pixels = network.pixel_space.to_pixels(inputs)
         return [
             _Result(
@@ -241,7 +244,7 @@ class _Job:
                 predicted=int(predicted[index]),
                 target=int(target[index]),
                 explanation=explanation,
-                grad_cam=grad_cam,
+                comparisons=comparisons,
             )
             for index, (shown, _) in enumerate(images)
         ]
@@ -266,13 +269,18 @@ class _Result:
     predicted: int
     target: int
     explanation: Explanation
-    grad_cam: Explanation
+    comparisons: Comparisons
+
+    @property
+    def grad_cam(self) -> Explanation:
+        """Grad-CAM's map with its metrics."""
+        return cast(Explanation, self.comparisons[GRAD_CAM])
 
     def png(self) -> bytes:
         figure, _ = visualization.panel(
             self.image,
             self.explanation,
-            self.grad_cam,
+            self.comparisons,
             index=self.index,
             class_name=self.job.network.class_names[self.target],
         )
@@ -284,7 +292,9 @@ class _Result:
             self.image,
             feature_maps=feature_maps,
             contributions=contributions,
-            comparisons={"Grad-CAM": one_example(self.grad_cam, self.index)},
+            comparisons={
+                name: one_example(maps, self.index) for name, maps in self.comparisons.items()
+            },
             class_names=self.job.network.class_names,
             names=[self.shown],
             activation_range=self.job.activation_range,
@@ -298,11 +308,14 @@ class _Result:
         units = self.explanation.selected_units[self.index]
         selected = self.explanation.describe_selection(self.index)
         show(f"  {selected}: {int(units.sum())} of {len(units)} units")
-        table = Table("", "ADVISE", "Grad-CAM", "better")
+        table = Table("", "ADVISE", GRAD_CAM, "better")
         advise, grad_cam = self._parts(self.explanation), self._parts(self.grad_cam)
         for part, (label, better) in _LABELS.items():
             table.add_row(label, _cell(advise.get(part)), _cell(grad_cam.get(part)), better)
         show(table)
+        if SEVERAL_LAYERS in self.comparisons:
+            layers = len(self.setup.advise_layers)
+            show(f"  {SEVERAL_LAYERS}: a map from {layers} layers, in the panel")
 
     def row(self) -> tuple[str, ...]:
         """The image in a line of a table, as in ``_COLUMNS``."""
@@ -338,6 +351,7 @@ class _Result:
             "weights": network.weights,
             "layer": network.layer_name,
             "layout": setup.layout,
+            "advise_layers": setup.advise_layers,
             "input_size": setup.input_size,
             "transform": setup.transform,
             "pixel_space": {"mean": setup.pixel_space.mean, "std": setup.pixel_space.std},

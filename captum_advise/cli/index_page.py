@@ -47,7 +47,7 @@ def index_page(
             f'<figure id="{anchor}"><figcaption>{html.escape(image)} '
             f'({page}<a href="{file}.json">all numbers</a>)</figcaption>'
             f'<a href="{file}.png"><img src="{file}.png" loading="lazy" '
-            f'alt="Image, Grad-CAM, ADVISE and its groups of units"></a></figure>'
+            f'alt="Image, maps, and the groups of units of ADVISE"></a></figure>'
         )
     failed = "".join(
         f"<li>{html.escape(image)}: {html.escape(text)}</li>" for image, text in failures.items()

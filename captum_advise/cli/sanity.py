@@ -12,12 +12,15 @@ import torch
 import typer
 from captum.attr import LayerGradCam
 from rich.table import Table
+from torch import nn
 
 from captum_advise import zoo
 from captum_advise._utils.io import atomic_write
+from captum_advise.advise import Advise
 from captum_advise.axioms.method import Method
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show
+from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS
 from captum_advise.layer_advise import LayerAdvise
 from captum_advise.visualization.style import to_png
 
@@ -29,6 +32,14 @@ Examples:
   captum-advise sanity
   captum-advise sanity dog.jpg --model resnet50 --seeds 3 --output checks
 """
+
+# The network of the digits takes images as they are. Its layers have one resolution.
+_ON_DIGITS: dict[str, MapMethod] = {
+    "ADVISE": Method("ADVISE", LayerAdvise),
+    SEVERAL_LAYERS: Method(
+        SEVERAL_LAYERS, lambda model, layer: Advise(model, [model.get_submodule("1"), layer])
+    ),
+}
 
 # Half way between the similarity of unrelated maps and that of the edge detector.
 _DEPENDS_BELOW = 0.5
@@ -51,18 +62,14 @@ def sanity(
     ] = True,
     output: options.Output = Path("sanity-output"),
 ) -> int:
-    """Do maps depend on what the network has learnt? ADVISE, Grad-CAM and an edge detector.
+    """Do maps depend on what the network has learnt? ADVISE, Grad-CAM, Advise, an edge detector.
 
     Randomises the network's parameters from the top to the bottom, block by block, and compares
     the maps with those of the network as it was (Adebayo et al. 2018). Writes sanity_curves.png,
-    sanity_maps.png and sanity.csv.
+    sanity_maps.png and sanity.csv. Advise takes part where the network has layers for it.
     """
     from captum_advise.axioms import figures
-    from captum_advise.axioms.sanity import (
-        edge_detector,
-        randomize_labels,
-        randomize_parameters,
-    )
+    from captum_advise.axioms.sanity import randomize_labels, randomize_parameters
 
     network = zoo.load(model, layer=layer, weights=weights)
     network.check_layout()
@@ -71,14 +78,7 @@ def sanity(
     with torch.no_grad():
         predicted = int(network.model(inputs).argmax())
     explained = predicted if target is None else network.class_index(target)
-    methods: dict[str, MapMethod] = {
-        "ADVISE": Method(
-            "ADVISE",
-            lambda model, layer: LayerAdvise(model, layer, pixel_space=network.pixel_space),
-        ),
-        "Grad-CAM": Method("Grad-CAM", LayerGradCam),
-        "edge detector": edge_detector,
-    }
+    methods = _methods(network)
     make_folder(output)
     results = [
         randomize_parameters(
@@ -101,13 +101,33 @@ def sanity(
     atomic_write(output / "sanity.csv", _csv(results))
     shuffled = None
     if labels:
-        digits: dict[str, MapMethod] = {**methods, "ADVISE": Method("ADVISE", LayerAdvise)}
-        shuffled = randomize_labels(digits)
+        shuffled = randomize_labels({name: _ON_DIGITS.get(name, methods[name]) for name in methods})
     show(f"{network.name}, {network.layer_name}: {network.class_names[explained]}")
     _show(list(methods), results, shuffled)
     for path in (curves, maps, output / "sanity.csv"):
         show(f"  {path}")
     return 0
+
+
+def _methods(network: zoo.Network) -> dict[str, MapMethod]:
+    """The methods to check, by name."""
+    from captum_advise.axioms.sanity import edge_detector
+
+    def advise(model: nn.Module, layer: nn.Module) -> LayerAdvise:
+        return LayerAdvise(model, layer, pixel_space=network.pixel_space)
+
+    def several_layers(model: nn.Module, _layer: nn.Module) -> Advise:
+        # By name, because the network is a copy.
+        layers = [model.get_submodule(name) for name in network.layer_names]
+        return Advise(model, layers, reshape_transform=network.reshape_transforms)
+
+    methods: dict[str, MapMethod] = {
+        "ADVISE": Method("ADVISE", advise),
+        GRAD_CAM: Method(GRAD_CAM, LayerGradCam),
+    }
+    if network.layers:
+        methods[SEVERAL_LAYERS] = Method(SEVERAL_LAYERS, several_layers)
+    return {**methods, "edge detector": edge_detector}
 
 
 def _show(

@@ -19,6 +19,7 @@ from captum_advise.visualization.heat import (
     heat_colours,
 )
 from captum_advise.visualization.style import (
+    PANEL,
     ROW,
     SIDE,
     as_image,
@@ -130,12 +131,8 @@ def overlays(
             caption = "\n".join(_class_and_confidence(explanations[0], index, class_name))
             row[0].set_title(caption, fontsize="medium")
         for ax, (name, maps) in zip(row[1:], named.items(), strict=True):
-            if isinstance(maps, Tensor | np.ndarray):
-                values, title = torch.as_tensor(maps[index]), name
-            else:
-                values, title = maps.attributions[index], f"{name}\n{_units_and_avx(maps, index)}"
-            draw_heat(figure, ax, image, values.sum(0) if values.dim() == 3 else values)
-            ax.set_title(title, fontsize="medium")
+            _draw_map(figure, ax, image, name, maps, index)
+            ax.title.set_fontsize("medium")
     if new:
         evidence_bar(figure, grid)
     return figure, grid
@@ -192,42 +189,47 @@ def group_maps(
 def panel(
     image: Array,
     explanation: Explanation,
-    grad_cam: Explanation,
+    comparisons: Mapping[str, Explanation | Array],
     *,
     index: int = 0,
     class_name: str | None = None,
     axes: npt.ArrayLike | None = None,
 ) -> tuple[Figure, ManyAxes]:
-    """Image, Grad-CAM, ADVISE, and the groups from which ADVISE selected, in one row.
+    """Image, other maps, ADVISE, and the groups from which ADVISE selected, in one row.
 
     Args:
         image: As in :func:`overlay`.
         explanation: From :meth:`captum_advise.LayerAdvise.explain`.
-        grad_cam: The same for every unit, ``unit_selection=None``.
-        index: Which example of the two explanations the image is.
+        comparisons: Other maps by their names, as in :func:`overlays`.
+        index: Which example of the explanation and of the maps the image is.
         class_name: Of the class that is explained; its number if None.
-        axes: Where to draw, four; a new figure if None, which then has a title and a colour bar.
+        axes: Where to draw, 3 + comparisons of them; a new figure if None, which then has a title
+            and a colour bar.
 
     Returns:
-        The figure, and the four axes.
+        The figure, and the axes.
+
+    Raises:
+        ValueError: The number of axes differs, or a map cannot be drawn.
 
     Example::
 
         >>> advise = LayerAdvise(net, net.conv4)
         >>> explanation = advise.explain(images)
         >>> grad_cam = advise.explain(images, explanation.target, unit_selection=None)
-        >>> figure, axes = panel(images[0], explanation, grad_cam)
+        >>> figure, axes = panel(images[0], explanation, {"Grad-CAM": grad_cam})
     """
     pixels = as_image(image)
-    new = axes is None
-    figure, ((first, second, third, chart),) = axes_grid(
-        axes, 1, 4, (13.5, 3.7), width_ratios=[1, 1, 1, 1.2]
+    named = {**comparisons, "ADVISE": explanation}
+    new, count = axes is None, len(named)
+    figure, (row,) = axes_grid(
+        axes, 1, 2 + count, (PANEL * (count + 2.2), 3.7), width_ratios=[1] * (1 + count) + [1.2]
     )
+    first, shown, chart = row[0], row[1:-1], row[-1]
     _draw_image(first, pixels)
     first.set_title("image")
-    for name, maps, ax in (("Grad-CAM", grad_cam, second), ("ADVISE", explanation, third)):
-        draw_heat(figure, ax, pixels, maps.attributions[index].sum(0))
-        ax.set_title(f"{name}\n{_units_and_avx(maps, index)}")
+    for ax, (name, maps) in zip(shown, named.items(), strict=True):
+        _draw_map(figure, ax, pixels, name, maps, index)
     relevance = explanation.unit_relevance
     groups(
         explanation.candidates[index],
@@ -239,8 +241,8 @@ def panel(
     if new:
         caption = ", ".join(_class_and_confidence(explanation, index, class_name))
         figure.suptitle(caption, fontweight="bold")
-        evidence_bar(figure, np.array([second, third]))
-    return figure, np.array([first, second, third, chart])
+        evidence_bar(figure, shown)
+    return figure, row
 
 
 def is_selected(candidate: Candidate, weights: Tensor) -> bool:
@@ -263,6 +265,24 @@ def class_name_of(
 def _draw_image(ax: Axes, image: npt.NDArray[np.floating]) -> None:
     ax.imshow(image)
     ax.set_axis_off()
+
+
+def _draw_map(
+    figure: Figure,
+    ax: Axes,
+    image: npt.NDArray[np.floating],
+    name: str,
+    maps: Explanation | Array,
+    index: int,
+) -> None:
+    """A map of an example with its name, and its units and AVX or its resolution."""
+    if isinstance(maps, Tensor | np.ndarray):
+        values = torch.as_tensor(maps[index])
+        caption = "{} x {} positions".format(*values.shape[-2:])
+    else:
+        values, caption = maps.attributions[index], _units_and_avx(maps, index)
+    draw_heat(figure, ax, image, values.sum(0) if values.dim() == 3 else values)
+    ax.set_title(f"{name}\n{caption}")
 
 
 def _targets(explanation: Explanation) -> str:

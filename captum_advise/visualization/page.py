@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import matplotlib
 import numpy as np
@@ -138,16 +138,22 @@ def unit_tensors(
     return feature_maps.detach(), contributions.detach()
 
 
-def one_example(explanation: Explanation, index: int) -> Explanation:
-    """The explanation of one of the examples, for a page of its own."""
+@overload
+def one_example(maps: Explanation, index: int) -> Explanation: ...
+@overload
+def one_example(maps: Explanation | Tensor, index: int) -> Explanation | Tensor: ...
+def one_example(maps: Explanation | Tensor, index: int) -> Explanation | Tensor:
+    """The explanation, or the map, of one of the examples, for a page of its own."""
+    if isinstance(maps, Tensor):
+        return maps[index : index + 1]
     parts: _Json = {
         field.name: value[index : index + 1]
-        for field in fields(explanation)
-        if isinstance(value := getattr(explanation, field.name), Tensor | tuple)
+        for field in fields(maps)
+        if isinstance(value := getattr(maps, field.name), Tensor | tuple)
     }
-    if explanation.metrics is not None:
-        parts["metrics"] = explanation.metrics[torch.tensor([index])]
-    return replace(explanation, **parts)
+    if maps.metrics is not None:
+        parts["metrics"] = maps.metrics[torch.tensor([index])]
+    return replace(maps, **parts)
 
 
 def _check(

@@ -30,6 +30,8 @@ METHODS = (ADVISE, GRAD_CAM, DARK_GREY, GREEN, PURPLE)
 
 # Inches: an image among several, with a title of two lines, and a curve.
 SIDE, ROW, CURVE = 2.6, 3.15, 2.2
+# Inches: the width of an image in a panel.
+PANEL = 2.8
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:

@@ -20,6 +20,7 @@ from captum_advise.zoo.loading import (
     find_module,
     imagenet_or_numbers,
     layer_of,
+    layers_of_advise,
     numbered,
     usable_device,
 )
@@ -117,8 +118,7 @@ def describe(
         weights="the model's",
         reshape_transform=reshape_transform or probed.layouts.get(layer_name),
         source=inputs.source,
-        layers=tuple(model.get_submodule(key) for key in probed.layers),
-        reshape_transforms=tuple(probed.layouts.get(key) for key in probed.layers),
+        **layers_of_advise(model, probed),
     )
 
 

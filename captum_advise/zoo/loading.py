@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -97,9 +98,8 @@ def load(
         class_names=imagenet_or_numbers(probed.classes),
         weights=weights,
         reshape_transform=probed.layouts.get(layer_name),
-        layers=tuple(model.get_submodule(key) for key in probed.layers),
-        reshape_transforms=tuple(probed.layouts.get(key) for key in probed.layers),
         source=parts.source,
+        **layers_of_advise(model, probed),
     )
 
 
@@ -112,6 +112,15 @@ def layer_of(probed: Probe, name: str) -> str:
     if probed.layer is None:
         raise ValueError(f"{name} has no layer with a feature map that could be explained.")
     return probed.layer
+
+
+def layers_of_advise(model: nn.Module, probed: Probe) -> dict[str, Any]:
+    """What a :class:`Network` says about the layers of ``Advise``: its attributes by name."""
+    return {
+        "layers": tuple(model.get_submodule(name) for name in probed.layers),
+        "layer_names": probed.layers,
+        "reshape_transforms": tuple(probed.layouts.get(name) for name in probed.layers),
+    }
 
 
 def find_module(model: nn.Module, layer_name: str, name: str) -> nn.Module:

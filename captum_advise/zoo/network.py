@@ -39,6 +39,7 @@ class Network:
         source: Where the transform comes from, in a few words.
         layers: For :class:`captum_advise.Advise`: finer layers and, last, ``layer``. Empty if the
             network has no feature maps with twice the resolution of ``layer``'s.
+        layer_names: Their dotted names.
         reshape_transforms: One per layer of ``layers``, for those that are not (N, C, H, W).
 
     Example::
@@ -60,6 +61,7 @@ class Network:
     reshape_transform: ReshapeTransform | None = None
     source: str = "the caller"
     layers: tuple[nn.Module, ...] = ()
+    layer_names: tuple[str, ...] = ()
     reshape_transforms: tuple[ReshapeTransform | None, ...] = ()
 
     @property

@@ -9,38 +9,36 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 from skimage import data
 
-from captum_advise import LayerAdvise, zoo
+from captum_advise import ImageExplanation, explain
 from captum_advise.visualization import overlay, panel
 
 HERE = Path(__file__).parent
 IMAGES = ("chelsea", "coffee", "camera", "rocket")
 
 
-def explained(network: zoo.Network, name: str):
-    """The image (3, H, W), its explanation by ADVISE and by Grad-CAM, and the class name."""
-    inputs = network.transform(Image.fromarray(getattr(data, name)()))[None]
-    advise = LayerAdvise(network.model, network.layer, pixel_space=network.pixel_space)
-    explanation = advise.explain(inputs)
-    grad_cam = advise.explain(inputs, explanation.target, unit_selection=None)
-    image = network.pixel_space.to_pixels(inputs)[0].clamp(0, 1)
-    return image, explanation, grad_cam, network.class_names[int(explanation.target)]
+def explained(name: str) -> ImageExplanation:
+    """The explanation of an image of scikit-image."""
+    return explain(getattr(data, name)(), "efficientnet-lite0")
 
 
-def gallery(network: zoo.Network) -> Figure:
-    """A column per image; rows: the image, Grad-CAM, ADVISE."""
-    figure = Figure(figsize=(2.6 * len(IMAGES), 8.2), layout="constrained")
-    axes = figure.subplots(3, len(IMAGES))
+def gallery() -> Figure:
+    """A column per image; rows: the image, Grad-CAM, Advise, ADVISE."""
+    figure = Figure(figsize=(2.6 * len(IMAGES), 10.8), layout="constrained")
+    axes = figure.subplots(4, len(IMAGES))
     for column, name in zip(axes.T, IMAGES, strict=True):
-        image, explanation, grad_cam, class_name = explained(network, name)
+        explanation = explained(name)
+        image = explanation.images[0].clamp(0, 1)
         column[0].imshow(np.moveaxis(image.numpy(), 0, 2))
         column[0].set_axis_off()
-        column[0].set_title(f"{class_name}\n{explanation.confidence.item():.0%} confidence")
-        for ax, result in zip(column[1:], (grad_cam, explanation), strict=True):
-            overlay(image, result.attributions[0], ax=ax)
-    for row, label in zip(axes, ("image", "Grad-CAM", "ADVISE"), strict=True):
+        confidence = f"{explanation.confidence.item():.0%} confidence"
+        column[0].set_title(f"{explanation.class_name()}\n{confidence}")
+        others = explanation.comparisons
+        maps = (others["Grad-CAM"].attributions, others["Advise"], explanation.attributions)
+        for ax, attributions in zip(column[1:], maps, strict=True):
+            overlay(image, attributions[0], ax=ax)
+    for row, label in zip(axes, ("image", "Grad-CAM", "Advise", "ADVISE"), strict=True):
         row[0].text(
             *(-0.05, 0.5, label),
             transform=row[0].transAxes,
@@ -54,11 +52,15 @@ def gallery(network: zoo.Network) -> Figure:
 
 def main() -> None:
     """Draw both figures."""
-    network = zoo.load("efficientnet-lite0")
-    image, explanation, grad_cam, class_name = explained(network, "coffee")
-    figure, _ = panel(image, explanation, grad_cam, class_name=class_name)
+    explanation = explained("coffee")
+    figure, _ = panel(
+        explanation.images[0].clamp(0, 1),
+        explanation,
+        explanation.comparisons,
+        class_name=explanation.class_name(),
+    )
     figure.savefig(HERE / "panel.png", dpi=110)
-    gallery(network).savefig(HERE / "gallery.png", dpi=90)
+    gallery().savefig(HERE / "gallery.png", dpi=90)
 
 
 if __name__ == "__main__":

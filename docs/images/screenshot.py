@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.support.ui import Select
 
 from captum_advise.cli import main
 
@@ -20,7 +21,7 @@ WIDTH, HEIGHT = 1280, 1070
 
 
 def screenshot(page: Path) -> Image.Image:
-    """A page after a click on its map."""
+    """A page with the map of Advise, after a click on the map."""
     options = webdriver.ChromeOptions()
     # Else Selenium looks for a browser to download.
     options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
@@ -31,6 +32,7 @@ def screenshot(page: Path) -> Image.Image:
         size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         driver.get(page.as_uri())
+        Select(driver.find_element("id", "comparison")).select_by_visible_text("Advise")
         stage = driver.find_element("id", "map-stage")
         ActionChains(driver).move_to_element_with_offset(stage, -40, -30).click().perform()
         driver.find_elements("css selector", "#ranking button")[1].click()

@@ -18,7 +18,7 @@ from pages import data_of, unpacked
 from PIL import Image
 from skimage import data
 
-from captum_advise import cli, zoo
+from captum_advise import cli, visualization, zoo
 from captum_advise.cli.explain import _finite
 
 # The package has a function of this name.
@@ -71,6 +71,7 @@ def test_default_run_prints_the_prediction_and_both_metrics(default_run):
         f"confidence {result['predicted']['confidence']:.1%}",
         f"relevance {result['advise']['selected']} selected: {result['advise']['units']} of 1280",
         f"AVX                    │ {advise:.3f}  │ {grad_cam:.3f}",
+        "Advise: a map from 3 layers, in the panel",
         str(output / "chelsea.png"),
     ):
         assert part in finished.stdout
@@ -87,6 +88,13 @@ def test_default_run_against_the_network_and_captum(default_run):
     assert result["target"] == result["predicted"]
     grad_cam = LayerGradCam(net.model, net.layer).attribute(inputs, index)[0, 0]
     torch.testing.assert_close(torch.tensor(result["attributions"]["grad_cam"]), grad_cam)
+
+
+def test_default_run_names_the_layers_of_advise(default_run):
+    finished, output = default_run
+    layers = ["blocks.5.0.bn1", "blocks.6", "bn2"]
+    assert read_json(output / "chelsea.json")["advise_layers"] == layers
+    assert f"Advise at {' + '.join(layers)}, " in finished.stdout.splitlines()[0]
 
 
 def test_default_run_selects_the_best_group(default_run):
@@ -122,8 +130,46 @@ def test_html(cat, tmp_path, capsys):
     assert example["name"] == str(cat)
     assert example["class"] == result["target"]["name"]
     assert unpacked(example["units"]["relevance"]).tolist() == result["unit_relevance"]
-    (grad_cam,) = example["comparisons"]
+    grad_cam, advise = example["comparisons"]
+    assert (grad_cam["name"], advise["name"]) == ("Grad-CAM", "Advise")
+    assert advise["values"]["shape"] == [160, 160]
     assert grad_cam["metrics"]["avx"] == pytest.approx(result["grad_cam"]["metrics"]["avx"])
+
+
+def titles(monkeypatch) -> list[list[str]]:
+    """The names in the titles of the panels that are drawn from now on."""
+    drawn = []
+    panel = visualization.panel
+
+    def recording(*arguments, **options):
+        figure, axes = panel(*arguments, **options)
+        drawn.append([ax.get_title().split("\n")[0] for ax in axes])
+        return figure, axes
+
+    monkeypatch.setattr(visualization, "panel", recording)
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("timm/test_resnet", ["Grad-CAM", "Advise", "ADVISE"]),
+        ("timm/test_mambaout", ["Grad-CAM", "Advise", "ADVISE"]),  # channels last
+        ("timm/test_vit", ["Grad-CAM", "ADVISE"]),
+    ],
+)
+def test_panels_have_advise_where_there_are_layers(
+    model, names, cat, tmp_path, capsys, monkeypatch
+):
+    drawn = titles(monkeypatch)
+    assert explain(cat, "--model", model, "--weights", "random", output=tmp_path) == 0
+    (shown,) = drawn
+    assert shown[1:-1] == names
+    printed = capsys.readouterr().out
+    is_found = "Advise" in names
+    assert ("Advise at " in printed.splitlines()[0]) == is_found
+    assert ("in the panel" in printed) == is_found
+    assert bool(read_json(tmp_path / "cat.json")["advise_layers"]) == is_found
 
 
 # --- images

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections import OrderedDict
 
 import numpy as np
@@ -14,12 +15,13 @@ from captum_advise import PixelSpace, cli, zoo
 
 @pytest.fixture
 def small(monkeypatch):
-    """A network of three blocks in place of the zoo's, whose maps take seconds."""
+    """A network of four blocks in place of the zoo's, whose maps take seconds."""
     model = nn.Sequential(
         OrderedDict(
             first=nn.Conv2d(3, 6, 3, stride=2),
             relu=nn.ReLU(),
             second=nn.Conv2d(6, 8, 3),
+            third=nn.Conv2d(8, 8, 3, stride=2),
             pool=nn.AdaptiveAvgPool2d(1),
             flat=nn.Flatten(),
             head=nn.Linear(8, 4),
@@ -28,14 +30,17 @@ def small(monkeypatch):
     network = zoo.Network(
         name="small",
         model=model,
-        layer=model.second,
-        layer_name="second",
+        layer=model.third,
+        layer_name="third",
         pixel_space=PixelSpace.identity(),
         transform=lambda image: (
             torch.from_numpy(np.array(image.resize((24, 24)))).permute(2, 0, 1).div(255)
         ),
         class_names=("ant", "bee", "cat", "dog"),
         weights="random",
+        layers=(model.second, model.third),
+        layer_names=("second", "third"),
+        reshape_transforms=(None, None),
     )
     monkeypatch.setattr(zoo, "load", lambda *_arguments, **_options: network)
     return network
@@ -51,15 +56,15 @@ def test_sanity(cat, tmp_path, capsys, small):
     )  # fmt: skip
     out = capsys.readouterr().out
     assert status == 0
-    assert "small, second: cat" in out
+    assert "small, third: cat" in out
     assert "edge detector does NOT depend on the parameters: 1.00 when all are random." in out
     assert all(torch.equal(value, before[k]) for k, value in small.model.state_dict().items())
     with (tmp_path / "out" / "sanity.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 2 * 3 * 3 * 6
+    assert len(rows) == 2 * 2 * 4 * 4 * 6
     assert {row["mode"] for row in rows} == {"cascading", "independent"}
-    assert {row["method"] for row in rows} == {"ADVISE", "Grad-CAM", "edge detector"}
-    assert {row["block"] for row in rows} == {"head", "second", "first"}
+    assert {row["method"] for row in rows} == {"ADVISE", "Grad-CAM", "Advise", "edge detector"}
+    assert {row["block"] for row in rows} == {"head", "third", "second", "first"}
     assert {row["seed"] for row in rows} == {"0", "1"}
     for name in ("sanity_curves.png", "sanity_maps.png"):
         with Image.open(tmp_path / "out" / name) as figure:
@@ -71,6 +76,15 @@ def test_sanity_with_labels(tmp_path, capsys, small):
     out = capsys.readouterr().out
     assert "digits: shuffled against true labels" in out
     assert "Digits that the networks learnt by heart: 100.0% with true labels" in out
+
+
+def test_sanity_without_layers_for_advise(cat, tmp_path, capsys, small, monkeypatch):
+    network = dataclasses.replace(small, layers=(), layer_names=(), reshape_transforms=())
+    monkeypatch.setattr(zoo, "load", lambda *_arguments, **_options: network)
+    assert cli.main(["sanity", str(cat), "--no-labels", "--output", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "edge detector does NOT depend" in out
+    assert "Advise" not in out
 
 
 def test_bad_input_to_sanity(tmp_path, capsys):

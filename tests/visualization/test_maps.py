@@ -111,7 +111,7 @@ def test_overlays_of_explanations_and_maps(image):
     assert axes.shape == (2, 3)
     assert [ax.get_title() for ax in axes[1]] == [
         "Egyptian cat\nconfidence 90.0%",
-        "Grad-CAM",
+        "Grad-CAM\n7 x 7 positions",
         "ADVISE\n20 units, AVX 0.800",
     ]
     for row, pixels in zip(axes, images, strict=True):
@@ -168,6 +168,11 @@ def test_an_explanation_plots_itself(image, explanation):
     assert image_and_heat(given[1])[1].any()
 
 
+def test_an_explanation_plots_other_maps_before_its_own(image, explanation, grad_cam):
+    _, axes = explanation.plot(image, comparisons={"all": grad_cam, "fine": torch.rand(1, 9, 9)})
+    assert [ax.get_title().split("\n")[0] for ax in axes[0, 1:]] == ["all", "fine", "ADVISE"]
+
+
 # --- maps of groups
 
 
@@ -199,7 +204,9 @@ def test_group_maps_without_groups(image, explanation):
 
 
 def test_panel(image, explanation, grad_cam):
-    figure, axes = visualization.panel(image, explanation, grad_cam, class_name="Egyptian cat")
+    figure, axes = visualization.panel(
+        image, explanation, {"Grad-CAM": grad_cam}, class_name="Egyptian cat"
+    )
     assert figure.get_suptitle() == "Egyptian cat, confidence 42.0%"
     assert [ax.get_title() for ax in axes] == [
         "image",
@@ -211,9 +218,24 @@ def test_panel(image, explanation, grad_cam):
     assert len(colour_bars(figure)) == 1
 
 
+def test_panel_with_maps_of_several_methods(image, explanation, grad_cam):
+    fine = torch.zeros(1, 1, 224, 224)
+    fine[..., 30:40, 100:110] = 1
+    comparisons = {"Grad-CAM": grad_cam, "Advise": fine}
+    _, axes = visualization.panel(image, explanation, comparisons)
+    assert [ax.get_title() for ax in axes] == [
+        "image",
+        "Grad-CAM\nall 30 units, AVX 0.550",
+        "Advise\n224 x 224 positions",
+        "ADVISE\n6 units, AVX 0.710",
+        "ADVISE's groups of units\nrelevance 2 selected",
+    ]
+    np.testing.assert_allclose(image_and_heat(axes[2])[1], fine[0, 0], atol=1e-6)
+
+
 def test_panel_takes_one_example_of_a_batch(image):
     both = two_examples()
-    text = texts(visualization.panel(image, both, both, index=1)[0])
+    text = texts(visualization.panel(image, both, {"Grad-CAM": both}, index=1)[0])
     assert "class 285, confidence 90.0%" in text
     assert "relevance 1 selected" in text
     assert "AVX 0.800" in text
@@ -221,31 +243,32 @@ def test_panel_takes_one_example_of_a_batch(image):
 
 def test_panel_of_other_selections(image, explanation, grad_cam):
     bare = dataclasses.replace(grad_cam, metrics=None, candidates=((),))
-    assert "all units selected" in texts(visualization.panel(image, bare, bare)[0])
+    assert "all units selected" in texts(visualization.panel(image, bare, {})[0])
     lost = dataclasses.replace(bare, fallback=torch.tensor([True]))
-    assert "no group has evidence" in texts(visualization.panel(image, lost, lost)[0])
+    assert "no group has evidence" in texts(visualization.panel(image, lost, {})[0])
     relevance = explanation.unit_relevance
     two = dataclasses.replace(bare, unit_weights=((relevance == 1) | (relevance == 3)).float())
-    figure, axes = visualization.panel(image, two, bare)
+    figure, axes = visualization.panel(image, two, {})
     assert "1, 3 selected" in texts(figure)
-    shown = bars(axes[3])
+    shown = bars(axes[2])
     assert shown[1][1] == shown[3][1] != shown[0][1] == shown[2][1]
     none = dataclasses.replace(bare, unit_weights=(relevance == 9).float())
-    assert "no units selected" in texts(visualization.panel(image, none, bare)[0])
+    assert "no units selected" in texts(visualization.panel(image, none, {})[0])
 
 
 @pytest.mark.parametrize("size", [(224, 224), (160, 240), (300, 200)])
 def test_nothing_is_clipped_or_overlaps(image, explanation, grad_cam, size):
     resized = np.resize(image, (*size, 3))
     name = "white wolf, Arctic wolf, Canis lupus tundrarum, the longest of the names"
-    figure, _ = visualization.panel(resized, explanation, grad_cam, class_name=name)
+    comparisons = {"Grad-CAM": grad_cam, "Advise": torch.rand(1, 1, *size)}
+    figure, _ = visualization.panel(resized, explanation, comparisons, class_name=name)
     assert_legible(figure)
 
 
 def test_panel_draws_on_the_given_axes(image, explanation, grad_cam):
     figure = Figure()
     given = figure.subplots(2, 2)
-    drawn_on, axes = visualization.panel(image, explanation, grad_cam, axes=given)
+    drawn_on, axes = visualization.panel(image, explanation, {"Grad-CAM": grad_cam}, axes=given)
     assert drawn_on is figure
     assert list(axes) == list(given.ravel())
     assert figure.get_suptitle() == ""

@@ -259,6 +259,8 @@ def test_a_page_of_one_example(made):
         activation_range="minmax",
     )
     assert data_of(page)["examples"] == made.examples[second]
+    maps = torch.rand(3, 1, 9, 9)
+    assert torch.equal(one_example(maps, 1), maps[second])
 
 
 def test_maps_of_the_same_name_are_numbered(explanation, image):

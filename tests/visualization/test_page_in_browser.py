@@ -31,10 +31,16 @@ class Shown:
         self.feature_maps, self.contributions = unit_tensors(
             advise, self.inputs, self.explanation.target
         )
+        self.fine = torch.zeros(2, 1, 48, 48)
+        self.fine[..., 10:14, 30:40] = 1
         page = self.explanation.to_html(
             self.inputs,
             feature_maps=self.feature_maps,
             contributions=self.contributions,
+            comparisons={
+                "Grad-CAM": advise.explain(self.inputs, unit_selection=None),
+                "fine": self.fine,
+            },
             activation_range="minmax",
             names=["first.png", HOSTILE],
         )
@@ -253,11 +259,31 @@ def test_another_image_with_a_hostile_name(shown):
     assert len(shown.all("script")) == 2
 
 
-def test_compare_with_the_image_alone(shown):
-    shown.run(
-        "const e = document.getElementById('comparison'); e.value = 1;"
-        "e.dispatchEvent(new Event('change'))"
+COMPARE = (
+    "const e = document.getElementById('comparison'); e.value = arguments[0];"
+    "e.dispatchEvent(new Event('change'))"
+)
+
+
+def test_compare_with_a_map_at_the_size_of_the_image(shown):
+    shown.run(COMPARE, 1)
+    assert shown.find("#comparison-note").text == "48 x 48 positions"
+    heat = shown.run(
+        "const c = document.querySelector('#comparison-stage canvas');"
+        "const pixels = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "return [c.height, c.width, Array.from(pixels.filter((_, at) => at % 4 === 3))]"
     )
+    assert heat[:2] == [48, 48]
+    opacity = np.array(heat[2]).reshape(48, 48)
+    np.testing.assert_array_equal(opacity, 255 * shown.fine[0, 0].numpy())
+    # The map has neither units nor metrics.
+    heads = [head.text for head in shown.all("#metrics-head th")]
+    assert "Grad-CAM" in heads
+    assert "fine" not in heads
+
+
+def test_compare_with_the_image_alone(shown):
+    shown.run(COMPARE, 2)
     assert shown.find("#comparison-note").text == "Without heat"
     image = "return getComputedStyle(document.querySelector('#comparison-stage img')).filter"
     assert shown.run(image) == "none"

@@ -46,7 +46,7 @@ def test_drawing_leaves_matplotlib_as_it_was(image, explanation, grad_cam, featu
     visualization.group_maps(image, explanation)
     visualization.densities(feature_maps, [0])
     visualization.unit_gallery(image, feature_maps)
-    rendered(visualization.panel(image, explanation, grad_cam)[0])
+    rendered(visualization.panel(image, explanation, {"Grad-CAM": grad_cam})[0])
     assert (dict(matplotlib.rcParams), plt.get_backend()) == before
     assert plt.get_fignums() == []
 

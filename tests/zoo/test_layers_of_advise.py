@@ -31,7 +31,7 @@ def test_fixed_layers_are_those_of_the_probe(name):
 
 
 def test_lite0(lite0):
-    assert names_of(lite0) == ["blocks.5.0.bn1", "blocks.6", "bn2"]
+    assert names_of(lite0) == list(lite0.layer_names) == ["blocks.5.0.bn1", "blocks.6", "bn2"]
     assert lite0.layers[-1] is lite0.layer
     assert lite0.reshape_transforms == (None, None, None)
 
@@ -39,6 +39,7 @@ def test_lite0(lite0):
 def test_the_last_layer_is_the_one_that_is_named():
     network = zoo.load("torchvision/shufflenet_v2_x0_5", weights="random", layer="stage3")
     assert names_of(network)[-1] == "stage3"
+    assert names_of(network) == list(network.layer_names)
     assert network.layers[-1] is network.layer
     inputs = torch.rand(1, 3, 224, 224)
     with torch.no_grad():

@@ -326,7 +326,7 @@
 
   const describe = (map) => map.name + (map.selected ? " ✓" : "");
   function note(map) {
-    const count = map.n_units === null ? "" : `${map.n_units} unit${map.n_units === 1 ? "" : "s"}`;
+    const count = map.n_units === null ? `${map.values.shape.join(" x ")} positions` : `${map.n_units} unit${map.n_units === 1 ? "" : "s"}`;
     const avx = map.metrics && map.metrics.avx !== null ? `AVX ${map.metrics.avx.toFixed(3)}` : "";
     const evidence = unpack(map.values).some((value) => value > 0) ? "" : "no evidence";
     return [map.selected ? "selected" : "", count, avx, evidence].filter(Boolean).join(", ");
@@ -364,7 +364,8 @@
     : typeof value === "boolean" ? (value ? "yes" : "no") : value.toFixed(3);
 
   function showTable() {
-    const all = [...example.maps, ...example.comparisons];
+    // A map alone has nothing to show in the table.
+    const all = [...example.maps, ...example.comparisons.filter((map) => map.n_units !== null)];
     const heads = all.map((map, index) => {
       const head = element("th");
       head.scope = "col";
