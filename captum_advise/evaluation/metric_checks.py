@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from captum_advise._core.scoring import as_masks
 from captum_advise._utils.markdown import markdown_table
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
@@ -128,7 +129,8 @@ class _Degraded:
 
     method: Method
     change: Callable[[Tensor], Tensor]
-    of_other_class: bool
+    of_other_class: bool = False
+    at_full_size: bool = False
 
     def __call__(
         self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
@@ -139,7 +141,11 @@ class _Degraded:
             target = (target + torch.randint(1, n_classes, target.shape).to(target)) % n_classes
         result = self.method(model, layer, inputs, target, context)
         maps = result.maps if isinstance(result, ClassMaps) else result
-        return self.change(maps.detach().float().sum(1, keepdim=True).relu())
+        maps = maps.detach().float().sum(1, keepdim=True).relu()
+        if self.at_full_size:
+            # Interpolation would change the order of the pixels afterwards.
+            maps = as_masks(maps, inputs.shape[2:])
+        return self.change(maps)
 
 
 def check_metrics(
@@ -155,8 +161,8 @@ def check_metrics(
 
     The maps are shifted by half of their sides, shuffled, blurred (a mean over half of each side),
     replaced by those of a random other class, or by noise. A metric should get worse. The square
-    root and the square of a map, stretched to [0, 1], leave the order of its pixels: a metric that
-    gets better can be gamed.
+    root and the square of a map, enlarged to the input and stretched to [0, 1], leave the order of
+    its pixels: a metric that gets better can be gamed.
 
     Args:
         model: As in :func:`evaluate`.
@@ -199,9 +205,11 @@ def checked(
         (original,) = by_name([method]).values()
     else:
         original = as_method(method)
-    methods: dict[str, MethodLike] = {ORIGINAL: _Degraded(original, torch.clone, False)}
-    for name, change in {**_WORSE, **_MONOTONE}.items():
-        methods[name] = _Degraded(original, change, name == _OTHER_CLASS)
+    methods: dict[str, MethodLike] = {ORIGINAL: _Degraded(original, torch.clone)}
+    for name, change in _WORSE.items():
+        methods[name] = _Degraded(original, change, of_other_class=name == _OTHER_CLASS)
+    for name, change in _MONOTONE.items():
+        methods[name] = _Degraded(original, change, at_full_size=True)
     evaluation = evaluate(model, layer, dataset, methods, output, **options)
     parts: list[tuple[pd.DataFrame, tuple[Metric, ...]]] = [(evaluation.results, METRICS)]
     if evaluation.mosaics is not None:
