@@ -171,7 +171,7 @@ class Standings:
     """How methods do on a network, the best mean rank first.
 
     Attributes:
-        means: (methods, metrics); the median of the seconds.
+        means: (methods, metrics measured); the median of the seconds.
         marks: (methods, metrics): significantly better or worse than Grad-CAM, or neither.
         ranks: The mean rank of each method.
         ranked: The metrics over which ranks are averaged: the primary ones that all methods have.
@@ -219,7 +219,7 @@ def standings(rows: pd.DataFrame, mosaics: pd.DataFrame, methods: list[str]) -> 
     of_all = pd.DataFrame(ranks, index=methods).dropna(axis=1)
     mean_ranks = of_all.mean(axis=1).sort_values(kind="stable")
     return Standings(
-        means.loc[mean_ranks.index],
+        means.loc[mean_ranks.index].dropna(axis=1, how="all"),  # mosaics that nobody has
         marks.loc[mean_ranks.index],
         mean_ranks,
         tuple(name for name in PRIMARY if name in of_all),

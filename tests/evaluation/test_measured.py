@@ -161,6 +161,7 @@ def test_marks_are_those_of_corrected_tests(measured, toy):
     rows = rows.assign(**dict(zip(names, (rows[names] + noise).T.to_numpy(), strict=True)))
     methods = ["grad-cam", "layer-cam", "random"]
     compared = measured.standings(measured.of_methods(rows, methods), mosaics[:0], methods)
+    assert not set(measured.OF_MOSAICS) & set(compared.means)
     p_values = {}
     for name in set(names) - set(measured.OF_MOSAICS):
         values = rows.pivot(index="file", columns="method", values=name)
