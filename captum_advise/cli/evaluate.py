@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
@@ -18,7 +18,11 @@ from captum_advise.evaluation import Evaluation, MethodSettings, MetricSettings,
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, ON_REQUEST
 from captum_advise.evaluation.data import check_output
 from captum_advise.evaluation.methods import MethodLike
+from captum_advise.evaluation.metric_checks import NOTE, SECTIONS, checked
 from captum_advise.metrics import Protocol
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _METHODS = MethodSettings()
 _METRICS = MetricSettings()
@@ -32,6 +36,7 @@ Examples:
   captum-advise evaluate --data imagenet/val --model resnet50 --output report \\
     --methods advise,grad-cam,layer-cam,random
   captum-advise evaluate --data photos --output report --maps mine=maps
+  captum-advise evaluate --data photos --output checks --methods grad-cam --check-metrics
   torchrun --nproc-per-node 4 -m captum_advise evaluate --data photos --output report
 """
 
@@ -89,6 +94,14 @@ def evaluate(
         ),
     ] = None,
     n_mosaics: Annotated[int, typer.Option(min=1, help="How many mosaics, at most.")] = 20,
+    check_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--check-metrics",
+            help="Do not compare methods, but degrade the map of the first of --methods, and show "
+            "which metrics notice.",
+        ),
+    ] = False,
     reference_protocol: Annotated[
         bool, typer.Option(help="Use the protocol as the authors' program reads it.")
     ] = False,
@@ -160,6 +173,10 @@ def evaluate(
         raise ValueError(f"{name} is the name of a method: give its maps another name.")
     if not compared:
         raise ValueError("Name at least one method, with --methods or --maps.")
+    if check_metrics and saved:
+        raise ValueError(
+            "--check-metrics degrades the map of the first of --methods: leave --maps out."
+        )
     check_output(output, data)
     settings = MetricSettings(
         steps=steps,
@@ -188,26 +205,32 @@ def evaluate(
             seed=seed,
         )
         network.check_layout()
-        result = evaluation.evaluate(
-            # Convolutions are faster so, and differ by rounding only.
-            network.model.to(memory_format=torch.channels_last),
-            network.layer,
-            evaluation.image_dataset(data, network, limit=limit),
-            compared,
-            output,
-            pixel_space=network.pixel_space,
-            method_settings=method_settings,
-            settings=settings,
-            seed=seed,
-            internal_batch_size=batch_size,
-            compiled=compiled,
-            bf16=bf16,
-            mosaics=mosaics,
-            n_mosaics=n_mosaics,
-            description={"network": model},
-            restart=restart,
-            recompute=recompute,
-        )
+        # Convolutions are faster so, and differ by rounding only.
+        fast = network.model.to(memory_format=torch.channels_last)
+        dataset = evaluation.image_dataset(data, network, limit=limit)
+        arguments: dict[str, Any] = {
+            "pixel_space": network.pixel_space,
+            "method_settings": method_settings,
+            "settings": settings,
+            "seed": seed,
+            "internal_batch_size": batch_size,
+            "compiled": compiled,
+            "bf16": bf16,
+            "mosaics": mosaics,
+            "n_mosaics": n_mosaics,
+            "description": {"network": model},
+            "restart": restart,
+            "recompute": recompute,
+        }
+        table = None
+        if check_metrics:
+            result, table = checked(
+                fast, network.layer, dataset, output, method=chosen[0], **arguments
+            )
+        else:
+            result = evaluation.evaluate(
+                fast, network.layer, dataset, compared, output, **arguments
+            )
     except KeyboardInterrupt:
         without = ", without --restart," if restart else ""
         show_message(f"Stopped; the same command{without} continues.")
@@ -215,7 +238,10 @@ def evaluate(
     # Under torchrun, the process with another status than 0 ends the others: only the first has it.
     if int(os.getenv("RANK", "0")) != 0:
         return 0
-    _show(result)
+    if table is None:
+        _show(result)
+    else:
+        _show_checks(result, table)
     return 1 if len(result.failures) else 0
 
 
@@ -240,6 +266,24 @@ def _show(result: Evaluation) -> None:
         table.add_row(method, *(f"{means.loc[method, metric.name]:.3f}" for metric in shown))
     show(table)
     show("AVX favours ADVISE, which selects by it: see summary.md.")
+    _show_course(result)
+    show(f"Report: {result.folder / 'report.html'}")
+
+
+def _show_checks(result: Evaluation, checks: pd.DataFrame) -> None:
+    for section in SECTIONS:
+        table = Table("metric", *section.changes, title=section.title)
+        for row in section.rows(checks):
+            table.add_row(*row)
+        show(table)
+        show(section.text)
+    show(NOTE)
+    _show_course(result)
+    show(f"Report: {result.folder / 'metric_checks.md'}")
+
+
+def _show_course(result: Evaluation) -> None:
+    """What was reused, how long it took, and what failed."""
     if result.reused or result.extended or result.changed or result.left_out:
         show(_continued(result))
     # What only some methods took is not the time of a run.
@@ -252,7 +296,6 @@ def _show(result: Evaluation) -> None:
         )
     if len(result.failures):
         show(f"Failed images: {len(result.failures)}, see {result.folder / 'failures.csv'}.")
-    show(f"Report: {result.folder / 'report.html'}")
 
 
 def _continued(result: Evaluation) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from captum_advise._core.scoring import as_masks
 from captum_advise._utils.markdown import markdown_table
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
@@ -24,17 +25,16 @@ from captum_advise.evaluation.methods import (
     as_method,
     by_name,
 )
-from captum_advise.evaluation.runner import by_mosaic, evaluate
-from captum_advise.evaluation.statistics import p_value_of
+from captum_advise.evaluation.runner import Evaluation, by_mosaic, evaluate
+from captum_advise.evaluation.statistics import SIGNIFICANCE, p_value_of
 from captum_advise.evaluation.store import write_output
 from captum_advise.pixels import normalize_maps
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ORIGINAL = "original"
+ORIGINAL = "original"
 _OTHER_CLASS = "other class"
-_SIGNIFICANT = 0.05
 
 
 def _shifted(maps: Tensor) -> Tensor:
@@ -75,12 +75,62 @@ _MONOTONE: Mapping[str, Callable[[Tensor], Tensor]] = {"root": _root, "square": 
 
 
 @dataclass(frozen=True)
+class Section:
+    """A table of the report.
+
+    Attributes:
+        title: Its title.
+        text: What it shows.
+        column: The column of :func:`check_metrics` that it shows.
+        changes: The changes that it shows.
+    """
+
+    title: str
+    text: str
+    column: str
+    changes: tuple[str, ...]
+
+    def rows(self, table: pd.DataFrame) -> list[list[str]]:
+        """A metric's name, and its share for each change; * marks a significant one."""
+        rows = []
+        for metric in dict.fromkeys(table["metric"]):
+            entries = table[table["metric"] == metric].set_index("change").loc[[*self.changes]]
+            shares = zip(entries[self.column], entries["p_value"], strict=True)
+            rows.append(
+                [metric, *(f"{share:.0%}{'*' if p < SIGNIFICANCE else ''}" for share, p in shares)]
+            )
+        return rows
+
+
+SECTIONS = (
+    Section(
+        "Degraded maps",
+        "Share of images on which the metric gets worse; more is better.",
+        "worse",
+        tuple(_WORSE),
+    ),
+    Section(
+        "Monotone changes",
+        "Share of images on which the metric gets better although the order of the pixels is the "
+        "same; a metric with a large share can be gamed.",
+        "better",
+        tuple(_MONOTONE),
+    ),
+)
+NOTE = (
+    f"* p < {SIGNIFICANCE} (paired Wilcoxon signed-rank test, not corrected for the number of "
+    "tests)."
+)
+
+
+@dataclass(frozen=True)
 class _Degraded:
     """A method whose maps are changed afterwards."""
 
     method: Method
     change: Callable[[Tensor], Tensor]
-    of_other_class: bool
+    of_other_class: bool = False
+    at_full_size: bool = False
 
     def __call__(
         self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
@@ -91,7 +141,11 @@ class _Degraded:
             target = (target + torch.randint(1, n_classes, target.shape).to(target)) % n_classes
         result = self.method(model, layer, inputs, target, context)
         maps = result.maps if isinstance(result, ClassMaps) else result
-        return self.change(maps.detach().float().sum(1, keepdim=True).relu())
+        maps = maps.detach().float().sum(1, keepdim=True).relu()
+        if self.at_full_size:
+            # Interpolation would change the order of the pixels afterwards.
+            maps = as_masks(maps, inputs.shape[2:])
+        return self.change(maps)
 
 
 def check_metrics(
@@ -107,8 +161,8 @@ def check_metrics(
 
     The maps are shifted by half of their sides, shuffled, blurred (a mean over half of each side),
     replaced by those of a random other class, or by noise. A metric should get worse. The square
-    root and the square of a map, stretched to [0, 1], leave the order of its pixels: a metric that
-    gets better can be gamed.
+    root and the square of a map, enlarged to the input and stretched to [0, 1], leave the order of
+    its pixels: a metric that gets better can be gamed.
 
     Args:
         model: As in :func:`evaluate`.
@@ -134,18 +188,47 @@ def check_metrics(
         >>> table.loc[table["change"] == "shifted", "metric"].head(2).tolist()
         ['insertion', 'deletion']
     """
+    return checked(model, layer, dataset, output, method=method, **options)[1]
+
+
+def checked(
+    model: nn.Module,
+    layer: nn.Module,
+    dataset: Dataset[Any],
+    output: str | Path,
+    *,
+    method: str | MethodLike,
+    **options: Any,
+) -> tuple[Evaluation, pd.DataFrame]:
+    """The evaluation of the degraded maps, and the table of :func:`check_metrics`."""
     if isinstance(method, str):
         (original,) = by_name([method]).values()
     else:
         original = as_method(method)
-    methods: dict[str, MethodLike] = {_ORIGINAL: _Degraded(original, torch.clone, False)}
-    for name, change in {**_WORSE, **_MONOTONE}.items():
-        methods[name] = _Degraded(original, change, name == _OTHER_CLASS)
+    methods: dict[str, MethodLike] = {ORIGINAL: _Degraded(original, torch.clone)}
+    for name, change in _WORSE.items():
+        methods[name] = _Degraded(original, change, of_other_class=name == _OTHER_CLASS)
+    for name, change in _MONOTONE.items():
+        methods[name] = _Degraded(original, change, at_full_size=True)
     evaluation = evaluate(model, layer, dataset, methods, output, **options)
     parts: list[tuple[pd.DataFrame, tuple[Metric, ...]]] = [(evaluation.results, METRICS)]
     if evaluation.mosaics is not None:
         parts.append((by_mosaic(evaluation.mosaics, options["mosaics"]), MOSAIC_METRICS))
-    table = import_optional("pandas", "evaluation").DataFrame(
+    table = compare_changes(parts)
+    write_output(
+        evaluation.folder / "metric_checks.csv", table.to_csv(index=False, float_format="%.7g")
+    )
+    write_output(evaluation.folder / "metric_checks.md", _markdown(table))
+    return evaluation, table
+
+
+def compare_changes(parts: Sequence[tuple[pd.DataFrame, tuple[Metric, ...]]]) -> pd.DataFrame:
+    """The table of :func:`check_metrics`.
+
+    Args:
+        parts: Results, one row per image (or mosaic) and change as ``method``, and their metrics.
+    """
+    return import_optional("pandas", "evaluation").DataFrame(
         [
             _row(results, metric, change)
             for change in (*_WORSE, *_MONOTONE)
@@ -154,16 +237,11 @@ def check_metrics(
             if metric.tested and metric.name in results
         ]
     )
-    write_output(
-        evaluation.folder / "metric_checks.csv", table.to_csv(index=False, float_format="%.7g")
-    )
-    write_output(evaluation.folder / "metric_checks.md", _markdown(table))
-    return table
 
 
 def _row(results: pd.DataFrame, metric: Metric, change: str) -> dict[str, Any]:
     values = results.pivot(index="index", columns="method", values=metric.name)
-    original, changed = (values[name].to_numpy(np.float64) for name in (_ORIGINAL, change))
+    original, changed = (values[name].to_numpy(np.float64) for name in (ORIGINAL, change))
     loss = original - changed if metric.higher_is_better else changed - original
     return {
         "metric": metric.name,
@@ -178,37 +256,12 @@ def _row(results: pd.DataFrame, metric: Metric, change: str) -> dict[str, Any]:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    sections = [
-        "# Check of metrics",
-        f"{int(table['images'].max())} images. * p < {_SIGNIFICANT} (paired Wilcoxon signed-rank "
-        "test, not corrected for the number of tests).",
-    ]
-    for title, text, column, changes in (
-        (
-            "Degraded maps",
-            "Share of images on which the metric gets worse; more is better.",
-            "worse",
-            _WORSE,
-        ),
-        (
-            "Monotone changes",
-            "Share of images on which the metric gets better although the order of the pixels is "
-            "the same; a metric with a large share can be gamed.",
-            "better",
-            _MONOTONE,
-        ),
-    ):
-        rows = []
-        for metric in dict.fromkeys(table["metric"]):
-            entries = table[table["metric"] == metric].set_index("change").loc[[*changes]]
-            rows.append(
-                [
-                    metric,
-                    *(
-                        f"{share:.0%}{'*' if p_value < _SIGNIFICANT else ''}"
-                        for share, p_value in zip(entries[column], entries["p_value"], strict=True)
-                    ),
-                ]
-            )
-        sections += [f"## {title}", text, markdown_table(["metric", *changes], rows)]
+    sections = ["# Check of metrics", f"{int(table['images'].max())} images. {NOTE}"]
+    for section in SECTIONS:
+        rows = section.rows(table)
+        sections += [
+            f"## {section.title}",
+            section.text,
+            markdown_table(["metric", *section.changes], rows),
+        ]
     return "\n\n".join(sections) + "\n"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -83,7 +85,10 @@ def mosaic_dataset(
 ) -> MosaicDataset:
     """Mosaics of images that the model is sure of, of different classes each.
 
-    The images are tried in random order until there are enough. Each is in one mosaic at most.
+    The images are tried in random order until there are enough mosaics, each image in one at most.
+    If mosaics are still missing, another round tries the images in another order; mosaics of the
+    same images are made once. An image may therefore be in several mosaics. Intervals and tests
+    over such mosaics take them as independent: the intervals are a little too narrow.
 
     Args:
         model: Classifier in eval mode that takes images of any size, as one does that is
@@ -104,7 +109,7 @@ def mosaic_dataset(
             model does not take a mosaic.
 
     Warns:
-        UserWarning: There are images for fewer mosaics than asked for.
+        UserWarning: A round gave no further mosaic, and there are fewer than asked for.
 
     Example::
 
@@ -118,28 +123,34 @@ def mosaic_dataset(
     check_count("seed", seed, at_least=0)
     device = next(model.parameters()).device
     n_cells = side**2
-    mosaics: list[dict[int, int]] = [{} for _ in range(count)]  # class to position
     size: torch.Size | None = None
-    for index in sorted(range(length_of(images)), key=lambda i: _place(images, i, seed)):
-        if all(len(mosaic) == n_cells for mosaic in mosaics):
-            break
+
+    @cache
+    def sure_class(index: int) -> int | None:
+        """The class of an image; None if the model is not sure of it."""
+        nonlocal size
         try:
             item = read(images, index)
             with torch.no_grad():
                 (probabilities,) = confidence(model(item.inputs[None].to(device)))
         except Exception:  # which evaluating the image records
-            continue
+            return None
         label = int(probabilities.argmax()) if item.label is None else item.label
         size = size or item.inputs.shape
-        if item.inputs.shape != size or not probabilities[label] > threshold:
-            continue
-        for mosaic in mosaics:
-            if len(mosaic) < n_cells and label not in mosaic:
-                mosaic[label] = index
-                break
-    whole = [mosaic for mosaic in mosaics if len(mosaic) == n_cells]
+        is_sure = item.inputs.shape == size and probabilities[label] > threshold
+        return label if is_sure else None
+
+    mosaics: dict[frozenset[int], dict[int, int]] = {}  # images to classes with positions
+    for number in itertools.count():
+        n_before = len(mosaics)
+        order = sorted(range(length_of(images)), key=lambda i: _place(images, i, seed, number))
+        for mosaic in _round(order, sure_class, n_cells, count - n_before):
+            mosaics.setdefault(frozenset(mosaic.values()), mosaic)
+        if len(mosaics) in (n_before, count):
+            break
+    whole = list(mosaics.values())
     if not whole:
-        n_classes = max(map(len, mosaics))
+        n_classes = len({sure_class(index) for index in order} - {None})
         raise ValueError(
             f"A mosaic of {side} x {side} images needs {n_cells} classes in which the model has a "
             f"confidence above {threshold:g}, and the data have {n_classes}: give more images of "
@@ -162,9 +173,27 @@ def mosaic_dataset(
     return dataset
 
 
-def _place(images: Dataset[Any], index: int, seed: int) -> bytes:
-    """What orders the images. More images leave the order of the others."""
-    return hashlib.sha256(f"{seed} {name_of(images, index)}".encode(**ENCODING)).digest()
+def _round(
+    order: Sequence[int], sure_class: Callable[[int], int | None], n_cells: int, count: int
+) -> list[dict[int, int]]:
+    """Up to ``count`` whole mosaics, class to position, with each image in one at most."""
+    mosaics: list[dict[int, int]] = [{} for _ in range(count)]
+    for index in order:
+        if all(len(mosaic) == n_cells for mosaic in mosaics):
+            break
+        label = sure_class(index)
+        for mosaic in mosaics:
+            if label is not None and len(mosaic) < n_cells and label not in mosaic:
+                mosaic[label] = index
+                break
+    return [mosaic for mosaic in mosaics if len(mosaic) == n_cells]
+
+
+def _place(images: Dataset[Any], index: int, seed: int, number: int) -> bytes:
+    """What orders the images in a round. More images leave the order of the others."""
+    of_round = f"{number} " if number else ""
+    text = f"{seed} {of_round}{name_of(images, index)}"
+    return hashlib.sha256(text.encode(**ENCODING)).digest()
 
 
 def _check_size(model: nn.Module, mosaic: Tensor) -> None:

@@ -239,6 +239,34 @@ def test_maps_from_files(photos, tmp_path, capsys, monkeypatch):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.* no group")
+def test_metrics_are_checked_with_the_first_method(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "gallery", lambda *_: None)
+    monkeypatch.setattr(report, "to_png", lambda _: b"")
+    torn = photos / "chelsea.png"
+    torn.write_bytes(torn.read_bytes()[:999])
+    output = tmp_path / "checks"
+    command = ["--data", photos, "--output", output, *SMALL[:4], "--methods", "gaussian,grad-cam"]
+    command += ["--steps", "4", "--check-metrics"]
+    assert main(["evaluate", *map(str, command)]) == 1
+    shown = capsys.readouterr().out
+    for text in ("Degraded maps", "Monotone changes", "other class", "Failed images: 1"):
+        assert text in shown
+    assert "metric_checks.md" in shown.replace("\n", "")
+    results = pd.read_csv(output / "results.csv").set_index(["file", "method"])
+    table = pd.read_csv(output / "metric_checks.csv").set_index(["metric", "change"])
+    # The centred Gaussian map depends neither on the class nor on the image.
+    assert table.loc[("insertion", "other class"), "worse"] == 0
+    for file in ("astronaut.png", "coffee.png"):
+        for change in ("original", "other class"):
+            assert results.loc[(file, change), "sparseness"] == pytest.approx(0.424, abs=2e-3)
+    row, _ = (line for line in shown.splitlines() if line.startswith("│ sparseness"))
+    cells = [cell.strip().rstrip("*") for cell in row.strip("│").split("│")]
+    assert cells[4] == f"{table.loc[('sparseness', 'other class'), 'worse']:.0%}" == "0%"
+    maps = ("--maps", f"mine={photos}")
+    assert "leave --maps out" in complaint(capsys, *command, *maps)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:999 of the 1000 folders")
 @pytest.mark.parametrize(

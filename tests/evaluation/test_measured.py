@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 from skimage import data
 
 pandas = pytest.importorskip("pandas")
@@ -18,26 +20,37 @@ DOCS = Path(__file__).parents[2] / "docs"
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-\d+)?")
 
 
-@pytest.fixture(scope="module")
-def measured():
+def script(name):
     spec = importlib.util.spec_from_file_location(
-        "measured_evaluation", DOCS / "measured" / "evaluation.py"
+        f"measured_{name}", DOCS / "measured" / f"{name}.py"
     )
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look it up
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_page_shows_the_rows(measured):
-    page = measured.PAGE.read_text(encoding="utf-8")
-    expected_page = measured.page(pandas.read_csv(measured.ROWS))
-    assert NUMBER.sub("#", page) == NUMBER.sub("#", expected_page)
-    # Other versions of SciPy differ in the last digit.
-    numbers, expected = (
-        np.array([float(number) for number in NUMBER.findall(text)])
-        for text in (page, expected_page)
-    )
-    np.testing.assert_allclose(numbers, expected, rtol=0.05, atol=2e-3)
+@pytest.fixture(scope="module")
+def measured():
+    return script("evaluation")
+
+
+@pytest.fixture(scope="module")
+def trusted():
+    return script("metric_checks")
+
+
+def test_the_pages_show_the_rows(measured, trusted):
+    of_checks = trusted.page(pandas.read_csv(trusted.ROWS))
+    for path, expected_page in {**measured.pages(), trusted.PAGE: of_checks}.items():
+        page = path.read_text(encoding="utf-8")
+        assert NUMBER.sub("#", page) == NUMBER.sub("#", expected_page)
+        # Other versions of SciPy differ in the last digit.
+        numbers, expected = (
+            np.array([float(number) for number in NUMBER.findall(text)])
+            for text in (page, expected_page)
+        )
+        np.testing.assert_allclose(numbers, expected, rtol=0.05, atol=2e-3)
 
 
 def test_the_default_layer_comes_first(measured):
@@ -48,26 +61,207 @@ def test_the_default_layer_comes_first(measured):
     headings = [text for text in measured.sections(both) if text.startswith("#")]
     assert headings == [
         "## At the default layer",
-        "### EfficientNet-Lite0, `bn2`, 100 images",
-        "### EfficientNet-Lite0, `bn2`, 50 images",
+        "### EfficientNet-Lite0, `bn2`, 100 images, 16 steps",
+        "### EfficientNet-Lite0, `bn2`, 50 images, 16 steps",
         "## At other layers",
-        "### EfficientNet-Lite0, `_bn1`, 100 images",
-        "### EfficientNet-Lite0, `_bn1`, 50 images",
+        "### EfficientNet-Lite0, `_bn1`, 100 images, 16 steps",
+        "### EfficientNet-Lite0, `_bn1`, 50 images, 16 steps",
     ]
 
 
-def test_a_later_run_replaces_rows(measured, tmp_path):
+def save_run(folder, rows, where):
+    folder.mkdir(exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({"configuration": where}))
+    rows.to_csv(folder / "results.csv", index=False)
+
+
+def test_a_later_run_replaces_rows_of_as_many_steps(measured, tmp_path):
     rows = pandas.read_csv(measured.ROWS)
-    replaced = rows[rows["network"] == "efficientnet-lite0"].head(3)
-    network, layer = replaced.iloc[0][measured.WHERE]
-    (tmp_path / "run.json").write_text(
-        f'{{"configuration": {{"network": "{network}", "layer": "{layer}"}}}}'
-    )
+    replaced = rows[(rows["network"] == "efficientnet-lite0") & (rows["steps"] == 16)].head(3)
+    where = {name: replaced.iloc[0][name] for name in ("network", "layer")}
     changed = replaced.drop(columns=measured.WHERE).assign(insertion=2.0)
-    changed.to_csv(tmp_path / "results.csv", index=False)
-    merged = measured.in_order(measured.with_run(rows, tmp_path))
-    assert len(merged) == len(rows)
-    assert (merged["insertion"] == 2).sum() == len(replaced)
+    for steps, added in ((16, 0), (7, 3)):
+        save_run(tmp_path, changed, {**where, "steps": steps})
+        merged = measured.in_order(measured.with_run(rows, tmp_path))
+        assert len(merged) == len(rows) + added
+        assert (merged["insertion"] == 2).sum() == len(replaced)
+
+
+WHERE = {"network": "toy", "layer": "bn2", "steps": 4}
+# Higher is better for all but the last.
+MERITS = {"grad-cam": 0.4, "hirescam": 0.4, "layer-cam": 0.6, "random": 0.1, "lime": 0.5}
+
+
+@pytest.fixture(scope="module")
+def toy(measured):
+    """Rows of images and mosaics, made by hand; lime has fewer images, random no mosaics."""
+    rng = np.random.default_rng(0)
+    images, mosaics = [], []
+    for method, merit in MERITS.items():
+        for number in range(6 if method == "lime" else 12):
+            row = dict.fromkeys([*measured.PRIMARY, *measured.SECONDARY], merit)
+            row |= {"deletion": 1 - merit, "deletion_blurred": 0.5, "average_drop": 0.2}
+            row |= {"mu_fidelity": rng.random(), "sparseness": merit}
+            row["seconds"] = 100 if number == 0 else merit
+            images.append({**WHERE, "file": f"{number}.jpg", "method": method, **row})
+        for number in range(8 if method != "random" else 0):
+            row = {"images": f"{number}.jpg", "mosaic": number + 1, "method": method}
+            row |= {"grid_top": merit, "grid_mass": 1 - merit}
+            mosaics.append({**WHERE, **row})
+    return pandas.DataFrame(images), pandas.DataFrame(mosaics)
+
+
+def cells_of(text):
+    """The cells of a table in Markdown, by method and heading."""
+    header, _, *lines = (
+        [cell.strip() for cell in line[1:-1].split("|")] for line in text.split("\n")
+    )
+    return {line[0]: dict(zip(header[1:], line[1:], strict=True)) for line in lines}
+
+
+def test_the_leaderboard_by_hand(measured, toy):
+    _, conclusions, title, ranked, main, few_title, _, few = measured.leaderboard(*toy)
+    assert title == "## toy, 12 images, 8 mosaics, 4 steps"
+    assert few_title == "### toy, 6 images, 8 mosaics, 4 steps"
+    # No ranks on mosaics, which random lacks.
+    assert ranked == (
+        "Mean rank over ROAD, insertion AUC, insertion from black, deletion AUC and deletion to "
+        "blurred."
+    )
+    table = cells_of(main)
+    assert list(table) == ["layer-cam", "grad-cam", "random (floor)"]
+    # Four metrics order the methods; in the fifth they share the ranks 1 to 3.
+    assert [row["mean rank"] for row in table.values()] == ["1.20", "2.00", "2.80"]
+    # 12 equal differences: p = 2**-11; of 16 tests 13 are significant at most.
+    assert table["layer-cam"]["ROAD ↑"] == "**0.600** +"
+    assert table["layer-cam"]["deletion AUC ↓"] == "**0.400** +"
+    assert table["layer-cam"]["deletion to blurred ↓"] == "0.500"
+    assert table["layer-cam"]["top pixels in the cell ↑"] == "**0.600**"  # p = 2**-7, not enough
+    assert table["random (floor)"]["ROAD ↑"] == "0.100 -"
+    assert table["random (floor)"]["top pixels in the cell ↑"] == ""
+    assert table["layer-cam"]["sparseness"] == "0.600"
+    assert table["layer-cam"]["seconds"] == "0.600"  # the median
+    assert "`layer-cam` has the best mean rank, 1.2 of 3 methods; Grad-CAM has 2.0." in conclusions
+    assert (
+        "nowhere worse: `layer-cam` (ROAD, insertion AUC, insertion from black and" in conclusions
+    )
+    assert "Significantly worse, and nowhere better: `random`." in conclusions
+    # On fewer images Grad-CAM is there to compare with.
+    table = cells_of(few)
+    assert list(table) == ["lime", "grad-cam"]
+    assert table["lime"]["ROAD ↑"] == "**0.500**"
+    assert table["lime"]["mean rank"] == "1.08"
+
+
+def test_marks_are_those_of_corrected_tests(measured, toy):
+    rows, mosaics = toy
+    rng = np.random.default_rng(1)
+    names = [name for name in (*measured.PRIMARY, *measured.SECONDARY) if name in rows]
+    noise = rng.normal(scale=0.15, size=(len(rows), len(names)))
+    rows = rows.assign(**dict(zip(names, (rows[names] + noise).T.to_numpy(), strict=True)))
+    methods = ["grad-cam", "layer-cam", "random"]
+    compared = measured.standings(measured.of_methods(rows, methods), mosaics[:0], methods)
+    assert not set(measured.OF_MOSAICS) & set(compared.means)
+    p_values = {}
+    for name in set(names) - set(measured.OF_MOSAICS):
+        values = rows.pivot(index="file", columns="method", values=name)
+        for method in methods[1:]:
+            gain = values[method] - values["grad-cam"]
+            p_values[method, name] = (stats.wilcoxon(gain).pvalue, gain.mean())
+    # Holm, step by step.
+    expected, rejected = {}, True
+    for number, (key, (p_value, gain)) in enumerate(
+        sorted(p_values.items(), key=lambda x: x[1][0])
+    ):
+        rejected = rejected and p_value * (len(p_values) - number) < 0.05
+        sign = -1 if key[1] in ("deletion", "deletion_blurred", "average_drop") else 1
+        expected[key] = ("+" if gain * sign > 0 else "-") if rejected else ""
+    assert {key: compared.marks.loc[key] for key in expected} == expected
+    assert {*expected.values()} == {"+", "-", ""}
+
+
+def test_mosaics_of_a_run(measured, toy, tmp_path):
+    _, earlier = toy
+    cells = pandas.DataFrame(
+        {
+            "index": range(8),
+            "file": [f"mosaic {i // 4 + 1}, cell {i % 4 + 1}: /data/a: {i}.jpg" for i in range(8)],
+            "method": "grad-cam",
+            "grid_mass": np.arange(8) / 8,
+            "grid_top": 0.5,
+        }
+    )
+    earlier = earlier[["network", "layer", "mosaic", "images", "method", "grid_mass", "grid_top"]]
+    save_run(tmp_path / "mosaics", cells, {**WHERE, "mosaics": 2})
+    for rows in (earlier, earlier[:0]):
+        merged = measured.in_order(measured.with_mosaics(rows, tmp_path))
+        own = merged[merged["method"] == "grad-cam"]
+        assert own["grid_mass"].tolist() == [1.5 / 8, 5.5 / 8]
+        assert own["images"].tolist() == [
+            "a: 0.jpg a: 1.jpg a: 2.jpg a: 3.jpg",
+            "a: 4.jpg a: 5.jpg a: 6.jpg a: 7.jpg",
+        ]
+        others = rows[rows["method"] != "grad-cam"]
+        assert len(merged) == len(others) + 2
+    assert measured.with_mosaics(earlier, tmp_path / "mosaics") is earlier
+
+
+def test_what_a_metric_notices_by_hand(trusted, tmp_path):
+    # Every change by 0.1, but blur, which leaves half of the images: p is at most 2**-11.
+    by_change = {"original": 0.5, "shifted": 0.4, "shuffled": 0.6, "other class": 0.4}
+    by_change |= {"random": 0.4, "root": 0.6, "square": 0.4, "blurred": 0.5}
+    results = pandas.DataFrame(
+        {
+            "index": index,
+            "file": f"/data/{index}.jpg",
+            "method": change,
+            "insertion": value + 0.2 * (change == "blurred") * (index % 2 - 0.5),
+            "deletion": value,
+            "seconds": 1,
+        }
+        for index in range(12)
+        for change, value in by_change.items()
+    )
+    cells = pandas.DataFrame(
+        {
+            "index": index,
+            "file": f"mosaic {index // 4 + 1}, cell {index % 4 + 1}: /data/a.jpg",
+            "method": change,
+            "grid_top": 0.5 if index % 4 else value,
+            "grid_mass": 0.5,
+        }
+        for index in range(8)
+        for change, value in by_change.items()
+    )
+    save_run(tmp_path, results, {})
+    save_run(tmp_path / "mosaics", cells, {"mosaics": 2})
+    rows = trusted.rows_of(tmp_path)
+    assert rows.columns.tolist() == [
+        *("item", "change", "insertion", "deletion", "grid_mass", "grid_top"),
+    ]
+    assert rows["item"].unique().tolist() == [
+        *(f"{index}.jpg" for index in range(12)),
+        *("mosaic 1", "mosaic 2"),
+    ]
+    shown = rows[(rows["item"] == "mosaic 2") & (rows["change"] == "shifted")]
+    assert shown["grid_top"].tolist() == [pytest.approx((0.4 + 3 * 0.5) / 4)]
+    counts, text = trusted.table(rows).split("\n\n")
+    assert counts == "12 images, 2 mosaics."
+    table = cells_of(text)
+    assert table["insertion AUC ↑"] == {
+        "shifted": "**100%**",
+        "shuffled": "*0%*",
+        "blurred": "50%",
+        "other class": "**100%**",
+        "random": "**100%**",
+        "square root": "*100%*",
+        "square": "**0%**",
+        "favoured area": "large",
+    }
+    assert table["deletion AUC ↓"]["favoured area"] == "small"
+    assert table["deletion AUC ↓"]["shuffled"] == "**100%**"
+    # Two mosaics cannot be significant.
+    assert table["top pixels in the cell ↑"]["shifted"] == "100%"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from squares import SPACE, Squares, squares_network
 
 from captum_advise.evaluation import MetricSettings, check_metrics
@@ -47,6 +48,29 @@ def test_the_table_is_that_of_the_results(checks):
     text = (output / "metric_checks.md").read_text()
     assert "| insertion |" in text
     assert "can be gamed" in text
+
+
+def coarse_brightness(model, layer, inputs, target, context):
+    return F.avg_pool2d(inputs, 4)
+
+
+def test_monotone_changes_leave_the_order_of_small_maps(tmp_path):
+    network = squares_network()
+    table = check_metrics(
+        network,
+        network[3],
+        Squares(3),
+        tmp_path,
+        method=coarse_brightness,
+        pixel_space=SPACE,
+        settings=MetricSettings(steps=4),
+        progress=False,
+    ).set_index(["metric", "change"])
+    for metric in ("insertion", "deletion", "insertion_black", "deletion_blurred", "road"):
+        for change in (*_MONOTONE, "shifted"):
+            row = table.loc[(metric, change)]
+            is_equal = row["changed"] == pytest.approx(row["original"], abs=1e-7)
+            assert is_equal == (change != "shifted")
 
 
 def test_ranks_alone_count_for_road_insertion_and_deletion(checks):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import pandas as pd
 import pytest
 import torch
@@ -46,8 +48,7 @@ class Colours(torch.utils.data.Dataset):
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_mosaic_has_images_of_different_classes(labelled):
     images, model = Colours(labelled=labelled), Brightest().eval()
-    with pytest.warns(UserWarning, match="enough for 2 of 20 mosaics"):
-        mosaics = mosaic_dataset(model, images)
+    mosaics = mosaic_dataset(model, images, count=2)
     assert len(mosaics) == len(mosaics.names) == len(mosaics.targets) == 2 * 4
     used = [tile for tiles in mosaics.tiles for tile in tiles]
     assert len(set(used)) == 8
@@ -63,6 +64,45 @@ def test_a_mosaic_has_images_of_different_classes(labelled):
         own = images[tile][0] if labelled else images[tile]
         assert torch.equal(inputs[:, row * 4 : row * 4 + 4, column * 4 : column * 4 + 4], own)
         assert target == images.classes[tile] == mosaics.targets[index]
+
+
+def test_further_rounds_make_other_mosaics_of_the_same_images():
+    images, read = Colours(), []
+
+    class Counted(Brightest):
+        def forward(self, inputs):
+            read.append(inputs.shape)
+            return super().forward(inputs)
+
+    mosaics = mosaic_dataset(Counted().eval(), images, count=6)
+    assert len({frozenset(tiles) for tiles in mosaics.tiles}) == len(mosaics.tiles) == 6
+    assert all(len(set(classes)) == 4 for classes in mosaics.classes)
+    assert not {4, 7, 9} & {tile for tiles in mosaics.tiles for tile in tiles}
+    # The confidence of each image that can be read once, and a mosaic to try its size.
+    assert read == [(1, 3, 4, 4)] * 11 + [(1, 3, 8, 8)]
+    # The first round is what it is without others.
+    assert mosaics.tiles[:2] == mosaic_dataset(Brightest().eval(), images, count=2).tiles
+
+
+def test_a_round_without_another_mosaic_is_the_last():
+    # Two images of the first class, and one of each other: two sets of four are possible.
+    images = torch.utils.data.Subset(Colours(), [0, 1, 2, 3, 8])
+    with pytest.warns(UserWarning, match=r"enough for [12] of 20 mosaics"):
+        mosaics = mosaic_dataset(Brightest().eval(), images)
+    assert len({frozenset(tiles) for tiles in mosaics.tiles}) == len(mosaics.tiles)
+
+
+def test_the_order_of_the_first_round_is_fixed():
+    # By hand: the clear images in the order of sha256("0 <position>"), by class.
+    order = sorted(range(12), key=lambda i: hashlib.sha256(f"0 {i}".encode()).digest())
+    expected: list[dict[int, int]] = [{}, {}]
+    for index in order:
+        if index not in (4, 7, 9):
+            mosaic = next((m for m in expected if index % 4 not in m), None)
+            if mosaic is not None:
+                mosaic[index % 4] = index
+    mosaics = mosaic_dataset(Brightest().eval(), Colours(), count=2)
+    assert mosaics.tiles == tuple(tuple(mosaic.values()) for mosaic in expected)
 
 
 def test_a_seed_decides():
