@@ -13,6 +13,8 @@ from toy_networks import Apply, images, network
 
 from captum_advise import Advise, PixelSpace
 from captum_advise._core.occlusion_evidence import occlusion_evidence, occlusions
+from captum_advise.metrics.insertion_deletion import blurred
+from captum_advise.pixels import normalize_maps
 
 SIZE = (56, 42)
 EVEN = st.integers(2, 16).map(lambda pairs: 2 * pairs)
@@ -150,6 +152,21 @@ def model():
 NET = model()
 LAYERS = [NET.finer, NET.last]
 INPUTS = images(4, height=20, width=26)
+
+
+def test_the_correction_by_hand():
+    space = PixelSpace((0.5,) * 3, (0.25,) * 3)
+    inputs = space.from_pixels(torch.rand(2, 3, 20, 26, generator=torch.Generator().manual_seed(2)))
+    hidden, is_blurred = occlusions(16, (20, 26))
+    target, fills = torch.tensor([1, 3]), []
+    for region, blur in zip(hidden, is_blurred, strict=True):
+        fill = blurred(inputs) if blur else torch.full_like(inputs, -2.0)
+        with torch.no_grad():
+            fills.append(NET(region * fill + (1 - region) * inputs).softmax(1)[[0, 1], target])
+    prior = normalize_maps(Advise(NET, LAYERS).attribute(inputs, target))
+    evidence = occlusion_evidence(prior, torch.stack(fills, 1), occlusions(16, (20, 26)))
+    maps = Advise(NET, LAYERS, pixel_space=space).attribute(inputs, target, evidence=16)
+    torch.testing.assert_close(maps, prior * (0.2 + 0.8 * evidence), rtol=1e-3, atol=1e-4)
 
 
 def test_without_evidence_nothing_changes():
