@@ -37,10 +37,19 @@ def advise(**options: Any) -> Method:
     return method
 
 
-def advise_layers(
-    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
-) -> Tensor:
+def advise_layers(evidence: int = 0) -> Method:
     """``Advise`` with the layers of the context, or with those that end with ``layer``."""
-    layers = context.layers or find_layers(model, layer, "advise", inputs).modules
-    maps: Tensor = Advise(model, layers).attribute(inputs, target)
-    return maps
+
+    def method(
+        model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> Tensor:
+        layers = context.layers or find_layers(model, layer, "advise", inputs).modules
+        maps: Tensor = Advise(model, layers, pixel_space=context.pixel_space).attribute(
+            inputs,
+            target,
+            evidence=evidence,
+            internal_batch_size=context.internal_batch_size,
+        )
+        return maps
+
+    return method
