@@ -36,7 +36,6 @@ _IMAGE_SIDE = 224  # of the probe for layers, where the transform keeps sizes
 _SELECTIONS: dict[str, UnitSelection] = {
     "the group with the highest AVX": "explainability",
     "the group with the smallest average drop": "confidence",
-    "fitted weights (slow)": "faithfulness",
     "relevance 0": 0,
     "relevance 1": 1,
     "relevance 2": 2,

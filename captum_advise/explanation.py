@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Candidate(TensorRecord):
-    r"""Units, with weights, whose map could explain one example.
+    r"""Units whose map could explain one example.
 
     Attributes:
         relevance: The relevance that the units share; None if they have several.
         units: int64 (U,) indices of the units, in order.
-        weights: (U,) factor of each unit's contribution to the map. It is 1, except under
-            ``unit_selection="faithfulness"``.
+        weights: (U,) factor of each unit's contribution to the map: 1.
         metrics: The protocol's result for the map of these units, without dimensions; None if it
             was not computed.
         attributions: (1, \*spatial) the map of these units: the sum of their contributions,
@@ -78,7 +77,7 @@ class Explanation(TensorRecord):
         selected: int64 (N,) relevance of the selected group, -1 where the selected units have
             several.
         unit_weights: (N, C), factor of each unit's contribution to the map: 1 for selected units
-            and 0 for others, or a number from 0 up under ``"faithfulness"``.
+            and 0 for others.
         fallback: bool (N,), whether no group of units had a map with any evidence, so that all
             units were selected instead.
         metrics: The protocol's result for the map; None if it was not computed.

@@ -163,14 +163,6 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                           average drop. Takes inputs of any shape that the map can
                           mask: those with as many spatial dimensions as the layer.
                           Other inputs are passed on unchanged.
-                        - ``"faithfulness"``: per example, all units, with weights
-                          fitted to the confidence lost under occlusion. Units share
-                          a weight if they have the same relevance and the same sign
-                          of the mean gradient. The weights are used only if none of
-                          AVX, insertion and deletion (8 steps) gets worse than with
-                          equal weights (Grad-CAM); of several such weightings, the
-                          one with the highest insertion minus deletion is used. Needs
-                          images, and about 200 forward passes.
                         - an int or a collection of ints: the units with these
                           relevances; zero where an example has none.
                         - None: every unit. The result is that of ``LayerGradCam``.

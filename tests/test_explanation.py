@@ -55,7 +55,6 @@ def without_candidates() -> Explanation:
 KINDS = {
     "explainability": explained,
     "confidence": lambda: explained(unit_selection="confidence"),
-    "faithfulness": lambda: explained(unit_selection="faithfulness"),
     "all units": lambda: explained(unit_selection=None),
     "two relevances": lambda: explained(unit_selection=[0, 2]),
     "per unit": lambda: explained(attr_dim_summation=False),
@@ -273,7 +272,7 @@ def test_a_candidates_map_is_the_sum_of_its_units():
     network = ConvNet()
     advise = LayerAdvise(network, network.convolution)
     units = advise.attribute(images(), target=2, unit_selection=None, attr_dim_summation=False)
-    for selection in ("explainability", "faithfulness"):
+    for selection in ("explainability", [0, 2]):
         found = advise.explain(images(), target=2, unit_selection=selection)
         for index, candidates in enumerate(found.candidates):
             for candidate in candidates:

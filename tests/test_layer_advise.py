@@ -37,17 +37,8 @@ def advise(net, **options):
     return LayerAdvise(net, net.layer, pixel_space=PixelSpace.identity(), **options)
 
 
-def test_faithfulness_falls_back_on_all_units(net, images):
-    with torch.no_grad():
-        net.head.weight.zero_()
-    with pytest.warns(UserWarning, match="5 of 5 examples have no group"):
-        explanation = advise(net).explain(images, unit_selection="faithfulness")
-    assert explanation.fallback.all()
-    assert explanation.selected_units.all()
-
-
 def test_batch_equals_singles(net, images):
-    for selection in ("explainability", "confidence", "faithfulness", 1, [1, 2], None):
+    for selection in ("explainability", "confidence", 1, [1, 2], None):
         together = advise(net).explain(images, unit_selection=selection)
         for i in range(len(images)):
             alone = advise(net).explain(images[i : i + 1], unit_selection=selection)
@@ -67,7 +58,7 @@ def test_internal_batch_size_changes_nothing(net, images):
 
 
 def test_attribute_is_what_explain_says(net, images):
-    for selection in ("explainability", "confidence", "faithfulness", 2, {0, 1}, None):
+    for selection in ("explainability", "confidence", 2, {0, 1}, None):
         explanation = advise(net).explain(images, unit_selection=selection)
         attributions = advise(net).attribute(images, unit_selection=selection)
         assert torch.equal(attributions, explanation.attributions)
@@ -179,7 +170,7 @@ def test_pixel_space_none_is_the_example_stretched(net, images):
     assert torch.equal(first.selected, second.selected)
 
 
-@pytest.mark.parametrize("selection", ["explainability", "faithfulness"])
+@pytest.mark.parametrize("selection", ["explainability", "confidence"])
 def test_arguments_that_belong_to_examples(selection, images):
     net = network(Shifted)
     shift = torch.randn(5, 7)

@@ -1,4 +1,4 @@
-"""Groups and weightings of units among which a choice is made, with their maps."""
+"""Groups of units among which a choice is made, with their maps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TIE = 1e-5
 
 @dataclass(frozen=True)
 class Candidates:
-    r"""S weightings of units for N examples. Each may or may not be eligible for an example.
+    r"""S groups of units for N examples. Each may or may not be eligible for an example.
 
     Attributes:
         relevance: (S,) the relevance that the units share, or :data:`SEVERAL`.
-        weights: (S, N, C) how much each unit counts, from zero up.
+        weights: (S, N, C) 1 for the units of the group, and 0 for the others.
         maps: (S, N, 1, \*spatial) their maps.
         eligible: bool (S, N).
         fallback: bool (N,), whether no group of the example has evidence.
@@ -91,7 +91,7 @@ def groups(relevance: Tensor, contributions: Tensor) -> Candidates:
     every = torch.ones_like(relevance, dtype=torch.float32)[None]
     weights = torch.cat([every[:0], *((relevance == value)[None] for value in values)])
     maps = _maps(weights, contributions)
-    eligible = _have_evidence(weights, maps)
+    eligible = (maps > 0).flatten(2).any(2)
     fallback = ~eligible.any(0)
     if fallback.any():
         values = [*values, SEVERAL]
@@ -99,16 +99,6 @@ def groups(relevance: Tensor, contributions: Tensor) -> Candidates:
         maps = torch.cat([maps, _maps(every, contributions)])
         eligible = torch.cat([eligible, fallback[None]])
     return Candidates(values, weights, maps, eligible, fallback)
-
-
-def weightings(weights: Tensor, contributions: Tensor) -> Candidates:
-    """All units first, eligible everywhere, then the given weightings (S, N, C) with evidence."""
-    weights = torch.cat([torch.ones_like(weights[:1]), weights])
-    maps = _maps(weights, contributions)
-    eligible = _have_evidence(weights, maps)
-    fallback = ~eligible.any(0)
-    eligible[0] = True
-    return Candidates([SEVERAL] * len(weights), weights, maps, eligible, fallback)
 
 
 def _unconditional(relevance: list[int], weights: Tensor, contributions: Tensor) -> Candidates:
@@ -119,11 +109,3 @@ def _unconditional(relevance: list[int], weights: Tensor, contributions: Tensor)
 
 def _maps(weights: Tensor, contributions: Tensor) -> Tensor:
     return torch.stack([combine_units(contributions, units) for units in weights])
-
-
-def _have_evidence(weights: Tensor, maps: Tensor) -> Tensor:
-    """Bool (S, N): whether a weighting is not a repetition and its map is positive somewhere."""
-    eligible = (maps > 0).flatten(2).any(2)
-    for number, units in enumerate(weights):
-        eligible[number] &= (weights[:number] != units).any(2).all(0)
-    return eligible

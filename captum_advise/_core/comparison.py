@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from captum_advise._core.choice import Choice, Weighting
-from captum_advise._core.grad_cam import check_finite, mean_gradients, unit_contributions
+from captum_advise._core.grad_cam import check_finite, unit_contributions
 from captum_advise._core.layer_pass import LayerPass
 from captum_advise._core.perturbation import InputLayout, MaskedModel, resolve_baselines
 from captum_advise._core.request import Request
 from captum_advise._core.scoring import MapScorer, check_probabilities, class_confidences
-from captum_advise._core.selection import Evidence
 from captum_advise._core.suspicions import (
     no_evidence,
     suspicious_confidence,
@@ -97,14 +96,7 @@ def compare(
     if scorer is not None:
         check_probabilities(scorer.confidences)
     relevance = _relevance(request, feature_map)
-    candidates = request.selection.candidates(
-        Evidence(
-            relevance=relevance,
-            contributions=contributions.detach(),
-            mean_gradients=mean_gradients(gradients).flatten(1),
-            scorer=scorer,
-        )
-    )
+    candidates = request.selection.candidates(relevance, contributions.detach())
 
     metrics, criterion = None, None
     if scorer is not None:
@@ -118,7 +110,7 @@ def compare(
             criterion = request.selection.criterion_alone(candidates, scorer, runner_up_maps)
         if criterion is None:
             metrics = scorer(candidates.examples, candidates.pair_maps, runner_up_maps)
-            criterion = request.selection.criterion(candidates, metrics, scorer)
+            criterion = request.selection.criterion(metrics)
     suspicions = [no_evidence(candidates.fallback)]
     if relevance is not None:
         suspicions.append(request.selection.suspicion(relevance))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def mean_gradients(gradients: Tensor) -> Tensor:
+def _mean_gradients(gradients: Tensor) -> Tensor:
     r"""Each unit's mean gradient, alpha_u in Grad-CAM: (N, C, \*spatial) to (N, C, 1, ...)."""
     if gradients.dim() <= 2:
         return gradients
@@ -19,7 +19,7 @@ def mean_gradients(gradients: Tensor) -> Tensor:
 
 def unit_contributions(feature_map: Tensor, gradients: Tensor) -> Tensor:
     r"""alpha_u A_u, (N, C, \*spatial). Their sum over all units is the Grad-CAM map."""
-    return mean_gradients(gradients) * feature_map
+    return _mean_gradients(gradients) * feature_map
 
 
 def combine_units(

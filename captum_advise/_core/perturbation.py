@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from captum._utils.typing import BaselineType
 from captum.attr._utils.common import _format_input_baseline, _validate_input
 from torch import Tensor
@@ -165,37 +164,6 @@ class MaskedModel:
         outputs = run_model(self.forward_func, inputs, self._arguments(examples))
         return self.target[examples].class_rows(self.confidence(outputs)).float()
 
-    def image(self, example: int) -> Tensor:
-        """(1, C, H, W) the first maskable input of one example."""
-        return self.inputs[self.maskable[0]][example][None]
-
-    def baseline(self, example: int) -> Tensor:
-        """The baseline of that image."""
-        baseline = self.baselines[0]
-        return baseline[example][None] if self._is_per_example(baseline) else baseline
-
-    def confidences_of(self, example: int, images: Tensor) -> Tensor:
-        """Confidences (M, K) for images (M, C, H, W) in place of that of one example."""
-        examples = torch.full((len(images),), example, device=images.device)
-        inputs = [tensor[examples] for tensor in self.inputs]
-        inputs[self.maskable[0]] = images
-        return self.confidences(examples, tuple(inputs))
-
-    @torch.no_grad()
-    def confidence_without(self, hidden: Tensor) -> Tensor:
-        """Confidence (N, S) in the target without cells, bool (S, h, w), of each image.
-
-        The hidden cells are blurred in the first set and every other one after it. In the
-        remaining sets they become the baseline.
-        """
-        size = self.image(0).shape[-2:]
-
-        def hide(image: Tensor, cells: Tensor, fill: Tensor) -> Tensor:
-            is_hidden = F.interpolate(cells[:, None].float(), size, mode="nearest") > 0
-            return torch.where(is_hidden, fill, image)
-
-        return self._confidence_filled(hidden, torch.arange(len(hidden)) % 2 == 0, hide)
-
     @torch.no_grad()
     def confidence_occluded(self, hidden: Tensor, is_blurred: Tensor) -> Tensor:
         """Confidence (N, S) in the target with regions of each image hidden.
@@ -204,31 +172,35 @@ class MaskedModel:
             hidden: (S, 1, H, W) in [0, 1], how much of each pixel is hidden.
             is_blurred: bool (S,). Hidden pixels are blurred there, and the baseline elsewhere.
         """
-
-        def hide(image: Tensor, regions: Tensor, fill: Tensor) -> Tensor:
-            return masked_images(image, (1 - regions).to(image), fill)
-
-        return self._confidence_filled(hidden, is_blurred, hide)
-
-    def _confidence_filled(
-        self,
-        hidden: Tensor,
-        is_blurred: Tensor,
-        hide: Callable[[Tensor, Tensor, Tensor], Tensor],
-    ) -> Tensor:
-        """Confidence (N, S) after ``hide(image, hidden, fill)``, in chunks of one example each."""
         hidden = hidden.to(self.inputs[0].device)
         is_blurred = is_blurred.to(hidden.device)[:, None, None, None]
         confidences = []
         for example in range(len(self.inputs[0])):
-            image, baseline = self.image(example), self.baseline(example)
+            image, baseline = self._image(example), self._baseline(example)
             blurred_image = blurred(image)
             for start in range(0, len(hidden), self.internal_batch_size):
                 chunk = slice(start, start + self.internal_batch_size)
                 fill = torch.where(is_blurred[chunk], blurred_image, baseline)
-                of_classes = self.confidences_of(example, hide(image, hidden[chunk], fill))
+                occluded = masked_images(image, (1 - hidden[chunk]).to(image), fill)
+                of_classes = self._confidences_of(example, occluded)
                 confidences.append(of_classes[:, self.target.classes[example]])
         return torch.cat(confidences).view(-1, len(hidden))
+
+    def _image(self, example: int) -> Tensor:
+        """(1, C, H, W) the first maskable input of one example."""
+        return self.inputs[self.maskable[0]][example][None]
+
+    def _baseline(self, example: int) -> Tensor:
+        """The baseline of that image."""
+        baseline = self.baselines[0]
+        return baseline[example][None] if self._is_per_example(baseline) else baseline
+
+    def _confidences_of(self, example: int, images: Tensor) -> Tensor:
+        """Confidences (M, K) for images (M, C, H, W) in place of that of one example."""
+        examples = torch.full((len(images),), example, device=images.device)
+        inputs = [tensor[examples] for tensor in self.inputs]
+        inputs[self.maskable[0]] = images
+        return self.confidences(examples, tuple(inputs))
 
     def _is_per_example(self, baseline: Tensor) -> bool:
         n_examples = len(self.inputs[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,10 +19,8 @@ from captum_advise.metrics import (
     average_drop,
     average_gain,
     class_sensitivity,
-    deletion_auc,
     hit,
     increase_in_confidence,
-    insertion_auc,
     target_confidence,
 )
 from captum_advise.metrics.visual_explainability import Similarity, WholeImages, compare
@@ -111,20 +109,6 @@ class MapScorer:
         size = self.model.internal_batch_size
         return torch.split(pairs, size) if len(pairs) else ()
 
-    def insertion(self, examples: Tensor, maps: Tensor, steps: int) -> Tensor:
-        """Insertion (P,) into the blurred image, of maps (P, 1, H, W) on examples (P,)."""
-        return self._areas(examples, maps, lambda _: partial(insertion_auc, steps=steps))
-
-    def deletion(self, examples: Tensor, maps: Tensor, steps: int) -> Tensor:
-        """Deletion to the baseline, likewise."""
-        return self._areas(
-            examples,
-            maps,
-            lambda example: partial(
-                deletion_auc, steps=steps, baselines=self.model.baseline(example)
-            ),
-        )
-
     def runner_up(self) -> Target | None:
         """The class of highest confidence other than the target; None if there is one class."""
         if self.confidences.shape[1] < 2:
@@ -136,24 +120,6 @@ class MapScorer:
     def confidence_in_target(self) -> Tensor:
         """(N,) confidence in the target for the unmasked inputs."""
         return target_confidence(self.confidences, self.model.target.classes)
-
-    def _areas(
-        self, examples: Tensor, maps: Tensor, area_on: Callable[[int], Callable[..., Tensor]]
-    ) -> Tensor:
-        areas = maps.new_zeros(len(maps), dtype=torch.float32)
-        for example in sorted(set(examples.tolist())):
-            is_own = examples == example
-            image = self.model.image(example)
-            areas_of_example = area_on(example)(
-                partial(self.model.confidences_of, example),
-                image,
-                as_masks(maps[is_own], image.shape[-2:]).transpose(0, 1),
-                self.model.target.classes[example][None],
-                confidence=torch.nn.Identity(),
-                internal_batch_size=self.model.internal_batch_size,
-            )
-            areas[is_own] = areas_of_example.flatten()
-        return areas
 
     @torch.no_grad()
     def _score(

@@ -7,42 +7,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from captum_advise._core import candidates as of
-from captum_advise._core.candidates import TIE, Candidates, has_relevance
-from captum_advise._core.fitted_weights import fitted_weights, hidden_cells
+from captum_advise._core.candidates import Candidates, has_relevance
 from captum_advise._core.perturbation import InputLayout
 from captum_advise._core.scoring import MapScorer
 from captum_advise._core.suspicions import missing_relevance
 from captum_advise.metrics import VisualExplainability
 
-UnitSelection: TypeAlias = (
-    Literal["explainability", "confidence", "faithfulness"] | int | Collection[int] | None
-)
-
-# Steps of insertion and deletion in "faithfulness".
-STEPS = 8
-# Fitted weights are tried as they are, and part of the way to them from all ones (Grad-CAM).
-_PARTS_OF_THE_WAY = (1.0, 0.5, 0.25)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    r"""What candidates are made of.
-
-    Attributes:
-        relevance: int64 (N, C); None for a selection that does not use it.
-        contributions: (N, C, \*spatial), detached.
-        mean_gradients: (N, C).
-        scorer: Scores maps; None if that is not possible.
-    """
-
-    relevance: Tensor | None
-    contributions: Tensor
-    mean_gradients: Tensor
-    scorer: MapScorer | None
+UnitSelection: TypeAlias = Literal["explainability", "confidence"] | int | Collection[int] | None
 
 
 class Selection(ABC):
@@ -50,7 +24,7 @@ class Selection(ABC):
 
     Attributes:
         compares: Whether candidates are compared, which needs a scorer.
-        uses_relevance: Whether the weights of units depend on their relevance.
+        uses_relevance: Whether it depends on the relevance of units.
         needs_similarity: Whether the criterion compares masked images with the whole ones.
     """
 
@@ -62,14 +36,17 @@ class Selection(ABC):
         """Raise ValueError if the inputs do not suit this kind of selection."""
 
     @abstractmethod
-    def candidates(self, evidence: Evidence) -> Candidates:
-        """What is compared."""
+    def candidates(self, relevance: Tensor | None, contributions: Tensor) -> Candidates:
+        r"""What is compared.
 
-    def criterion(
-        self, candidates: Candidates, metrics: VisualExplainability, scorer: MapScorer
-    ) -> Tensor | None:
+        Args:
+            relevance: int64 (N, C); None for a selection that does not use it.
+            contributions: (N, C, \*spatial), detached.
+        """
+
+    def criterion(self, metrics: VisualExplainability) -> Tensor | None:
         """What the choice maximises, (P,) one value per pair; None for the only candidate."""
-        del candidates, metrics, scorer
+        del metrics
         return None
 
     def criterion_alone(
@@ -96,9 +73,10 @@ class AllUnits(Selection):
     compares = False
     uses_relevance = False
 
-    def candidates(self, evidence: Evidence) -> Candidates:
+    def candidates(self, relevance: Tensor | None, contributions: Tensor) -> Candidates:
         """All units."""
-        return of.all_units(evidence.contributions)
+        del relevance
+        return of.all_units(contributions)
 
 
 @dataclass(frozen=True)
@@ -108,10 +86,10 @@ class UnitsWithRelevance(Selection):
     compares: ClassVar[bool] = False
     values: frozenset[int]
 
-    def candidates(self, evidence: Evidence) -> Candidates:
+    def candidates(self, relevance: Tensor | None, contributions: Tensor) -> Candidates:
         """The units with these relevances."""
-        assert evidence.relevance is not None
-        return of.units_with(self.values, evidence.relevance, evidence.contributions)
+        assert relevance is not None
+        return of.units_with(self.values, relevance, contributions)
 
     def unit_weights(self, relevance: Tensor) -> Tensor | None:
         """1 for these units, 0 for others."""
@@ -125,10 +103,10 @@ class UnitsWithRelevance(Selection):
 class _BestGroup(Selection):
     compares = True
 
-    def candidates(self, evidence: Evidence) -> Candidates:
+    def candidates(self, relevance: Tensor | None, contributions: Tensor) -> Candidates:
         """The groups of units with the same relevance."""
-        assert evidence.relevance is not None
-        return of.groups(evidence.relevance, evidence.contributions)
+        assert relevance is not None
+        return of.groups(relevance, contributions)
 
 
 class HighestAVX(_BestGroup):
@@ -138,13 +116,16 @@ class HighestAVX(_BestGroup):
 
     def check(self, layout: InputLayout) -> None:
         """Images are needed."""
-        _check_image("explainability", layout)
+        if not layout.is_image:
+            raise ValueError(
+                'unit_selection="explainability" compares images: it needs one input N x 1 or 3 x '
+                f"H x W and a layer N x C x H x W, got inputs {layout.input_shapes} and a layer "
+                f"{layout.layer_shape}. For tokens or a channels-last layer give "
+                'reshape_transform; otherwise use "confidence", a relevance or None.'
+            )
 
-    def criterion(
-        self, candidates: Candidates, metrics: VisualExplainability, scorer: MapScorer
-    ) -> Tensor | None:
+    def criterion(self, metrics: VisualExplainability) -> Tensor | None:
         """AVX."""
-        del candidates, scorer
         return metrics.avx
 
     def criterion_alone(
@@ -166,88 +147,14 @@ class SmallestDrop(_BestGroup):
                 f"of the layer {layout.layer_shape}. Use a relevance or None."
             )
 
-    def criterion(
-        self, candidates: Candidates, metrics: VisualExplainability, scorer: MapScorer
-    ) -> Tensor | None:
+    def criterion(self, metrics: VisualExplainability) -> Tensor | None:
         """Minus the average drop."""
-        del candidates, scorer
         return -metrics.average_drop
-
-
-class MostFaithful(Selection):
-    """``"faithfulness"``: weights fitted to the confidence lost under occlusion."""
-
-    compares = True
-    needs_similarity = True
-
-    def check(self, layout: InputLayout) -> None:
-        """Images are needed."""
-        _check_image("faithfulness", layout)
-
-    def candidates(self, evidence: Evidence) -> Candidates:
-        """All units, and the fitted weights at several distances from them."""
-        scorer = evidence.scorer
-        assert scorer is not None
-        assert evidence.relevance is not None
-        cells = hidden_cells(*evidence.contributions.shape[-2:])
-        fitted = fitted_weights(
-            scorer.confidence_in_target(),
-            scorer.model.confidence_without(cells),
-            evidence.relevance,
-            evidence.contributions,
-            positive_gradient=evidence.mean_gradients > 0,
-        )
-        parts = [1 - part + part * fitted for part in _PARTS_OF_THE_WAY]
-        return of.weightings(torch.cat(parts), evidence.contributions)
-
-    def criterion(
-        self, candidates: Candidates, metrics: VisualExplainability, scorer: MapScorer
-    ) -> Tensor | None:
-        """Gains over all units in insertion and deletion, if none of these and AVX gets worse."""
-        return _gains_over_all_units(candidates, metrics.avx, scorer)
-
-
-def _gains_over_all_units(candidates: Candidates, avx: Tensor, scorer: MapScorer) -> Tensor:
-    """(P,) minus infinity where AVX, insertion or deletion is worse than with all units.
-
-    All units are the first candidate.
-    """
-    which, examples = candidates.pairs.T
-    maps = candidates.pair_maps
-
-    def gains(values: Tensor, pairs: Tensor) -> Tensor:
-        of_all_units = values.new_zeros(candidates.eligible.shape[1])
-        is_all = which[pairs] == 0
-        of_all_units[examples[pairs][is_all]] = values[is_all]
-        return values - of_all_units[examples[pairs]]
-
-    criterion = torch.full_like(avx, -torch.inf)
-    total = torch.zeros_like(avx)
-    pairs = torch.arange(len(avx), device=avx.device)
-    pairs = pairs[gains(avx, pairs) >= -TIE]
-    # A candidate that is worse in one metric needs no more forward passes.
-    for area, sign in ((scorer.insertion, 1), (scorer.deletion, -1)):
-        gain = sign * gains(area(examples[pairs], maps[pairs], STEPS), pairs)
-        total[pairs] += gain
-        pairs = pairs[gain >= -TIE]
-    criterion[pairs] = total[pairs]
-    return criterion
-
-
-def _check_image(name: str, layout: InputLayout) -> None:
-    if not layout.is_image:
-        raise ValueError(
-            f'unit_selection="{name}" compares images: it needs one input N x 1 or 3 x H x W and a '
-            f"layer N x C x H x W, got inputs {layout.input_shapes} and a layer "
-            f"{layout.layer_shape}. For tokens or a channels-last layer give reshape_transform; "
-            'otherwise use "confidence", a relevance or None.'
-        )
 
 
 _BY_NAME: dict[str, type[Selection]] = {
     "explainability": HighestAVX,
     "confidence": SmallestDrop,
-    "faithfulness": MostFaithful,
 }
 
 
@@ -273,6 +180,6 @@ def selection_of(unit_selection: object) -> Selection:
     ):
         return UnitsWithRelevance(frozenset(values))
     raise ValueError(
-        'unit_selection must be "explainability", "confidence", "faithfulness", a relevance (an '
-        f"int from 0 up), a non-empty collection of them, or None, got {unit_selection!r}."
+        'unit_selection must be "explainability", "confidence", a relevance (an int from 0 up), a '
+        f"non-empty collection of them, or None, got {unit_selection!r}."
     )

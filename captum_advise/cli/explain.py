@@ -63,10 +63,9 @@ def explain(
     selection: Annotated[
         str,
         typer.Option(
-            metavar="[explainability|confidence|faithfulness|RELEVANCES]",
+            metavar="[explainability|confidence|RELEVANCES]",
             help="The units that make the map: the group with the highest AVX, the group with the "
-            "smallest average drop, the candidate that gains most over Grad-CAM in AVX, insertion "
-            "and deletion, or the units with the given relevances, as in 1 or 1,2.",
+            "smallest average drop, or the units with the given relevances, as in 1 or 1,2.",
         ),
     ] = "explainability",
     activation_range: Annotated[
@@ -514,13 +513,11 @@ def _selection(text: str) -> UnitSelection:
         return "explainability"
     if text == "confidence":
         return "confidence"
-    if text == "faithfulness":
-        return "faithfulness"
     if re.fullmatch(r"[0-9]+(,[0-9]+)*", text):
         return [int(relevance) for relevance in text.split(",")]
     raise ValueError(
-        "--selection must be explainability, confidence, faithfulness, or relevances such "
-        f"as 1 or 1,2, not {text!r}."
+        "--selection must be explainability, confidence, or relevances such as 1 or 1,2, not "
+        f"{text!r}."
     )
 
 

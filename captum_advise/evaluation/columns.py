@@ -27,10 +27,7 @@ class Metric:
 
     @property
     def independent(self) -> bool:
-        """Whether ADVISE's default selection, the paper's, does not use the metric.
-
-        ``advise-faithful`` selects by insertion and deletion as well.
-        """
+        """Whether ADVISE's default selection, the paper's, does not use the metric."""
         return self.kind in ("faithfulness", "location")
 
     @property

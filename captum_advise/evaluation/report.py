@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from captum_advise._core.selection import STEPS
 from captum_advise._utils.markdown import markdown_table
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.columns import MOSAIC_METRICS, Metric, curves
@@ -38,7 +37,6 @@ from captum_advise.visualization.style import to_png
 if TYPE_CHECKING:
     import pandas as pd
 
-_FAITHFUL = "advise-faithful"
 # In place of what saved maps do not have, as the seconds that they took.
 _UNKNOWN = "n/a"
 _ENDS = ("mean", "low", "high")
@@ -138,13 +136,11 @@ def markdown(
         f"Insertion and deletion follow RISE, in {evaluator.settings.steps} steps. Pixels change "
         "in order of importance, from the blurred image (Gaussian, 5 pixels, 11 x 11) to the whole "
         "image, or from the whole image to black. The metric is the area under the confidence in "
-        "the class."
-        + (f" {_FAITHFUL} selects by both, in {STEPS} steps." if _FAITHFUL in methods else "")
-        + " *Insertion from black* and *deletion to blurred* exchange the two baselines. ROAD is "
-        "the probability with the least relevant pixels removed minus that with the most relevant "
-        "ones, over 10% to 90% of the pixels, which noisy linear imputation replaces. μ-fidelity "
-        "is the correlation of the probability lost when random cells become black with the mass "
-        "of the map in them.",
+        "the class. *Insertion from black* and *deletion to blurred* exchange the two baselines. "
+        "ROAD is the probability with the least relevant pixels removed minus that with the most "
+        "relevant ones, over 10% to 90% of the pixels, which noisy linear imputation replaces. "
+        "μ-fidelity is the correlation of the probability lost when random cells become black with "
+        "the mass of the map in them.",
         "## Where the maps lie",
         _means(table, methods, location),
         _about_location(summary),

@@ -44,7 +44,7 @@ MOSAICS_WHERE = ["network", "layer"]
 DEFAULT_LAYER = "bn2"
 SHOWN = {"insertion": "insertion", "deletion": "deletion", "avx": "AVX", "average_drop": ""}
 
-# The columns of the leaderboard. No method selects by the primary metrics, but advise-faithful.
+# The columns of the leaderboard. No method selects by the primary metrics.
 PRIMARY = (
     *("grid_top", "road", "insertion", "insertion_black", "deletion"),
     "deletion_blurred",

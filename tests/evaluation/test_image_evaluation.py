@@ -29,7 +29,6 @@ def evaluator_of(network, methods, *, steps=32, seed=0, compiled=False):
         ("advise", {}),
         ("advise-minmax", {"activation_range": "minmax"}),
         ("advise-reference", {"protocol": Protocol.reference()}),
-        ("advise-faithful", {"unit_selection": "faithfulness"}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")

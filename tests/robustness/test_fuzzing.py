@@ -111,7 +111,7 @@ OPTIONS = [
 @pytest.mark.parametrize("method", ["attribute", "explain"])
 @fuzzed
 @given(
-    st.sampled_from(["explainability", "confidence", "faithfulness", 1, [0, 2], None]),
+    st.sampled_from(["explainability", "confidence", 1, [0, 2], None]),
     st.dictionaries(st.sampled_from(OPTIONS), THINGS, min_size=1, max_size=2),
 )
 def test_options(method, selection, options):

@@ -11,7 +11,7 @@ from toy_networks import Apply, Net, images, network
 from captum_advise import LayerAdvise, PixelSpace, unit_relevance
 from captum_advise.metrics import class_sensitivity
 
-CHOICES = ("explainability", "confidence", "faithfulness")
+CHOICES = ("explainability", "confidence")
 
 
 def case(what, outcome, *values):

@@ -25,7 +25,7 @@ def said(call):
     "`PixelSpace.identity()` for normalised inputs",
     "one warning: which pixels were seen, and what to pass",
 )
-@pytest.mark.parametrize("selection", ["explainability", "confidence", "faithfulness"])
+@pytest.mark.parametrize("selection", ["explainability", "confidence"])
 def test_pixels_out_of_range(selection):
     normalised = PixelSpace.imagenet().from_pixels(images())
     net = network()
@@ -185,7 +185,7 @@ def test_relevance_that_no_unit_has(selection):
 
 
 @pytest.mark.case("`create_graph=True`", "the selected units' graph, as with `LayerGradCam`")
-@pytest.mark.parametrize("selection", ["explainability", "confidence", "faithfulness", 1, [0, 1]])
+@pytest.mark.parametrize("selection", ["explainability", "confidence", 1, [0, 1]])
 def test_graph_of_the_selected_units(selection):
     net = network().double()
     inputs = images().double().requires_grad_()
@@ -212,7 +212,7 @@ def test_one_number_per_example():
     net = network(classes=1)
     one = LayerAdvise(lambda x: net(x)[:, 0], net.layer, confidence=torch.sigmoid)
     column = LayerAdvise(net, net.layer, confidence=torch.sigmoid)
-    for selection in ("explainability", "confidence", "faithfulness", 1, None):
+    for selection in ("explainability", "confidence", 1, None):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = one.explain(images(), unit_selection=selection)

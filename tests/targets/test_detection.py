@@ -265,10 +265,7 @@ def test_torchvision(make, layer_name):
     assert not layer._forward_hooks
 
 
-@pytest.mark.parametrize(
-    "unit_selection",
-    ["explainability", "confidence", pytest.param("faithfulness", marks=pytest.mark.slow), 0, None],
-)
+@pytest.mark.parametrize("unit_selection", ["explainability", "confidence", 0, None])
 def test_layer_advise_keeps_the_boxes_of_each_image(unit_selection):
     model = retinanet().eval()
     detection, inputs = Detection(model), images(3, height=32, width=32)

@@ -58,9 +58,7 @@ def test_zero_shot_logits():
     assert siglip.confidence is torch.sigmoid
 
 
-@pytest.mark.parametrize(
-    "unit_selection", ["explainability", "confidence", "faithfulness", 0, None]
-)
+@pytest.mark.parametrize("unit_selection", ["explainability", "confidence", 0, None])
 @pytest.mark.parametrize("logit_scale", [None, 10.0])
 def test_layer_advise(unit_selection, logit_scale):
     net, inputs = network(), images()

@@ -101,9 +101,7 @@ def test_the_gradient_is_that_of_the_mean():
     )
 
 
-@pytest.mark.parametrize(
-    "unit_selection", ["explainability", "confidence", "faithfulness", 0, None]
-)
+@pytest.mark.parametrize("unit_selection", ["explainability", "confidence", 0, None])
 def test_layer_advise_keeps_the_region_of_each_image(unit_selection):
     model, inputs = network(Segmenter), images()
     segmentation = Segmentation(model)

@@ -64,7 +64,6 @@ _METHODS: dict[str, Method] = {
     "advise": advise(),
     "advise-minmax": advise(activation_range="minmax"),
     "advise-reference": advise(protocol=metrics.Protocol.reference()),
-    "advise-faithful": advise(unit_selection="faithfulness"),
     "advise-layers": MethodAt("advise", advise_layers()),
     "advise-occlusion": MethodAt("advise", advise_layers(evidence=32)),
     "grad-cam": from_captum(LayerGradCam),
@@ -101,7 +100,7 @@ def names() -> tuple[str, ...]:
     Example::
 
         >>> names()
-        ('advise', 'advise-minmax', 'advise-reference', 'advise-faithful', 'advise-layers', ...)
+        ('advise', 'advise-minmax', 'advise-reference', 'advise-layers', 'advise-occlusion', ...)
     """
     return tuple(_METHODS)
 
