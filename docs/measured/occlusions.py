@@ -262,7 +262,7 @@ def write_page(rows: pd.DataFrame) -> None:
     """The appendix page, from the rows."""
     texts = [
         "# Evidence from occlusion: tables",
-        "[Conclusions](../several-layers.md#evidence-from-occlusion). Means; the share of items on "
+        "[Conclusions](../several-layers.md). Means; the share of items on "
         "which the map is better than `Advise` without evidence; p of Wilcoxon's test, "
         "uncorrected. `prior` is that map, and E the loss of confidence per hidden position, both "
         "stretched to [0, 1]; the number is that of occluded images. How it was measured is in "
