@@ -192,7 +192,7 @@ def _resampled_means(values: _Values, seed: int) -> _Values:
     if values.shape[1] < 2:
         return np.empty((values.shape[0], values.shape[2], 0))
     # As the seconds of saved maps.
-    unknown = np.isnan(values).any(1, keepdims=True).swapaxes(1, 2)
+    unknown = np.any(np.isnan(values), axis=1)[..., np.newaxis]
     bootstrap = import_optional("scipy.stats", "evaluation").bootstrap(
         (np.nan_to_num(values),),
         np.mean,
