@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pandas as pd
 import torch
 from captum.attr import LayerGradCam
 from PIL import Image
 from scipy.stats import wilcoxon
+from several_layers import mosaics_of
 from torch import Tensor
 
 from captum_advise import Advise, zoo
@@ -188,20 +188,16 @@ def mosaic_rows(
     network: zoo.Network, images: Tensor, labels: Tensor, confident: Tensor
 ) -> list[dict[str, Any]]:
     """The grid pointing game on mosaics of confidently classified images."""
-    random, rows = np.random.default_rng(1), []
-    for number in range(MOSAICS):
-        chosen = torch.from_numpy(random.choice(confident.numpy(), 4, replace=False))
-        first, second, third, fourth = images[chosen]
-        mosaic = torch.cat([torch.cat([first, second], 2), torch.cat([third, fourth], 2)], 1)
-        for cell in range(4):
-            case = Case.of(network, mosaic, int(labels[chosen[cell]]))
-            found = maps_of(network, network.model, case, CHECKED_VARIANTS)
-            game = grid_pointing_game(torch.cat(list(found.values()), 1), torch.tensor([cell]))
-            rows += [
-                {"part": "mosaics", "item": f"{number}, cell {cell}", "map": name, "grid": value}
-                for name, value in zip(found, game.top[0].tolist(), strict=True)
-            ]
-            print(f"mosaic {number}, cell {cell}", flush=True)
+    rows = []
+    for index, (mosaic, label) in enumerate(mosaics_of(images, labels, confident, MOSAICS, seed=1)):
+        number, cell = divmod(index, 4)
+        found = maps_of(network, network.model, Case.of(network, mosaic, label), CHECKED_VARIANTS)
+        game = grid_pointing_game(torch.cat(list(found.values()), 1), torch.tensor([cell]))
+        rows += [
+            {"part": "mosaics", "item": f"{number}, cell {cell}", "map": name, "grid": value}
+            for name, value in zip(found, game.top[0].tolist(), strict=True)
+        ]
+        print(f"mosaic {number}, cell {cell}", flush=True)
     return rows
 
 

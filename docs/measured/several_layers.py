@@ -47,7 +47,7 @@ from __future__ import annotations
 import argparse
 import csv
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -68,6 +68,7 @@ from captum_advise._core.targets import resolve_target, softmax_over_classes
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation.batches import compiled, fixed_size_batches
+from captum_advise.evaluation.mosaics import MosaicDataset
 from captum_advise.evaluation.statistics import holm
 from captum_advise.metrics import (
     Protocol,
@@ -195,23 +196,31 @@ def avx_of_ranks(network: zoo.Network, inputs: Tensor, target: Tensor, maps: Ten
     return scorer(examples, ranks[0][:, None], None).avx[None]
 
 
+def mosaics_of(
+    images: Tensor, labels: Tensor, confident: Tensor, count: int, seed: int
+) -> Iterator[tuple[Tensor, int]]:
+    """Mosaics (C, 2 H, 2 W) of confidently classified images, with the class of each cell."""
+    random = np.random.default_rng(seed)
+    tiles = [tuple(random.choice(confident.numpy(), 4, replace=False)) for _ in range(count)]
+    classes = [tuple(int(labels[tile]) for tile in of_mosaic) for of_mosaic in tiles]
+    dataset: Any = list(zip(images, labels.tolist(), strict=True))
+    mosaics = MosaicDataset(dataset, 2, tuple(tiles), tuple(classes))
+    return (mosaics[index] for index in range(len(mosaics)))
+
+
 def mosaic_rows(
     network: zoo.Network, images: Tensor, labels: Tensor, confident: Tensor
 ) -> list[dict[str, Any]]:
     """The grid pointing game of all maps on mosaics of confidently classified images."""
-    random, rows = np.random.default_rng(0), []
-    for number in range(MOSAICS):
-        chosen = torch.from_numpy(random.choice(confident.numpy(), 4, replace=False))
-        first, second, third, fourth = images[chosen]
-        top, bottom = torch.cat([first, second], 2), torch.cat([third, fourth], 2)
-        mosaic = torch.cat([top, bottom], 1)[None]
-        for cell in range(4):
-            found = maps_of(network, mosaic, labels[chosen[cell]][None])
-            game = grid_pointing_game(torch.cat(list(found.values()), 1), torch.tensor([cell]))
-            rows += [
-                {"item": f"mosaic {number}, cell {cell}", "method": method, "grid": float(value)}
-                for method, value in zip(found, game.top[0], strict=True)
-            ]
+    rows = []
+    for index, (mosaic, label) in enumerate(mosaics_of(images, labels, confident, MOSAICS, seed=0)):
+        number, cell = divmod(index, 4)
+        found = maps_of(network, mosaic[None], torch.tensor([label]))
+        game = grid_pointing_game(torch.cat(list(found.values()), 1), torch.tensor([cell]))
+        rows += [
+            {"item": f"mosaic {number}, cell {cell}", "method": method, "grid": float(value)}
+            for method, value in zip(found, game.top[0], strict=True)
+        ]
     return rows
 
 
