@@ -14,21 +14,27 @@ def brightness(model, layer, inputs, target, context):
     return inputs
 
 
-@pytest.fixture(scope="module")
-def checks(tmp_path_factory):
-    """The folder and the table of a check."""
-    network, output = squares_network(), tmp_path_factory.mktemp("checks")
+def table_of(output, method, steps):
+    """The checks of a method on three squares, by metric and change."""
+    network = squares_network()
     table = check_metrics(
         network,
         network[3],
         Squares(3),
         output,
-        method=brightness,
+        method=method,
         pixel_space=SPACE,
-        settings=MetricSettings(steps=2),
+        settings=MetricSettings(steps=steps),
         progress=False,
     )
-    return output, table.set_index(["metric", "change"])
+    return table.set_index(["metric", "change"])
+
+
+@pytest.fixture(scope="module")
+def checks(tmp_path_factory):
+    """The folder and the table of a check."""
+    output = tmp_path_factory.mktemp("checks")
+    return output, table_of(output, brightness, steps=2)
 
 
 def test_the_table_is_that_of_the_results(checks):
@@ -55,17 +61,7 @@ def coarse_brightness(model, layer, inputs, target, context):
 
 
 def test_monotone_changes_leave_the_order_of_small_maps(tmp_path):
-    network = squares_network()
-    table = check_metrics(
-        network,
-        network[3],
-        Squares(3),
-        tmp_path,
-        method=coarse_brightness,
-        pixel_space=SPACE,
-        settings=MetricSettings(steps=4),
-        progress=False,
-    ).set_index(["metric", "change"])
+    table = table_of(tmp_path, coarse_brightness, steps=4)
     for metric in ("insertion", "deletion", "insertion_black", "deletion_blurred", "road"):
         for change in (*_MONOTONE, "shifted"):
             row = table.loc[(metric, change)]
