@@ -235,7 +235,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             protocol,
             internal_batch_size,
         )
-        outcome = self._select(request, with_metrics=False, stacklevel=4)
+        outcome = self._select(request, in_detail=False, with_metrics=False, stacklevel=4)
         return outcome.attributions(attr_dim_summation, relu_attributions)
 
     def explain(
@@ -255,11 +255,16 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         baselines: BaselineType = None,
         protocol: Protocol = Protocol(),  # noqa: B008 - frozen
         internal_batch_size: int = _INTERNAL_BATCH_SIZE,
+        with_metrics: bool = True,
     ) -> Explanation:
         r"""Attributions, and how they came about.
 
         Args:
             inputs, target, ...: As in :meth:`attribute`. The layer has one tensor.
+            with_metrics (bool, optional): Compute the metrics of all candidates. False
+                        takes no longer than :meth:`attribute`, which masks the input
+                        only with maps that may be the best; ``metrics`` are None then.
+                        Default: True
 
         Returns:
             Explanation: ``candidates`` are the groups among which ``"explainability"`` or
@@ -288,8 +293,8 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             protocol,
             internal_batch_size,
         )
-        outcome = cast(Choice, self._select(request, with_metrics=True, stacklevel=3))
-        return outcome.explanation(attr_dim_summation, relu_attributions)
+        outcome = self._select(request, in_detail=True, with_metrics=with_metrics, stacklevel=3)
+        return cast(Choice, outcome).explanation(attr_dim_summation, relu_attributions)
 
     @torch.no_grad()
     def unit_relevance(
@@ -332,12 +337,13 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         return cast("Tensor | tuple[Tensor, ...]", _format_output(len(relevance) > 1, relevance))
 
     def _select(
-        self, request: Request, *, with_metrics: bool, stacklevel: int
+        self, request: Request, *, in_detail: bool, with_metrics: bool, stacklevel: int
     ) -> Choice | Weighting:
         """Run the layer and select units.
 
         Args:
             request: The arguments.
+            in_detail: Keep the candidates, even if nothing is compared. The layer has one tensor.
             with_metrics: Compute all metrics, not only those that the selection needs.
             stacklevel: Of the user's call, for warnings.
         """
@@ -347,7 +353,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             request.layer.inputs, layer_pass.feature_maps, self.reshape_transform
         )
         outcome: Choice | Weighting
-        if with_metrics or request.selection.compares:
+        if in_detail or request.selection.compares:
             outcome = compare(
                 request,
                 layer_pass,

@@ -57,6 +57,7 @@ KINDS = {
     "confidence": lambda: explained(unit_selection="confidence"),
     "all units": lambda: explained(unit_selection=None),
     "two relevances": lambda: explained(unit_selection=[0, 2]),
+    "no metrics": lambda: explained(with_metrics=False),
     "per unit": lambda: explained(attr_dim_summation=False),
     "double": lambda: explained(torch.float64),
     "half": lambda: explained(torch.float16),

@@ -73,6 +73,27 @@ def test_attribute_is_what_explain_says(net, images):
         assert torch.equal(rectified, attributions.relu())
 
 
+@pytest.mark.parametrize("selection", ["explainability", "confidence", 2, (0, 1), None])
+def test_explanation_without_metrics(net, images, selection):
+    passes = []
+    net.register_forward_hook(lambda _m, _i, out: passes.append(len(out)))
+    attributions = advise(net).attribute(images, unit_selection=selection)
+    expected_passes = sum(passes)
+    passes.clear()
+    explanation = advise(net).explain(images, unit_selection=selection, with_metrics=False)
+    assert sum(passes) == expected_passes
+    assert torch.equal(explanation.attributions, attributions)
+    whole = advise(net).explain(images, unit_selection=selection)
+    assert explanation.metrics is None
+    for name in ("unit_weights", "selected", "target", "confidence", "fallback"):
+        assert torch.equal(getattr(explanation, name), getattr(whole, name)), name
+    for candidates, expected in zip(explanation.candidates, whole.candidates, strict=True):
+        for candidate, other in zip(candidates, expected, strict=True):
+            assert candidate.metrics is None
+            assert torch.equal(candidate.units, other.units)
+            assert torch.equal(candidate.attributions, other.attributions)
+
+
 def test_unit_relevance(net, images):
     stored = {}
     handle = net.layer.register_forward_hook(lambda _m, _i, out: stored.update(a=out.clone()))

@@ -108,7 +108,7 @@ def compare(
             )
         if not all_metrics:
             criterion = request.selection.criterion_alone(candidates, scorer, runner_up_maps)
-        if criterion is None:
+        if criterion is None and (all_metrics or request.selection.compares):
             metrics = scorer(candidates.examples, candidates.pair_maps, runner_up_maps)
             criterion = request.selection.criterion(metrics)
     suspicions = [no_evidence(candidates.fallback)]
@@ -124,7 +124,7 @@ def compare(
         contributions=contributions,
         candidates=candidates,
         selected=candidates.best(criterion),
-        metrics=metrics,
+        metrics=metrics if all_metrics else None,
         relevance=relevance,
         target=target.public(),
         confidence=None if scorer is None else scorer.confidence_in_target(),

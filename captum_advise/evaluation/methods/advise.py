@@ -22,7 +22,11 @@ def advise(**options: Any) -> Method:
             model, layer, pixel_space=context.pixel_space, confidence=context.confidence
         )
         explanation = attribution.explain(
-            inputs, target, internal_batch_size=context.internal_batch_size, **options
+            inputs,
+            target,
+            internal_batch_size=context.internal_batch_size,
+            with_metrics=False,
+            **options,
         )
         weights = explanation.unit_weights[..., None, None]
 
