@@ -16,7 +16,11 @@ from captum_advise._core.gated_evidence import gated_evidence
 from captum_advise._core.layer_pass import LayerCall, LayerPass, ReshapeTransform
 from captum_advise._core.occlusion_evidence import corrected_by_occlusion
 from captum_advise._core.request import ImageRequest, several_layers, warn_of_training_mode
-from captum_advise._core.suspicions import suspicious_layout, suspicious_pixels
+from captum_advise._core.suspicions import (
+    suspicious_layout,
+    suspicious_pixels,
+    suspicious_scores,
+)
 from captum_advise._core.targets import resolve_target
 from captum_advise.pixels import PixelSpace
 
@@ -165,8 +169,9 @@ class Advise(GradientAttribution):
         Warns:
             UserWarning: An example has no evidence for the target, so its map is zero;
                         batch norm or dropout is in training mode; a layer seems to
-                        have another layout than N x C x H x W; or ``pixel_space`` seems
-                        not to suit the inputs.
+                        have another layout than N x C x H x W; or, with ``evidence``,
+                        ``pixel_space`` seems not to suit the inputs, or the outputs
+                        are probabilities.
 
         Examples::
 
@@ -233,7 +238,11 @@ class Advise(GradientAttribution):
         if not request.evidence:
             return messages
         images = (request.inputs[index] for index in request.images)
-        return (*messages, *(suspicious_pixels(image, self.pixel_space) for image in images))
+        return (
+            *messages,
+            suspicious_scores(layer_pass.outputs.detach()),
+            *(suspicious_pixels(image, self.pixel_space) for image in images),
+        )
 
 
 def _zero_maps(maps: Tensor) -> str | None:

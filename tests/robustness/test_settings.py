@@ -8,7 +8,7 @@ from captum.attr import LayerGradCam
 from torch import nn
 from toy_networks import Apply, Net, images, network
 
-from captum_advise import LayerAdvise, PixelSpace
+from captum_advise import Advise, LayerAdvise, PixelSpace
 from captum_advise._core.suspicions import suspicious_layout, suspicious_pixels
 from captum_advise.layouts import Tokens, channels_last
 
@@ -76,6 +76,21 @@ def test_probabilities_as_logits(dtype):
     assert said(lambda: LayerAdvise(model, net.layer).attribute(images().to(dtype), 1)) != []
     log_model = nn.Sequential(net, nn.LogSoftmax(1)).to(dtype)
     assert said(lambda: LayerAdvise(log_model, net.layer).explain(images().to(dtype))) == []
+
+
+@pytest.mark.case(
+    "model that ends in softmax, `Advise` with `evidence`",
+    "one warning: pass the scores before softmax",
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_probabilities_as_scores_of_occluded_images(dtype):
+    net = nn.Sequential(network(), nn.Softmax(1)).to(dtype)
+    layers = (net[0].norm, net[0].layer)
+    inputs = images().to(dtype)
+    (message,) = said(lambda: Advise(net, layers).attribute(inputs, 1, evidence=4))
+    assert "the scores before softmax" in message
+    assert said(lambda: Advise(net, layers).attribute(inputs, 1)) == []
+    assert said(lambda: Advise(net[0], layers).attribute(inputs, 1, evidence=4)) == []
 
 
 class TokenNet(Net):
