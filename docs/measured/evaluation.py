@@ -241,18 +241,20 @@ def leaderboard(rows: pd.DataFrame, mosaics: pd.DataFrame) -> Iterator[str]:
     conclusions, boards = [], []
     for (network, layer, steps), group in rows.groupby(WHERE):
         own = mosaics[(mosaics["network"] == network) & (mosaics["layer"] == layer)]
-        heading = "##"
-        for methods, n_images in by_images(group):
+        files_of = group.groupby("method")["file"].agg(frozenset)
+        for number, files in enumerate(sorted(set(files_of), key=len, reverse=True)):
+            # Those that were measured on more images are compared on these, too.
+            methods = [name for name in names() if files <= files_of.get(name, frozenset())]
             compared = standings(of_methods(group, methods), own, methods)
-            if heading == "##":  # not a table of the methods that were measured on fewer images
+            if number == 0:
                 conclusions += in_short(title_of(network), compared)
             n_mosaics = f", {compared.mosaics} mosaics" if compared.mosaics else ""
             boards += [
-                f"{heading} {title_of(network)}, {n_images} images{n_mosaics}, {steps} steps",
+                f"##{'#' * (number > 0)} {title_of(network)}, {len(files)} images{n_mosaics}, "
+                f"{steps} steps",
                 f"Mean rank over {listed(compared.ranked)}.",
                 board(compared),
             ]
-            heading = "###"
     if boards:
         yield "## In short"
         yield "\n".join(conclusions)
