@@ -187,9 +187,9 @@ class Explanation(TensorRecord):
             >>> figure, axes = explanation.plot(images)
         """
         # Imported here: matplotlib is an optional dependency.
-        from captum_advise.visualization import overlays
+        from captum_advise.visualization.maps import LAYER_ADVISE, overlays
 
-        named = {**(comparisons or {}), "ADVISE": self}
+        named = {**(comparisons or {}), LAYER_ADVISE: self}
         return overlays(images, named, class_names=class_names, axes=axes)
 
     def to_html(

@@ -30,6 +30,7 @@ from captum_advise.layer_advise import LayerAdvise, UnitSelection
 from captum_advise.metrics import VisualExplainability
 from captum_advise.one_call import setup_of
 from captum_advise.relevance import ActivationRange
+from captum_advise.visualization.maps import LAYER_ADVISE
 from captum_advise.visualization.page import one_example, unit_tensors
 from captum_advise.visualization.style import to_png
 
@@ -307,7 +308,7 @@ class _Result:
         units = self.explanation.selected_units[self.index]
         selected = self.explanation.describe_selection(self.index)
         show(f"  {selected}: {int(units.sum())} of {len(units)} units")
-        table = Table("", "ADVISE", GRAD_CAM, "better")
+        table = Table("", LAYER_ADVISE, GRAD_CAM, "better")
         advise, grad_cam = self._parts(self.explanation), self._parts(self.grad_cam)
         for part, (label, better) in _LABELS.items():
             table.add_row(label, _cell(advise.get(part)), _cell(grad_cam.get(part)), better)

@@ -22,6 +22,7 @@ from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show
 from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS
 from captum_advise.layer_advise import LayerAdvise
+from captum_advise.visualization.maps import LAYER_ADVISE
 from captum_advise.visualization.style import to_png
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ Examples:
 
 # The network of the digits takes images as they are. Its layers have one resolution.
 _ON_DIGITS: dict[str, MapMethod] = {
-    "ADVISE": Method("ADVISE", LayerAdvise),
+    LAYER_ADVISE: Method(LAYER_ADVISE, LayerAdvise),
     SEVERAL_LAYERS: Method(
         SEVERAL_LAYERS, lambda model, layer: Advise(model, [model.get_submodule("1"), layer])
     ),
@@ -62,7 +63,7 @@ def sanity(
     ] = True,
     output: options.Output = Path("sanity-output"),
 ) -> int:
-    """Do maps depend on what the network has learnt? ADVISE, Grad-CAM, Advise, an edge detector.
+    """Do maps depend on what the network has learnt? LayerAdvise, Grad-CAM, Advise, edges.
 
     Randomises the network's parameters from the top to the bottom, block by block, and compares
     the maps with those of the network as it was (Adebayo et al. 2018). Writes sanity_curves.png,
@@ -122,7 +123,7 @@ def _methods(network: zoo.Network) -> dict[str, MapMethod]:
         return Advise(model, layers, reshape_transform=network.reshape_transforms)
 
     methods: dict[str, MapMethod] = {
-        "ADVISE": Method("ADVISE", advise),
+        LAYER_ADVISE: Method(LAYER_ADVISE, advise),
         GRAD_CAM: Method(GRAD_CAM, LayerGradCam),
     }
     if network.layers:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from captum_advise.explanation import Candidate, Explanation
     from captum_advise.visualization.style import Array, ManyAxes
 
+# What figures call the map of an explanation.
+LAYER_ADVISE = "LayerAdvise"
+
 
 def overlay(
     image: Array,
@@ -96,7 +99,7 @@ def overlays(
             :func:`overlay` takes them. One image without N is accepted for N = 1.
         attributions: By the methods' names, (N, C, h, w) maps, summed over C, or explanations of
             the N images, whose class and confidence are written above the image if all explain
-            the same classes. A single explanation is called ADVISE.
+            the same classes. A single explanation is called LayerAdvise.
         class_names: By class, for explanations.
         axes: Where to draw, N x (1 + methods) of them; a new figure if None, which then has a
             colour bar.
@@ -111,10 +114,10 @@ def overlays(
 
         >>> grad_cam = LayerGradCam(net, net.conv4).attribute(images, target=3)
         >>> explanation = LayerAdvise(net, net.conv4).explain(images, target=3)
-        >>> figure, axes = overlays(images, {"Grad-CAM": grad_cam, "ADVISE": explanation})
+        >>> figure, axes = overlays(images, {"Grad-CAM": grad_cam, "LayerAdvise": explanation})
     """
     pixels = as_images(images)
-    named = attributions if isinstance(attributions, Mapping) else {"ADVISE": attributions}
+    named = attributions if isinstance(attributions, Mapping) else {LAYER_ADVISE: attributions}
     for name, maps in named.items():
         if len(maps) != len(pixels):
             raise ValueError(f"{len(pixels)} images need as many maps of {name}, got {len(maps)}.")
@@ -195,7 +198,7 @@ def panel(
     class_name: str | None = None,
     axes: npt.ArrayLike | None = None,
 ) -> tuple[Figure, ManyAxes]:
-    """Image, other maps, ADVISE, and the groups from which ADVISE selected, in one row.
+    """Image, other maps, that of an explanation, and the groups of which it selected one, in a row.
 
     Args:
         image: As in :func:`overlay`.
@@ -220,7 +223,7 @@ def panel(
         >>> figure, axes = panel(images[0], explanation, {"Grad-CAM": grad_cam})
     """
     pixels = as_image(image)
-    named = {**comparisons, "ADVISE": explanation}
+    named = {**comparisons, LAYER_ADVISE: explanation}
     new, count = axes is None, len(named)
     figure, (row,) = axes_grid(
         axes, 1, 2 + count, (PANEL * (count + 2.2), 3.7), width_ratios=[1] * (1 + count) + [1.2]
@@ -237,7 +240,7 @@ def panel(
         unit_relevance=None if relevance is None else relevance[index],
         ax=chart,
     )
-    chart.set_title(f"ADVISE's groups of units\n{explanation.describe_selection(index)}")
+    chart.set_title(f"groups of units\n{explanation.describe_selection(index)}")
     if new:
         caption = ", ".join(_class_and_confidence(explanation, index, class_name))
         figure.suptitle(caption, fontweight="bold")

@@ -24,7 +24,7 @@ def explained(name: str) -> ImageExplanation:
 
 
 def gallery() -> Figure:
-    """A column per image; rows: the image, Grad-CAM, Advise, ADVISE."""
+    """A column per image; rows: the image, Grad-CAM, Advise, LayerAdvise."""
     figure = Figure(figsize=(2.6 * len(IMAGES), 10.8), layout="constrained")
     axes = figure.subplots(4, len(IMAGES))
     for column, name in zip(axes.T, IMAGES, strict=True):
@@ -38,7 +38,7 @@ def gallery() -> Figure:
         maps = (others["Grad-CAM"].attributions, others["Advise"], explanation.attributions)
         for ax, attributions in zip(column[1:], maps, strict=True):
             overlay(image, attributions[0], ax=ax)
-    for row, label in zip(axes, ("image", "Grad-CAM", "Advise", "ADVISE"), strict=True):
+    for row, label in zip(axes, ("image", "Grad-CAM", "Advise", "LayerAdvise"), strict=True):
         row[0].text(
             *(-0.05, 0.5, label),
             transform=row[0].transAxes,

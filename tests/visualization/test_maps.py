@@ -148,12 +148,12 @@ def test_an_image_has_a_caption_only_where_all_explain_the_same(image, explanati
 def test_overlays_of_one_image(image, explanation, given):
     figure, axes = visualization.overlays(given(image), explanation)
     assert axes.shape == (1, 2)
-    assert axes[0, 1].get_title() == "ADVISE\n6 units, AVX 0.710"
+    assert axes[0, 1].get_title() == "LayerAdvise\n6 units, AVX 0.710"
     assert_legible(figure)
 
 
 def test_overlays_errors(image, explanation):
-    with pytest.raises(ValueError, match="2 images need as many maps of ADVISE, got 1"):
+    with pytest.raises(ValueError, match="2 images need as many maps of LayerAdvise, got 1"):
         visualization.overlays(np.stack([image] * 2), explanation)
     with pytest.raises(ValueError, match="1 x 2 axes are needed to draw on, got 3"):
         visualization.overlays(image, explanation, axes=Figure().subplots(1, 3))
@@ -170,7 +170,7 @@ def test_an_explanation_plots_itself(image, explanation):
 
 def test_an_explanation_plots_other_maps_before_its_own(image, explanation, grad_cam):
     _, axes = explanation.plot(image, comparisons={"all": grad_cam, "fine": torch.rand(1, 9, 9)})
-    assert [ax.get_title().split("\n")[0] for ax in axes[0, 1:]] == ["all", "fine", "ADVISE"]
+    assert [ax.get_title().split("\n")[0] for ax in axes[0, 1:]] == ["all", "fine", "LayerAdvise"]
 
 
 # --- maps of groups
@@ -211,8 +211,8 @@ def test_panel(image, explanation, grad_cam):
     assert [ax.get_title() for ax in axes] == [
         "image",
         "Grad-CAM\nall 30 units, AVX 0.550",
-        "ADVISE\n6 units, AVX 0.710",
-        "ADVISE's groups of units\nrelevance 2 selected",
+        "LayerAdvise\n6 units, AVX 0.710",
+        "groups of units\nrelevance 2 selected",
     ]
     assert np.array_equal(axes[0].get_images()[0].get_array(), image)
     assert len(colour_bars(figure)) == 1
@@ -227,8 +227,8 @@ def test_panel_with_maps_of_several_methods(image, explanation, grad_cam):
         "image",
         "Grad-CAM\nall 30 units, AVX 0.550",
         "Advise\n224 x 224 positions",
-        "ADVISE\n6 units, AVX 0.710",
-        "ADVISE's groups of units\nrelevance 2 selected",
+        "LayerAdvise\n6 units, AVX 0.710",
+        "groups of units\nrelevance 2 selected",
     ]
     np.testing.assert_allclose(image_and_heat(axes[2])[1], fine[0, 0], atol=1e-6)
 
