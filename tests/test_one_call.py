@@ -275,7 +275,8 @@ def test_the_result_is_an_explanation(model, cat, tmp_path):
 def test_plot_needs_nothing(model, cat):
     explanation = explain([cat, cat], model)
     figure, axes = explanation.plot()
-    assert [ax.get_title().split("\n")[0] for ax in axes[1, 1:]] == ["Grad-CAM", "Advise", "LayerAdvise"]
+    titles = [ax.get_title().split("\n")[0] for ax in axes[1, 1:]]
+    assert titles == ["Grad-CAM", "Advise", "LayerAdvise"]
     assert explanation.class_name(1) in axes[1, 0].get_title()
     shown = np.asarray(axes[0, 0].get_images()[0].get_array())
     np.testing.assert_allclose(shown, explanation.images[0].permute(1, 2, 0), atol=1e-6)
