@@ -161,13 +161,13 @@ def test_the_slider_changes_the_opacity_of_all_maps(page):
         maps = find_all(page, ".stack canvas")
         return {float(target.value_of_css_property("opacity")) for target in maps}
 
-    assert opacities() == {0.8}
+    assert opacities() == {0.65}
     slider = find(page, "#opacity")
     slider.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
-    assert find(page, "#opacity-value").text == "70%"
-    assert opacities() == {0.7}
+    assert find(page, "#opacity-value").text == "55%"
+    assert opacities() == {0.55}
     find(page, "#next").click()
-    assert opacities() == {0.7}
+    assert opacities() == {0.55}
     slider.send_keys(Keys.HOME)
     assert opacities() == {0}
 

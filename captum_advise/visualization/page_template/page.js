@@ -23,7 +23,7 @@
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
   const colours = unpack(data.colours);
-  const state = { example: 0, map: 0, comparison: 0, opacity: 0.8, position: null, held: false, unit: null, listed: PER_PAGE };
+  const state = { example: 0, map: 0, comparison: 0, opacity: 0.65, position: null, held: false, unit: null, listed: PER_PAGE };
   let example, units, ranked;
 
   // --- heat, as captum_advise.pixels.upsample_maps makes it
@@ -462,6 +462,6 @@
   for (let level = 0; level < 256; level++) picture.data.set([...colours.subarray(3 * level, 3 * level + 3), level], 4 * level);
   scale.putImageData(picture, 0, 0);
   // A browser may restore the slider of an earlier visit.
-  byId("opacity").value = 80;
+  byId("opacity").value = 65;
   showExample(0);
 })();
