@@ -1,6 +1,6 @@
-"""The screenshot of the HTML page: ``python docs/images/screenshot.py``.
+"""The screenshots of the HTML page and of a report: ``python docs/images/screenshot.py``.
 
-Needs Chromium, chromedriver and Selenium.
+Needs Chromium, chromedriver and Selenium. The images come from scikit-image.
 """
 
 from __future__ import annotations
@@ -8,20 +8,27 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.ui import Select
+from skimage import data
 
 from captum_advise.cli import main
 
-WIDTH, HEIGHT = 1280, 1070
+HERE = Path(__file__).parent
+COMPARED = ("astronaut", "camera", "chelsea", "coffee", "rocket", "stereo_motorcycle")
+METHODS = "advise-layers,advise,grad-cam,layer-cam,random,gaussian"
 
 
-def screenshot(page: Path) -> Image.Image:
-    """A page with the map of Advise, after a click on the map."""
+@contextmanager
+def browser(page: Path, width: int, height: int) -> Iterator[Chrome]:
+    """A page in a window of this size."""
     options = webdriver.ChromeOptions()
     # Else Selenium looks for a browser to download.
     options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
@@ -29,23 +36,62 @@ def screenshot(page: Path) -> Image.Image:
         options.add_argument(option)
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     try:
-        size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        resize(driver, width, height)
         driver.get(page.as_uri())
-        Select(driver.find_element("id", "comparison")).select_by_visible_text("Advise")
-        stage = driver.find_element("id", "map-stage")
-        ActionChains(driver).move_to_element_with_offset(stage, -40, -30).click().perform()
-        driver.find_elements("css selector", "#ranking button")[1].click()
-        return Image.open(io.BytesIO(driver.get_screenshot_as_png()))
+        yield driver
     finally:
         driver.quit()
 
 
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        main(["explain", "--html", "--output", folder])
-        picture = screenshot(Path(folder) / "chelsea.html").convert("RGB")
-    # A palette makes the file a third as large.
-    picture.quantize(256, dither=Image.Dither.NONE).save(
-        Path(__file__).parent / "page.png", optimize=True
+def resize(driver: Chrome, width: int, height: int) -> None:
+    """Set the size of what the browser shows, in pixels."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def save(driver: Chrome, name: str) -> None:
+    """Write what the browser shows."""
+    picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+    picture.save(HERE / name, optimize=True)
+
+
+def page(folder: Path) -> None:
+    """The page of a cat with the map of Advise, after a click on the map."""
+    main(["explain", "--html", "--output", str(folder)])
+    with browser(folder / "chelsea.html", 1280, 1070) as driver:
+        Select(driver.find_element("id", "comparison")).select_by_visible_text("Advise")
+        stage = driver.find_element("id", "map-stage")
+        ActionChains(driver).move_to_element_with_offset(stage, -40, -30).click().perform()
+        driver.find_elements("css selector", "#ranking button")[1].click()
+        save(driver, "page.png")
+
+
+def report(folder: Path) -> None:
+    """The metrics and the gallery of a comparison of six images."""
+    images, output = folder / "images", folder / "report"
+    images.mkdir()
+    for name in COMPARED:
+        image = getattr(data, name)()
+        Image.fromarray(image[0] if isinstance(image, tuple) else image).save(
+            images / f"{name}.png"
+        )
+    main(
+        [
+            *("evaluate", "--data", str(images), "--methods", METHODS, "--steps", "16"),
+            *("--output", str(output)),
+        ]
     )
+    with browser(output / "report.html", 1280, 1000) as driver:
+        driver.execute_script(
+            "for (const id of ['differences', 'ranks', 'curves', 'cost', 'image-lines', 'worst'])"
+            " document.getElementById(id).style.display = 'none';"
+        )
+        gallery = driver.find_element("id", "gallery").rect
+        resize(driver, 1280, int(gallery["y"] + gallery["height"]))
+        save(driver, "report.png")
+
+
+if __name__ == "__main__":
+    for draw in (page, report):
+        with tempfile.TemporaryDirectory() as folder:
+            draw(Path(folder))
