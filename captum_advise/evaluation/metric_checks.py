@@ -25,7 +25,8 @@ from captum_advise.evaluation.methods import (
     as_method,
     by_name,
 )
-from captum_advise.evaluation.runner import Evaluation, by_mosaic, evaluate
+from captum_advise.evaluation.mosaics import by_image
+from captum_advise.evaluation.runner import Evaluation, evaluate
 from captum_advise.evaluation.statistics import SIGNIFICANCE, p_value_of
 from captum_advise.evaluation.store import write_output
 from captum_advise.pixels import normalize_maps
@@ -213,7 +214,7 @@ def checked(
     evaluation = evaluate(model, layer, dataset, methods, output, **options)
     parts: list[tuple[pd.DataFrame, tuple[Metric, ...]]] = [(evaluation.results, METRICS)]
     if evaluation.mosaics is not None:
-        parts.append((by_mosaic(evaluation.mosaics, options["mosaics"]), MOSAIC_METRICS))
+        parts.append((by_image(evaluation.mosaics), MOSAIC_METRICS))
     table = compare_changes(parts)
     write_output(
         evaluation.folder / "metric_checks.csv", table.to_csv(index=False, float_format="%.7g")
@@ -226,7 +227,7 @@ def compare_changes(parts: Sequence[tuple[pd.DataFrame, tuple[Metric, ...]]]) ->
     """The table of :func:`check_metrics`.
 
     Args:
-        parts: Results, one row per image (or mosaic) and change as ``method``, and their metrics.
+        parts: Results, one row per image and change as ``method``, and their metrics.
     """
     return import_optional("pandas", "evaluation").DataFrame(
         [

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,11 @@ from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
 from captum_advise._utils.io import ENCODING
+from captum_advise.evaluation.columns import MOSAIC_METRICS
 from captum_advise.evaluation.items import length_of, name_of, read
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,7 @@ def mosaic_dataset(
 
     The images are tried in random order until there are enough mosaics, each image in one at most.
     If mosaics are still missing, another round tries the images in another order; mosaics of the
-    same images are made once. An image may therefore be in several mosaics. Intervals and tests
-    over such mosaics take them as independent: the intervals are a little too narrow.
+    same images are made once. An image may therefore be in several mosaics; see :func:`by_image`.
 
     Args:
         model: Classifier in eval mode that takes images of any size, as one does that is
@@ -171,6 +174,24 @@ def mosaic_dataset(
     )
     _check_size(model, dataset[0][0][None].to(device))
     return dataset
+
+
+def by_image(results: pd.DataFrame) -> pd.DataFrame:
+    """Means over the cells that show the same image, for intervals and tests.
+
+    Maps of an image in several mosaics are alike, more so than those of a mosaic's cells. Images
+    are what is independent.
+
+    Args:
+        results: One row per cell and method, ``file`` as :attr:`MosaicDataset.names` has it.
+
+    Returns:
+        One row per image and method: ``index``, the name of the image, ``method``, ``cells``, the
+        number of cells, and the metrics.
+    """
+    rows = results.assign(index=results["file"].str.partition(": ")[2])
+    metrics = {metric.name: (metric.name, "mean") for metric in MOSAIC_METRICS}
+    return rows.groupby(["index", "method"]).agg(cells=("file", "size"), **metrics).reset_index()
 
 
 def _round(

@@ -56,7 +56,7 @@ def write_report(
         dataset: The images.
         folder: Where to write.
         results: One row per image and method.
-        mosaics: One row per mosaic and method.
+        mosaics: One row per image of the mosaics and method, from :func:`by_image`.
     """
     methods, columns = tuple(evaluator.methods), evaluator.metrics
     statistics = compare_methods(results, methods, columns, seed=evaluator.seed)
@@ -183,9 +183,10 @@ def _about_location(summary: pd.DataFrame) -> str:
         )
     if "grid_top" in n_images:
         sentences.append(
-            f"The grid pointing game ran on {n_images['grid_top']} mosaics: the share of the map's "
-            "mass in the cell of the class, which sharper maps raise, and the share of its highest "
-            "pixels, as many as the cell has. Intervals and tests are over mosaics."
+            f"The grid pointing game ran on mosaics of {n_images['grid_top']} images: the share of "
+            "the map's mass in the cell of the class, which sharper maps raise, and the share of "
+            "its highest pixels, as many as the cell has. Intervals and tests are over these "
+            "images, each with its mean over the mosaics."
         )
     return " ".join(sentences)
 

@@ -55,7 +55,7 @@ from captum_advise.evaluation.methods import (
     as_method,
     by_name,
 )
-from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
+from captum_advise.evaluation.mosaics import MosaicDataset, by_image, mosaic_dataset
 from captum_advise.evaluation.processes import Processes, processes
 from captum_advise.evaluation.store import (
     FAILURE_COLUMNS,
@@ -298,7 +298,7 @@ def evaluate(
             )
             by_cells = None
             if tiled is not None:
-                by_cells = by_mosaic(tiled.merged(evaluated_cells), tiled.dataset.side)
+                by_cells = by_image(tiled.merged(evaluated_cells))
             write_report(evaluator, dataset, folder, results, by_cells)
 
         group.first_does(finish)
@@ -483,13 +483,6 @@ class _Work:
             )
         region = None if item.region is None else item.region[None]
         return self.evaluator.rows(index, name, inputs, item.label, region, methods)
-
-
-def by_mosaic(results: pd.DataFrame, side: int) -> pd.DataFrame:
-    """Means over the cells of each mosaic, which are not independent."""
-    names = [metric.name for metric in MOSAIC_METRICS]
-    by = [results["index"] // side**2, results["method"]]
-    return results[names].groupby(by).mean().reset_index()
 
 
 def read_results(folder: RunFolder) -> pd.DataFrame:

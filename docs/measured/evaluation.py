@@ -24,7 +24,7 @@ from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
 from captum_advise.evaluation.methods import names
-from captum_advise.evaluation.runner import by_mosaic
+from captum_advise.evaluation.mosaics import by_image
 from captum_advise.evaluation.statistics import (
     REFERENCE,
     SIGNIFICANCE,
@@ -76,18 +76,14 @@ def with_run(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
 
 
 def with_mosaics(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
-    """The rows of mosaics and those of a finished run, one per mosaic and method."""
+    """The rows of mosaics and those of a finished run, one per image of them and method."""
     folder = run / "mosaics"
     if not (folder / "results.csv").exists():
         return rows
     configuration = json.loads((folder / "run.json").read_text())["configuration"]
     cells = pd.read_csv(folder / "results.csv")
-    n_cells = configuration["mosaics"] ** 2
-    image = cells["file"].str.partition(": ")[2].map(lambda file: Path(file).name)
-    images = image.groupby([cells["index"] // n_cells, cells["method"]]).agg(" ".join)
-    results = by_mosaic(cells, configuration["mosaics"])
-    results["images"] = images.reset_index(drop=True)
-    results["mosaic"] = results["index"] + 1
+    results = by_image(cells)
+    results["file"] = results["index"].map(lambda file: Path(file).name)
     for column in MOSAICS_WHERE:
         results[column] = configuration[column]
     key = [*MOSAICS_WHERE, "method"]
@@ -98,8 +94,7 @@ def with_mosaics(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """The latest rows, by network, layer and image, methods as the documentation lists them."""
-    key = [*WHERE, "file"] if "file" in rows else [*MOSAICS_WHERE, "mosaic"]
-    key.append("method")
+    key = [*(WHERE if "steps" in rows else MOSAICS_WHERE), "file", "method"]
     order = {name: number for number, name in enumerate(names())}
     return rows.drop_duplicates(key, keep="last").sort_values(
         key, key=lambda column: column.map(order) if column.name == "method" else column
@@ -175,23 +170,23 @@ class Standings:
         marks: (methods, metrics): significantly better or worse than Grad-CAM, or neither.
         ranks: The mean rank of each method.
         ranked: The metrics over which ranks are averaged: the primary ones that all methods have.
-        mosaics: Number of mosaics.
+        cells: Number of cells of mosaics, each with a map of its own.
     """
 
     means: pd.DataFrame
     marks: pd.DataFrame
     ranks: pd.Series[float]
     ranked: tuple[str, ...]
-    mosaics: int
+    cells: int
 
 
 def standings(rows: pd.DataFrame, mosaics: pd.DataFrame, methods: list[str]) -> Standings:
     """Compare methods that were measured on the same images; mosaics may lack some of them."""
     columns = [name for name in (*PRIMARY, *SECONDARY, *DESCRIPTIVE) if name not in OF_MOSAICS]
     parts = [(rows.rename(columns={"file": "index"}), methods, columns)]
-    tiled, n_mosaics = on_mosaics(mosaics, methods)
-    if n_mosaics:
-        parts.append((mosaics.rename(columns={"images": "index"}), tiled, list(OF_MOSAICS)))
+    tiled, n_cells = on_mosaics(mosaics, methods)
+    if n_cells:
+        parts.append((mosaics.rename(columns={"file": "index"}), tiled, list(OF_MOSAICS)))
     means = pd.DataFrame(index=methods, columns=[*PRIMARY, *SECONDARY, *DESCRIPTIVE], dtype=float)
     p_values: dict[tuple[str, str], float] = {}
     gains: dict[tuple[str, str], float] = {}
@@ -223,15 +218,17 @@ def standings(rows: pd.DataFrame, mosaics: pd.DataFrame, methods: list[str]) -> 
         marks.loc[mean_ranks.index],
         mean_ranks,
         tuple(name for name in PRIMARY if name in of_all),
-        n_mosaics,
+        n_cells,
     )
 
 
 def on_mosaics(mosaics: pd.DataFrame, methods: list[str]) -> tuple[list[str], int]:
-    """The methods that have Grad-CAM's mosaics, and the number of these."""
-    images_of = mosaics.groupby("method")["images"].agg(frozenset)
-    expected = images_of.get(REFERENCE, frozenset())
-    return [name for name in methods if images_of.get(name) == expected], len(expected)
+    """The methods that have Grad-CAM's mosaics, and the number of cells of these."""
+    cells_of = {
+        name: own.set_index("file")["cells"].to_dict() for name, own in mosaics.groupby("method")
+    }
+    expected = cells_of.get(REFERENCE, {})
+    return [name for name in methods if cells_of.get(name) == expected], sum(expected.values())
 
 
 def leaderboard(rows: pd.DataFrame, mosaics: pd.DataFrame) -> Iterator[str]:
@@ -248,9 +245,9 @@ def leaderboard(rows: pd.DataFrame, mosaics: pd.DataFrame) -> Iterator[str]:
             compared = standings(of_methods(group, methods), own, methods)
             if number == 0:
                 conclusions += in_short(title_of(network), compared)
-            n_mosaics = f", {compared.mosaics} mosaics" if compared.mosaics else ""
+            of_mosaics = f", {compared.cells} maps of mosaics" if compared.cells else ""
             boards += [
-                f"##{'#' * (number > 0)} {title_of(network)}, {len(files)} images{n_mosaics}, "
+                f"##{'#' * (number > 0)} {title_of(network)}, {len(files)} images{of_mosaics}, "
                 f"{steps} steps",
                 f"Mean rank over {listed(compared.ranked)}.",
                 board(compared),

@@ -4,14 +4,13 @@
     python docs/measured/metric_checks.py --tables
 
 RUN is the output folder of ``captum-advise evaluate --check-metrics``. Its rows replace those of
-metric_checks.csv beside this file, one per image, or mosaic, and change of the map; then the table
-of the page is written. ``--tables`` writes only the table.
+metric_checks.csv beside this file, one per image, or image of mosaics, and change of the map; then
+the table of the page is written. ``--tables`` writes only the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +19,7 @@ from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
 from captum_advise.evaluation.metric_checks import SECTIONS, compare_changes
-from captum_advise.evaluation.runner import by_mosaic
+from captum_advise.evaluation.mosaics import by_image
 from captum_advise.evaluation.statistics import SIGNIFICANCE, holm
 
 ROWS = Path(__file__).with_suffix(".csv")
@@ -28,19 +27,20 @@ PAGE = Path(__file__).parents[1] / "explanation" / "which-metric-to-trust.md"
 START, END = "<!-- table: docs/measured/metric_checks.py -->", "<!-- end of table -->"
 # Bold where a metric gets significantly worse, italic where it gets better.
 MARKS = {"worse": "**", "better": "*", "": ""}
+# Before the name of an image, in rows of its cells in mosaics.
+IN_MOSAICS = "in mosaics: "
 TITLES = {"root": "square root"}
 
 
 def rows_of(run: Path) -> pd.DataFrame:
-    """The rows of a run: images by name, mosaics by number."""
+    """The rows of a run, by the image's name; those of mosaics apart."""
     results = pd.read_csv(run / "results.csv")
     results["item"] = results["file"].map(lambda file: Path(file).name)
     parts = [results]
-    folder = run / "mosaics"
-    if (folder / "results.csv").exists():
-        side = json.loads((folder / "run.json").read_text())["configuration"]["mosaics"]
-        mosaics = by_mosaic(pd.read_csv(folder / "results.csv"), side)
-        mosaics["item"] = (mosaics["index"] + 1).map("mosaic {}".format)
+    of_cells = run / "mosaics" / "results.csv"
+    if of_cells.exists():
+        mosaics = by_image(pd.read_csv(of_cells))
+        mosaics["item"] = mosaics["index"].map(lambda file: IN_MOSAICS + Path(file).name)
         parts.append(mosaics)
     rows = pd.concat(parts).rename(columns={"method": "change"})
     tested = [m.name for m in (*METRICS, *MOSAIC_METRICS) if m.tested and m.name in rows]
@@ -50,7 +50,7 @@ def rows_of(run: Path) -> pd.DataFrame:
 def checks(rows: pd.DataFrame) -> pd.DataFrame:
     """The table of ``check_metrics``, with corrected p values."""
     rows = rows.rename(columns={"item": "index", "change": "method"})
-    of_mosaics = rows["index"].str.startswith("mosaic ")
+    of_mosaics = rows["index"].str.startswith(IN_MOSAICS)
     parts: list[tuple[pd.DataFrame, tuple[Metric, ...]]] = [(rows[~of_mosaics], METRICS)]
     if of_mosaics.any():
         parts.append((rows[of_mosaics], MOSAIC_METRICS))
@@ -87,9 +87,9 @@ def table(rows: pd.DataFrame) -> str:
                 cells.append(f"{mark}{entries.loc[change, section.column]:.0%}{mark}")
         lines.append([*cells, area(verdicts["root"], verdicts["square"])])
     header = ["metric", *(TITLES.get(change, change) for change in changes), "favoured area"]
-    of_mosaics = rows["item"].str.startswith("mosaic ")
-    n_images, n_mosaics = (rows.loc[part, "item"].nunique() for part in (~of_mosaics, of_mosaics))
-    return f"{n_images} images, {n_mosaics} mosaics.\n\n{markdown_table(header, lines)}"
+    of_mosaics = rows["item"].str.startswith(IN_MOSAICS)
+    n_images, n_tiles = (rows.loc[part, "item"].nunique() for part in (~of_mosaics, of_mosaics))
+    return f"{n_images} images, {n_tiles} of them in mosaics.\n\n{markdown_table(header, lines)}"
 
 
 def page(rows: pd.DataFrame) -> str:

@@ -105,7 +105,7 @@ def toy(measured):
             row["seconds"] = 100 if number == 0 else merit
             images.append({**WHERE, "file": f"{number}.jpg", "method": method, **row})
         for number in range(8 if method != "random" else 0):
-            row = {"images": f"{number}.jpg", "mosaic": number + 1, "method": method}
+            row = {"file": f"{number}.jpg", "cells": 2, "method": method}
             row |= {"grid_top": merit, "grid_mass": 1 - merit}
             mosaics.append({**WHERE, **row})
     return pandas.DataFrame(images), pandas.DataFrame(mosaics)
@@ -121,8 +121,8 @@ def cells_of(text):
 
 def test_the_leaderboard_by_hand(measured, toy):
     _, conclusions, title, ranked, main, few_title, _, few = measured.leaderboard(*toy)
-    assert title == "## toy, 12 images, 8 mosaics, 4 steps"
-    assert few_title == "### toy, 6 images, 8 mosaics, 4 steps"
+    assert title == "## toy, 12 images, 16 maps of mosaics, 4 steps"
+    assert few_title == "### toy, 6 images, 16 maps of mosaics, 4 steps"
     # No ranks on mosaics, which random lacks.
     assert ranked == (
         "Mean rank over ROAD, insertion AUC, insertion from black, deletion AUC and deletion to "
@@ -185,24 +185,26 @@ def test_mosaics_of_a_run(measured, toy, tmp_path):
     cells = pandas.DataFrame(
         {
             "index": range(8),
-            "file": [f"mosaic {i // 4 + 1}, cell {i % 4 + 1}: /data/a: {i}.jpg" for i in range(8)],
+            # The second mosaic has three images of the first.
+            "file": [
+                f"mosaic {i // 4 + 1}, cell {i % 4 + 1}: /data/a: {tile}.jpg"
+                for i, tile in enumerate([0, 1, 2, 3, 4, 0, 1, 2])
+            ],
             "method": "grad-cam",
             "grid_mass": np.arange(8) / 8,
             "grid_top": 0.5,
         }
     )
-    earlier = earlier[["network", "layer", "mosaic", "images", "method", "grid_mass", "grid_top"]]
+    earlier = earlier[["network", "layer", "file", "method", "cells", "grid_mass", "grid_top"]]
     save_run(tmp_path / "mosaics", cells, {**WHERE, "mosaics": 2})
     for rows in (earlier, earlier[:0]):
         merged = measured.in_order(measured.with_mosaics(rows, tmp_path))
         own = merged[merged["method"] == "grad-cam"]
-        assert own["grid_mass"].tolist() == [1.5 / 8, 5.5 / 8]
-        assert own["images"].tolist() == [
-            "a: 0.jpg a: 1.jpg a: 2.jpg a: 3.jpg",
-            "a: 4.jpg a: 5.jpg a: 6.jpg a: 7.jpg",
-        ]
+        assert own["file"].tolist() == [f"a: {i}.jpg" for i in range(5)]
+        assert own["cells"].tolist() == [2, 2, 2, 1, 1]
+        assert own["grid_mass"].tolist() == [2.5 / 8, 3.5 / 8, 4.5 / 8, 3 / 8, 4 / 8]
         others = rows[rows["method"] != "grad-cam"]
-        assert len(merged) == len(others) + 2
+        assert len(merged) == len(others) + 5
     assert measured.with_mosaics(earlier, tmp_path / "mosaics") is earlier
 
 
@@ -225,7 +227,7 @@ def test_what_a_metric_notices_by_hand(trusted, tmp_path):
     cells = pandas.DataFrame(
         {
             "index": index,
-            "file": f"mosaic {index // 4 + 1}, cell {index % 4 + 1}: /data/a.jpg",
+            "file": f"mosaic {index // 4 + 1}, cell {index % 4 + 1}: /data/{index // 4}.jpg",
             "method": change,
             "grid_top": 0.5 if index % 4 else value,
             "grid_mass": 0.5,
@@ -241,12 +243,12 @@ def test_what_a_metric_notices_by_hand(trusted, tmp_path):
     ]
     assert rows["item"].unique().tolist() == [
         *(f"{index}.jpg" for index in range(12)),
-        *("mosaic 1", "mosaic 2"),
+        *("in mosaics: 0.jpg", "in mosaics: 1.jpg"),
     ]
-    shown = rows[(rows["item"] == "mosaic 2") & (rows["change"] == "shifted")]
+    shown = rows[(rows["item"] == "in mosaics: 1.jpg") & (rows["change"] == "shifted")]
     assert shown["grid_top"].tolist() == [pytest.approx((0.4 + 3 * 0.5) / 4)]
     counts, text = trusted.table(rows).split("\n\n")
-    assert counts == "12 images, 2 mosaics."
+    assert counts == "12 images, 2 of them in mosaics."
     table = cells_of(text)
     assert table["insertion AUC ↑"] == {
         "shifted": "**100%**",
@@ -260,7 +262,7 @@ def test_what_a_metric_notices_by_hand(trusted, tmp_path):
     }
     assert table["deletion AUC ↓"]["favoured area"] == "small"
     assert table["deletion AUC ↓"]["shuffled"] == "**100%**"
-    # Two mosaics cannot be significant.
+    # Two images cannot be significant.
     assert table["top pixels in the cell ↑"]["shifted"] == "100%"
 
 

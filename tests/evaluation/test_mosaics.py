@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -9,6 +10,7 @@ from messages import one_sentence
 from torch import nn
 
 from captum_advise.evaluation import MetricSettings, evaluate, mosaic_dataset
+from captum_advise.evaluation.mosaics import by_image
 from captum_advise.metrics import grid_pointing_game
 
 
@@ -147,6 +149,28 @@ def run(output, methods=("grad-cam", "random"), data=None, **options):
     )
 
 
+def test_cells_of_the_same_image_count_once():
+    rng = np.random.default_rng(0)
+    tiles = np.concatenate([rng.permutation(6)[:4] for _ in range(5)])
+    cells = pd.DataFrame(
+        {
+            "file": f"mosaic {index // 4 + 1}, cell {index % 4 + 1}: a: {tile}.png",
+            "method": method,
+            "grid_mass": rng.random(),
+            "grid_top": rng.random(),
+        }
+        for index, tile in enumerate(tiles)
+        for method in ("grad-cam", "random")
+    )
+    found = by_image(cells).set_index(["index", "method"])
+    assert len(found) == 2 * len(set(tiles))
+    for (name, method), row in found.iterrows():
+        own = cells[cells["file"].str.endswith(f" {name}") & (cells["method"] == method)]
+        assert row["cells"] == len(own) == (tiles == int(name[3])).sum()
+        assert row["grid_mass"] == pytest.approx(own["grid_mass"].mean())
+        assert row["grid_top"] == pytest.approx(own["grid_top"].mean())
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.usefixtures("no_figures")
 def test_a_run_with_mosaics(tmp_path):
@@ -172,9 +196,9 @@ def test_a_run_with_mosaics(tmp_path):
     for name in ("grid_mass", "grid_top"):
         mean = result.mosaics.groupby("method")[name].mean()
         assert summary.loc[(name, "random"), "mean"] == pytest.approx(mean["random"], rel=1e-6)
-        assert summary.loc[(name, "random"), "images"] == 2
+        assert summary.loc[(name, "random"), "images"] == 8
     text = (tmp_path / "summary.md").read_text()
-    assert "on 2 mosaics" in text
+    assert "on mosaics of 8 images" in text
     assert "top pixels in the cell ↑" in text
     with pytest.raises(ValueError, match="n_mosaics was 2 and is now 1") as error:
         run(tmp_path, mosaics=2, n_mosaics=1)
