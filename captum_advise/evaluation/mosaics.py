@@ -91,7 +91,8 @@ def mosaic_dataset(
 
     The images are tried in random order until there are enough mosaics, each image in one at most.
     If mosaics are still missing, another round tries the images in another order; mosaics of the
-    same images are made once. An image may therefore be in several mosaics; see :func:`by_image`.
+    same images are made once. An image may therefore be in several mosaics. Intervals and tests
+    of :func:`evaluate` count it once, with its mean.
 
     Args:
         model: Classifier in eval mode that takes images of any size, as one does that is

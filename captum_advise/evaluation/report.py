@@ -56,7 +56,7 @@ def write_report(
         dataset: The images.
         folder: Where to write.
         results: One row per image and method.
-        mosaics: One row per image of the mosaics and method, from :func:`by_image`.
+        mosaics: One row per image of the mosaics and method, from ``by_image``.
     """
     methods, columns = tuple(evaluator.methods), evaluator.metrics
     statistics = compare_methods(results, methods, columns, seed=evaluator.seed)

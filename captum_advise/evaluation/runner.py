@@ -296,10 +296,10 @@ def evaluate(
                     **_information(folder, results, seconds, counts, group, _device(model)),
                 }
             )
-            by_cells = None
+            of_mosaics = None
             if tiled is not None:
-                by_cells = by_image(tiled.merged(evaluated_cells))
-            write_report(evaluator, dataset, folder, results, by_cells)
+                of_mosaics = by_image(tiled.merged(evaluated_cells))
+            write_report(evaluator, dataset, folder, results, of_mosaics)
 
         group.first_does(finish)
     results = read_results(folder)
