@@ -238,16 +238,15 @@ def leaderboard(rows: pd.DataFrame, mosaics: pd.DataFrame) -> Iterator[str]:
     conclusions, boards = [], []
     for (network, layer, steps), group in rows.groupby(WHERE):
         own = mosaics[(mosaics["network"] == network) & (mosaics["layer"] == layer)]
-        files_of = group.groupby("method")["file"].agg(frozenset)
-        for number, files in enumerate(sorted(set(files_of), key=len, reverse=True)):
-            # Those that were measured on more images are compared on these, too.
-            methods = [name for name in names() if files <= files_of.get(name, frozenset())]
-            compared = standings(of_methods(group, methods), own, methods)
+        for number, (methods, with_mosaics, n_images) in enumerate(compared_methods(group, own)):
+            compared = standings(
+                of_methods(group, methods), own if with_mosaics else own[:0], methods
+            )
             if number == 0:
                 conclusions += in_short(title_of(network), compared)
             of_mosaics = f", {compared.cells} maps of mosaics" if compared.cells else ""
             boards += [
-                f"##{'#' * (number > 0)} {title_of(network)}, {len(files)} images{of_mosaics}, "
+                f"##{'#' * (number > 0)} {title_of(network)}, {n_images} images{of_mosaics}, "
                 f"{steps} steps",
                 f"Mean rank over {listed(compared.ranked)}.",
                 board(compared),
@@ -256,6 +255,26 @@ def leaderboard(rows: pd.DataFrame, mosaics: pd.DataFrame) -> Iterator[str]:
         yield "## In short"
         yield "\n".join(conclusions)
     yield from boards
+
+
+def compared_methods(
+    rows: pd.DataFrame, mosaics: pd.DataFrame
+) -> Iterator[tuple[list[str], bool, int]]:
+    """The methods of each table of a network, whether with mosaics, and the number of images.
+
+    Methods that were measured on mosaics come first, those of most images first. Tables of others,
+    and of fewer images, have the former methods, too, but no mosaics.
+    """
+    files_of = rows.groupby("method")["file"].agg(frozenset)
+    tiled, _ = on_mosaics(mosaics, list(files_of.index))
+    groups = {(files, method in tiled) for method, files in files_of.items()}
+    for files, with_mosaics in sorted(groups, key=lambda group: (-len(group[0]), not group[1])):
+        methods = [
+            name
+            for name in names()
+            if files <= files_of.get(name, frozenset()) and (name in tiled or not with_mosaics)
+        ]
+        yield methods, with_mosaics, len(files)
 
 
 def in_short(network: str, compared: Standings) -> Iterator[str]:
