@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from captum_advise._utils.io import atomic_write
@@ -169,7 +168,7 @@ class Standings:
         means: (methods, metrics measured); the median of the seconds.
         marks: (methods, metrics): significantly better or worse than Grad-CAM, or neither.
         ranks: The mean rank of each method.
-        ranked: The metrics over which ranks are averaged: the primary ones that all methods have.
+        ranked: The metrics over which ranks are averaged: the primary ones that were measured.
         cells: Number of cells of mosaics, each with a map of its own.
     """
 
@@ -181,12 +180,11 @@ class Standings:
 
 
 def standings(rows: pd.DataFrame, mosaics: pd.DataFrame, methods: list[str]) -> Standings:
-    """Compare methods that were measured on the same images; mosaics may lack some of them."""
+    """Compare methods that were measured on the same images, and on the same mosaics or none."""
     columns = [name for name in (*PRIMARY, *SECONDARY, *DESCRIPTIVE) if name not in OF_MOSAICS]
     parts = [(rows.rename(columns={"file": "index"}), methods, columns)]
-    tiled, n_cells = on_mosaics(mosaics, methods)
-    if n_cells:
-        parts.append((mosaics.rename(columns={"file": "index"}), tiled, list(OF_MOSAICS)))
+    if len(mosaics):
+        parts.append((mosaics.rename(columns={"file": "index"}), methods, list(OF_MOSAICS)))
     means = pd.DataFrame(index=methods, columns=[*PRIMARY, *SECONDARY, *DESCRIPTIVE], dtype=float)
     p_values: dict[tuple[str, str], float] = {}
     gains: dict[tuple[str, str], float] = {}
@@ -211,24 +209,24 @@ def standings(rows: pd.DataFrame, mosaics: pd.DataFrame, methods: list[str]) -> 
     for key, p_value in zip(p_values, holm(list(p_values.values())), strict=True):
         if p_value < SIGNIFICANCE:
             marks.loc[key] = BETTER if gains[key] > 0 else WORSE
-    of_all = pd.DataFrame(ranks, index=methods).dropna(axis=1)
-    mean_ranks = of_all.mean(axis=1).sort_values(kind="stable")
+    of_primary = pd.DataFrame(ranks, index=methods)
+    mean_ranks = of_primary.mean(axis=1).sort_values(kind="stable")
     return Standings(
         means.loc[mean_ranks.index].dropna(axis=1, how="all"),  # mosaics that nobody has
         marks.loc[mean_ranks.index],
         mean_ranks,
-        tuple(name for name in PRIMARY if name in of_all),
-        n_cells,
+        tuple(name for name in PRIMARY if name in of_primary),
+        int(mosaics.loc[mosaics["method"] == REFERENCE, "cells"].sum()),
     )
 
 
-def on_mosaics(mosaics: pd.DataFrame, methods: list[str]) -> tuple[list[str], int]:
-    """The methods that have Grad-CAM's mosaics, and the number of cells of these."""
+def on_mosaics(mosaics: pd.DataFrame) -> set[str]:
+    """The methods that have Grad-CAM's mosaics."""
     cells_of = {
-        name: own.set_index("file")["cells"].to_dict() for name, own in mosaics.groupby("method")
+        str(name): own.set_index("file")["cells"].to_dict()
+        for name, own in mosaics.groupby("method")
     }
-    expected = cells_of.get(REFERENCE, {})
-    return [name for name in methods if cells_of.get(name) == expected], sum(expected.values())
+    return {name for name, cells in cells_of.items() if cells == cells_of.get(REFERENCE)}
 
 
 def leaderboard(rows: pd.DataFrame, mosaics: pd.DataFrame) -> Iterator[str]:
@@ -266,7 +264,7 @@ def compared_methods(
     and of fewer images, have the former methods, too, but no mosaics.
     """
     files_of = rows.groupby("method")["file"].agg(frozenset)
-    tiled, _ = on_mosaics(mosaics, list(files_of.index))
+    tiled = on_mosaics(mosaics)
     groups = {(files, method in tiled) for method, files in files_of.items()}
     for files, with_mosaics in sorted(groups, key=lambda group: (-len(group[0]), not group[1])):
         methods = [
@@ -327,8 +325,6 @@ def board(compared: Standings) -> str:
 
 def cell(value: float, metric: Metric, column: pd.Series[float], mark: str) -> str:
     """A mean, bold where no method has a better one, with its mark."""
-    if np.isnan(value):
-        return ""
     text = f"{value:.3f}"
     worst, best = (f"{end:.3f}" for end in (column.min(), column.max()))
     if not metric.higher_is_better:
