@@ -180,8 +180,8 @@ def mosaic_dataset(
 def by_image(results: pd.DataFrame) -> pd.DataFrame:
     """Means over the cells that show the same image, for intervals and tests.
 
-    Maps of an image in several mosaics are alike, more so than those of a mosaic's cells. Images
-    are what is independent.
+    An image may be in several mosaics, and its maps in these are alike. So tests take images, not
+    cells or mosaics, as independent.
 
     Args:
         results: One row per cell and method, ``file`` as :attr:`MosaicDataset.names` has it.
