@@ -5,18 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from captum_advise.evaluation.columns import Metric
-from captum_advise.evaluation.image_evaluation import ImageEvaluator
-from captum_advise.evaluation.items import name_of
+from captum_advise.evaluation.shown_images import ShownImages
 from captum_advise.evaluation.statistics import REFERENCE
-from captum_advise.pixels import PixelSpace, resolve_pixel_space
 from captum_advise.visualization import overlay, style
 
 if TYPE_CHECKING:
@@ -82,13 +78,13 @@ def comparison(summary: pd.DataFrame, methods: Sequence[str], metrics: Sequence[
     return figure
 
 
-def gallery(evaluator: ImageEvaluator, dataset: Dataset[Any], results: pd.DataFrame) -> Figure:
+def gallery(images: ShownImages) -> Figure:
     """The best, the median and the worst image, with the maps of all methods.
 
     The criterion is insertion minus deletion of the first method. If Grad-CAM is among the
     methods, it is the difference between the first other method and Grad-CAM.
     """
-    methods = list(evaluator.methods)
+    methods, results = images.methods, images.results
     others = [method for method in methods if method != REFERENCE]
     judged = others[0] if others else REFERENCE
     table = (
@@ -111,7 +107,7 @@ def gallery(evaluator: ImageEvaluator, dataset: Dataset[Any], results: pd.DataFr
     grid = figure.subplots(len(picked), len(methods) + 1, squeeze=False)
     for line, (label, index) in zip(grid, zip(labels, picked, strict=False), strict=False):
         first_row = rows.loc[(index, methods[0])]
-        image, maps = explained(evaluator, dataset, index, int(first_row["target"]))
+        image, maps = images.explained(index)
         line[0].imshow(image.permute(1, 2, 0).numpy())
         line[0].set_axis_off()
         line[0].set_title(f"{label}\n{_wrapped(Path(str(first_row['file'])).stem, 22)}", fontsize=8)
@@ -122,22 +118,6 @@ def gallery(evaluator: ImageEvaluator, dataset: Dataset[Any], results: pd.DataFr
             ax.set_title(f"{_wrapped(method, 16)}\n{areas}", fontsize=8)
     figure.suptitle(f"Images by {meaning}", fontsize=9)
     return figure
-
-
-def explained(
-    evaluator: ImageEvaluator, dataset: Dataset[Any], index: int, target: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """One image of the data (3, H, W), and the maps of all methods for it."""
-    item = dataset[index]
-    inputs = (item[0] if isinstance(item, tuple | list) else item)[None]
-    inputs = inputs.to(next(evaluator.model.parameters()).device)
-    maps = evaluator.maps(name_of(dataset, index), inputs, target)
-    return _pixels(inputs, evaluator.context.pixel_space), maps
-
-
-def _pixels(inputs: Tensor, pixel_space: PixelSpace | None) -> Tensor:
-    pixels = resolve_pixel_space(pixel_space, inputs).to_pixels(inputs)
-    return pixels[0].clamp(0, 1).expand(3, -1, -1).cpu()
 
 
 def _colour(method: str) -> str:

@@ -27,6 +27,7 @@ from captum_advise.evaluation.batches import compiled, fixed_size_batches, in_bf
 from captum_advise.evaluation.columns import ON_REQUEST, Metric, metrics
 from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
 from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
+from captum_advise.evaluation.pictures import as_png
 from captum_advise.metrics import (
     Protocol,
     blurred,
@@ -44,6 +45,8 @@ from captum_advise.pixels import black
 
 Row = dict[str, Any]
 
+# The maps of methods with more forward passes are kept, because a report shows some of them.
+MANY_PASSES = 100
 # The first and the last image of each curve.
 _CURVES = {
     "insertion": ("blurred", "whole"),
@@ -154,7 +157,8 @@ class ImageEvaluator:
     ) -> list[Row]:
         """The results of methods for one image. Each row is the same whatever the other methods.
 
-        Its curves are under ``"curves"``, by name.
+        Its curves are under ``"curves"``, by name. Under ``"map"`` is the map as a PNG, if it took
+        more than ``MANY_PASSES`` forward passes.
 
         Args:
             index: Position of the image in the data.
@@ -177,6 +181,7 @@ class ImageEvaluator:
                 **values,
                 "forward_passes": explanation.forward_passes,
                 "seconds": explanation.seconds,
+                **explanation.picture(),
             }
             for (method, explanation), values in zip(
                 explanations.items(), self._metrics(image, explanations), strict=True
@@ -224,11 +229,24 @@ class ImageEvaluator:
             )
         return rows
 
-    def maps(self, name: str, inputs: Tensor, label: int | None) -> dict[str, Tensor]:
-        """The map (1, 1, h, w) of every method for one image: the map that was evaluated."""
+    def maps(
+        self,
+        name: str,
+        inputs: Tensor,
+        label: int | None,
+        methods: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """The map (1, 1, h, w) of every method for one image: the map that was evaluated.
+
+        Args:
+            name: As in :meth:`rows`.
+            inputs: As in :meth:`rows`.
+            label: As in :meth:`rows`.
+            methods: As in :meth:`rows`.
+        """
         image = self._prepared(name, inputs, label)
         maps = {}
-        for method in self.methods:
+        for method in self.methods if methods is None else methods:
             with self._seeded(name, method):
                 result = self._call(method, name, inputs, image.target)
             maps[method] = _checked_maps(result, method)
@@ -459,6 +477,12 @@ class _Explanation:
     runner_up_maps: Tensor | None
     forward_passes: float
     seconds: float
+
+    def picture(self) -> Row:
+        """The mask as the entry ``"map"`` of a row, if it took many passes."""
+        if not self.forward_passes > MANY_PASSES:  # NaN: unknown
+            return {}
+        return {"map": as_png(self.mask[0])}
 
 
 def _identity(index: int, image: _Image) -> Row:

@@ -23,6 +23,7 @@ from captum_advise.evaluation.report_page import (
     worst_cases,
     worst_images,
 )
+from captum_advise.evaluation.shown_images import ShownImages
 from captum_advise.evaluation.statistics import (
     N_RESAMPLES,
     REFERENCE,
@@ -71,25 +72,20 @@ def write_report(
         markdown(summary, methods, columns, evaluator, folder.information_so_far()),
     )
     write_output(folder.path / "comparison.png", to_png(comparison(summary, methods, columns)))
-    write_output(folder.path / "gallery.png", to_png(gallery(evaluator, dataset, results)))
-    write_output(folder.path / "report.html", page(evaluator, dataset, folder, results, statistics))
+    shown = ShownImages(evaluator, dataset, folder, results)
+    write_output(folder.path / "gallery.png", to_png(gallery(shown)))
+    write_output(folder.path / "report.html", page(shown, statistics))
 
 
-def page(
-    evaluator: ImageEvaluator,
-    dataset: Dataset[Any],
-    folder: RunFolder,
-    results: pd.DataFrame,
-    statistics: Comparison,
-) -> str:
-    """The content of ``report.html``. The maps of its images are made again."""
-    images = results.drop_duplicates("index").set_index("index").sort_index()
+def page(shown: ShownImages, statistics: Comparison) -> str:
+    """The content of ``report.html``."""
+    results, folder, evaluator = shown.results, shown.folder, shown.evaluator
     worst = worst_images(worst_cases(results, statistics), statistics)
-    chosen = chosen_images(images.index.tolist(), worst, len(evaluator.methods))
+    chosen = chosen_images(sorted(set(results["index"])), worst, len(shown.methods))
     # Rows of saved maps have a content of their own.
     contents = results.drop_duplicates(["index", "content"])
     identities = zip(contents["file"], contents["content"], strict=True)
-    network = getattr(dataset, "network", None)
+    network = getattr(shown.dataset, "network", None)
     run = Run(
         results=results,
         comparison=statistics,
@@ -97,9 +93,7 @@ def page(
             folder, dict(zip(identities, contents["index"], strict=True)), frozenset(chosen)
         ),
         curve_titles=curves(evaluator.metrics),
-        images=[
-            embedded(evaluator, dataset, index, int(images.at[index, "target"])) for index in chosen
-        ],
+        images=[embedded(index, *shown.explained(index)) for index in chosen],
         information=folder.information_so_far(),
         class_names=tuple(getattr(network, "class_names", ())),
         seed=evaluator.seed,

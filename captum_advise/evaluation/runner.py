@@ -460,10 +460,16 @@ class _Work:
                     continue
                 any_success = True
                 rows = [{**row, "content": item.contents.of(row["method"])} for row in rows]
-                # The curves first: an image is done when its results are on the disk.
+                evaluated_image = images_of(name, item.contents, methods)
+                # The results last: an image is done when these are on the disk.
+                for row in rows:
+                    if "map" in row:
+                        part.folder.keep_map(
+                            evaluated_image[row["method"]], row["method"], row["map"]
+                        )
                 curves.append(curve_rows(rows))
                 results.append(rows)
-                evaluated[index] = images_of(name, item.contents, methods)
+                evaluated[index] = evaluated_image
         return evaluated
 
     def _rows(

@@ -15,8 +15,9 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ _FILES = (
     *("summary.csv", "summary.md"),
     *("comparison.png", "gallery.png", "curves.csv", "report.html"),
 )
+_MAPS = "maps"
+_MAP = re.compile(r"[0-9a-f]{32}\.png")
 _PART = re.compile(r"(results|failures|curves)\.rank[0-9]+\.csv")
 _ANEW = "restart=True (--restart) to begin anew"
 
@@ -150,6 +153,22 @@ class RunFolder:
         """The files of all processes, including those of earlier sessions."""
         return [path for path in self._parts() if path.name.startswith(f"{kind}.")]
 
+    def map_file(self, image: Image, method: str) -> Path:
+        """The picture of a map that took many forward passes."""
+        key = "\0".join((image.file, image.content, method))
+        return self.path / _MAPS / f"{sha256(key.encode(**ENCODING)).hexdigest()[:32]}.png"
+
+    def keep_map(self, image: Image, method: str, picture: bytes) -> None:
+        """Write the picture of a map.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        path = self.map_file(image, method)
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+        write_output(path, picture)
+
     @contextmanager
     def reserved(self) -> Iterator[None]:
         """Create the folder, and keep other runs out of it while this one lasts.
@@ -243,8 +262,7 @@ class RunFolder:
         if differences(kept, given):
             self._delete()
             return {}
-        rows = [row for row in self._rows() if row.method not in changed]
-        self._delete(rows=_lines(self.columns, rows))
+        self._delete(kept=[row for row in self._rows() if row.method not in changed])
         return kept
 
     def _methods_with_rows(self) -> set[str]:
@@ -257,25 +275,31 @@ class RunFolder:
     def _written(self) -> list[Path]:
         """The files here that have the names of a run's files, the rows first."""
         files = [self.path / name for name in _FILES]
-        return [*self._parts(), *(path for path in files if os.path.lexists(path))]
+        maps = sorted(p for p in (self.path / _MAPS).glob("*.png") if _MAP.fullmatch(p.name))
+        return [*self._parts(), *(path for path in files if os.path.lexists(path)), *maps]
 
-    def _delete(self, *, rows: str = "") -> None:
-        """Delete the files of a run, or replace its rows by these.
+    def _delete(self, *, kept: Sequence[_Row] = ()) -> None:
+        """Delete the files of a run, or what does not belong to some of its rows.
 
         A kill leaves a folder that belongs to the old run, because its rows go last. The
         description is replaced when nothing is left that it describes.
         """
         sources = self._sources()
-        # Curves of rows that go are replaced when these are computed again.
-        curves = [self.curves, *self.parts("curves")] if rows else []
+        staying = {self.information, *sources}
+        if kept:
+            # Curves of rows that go are replaced when these are computed again.
+            staying |= {self.curves, *self.parts("curves")}
+            staying |= {self.map_file(row.image, row.method) for row in kept}
         with writing(self.path):
             for path in self._written():
-                if path not in (self.information, *sources, *curves):
+                if path not in staying:
                     path.unlink()
-            if rows:
-                write_output(self.rows, rows)
+            with suppress(OSError):  # it has maps that are kept, or there is none
+                (self.path / _MAPS).rmdir()
+            if kept:
+                write_output(self.rows, _lines(self.columns, kept))
             for path in sources:
-                if path != self.rows or not rows:
+                if path != self.rows or not kept:
                     path.unlink()
 
     def information_so_far(self) -> dict[str, Any]:

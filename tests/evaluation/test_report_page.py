@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,6 @@ from example_reports import SHOWN, results, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captum_advise import PixelSpace
 from captum_advise.evaluation.report_page import (
     chosen_images,
     content,
@@ -212,13 +210,9 @@ def test_twelve_images_are_evenly_spread_and_worst_cases_follow():
 def test_the_largest_page_is_below_ten_megabytes():
     """Of images and maps that are noise, which JPEG compresses least."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(24, 3, 300, 400, generator=generator)
-    evaluator = SimpleNamespace(
-        model=torch.nn.Linear(1, 1),
-        context=SimpleNamespace(pixel_space=PixelSpace.identity()),
-        maps=lambda *_: {i: torch.rand(1, 1, 300, 400, generator=generator) for i in range(10)},
-    )
-    image = embedded(evaluator, images, 0, 0)
+    pixels = torch.rand(3, 300, 400, generator=generator)
+    maps = {str(i): torch.rand(1, 1, 300, 400, generator=generator) for i in range(10)}
+    image = embedded(0, pixels, maps)
     assert (image.width, image.height, len(image.maps)) == (224, 168, 10)
-    square = embedded(evaluator, images[..., :300], 0, 0)
+    square = embedded(0, pixels[..., :300], {name: own[..., :300] for name, own in maps.items()})
     assert 24 * (len(square.source) + sum(map(len, square.maps))) < 9.5e6

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from captum_advise._core.scoring import as_masks
-from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise.evaluation.figures import explained
-from captum_advise.evaluation.image_evaluation import ImageEvaluator
+from captum_advise.evaluation.pictures import as_picture
 from captum_advise.visualization.heat import heat_colours as colour_map
 
 if TYPE_CHECKING:
@@ -63,17 +60,14 @@ def chosen_images(indices: Sequence[int], worst: Sequence[int], n_methods: int) 
     return sorted(list(dict.fromkeys([*spread, *worst]))[:most])
 
 
-def embedded(
-    evaluator: ImageEvaluator, dataset: Dataset[Any], index: int, target: int
-) -> ReportImage:
-    """An image of the data, and the maps of all methods that explain its target."""
-    pixels, maps_of = explained(evaluator, dataset, index, target)
-    image = _as_picture(pixels)
-    maps = [_as_picture(as_masks(maps, pixels.shape[-2:])[0]) for maps in maps_of.values()]
+def embedded(index: int, pixels: Tensor, maps: Mapping[str, Tensor]) -> ReportImage:
+    """An image (3, H, W) in [0, 1], and the map (1, 1, h, w) of each method."""
+    image = _bounded(pixels)
+    pictures = [_bounded(as_masks(own, pixels.shape[-2:])[0]) for own in maps.values()]
     return ReportImage(
         index=index,
         source=_data_address(image, quality=82),
-        maps=tuple(_data_address(picture, quality=60) for picture in maps),
+        maps=tuple(_data_address(picture, quality=60) for picture in pictures),
         width=image.width,
         height=image.height,
     )
@@ -85,11 +79,8 @@ def heat_colours() -> list[list[int]]:
     return [[int(part) for part in colour] for colour in (255 * colours[:, :3]).round()]
 
 
-def _as_picture(pixels: Tensor) -> Image:
-    """A tensor (3 or 1, H, W) in [0, 1] as an image whose sides are bounded."""
-    pillow = import_optional("PIL.Image", "evaluation")
-    values = (255 * pixels.detach().clamp(0, 1)).round().byte().cpu().permute(1, 2, 0).numpy()
-    picture: Image = pillow.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+def _bounded(pixels: Tensor) -> Image:
+    picture = as_picture(pixels)
     picture.thumbnail((_SIDE, _SIDE))
     return picture
 
