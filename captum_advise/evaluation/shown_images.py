@@ -64,7 +64,7 @@ class ShownImages:
         pixels = resolve_pixel_space(self.evaluator.context.pixel_space, inputs).to_pixels(inputs)
         return (
             pixels[0].clamp(0, 1).expand(3, -1, -1).cpu(),
-            {method: made[method] if own is None else own for method, own in maps.items()},
+            {method: made[method].cpu() if own is None else own for method, own in maps.items()},
         )
 
     def _kept(self, name: str, method: str, row: pd.Series[Any]) -> Tensor | None:
