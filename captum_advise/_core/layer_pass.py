@@ -89,6 +89,8 @@ class LayerPass:
         return _joined(grouped, self._reshape_transforms)
 
     def _target_outputs(self, target: TargetType) -> Tensor:
+        if isinstance(target, Tensor):
+            target = target.to(self.outputs.device)
         try:
             selected: Tensor = _select_targets(self.outputs, target)
         # What Captum and torch raise differs with the target's form.

@@ -44,6 +44,7 @@ Target = Annotated[
 Device = Annotated[
     str,
     typer.Option(
+        "--device",  # typer 0.27 takes the metavar for the name and drops the option
         metavar="DEVICE",
         help="cpu, cuda, cuda:1, mps, ...; auto is a GPU if there is one, and under torchrun "
         "one per process.",

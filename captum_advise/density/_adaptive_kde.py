@@ -105,8 +105,8 @@ def adaptive_kde(samples: Tensor, grid: Tensor, *, n_bandwidths: int = 80) -> Ad
         blocks(lengths, counts, which, windows, representative, engine.block_size)
     ):
         block_density, block_bandwidth = engine.estimate(block)
-        density[block.index] = onto_grid(block_density, block.segments, n_points)
-        bandwidth[block.index] = onto_grid(block_bandwidth, block.segments, n_points)
+        density[block.index] = onto_grid(block_density, block.lengths, n_points)
+        bandwidth[block.index] = onto_grid(block_bandwidth, block.lengths, n_points)
     density, bandwidth = density[representative], bandwidth[representative]
     span = grid[-1] - grid[0]
     density, bandwidth = (density / span).view(shape), (bandwidth * span).view(shape)

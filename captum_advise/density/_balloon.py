@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -37,12 +38,14 @@ class BalloonEstimator:
         self.count = counts.gather(1, self.bin)
         self.cells = torch.arange(counts.shape[1], device=counts.device, dtype=counts.dtype)
 
-    def cost(self, inverse: Tensor, rows: Tensor) -> Tensor:
-        """Cost (R,) of the density at these inverse bandwidths (R, L)."""
+    def cost(self, inverse: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Cost (R,) of the density at these inverse bandwidths (R, L) of some rows, or of all."""
         density = self._unscaled(inverse, rows)
-        bins = self.bin.index_select(0, rows)
-        count = self.count.index_select(0, rows)
-        scale = self.n_samples.index_select(0, rows) / density.sum(-1)
+        bins, count, n_samples = (
+            values if rows is None else values.index_select(0, rows)
+            for values in (self.bin, self.count, self.n_samples)
+        )
+        scale = n_samples / density.sum(-1)
         fit: Tensor = torch.linalg.vecdot(count, density.gather(1, bins))
         penalty: Tensor = torch.linalg.vecdot(count, inverse.gather(1, bins))
         power: Tensor = torch.linalg.vecdot(density, density)
@@ -50,24 +53,35 @@ class BalloonEstimator:
 
     def density(self, inverse: Tensor) -> Tensor:
         """Density (B, L) of all rows, not normalised."""
-        return self._unscaled(inverse, torch.arange(len(inverse), device=inverse.device))
+        return self._unscaled(inverse, None)
 
-    def _unscaled(self, inverse: Tensor, rows: Tensor) -> Tensor:
+    def _unscaled(self, inverse: Tensor, rows: Tensor | None) -> Tensor:
         density = torch.empty_like(inverse)
         scale = inverse.square().mul_(-_HALF_LOG2_E)[:, None]
-        for chunk, n_bins in self._chunks(rows):
-            bins = self.bin.index_select(0, rows[chunk])[:, :n_bins, None]
-            count = self.count.index_select(0, rows[chunk])[:, None, :n_bins]
+        chunks = self._chunks_of_all if rows is None else self._chunks(self.n_bins[rows])
+        for chunk, most in chunks:
+            bins, count = (
+                values[chunk] if rows is None else values.index_select(0, rows[chunk])
+                for values in (self.bin, self.count)
+            )
+            bins, count = bins[:, :most, None], count[:, None, :most]
             exponent = (self.cells - bins).square_().mul_(scale[chunk])
             # exp is slow where its result is almost zero; exp2 is not.
             kernel = F.threshold(exponent, _LEAST_EXPONENT, -math.inf, inplace=True).exp2_()
             torch.bmm(count, kernel, out=density[chunk, None])
         return density.mul_(inverse)
 
-    def _chunks(self, rows: Tensor) -> Iterator[tuple[slice, int]]:
-        """Slices of ``rows`` whose kernels fit into a cache, and the most bins among them."""
-        n_bins = self.n_bins.index_select(0, rows)
-        limit = _CUDA_KERNELS if rows.is_cuda else _CPU_KERNELS
+    @cached_property
+    def _chunks_of_all(self) -> list[tuple[slice, int]]:
+        return list(self._chunks(self.n_bins))
+
+    def _chunks(self, n_bins: Tensor) -> Iterator[tuple[slice, int]]:
+        """Slices of rows whose kernels fit into a cache, and the most bins among them.
+
+        Args:
+            n_bins: (R,) occupied bins of each row.
+        """
+        limit = _CUDA_KERNELS if n_bins.is_cuda else _CPU_KERNELS
         number = torch.div(n_bins.cumsum(0) * len(self.cells), limit, rounding_mode="floor")
         _, sizes = torch.unique_consecutive(number, return_counts=True)
         start = 0

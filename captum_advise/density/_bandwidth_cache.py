@@ -1,4 +1,4 @@
-"""Smoothed bandwidths that a search has already computed, for all rows.
+"""Costs of a search on a CPU: only of active rows, with bandwidths that are already known.
 
 Between two levels of the stiffness the choice of windows does not change, and the smoothed
 bandwidth is proportional to the stiffness. The search moves to and fro between two choices, so each
@@ -12,7 +12,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captum_advise.density._balloon import BalloonEstimator
 from captum_advise.density._windows import Smoother
+
+
+class CachedCosts:
+    """Costs at smoothed bandwidths; see :class:`captum_advise.density._stiffness_search.Costs`."""
+
+    needs_all = False
+
+    def __init__(self, smoother: Smoother, estimator: BalloonEstimator) -> None:
+        self._cache = BandwidthCache(smoother)
+        self._estimator = estimator
+        self._key: CacheKey
+
+    def at(self, stiffness: Tensor, side: Tensor, active: Tensor | None = None) -> Tensor:
+        """As the protocol says."""
+        self._key = self._cache.key(stiffness, side)
+        rows = self._cache.rows if active is None else active.nonzero().squeeze(1)
+        inverse = self._cache.inverse_bandwidth(self._key, rows)
+        cost = torch.empty_like(stiffness)
+        cost[rows] = self._estimator.cost(inverse, rows)
+        return cost
+
+    def inverse_bandwidth(self) -> Tensor:
+        """As the protocol says."""
+        return self._cache.inverse_bandwidth(self._key, self._cache.rows)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -52,7 +52,9 @@ def engine_for(device: torch.device, n_points: int) -> Engine:
             f"Densities on {n_points} points, as of a layer with so many positions, need compiled "
             f"kernels above {_MOST_POINTS}: install captum-advise[fast], or name a deeper layer."
         )
-    return Engine(estimate_block, device, _CUDA_BLOCK if device.type == "cuda" else _CPU_BLOCK)
+    if device.type == "cuda":
+        return Engine(partial(estimate_block, pointwise=True), device, _CUDA_BLOCK)
+    return Engine(estimate_block, device, _CPU_BLOCK)
 
 
 @cache

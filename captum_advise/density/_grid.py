@@ -7,7 +7,6 @@ the conventions of the program that the authors of ADVISE used.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
@@ -101,24 +100,20 @@ def _inverse_softplus(value: float) -> float:
     return value + math.log(-math.expm1(-value))
 
 
-def onto_grid(values: Tensor, segments: Iterable[tuple[int, int]], n_points: int) -> Tensor:
+def onto_grid(values: Tensor, lengths: Tensor, n_points: int) -> Tensor:
     """Linear interpolation of (B, L) from each row's working grid onto the user's.
 
     Args:
         values: (B, L).
-        segments: (length, rows) of the runs of rows with grids of one length.
+        lengths: int64 (B,) points of each row's grid.
         n_points: Points of the user's grid.
     """
     fraction = torch.arange(n_points, device=values.device, dtype=values.dtype) / (n_points - 1)
-    result = values.new_empty(len(values), n_points)
-    first = 0
-    for length, n_rows in segments:
-        part = values[first : first + n_rows, :length]
-        if length != n_points:
-            position = fraction * (length - 1)
-            left = position.floor().long().clamp(max=length - 2)
-            lower, upper = part[:, left], part[:, left + 1]
-            part = lower + (position - left) * (upper - lower)
-        result[first : first + n_rows] = part
-        first += n_rows
-    return result
+    last = (lengths - 1)[:, None]
+    position = fraction * last
+    left = torch.minimum(position.floor().long(), last - 1)
+    lower, upper = values.gather(1, left), values.gather(1, left + 1)
+    between = lower + (position - left) * (upper - lower)
+    return torch.where(
+        last == n_points - 1, F.pad(values, (0, n_points - values.shape[1])), between
+    )

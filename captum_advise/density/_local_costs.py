@@ -19,9 +19,10 @@ from torch import Tensor
 # A smoothing matrix has length^2 entries: longer grids convolve by FFT.
 _MAX_MATRIX_POINTS = 512
 # In narrower windows, in cells, a Gaussian is not what its frequencies up to the highest add up to.
-_NARROW = 5
+_NARROW = 4.5
 # Elements of a smoothed block of rows: with its temporaries it stays in a processor's cache.
 _SMOOTHING_BLOCK = 1 << 18
+_CUDA_SMOOTHING_BLOCK = 1 << 24
 
 _Smoother: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -44,7 +45,8 @@ def optimal_bandwidths(
     optimal = counts.new_zeros(n_windows, *counts.shape, dtype=index_type(n_windows))
     kernels = _smoothing_kernels([length for length, _ in segments], windows).to(counts)
     penalties = (2 / math.sqrt(2 * math.pi) / windows).to(counts)
-    for which, groups in groupby(_groups(segments, n_windows), key=_segments_of):
+    block = _CUDA_SMOOTHING_BLOCK if counts.is_cuda else _SMOOTHING_BLOCK
+    for which, groups in groupby(_groups(segments, n_windows, block), key=_segments_of):
         length = segments[which[-1]][0]
         members = list(which)
         smooth = _smoother(kernels[members, :, :length])
@@ -174,7 +176,9 @@ class _Piece(NamedTuple):
     last: int
 
 
-def _groups(segments: tuple[tuple[int, int], ...], n_windows: int) -> Iterator[list[_Piece]]:
+def _groups(
+    segments: tuple[tuple[int, int], ...], n_windows: int, block: int
+) -> Iterator[list[_Piece]]:
     """Rows to smooth together: as many as a cache holds, few enough that padding is little.
 
     Lengths above ``_MAX_MATRIX_POINTS`` are not mixed.
@@ -182,12 +186,12 @@ def _groups(segments: tuple[tuple[int, int], ...], n_windows: int) -> Iterator[l
     group: list[_Piece] = []
     first = most = 0
     for segment, (length, n_rows) in enumerate(segments):
-        at_once = max(1, _SMOOTHING_BLOCK // (n_windows * length))
+        at_once = max(1, block // (n_windows * length))
         for start in range(first, first + n_rows, at_once):
             piece = _Piece(segment, length, start, min(start + at_once, first + n_rows))
             most = max(most, piece.last - piece.first)
             size = (len(group) + 1) * most * length * n_windows
-            if group and (size > _SMOOTHING_BLOCK or length > _MAX_MATRIX_POINTS):
+            if group and (size > block or length > _MAX_MATRIX_POINTS):
                 yield group
                 group, most = [], piece.last - piece.first
             group.append(piece)

@@ -11,13 +11,10 @@ the search.
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
-
-from captum_advise.density._balloon import BalloonEstimator
-from captum_advise.density._bandwidth_cache import BandwidthCache, CacheKey
-from captum_advise.density._windows import Smoother
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 MAX_STEPS = 29
@@ -26,30 +23,39 @@ BRACKET = 1e-5
 COST_ROUNDING = 1e-12
 
 
-def search_stiffness(smoother: Smoother, estimator: BalloonEstimator) -> Tensor:
-    """Inverse bandwidth (B, L) at the stiffness where each row's search ends.
+class Costs(Protocol):
+    """What the search asks for: costs of all rows at once, each at its own stiffness."""
 
-    Args:
-        smoother: Gives the bandwidths at a stiffness.
-        estimator: Gives their cost.
-    """
-    cache = BandwidthCache(smoother)
+    # Whether to compute costs of rows whose search has ended: a GPU would wait to know which.
+    needs_all: bool
 
-    def evaluate(key: CacheKey, rows: Tensor) -> Tensor:
-        return estimator.cost(cache.inverse_bandwidth(key, rows), rows)
+    def at(self, stiffness: Tensor, side: Tensor, active: Tensor | None = None) -> Tensor:
+        """Cost (B,), valid where rows are active.
 
-    low = torch.full_like(smoother.widest, 1e-12)
+        Args:
+            stiffness: (B,).
+            side: int64 (B,) 0 if this is the left one of the two points of the search, or 1.
+            active: bool (B,), None for all rows.
+        """
+
+    def inverse_bandwidth(self) -> Tensor:
+        """One over the bandwidth, (B, L), where :meth:`at` was called last."""
+
+
+def search_stiffness(costs: Costs, n_rows: int, device: torch.device) -> Tensor:
+    """Inverse bandwidth (B, L) at the stiffness where each row's search ends."""
+    low = torch.full((n_rows,), 1e-12, dtype=torch.float64, device=device)
     high = torch.ones_like(low)
     left = GOLDEN * low + (1 - GOLDEN) * high
     right = (1 - GOLDEN) * low + GOLDEN * high
-    side = torch.zeros_like(cache.rows)
-    left_cost = evaluate(cache.key(left, side), cache.rows)
+    side = torch.zeros(n_rows, dtype=torch.int64, device=device)
+    left_cost = costs.at(left, side)
     side = side + 1
-    key = cache.key(right, side)
-    right_cost = evaluate(key, cache.rows)
+    latest = right
+    right_cost = costs.at(right, side)
     for _ in range(MAX_STEPS):
         active = high - low > BRACKET * (left + right)
-        if not active.any():
+        if not costs.needs_all and not active.any():
             break
         gain = right_cost - left_cost
         go_left = gain > COST_ROUNDING * torch.maximum(left_cost.abs(), right_cost.abs())
@@ -58,13 +64,9 @@ def search_stiffness(smoother: Smoother, estimator: BalloonEstimator) -> Tensor:
         low = torch.where(to_right, left, low)
         next_left = GOLDEN * low + (1 - GOLDEN) * high
         next_right = (1 - GOLDEN) * low + GOLDEN * high
-        latest = torch.where(to_left, next_left, torch.where(to_right, next_right, key.stiffness))
+        latest = torch.where(to_left, next_left, torch.where(to_right, next_right, latest))
         side = torch.where(active, (~go_left).long(), side)
-
-        key = cache.key(latest, side)
-        rows = active.nonzero().squeeze(1)
-        cost = left_cost.clone()
-        cost[rows] = evaluate(key, rows)
+        cost = costs.at(latest, side, active)
         left, right = (
             torch.where(to_left, latest, torch.where(to_right, right, left)),
             torch.where(to_right, latest, torch.where(to_left, left, right)),
@@ -73,4 +75,4 @@ def search_stiffness(smoother: Smoother, estimator: BalloonEstimator) -> Tensor:
             torch.where(to_left, cost, torch.where(to_right, right_cost, left_cost)),
             torch.where(to_right, cost, torch.where(to_left, left_cost, right_cost)),
         )
-    return cache.inverse_bandwidth(key, cache.rows)
+    return costs.inverse_bandwidth()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captum_advise.density._local_costs import index_type
 
-_HALF_LOG2_E = 0.5 / math.log(2)
+HALF_LOG2_E = 0.5 / math.log(2)
 
 
 @dataclass(frozen=True)
@@ -166,5 +166,5 @@ class Smoother:
 def _cumulative_gaussians(windows: Tensor, length: int) -> Tensor:
     """Sums of each window's Gaussian over the cells from -length up to j - length, (W, 2 L)."""
     cells = torch.arange(-length, length, device=windows.device, dtype=windows.dtype)
-    bumps = torch.exp2(-_HALF_LOG2_E * (cells / windows[:, None]).square()) / windows[:, None]
+    bumps = torch.exp2(-HALF_LOG2_E * (cells / windows[:, None]).square()) / windows[:, None]
     return bumps.cumsum(1)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
@@ -65,11 +64,12 @@ class Processes:
 
 
 @contextmanager
-def processes(device: torch.device) -> Iterator[Processes]:
-    """The processes of this run; under ``torchrun`` they join (nccl on CUDA, otherwise gloo)."""
+def processes() -> Iterator[Processes]:
+    """The processes of this run; under ``torchrun`` they join."""
     joined = False
     if dist.is_available() and not dist.is_initialized() and int(os.getenv("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+        # They exchange a few Python objects. NCCL would want a GPU for each process.
+        dist.init_process_group("gloo", timeout=_TIMEOUT)
         joined = True
     try:
         if dist.is_available() and dist.is_initialized():

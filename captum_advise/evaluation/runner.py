@@ -261,7 +261,7 @@ def evaluate(
     _check_maps(chosen, dataset)
     configuration = configuration_of(evaluator, dataset, methods, description or {})
     folder = RunFolder(Path(output), columns(evaluator.metrics), tuple(chosen))
-    with processes(_device(model)) as group, ExitStack() as held:
+    with processes() as group, ExitStack() as held:
         work = _Work(evaluator, group, held, restart, recompute, progress)
         images = work.begin("images", dataset, folder, configuration)
         tiled = None

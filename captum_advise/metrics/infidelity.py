@@ -46,7 +46,7 @@ def infidelity(
     """
 
     def perturb(originals: Tensor) -> tuple[Tensor, Tensor]:
-        change = noise * torch.randn_like(originals)
+        change = noise * torch.randn(originals.shape).to(originals)  # one seed for all devices
         return change, originals - change
 
     values = captum_infidelity(

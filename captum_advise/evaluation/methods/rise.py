@@ -62,11 +62,11 @@ class RandomMasks:
 
     @classmethod
     def draw(cls, n_masks: int, size: tuple[int, ...], like: Tensor) -> RandomMasks:
-        """Draw masks on the device of a tensor."""
-        drawn = torch.rand(n_masks, 1, _CELLS + 1, _CELLS + 1, device=like.device)
-        shifts = torch.rand(n_masks, 2, device=like.device)
-        sides = torch.tensor(_cell_size(size), device=like.device)
-        return cls((drawn < _SHOWN).float(), (shifts * sides).long(), tuple(size))
+        """Draw masks for the device of a tensor."""
+        # On the CPU: one seed gives the same masks on every device.
+        drawn = torch.rand(n_masks, 1, _CELLS + 1, _CELLS + 1)
+        shifts = (torch.rand(n_masks, 2) * torch.tensor(_cell_size(size))).long()
+        return cls((drawn < _SHOWN).float().to(like.device), shifts.to(like.device), tuple(size))
 
     def __len__(self) -> int:
         return len(self.cells)
