@@ -203,9 +203,9 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         Raises:
             TypeError, ValueError: An argument is of the wrong type or out of its range,
                         the target does not name one output per example, the inputs
-                        do not suit the selection, or activations, gradients or
-                        confidences are not finite. Errors of forward_func itself pass
-                        unchanged.
+                        do not suit the selection, or it compares groups and
+                        activations, gradients or confidences are not finite. Errors
+                        of forward_func itself pass unchanged.
 
         Warns:
             UserWarning: No group of an example has a map with evidence, so all its

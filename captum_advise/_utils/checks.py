@@ -35,16 +35,34 @@ def check_classes(confidences: Tensor, target: Tensor) -> None:
         TypeError: They are not tensors of these types.
         ValueError: Their shapes do not fit, or a class is out of range.
     """
-    check_real(confidences=confidences, target=target)
-    if target.dtype != torch.int64:
-        raise TypeError(f"target must be of torch.int64, got {target.dtype}.")
+    check_real(confidences=confidences)
+    check_int64(target)
     if confidences.dim() != 2 or target.shape != confidences.shape[:1]:
         raise ValueError(
             "confidences must be (N, K) and target (N,), got "
             f"{tuple(confidences.shape)} and {tuple(target.shape)}."
         )
-    if not bool(((target >= 0) & (target < confidences.shape[1])).all()):
-        raise ValueError(f"target must be classes from 0 to {confidences.shape[1] - 1}.")
+    check_class_range(target, confidences.shape[1])
+
+
+def check_int64(target: object) -> None:
+    """Require a tensor of classes.
+
+    Raises:
+        TypeError: It is not an int64 tensor.
+    """
+    if not isinstance(target, Tensor) or target.dtype != torch.int64:
+        raise TypeError(f"target must be a tensor of torch.int64, got {kind(target)}.")
+
+
+def check_class_range(target: Tensor, n_classes: int) -> None:
+    """Require classes from 0 up and below ``n_classes``.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    if not bool(((target >= 0) & (target < n_classes)).all()):
+        raise ValueError(f"target must be classes from 0 to {n_classes - 1}.")
 
 
 def check_count(name: str, value: object, *, at_least: int) -> None:

@@ -95,7 +95,7 @@ def map_similarity(maps: Tensor, others: Tensor, size: tuple[int, int]) -> MapSi
             f"{tuple(maps.shape)} and {tuple(others.shape)}."
         )
     enlarged = tuple(max(side, _SHORTEST_SIDE) for side in size)
-    pair = [_scaled(values.double()) for values in (maps, others)]
+    pair = [_scaled(values.detach().double()) for values in (maps, others)]
     absolute = [upsample_maps(values.abs(), enlarged) for values in pair]
     signed = [upsample_maps((values + 1) / 2, enlarged) for values in pair]
     return MapSimilarity(
@@ -218,10 +218,12 @@ def randomize_parameters(
     for step, block in enumerate(progress(list(blocks))):
         if mode == "independent":
             network = copy.deepcopy(model)
+        network.cpu()  # one seed gives the same parameters on every device
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(_SEED_OFFSET + seed * 1_000_003 + step)
             for name in blocks[block]:
                 reset_parameters(network.get_submodule(name))
+        network.to(inputs.device)
         for method, values in maps(network).items():
             randomized[method].append(values)
     size = (inputs.shape[-2], inputs.shape[-1])
@@ -330,8 +332,11 @@ def randomize_labels(
     Args:
         methods: By name.
         seed: Seed of the shuffle, the initial parameters and the order of the images.
-        n_train: Number of training images, a multiple of 50.
+        n_train: Number of training images, a multiple of 50, at most 1750.
         n_explained: Number of training images on which maps are compared.
+
+    Raises:
+        ValueError: ``n_train`` is another number.
 
     Example::
 
@@ -346,6 +351,9 @@ def randomize_labels(
     from sklearn.datasets import load_digits
 
     digits, labels = load_digits(return_X_y=True)
+    most = len(labels) // _BATCH * _BATCH
+    if n_train not in range(_BATCH, most + 1, _BATCH):
+        raise ValueError(f"n_train must be a multiple of {_BATCH} up to {most}, got {n_train}.")
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(labels), generator=generator)[:n_train]
     inputs = torch.from_numpy(digits).float()[chosen].view(-1, 1, 8, 8) / 16
@@ -408,7 +416,8 @@ def _spearman(maps: Tensor, others: Tensor) -> Tensor:
     from scipy import stats
 
     correlations = []
-    for first, second in zip(maps.flatten(1).numpy(), others.flatten(1).numpy(), strict=True):
+    pairs = [values.flatten(1).cpu().numpy() for values in (maps, others)]
+    for first, second in zip(pairs[0], pairs[1], strict=True):
         constant = [bool(np.ptp(values) == 0) for values in (first, second)]
         if any(constant):
             correlations.append(float(all(constant)))

@@ -119,8 +119,15 @@ def _checked_grid(samples: Tensor, grid: Tensor) -> Tensor:
         raise ValueError("samples must have at least one dimension, got a single number.")
     if grid.dim() != 1 or len(grid) < 2:
         raise ValueError(f"grid must be (L,) with at least two points, got {tuple(grid.shape)}.")
+    is_rounded = grid.is_floating_point() and grid.dtype != torch.float64
+    epsilon = torch.finfo(grid.dtype).eps if is_rounded else 0.0
     grid = grid.detach().to(samples.device, torch.float64)
     steps = grid.diff()
-    if not bool((steps > 0).all()) or bool(steps.max() - steps.min() > 1e-3 * steps.mean()):
+    tolerance = 1e-3 * steps.mean() + 4 * epsilon * grid.abs().amax()
+    if not bool((steps > 0).all()) or bool(steps.max() - steps.min() > tolerance):
         raise ValueError("grid must be increasing and equally spaced, as torch.linspace makes it.")
+    if is_rounded:
+        # Histograms take the smallest step, which rounding would decide.
+        first, last = grid[0].item(), grid[-1].item()
+        grid = torch.linspace(first, last, len(grid), dtype=torch.float64, device=grid.device)
     return grid

@@ -17,6 +17,7 @@ import math
 import numpy as np
 from numba import njit
 
+from captum_advise.density._local_costs import NARROW
 from captum_advise.density._scale_space import (
     LARGEST_REACH,
     build_pyramid,
@@ -98,7 +99,7 @@ def _smoothing_kernel(width, length):
     circle = _circle(length, width)
     for distance in range(length):
         value = 0.0
-        if width >= 5:
+        if width >= NARROW:
             for turn in range(-3, 4):
                 value += math.exp(-0.5 * ((distance + turn * circle) / width) ** 2)
             value /= math.sqrt(2 * math.pi) * width

@@ -19,7 +19,7 @@ from torch import Tensor
 # A smoothing matrix has length^2 entries: longer grids convolve by FFT.
 _MAX_MATRIX_POINTS = 512
 # In narrower windows, in cells, a Gaussian is not what its frequencies up to the highest add up to.
-_NARROW = 4.5
+NARROW = 4.5
 # Elements of a smoothed block of rows: with its temporaries it stays in a processor's cache.
 _SMOOTHING_BLOCK = 1 << 18
 _CUDA_SMOOTHING_BLOCK = 1 << 24
@@ -119,7 +119,7 @@ def _smoothing_kernels(lengths: list[int], windows: Tensor) -> Tensor:
     kernels = torch.exp2(-0.5 / math.log(2) * scaled.square()).sum(0)
     kernels /= math.sqrt(2 * math.pi) * windows[..., None]
     # The circle's highest frequency matters to narrow windows, on tiny grids only.
-    for which in (windows < _NARROW).nonzero().tolist():
+    for which in (windows < NARROW).nonzero().tolist():
         circle = int(circles[tuple(which)])
         frequency = torch.arange(circle // 2 + 1, device=windows.device) / circle
         angle = 2 * math.pi * windows[tuple(which)] * frequency
@@ -190,7 +190,9 @@ def _groups(
         for start in range(first, first + n_rows, at_once):
             piece = _Piece(segment, length, start, min(start + at_once, first + n_rows))
             most = max(most, piece.last - piece.first)
-            size = (len(group) + 1) * most * length * n_windows
+            # The rows, or the matrices that smooth them.
+            matrix = length**2 // 2 if length <= _MAX_MATRIX_POINTS else 0
+            size = (len(group) + 1) * n_windows * max(most * length, matrix)
             if group and (size > block or length > _MAX_MATRIX_POINTS):
                 yield group
                 group, most = [], piece.last - piece.first

@@ -56,7 +56,7 @@ class PointwiseCosts:
         """One over the Nadaraya-Watson mean of the chosen bandwidths around each point (B, L)."""
         threshold = self._choices.level(stiffness).to(self._choices.floor.dtype)[:, None]
         reached = (self._choices.ceiling >= threshold).sum(0)
-        # Points that reach no window's ratio take the widest bandwidth in a window of its own.
+        # Points where every window qualifies take the widest bandwidth, in a window of its own.
         own_width = self._widest / stiffness
         which = torch.where(self._choices.floor >= threshold, self._own, self._last + reached)
         tables = torch.cat([self._tables, self._gaussians(own_width)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -32,19 +33,16 @@ class WindowChoices:
             Level K stands for all ratios from one up.
         ceiling: (M, B, L) the greatest level of the windows from each one on.
         floor: (B, L) the least level of all windows.
-        of_level: (B, K + 1) the number of the row's choice at each level. Levels with the same
-            choice share a number.
     """
 
     levels: Tensor
     ceiling: Tensor
     floor: Tensor
-    of_level: Tensor
 
     @classmethod
     def of(cls, optimal: Tensor, windows: Tensor, segment: Tensor) -> WindowChoices:
         """From ``optimal`` bandwidths (M, B, L), ``windows`` (S, M) and rows' ``segment`` (B,)."""
-        n_windows, n_rows, _ = optimal.shape
+        n_windows = len(optimal)
         ratio = windows[:, None, :] / windows[:, :, None]  # (S, window, optimal)
         levels = torch.where(ratio < 1, ratio, math.inf).flatten(1).sort(-1).values
         n_levels = levels.shape[1]
@@ -65,10 +63,16 @@ class WindowChoices:
         for window in range(n_windows - 2, -1, -1):
             torch.maximum(rank[window], rank[window + 1], out=rank[window])
 
-        passed = torch.zeros(n_rows, n_levels + 1, dtype=torch.bool, device=optimal.device)
-        for ranks in (*rank, floor):
+        return cls(levels[segment], rank, floor)
+
+    @cached_property
+    def of_level(self) -> Tensor:
+        """The number (B, K + 1) of the row's choice at each level; the same choice, one number."""
+        n_rows, n_levels = self.levels.shape
+        passed = torch.zeros(n_rows, n_levels + 1, dtype=torch.bool, device=self.levels.device)
+        for ranks in (*self.ceiling, self.floor):
             passed.scatter_(1, ranks.long(), True)
-        return cls(levels[segment], rank, floor, passed.cumsum(1) - passed.long())
+        return passed.cumsum(1) - passed.long()
 
     def level(self, stiffness: Tensor) -> Tensor:
         """Levels (B,) below the stiffness (B,) of each row."""
@@ -121,7 +125,7 @@ class Smoother:
         all_below = (below | ~inside).all(1)
         mixed = below.any(1) & ~all_below
 
-        # Points that reach no window's ratio take the widest bandwidth in a window of its own.
+        # Points where every window qualifies take the widest bandwidth, in a window of its own.
         widest = self.widest[rows]
         own_width = (widest / stiffness)[mixed]
         own = _cumulative_gaussians(own_width, length)

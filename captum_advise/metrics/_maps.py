@@ -5,17 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_advise._utils.checks import check_real
+from captum_advise._utils.checks import check_int64, check_real
 
 
-def check_maps(inputs: Tensor, maps: Tensor) -> None:
-    """Require maps (N, M, H, W), at least one for each of the inputs (N, C, H, W).
+def check_maps(inputs: Tensor, maps: Tensor, target: Tensor) -> None:
+    """Require maps (N, M, H, W), at least one for each of the inputs (N, C, H, W), and a target.
 
     Raises:
-        TypeError: The maps are not a real tensor.
-        ValueError: The shapes do not fit.
+        TypeError: The maps are not a real tensor, or the target (N,) not an int64 one.
+        ValueError: The shapes do not fit, or the maps are not finite.
     """
     check_real(maps=maps)
+    check_int64(target)
     n_examples, _, height, width = inputs.shape
     n_maps = maps.shape[1] if maps.dim() == 4 else 0
     if not n_maps or maps.shape != (n_examples, n_maps, height, width):
@@ -24,6 +25,12 @@ def check_maps(inputs: Tensor, maps: Tensor) -> None:
             f"{(n_examples, 1, height, width)}, got {tuple(maps.shape)}; "
             "captum_advise.pixels.upsample_maps enlarges them."
         )
+    if target.shape != (n_examples,):
+        raise ValueError(
+            f"target must hold one class per example, ({n_examples},), got {tuple(target.shape)}."
+        )
+    if not bool(maps.isfinite().all()):
+        raise ValueError("The maps hold values that are not finite, which have no rank.")
 
 
 def pixel_ranks(maps: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ import torch
 from captum.metrics import infidelity as captum_infidelity
 from torch import Tensor
 
+from captum_advise._utils.checks import check_class_range
+from captum_advise.metrics._maps import check_maps
+
 
 def infidelity(
     forward_func: Callable[[Tensor], Tensor],
@@ -37,6 +40,11 @@ def infidelity(
     Returns:
         (N,) at least zero, smaller is better. Depends on torch's random state.
 
+    Raises:
+        TypeError: The maps are not a real tensor, or the target not an int64 one.
+        ValueError: There is not one map of the inputs' size for each input, it is not finite, or a
+            class is out of range.
+
     Example::
 
         >>> from captum_advise.pixels import upsample_maps
@@ -44,13 +52,21 @@ def infidelity(
         >>> infidelity(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
+    check_maps(inputs, maps, target)
+    if maps.shape[1] != 1:
+        raise ValueError(f"infidelity takes one map for each input, got {maps.shape[1]}.")
+
+    def checked_forward(images: Tensor) -> Tensor:
+        outputs = forward_func(images)
+        check_class_range(target, outputs.shape[1])
+        return outputs
 
     def perturb(originals: Tensor) -> tuple[Tensor, Tensor]:
         change = noise * torch.randn(originals.shape).to(originals)  # one seed for all devices
         return change, originals - change
 
     values = captum_infidelity(
-        forward_func,
+        checked_forward,
         perturb,
         inputs,
         maps.expand_as(inputs),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.metrics._maps import check_maps, pixel_ranks, single
-from captum_advise.metrics.confidence import target_confidence
+from captum_advise.metrics._passes import target_confidences
 from captum_advise.pixels import PixelSpace, black
 
 _BLUR_KERNEL, _BLUR_SIGMA = 11, 5.0
@@ -51,8 +51,9 @@ def insertion_auc(
         trapezoidal rule, and the share of inserted pixels runs from 0 to 1.
 
     Raises:
-        TypeError: The maps are not a real tensor.
-        ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
+        TypeError: The maps are not a real tensor, or the target not an int64 one.
+        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
+            range, or ``steps`` is below one.
 
     Example::
 
@@ -106,8 +107,9 @@ def deletion_auc(
         (N,) in [0, 1], or (N, M) for more than one map; smaller is better.
 
     Raises:
-        TypeError: The maps are not a real tensor.
-        ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
+        TypeError: The maps are not a real tensor, or the target not an int64 one.
+        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
+            range, or ``steps`` is below one.
 
     Example::
 
@@ -160,8 +162,9 @@ def insertion_curve(
         inserted.
 
     Raises:
-        TypeError: The maps are not a real tensor.
-        ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
+        TypeError: The maps are not a real tensor, or the target not an int64 one.
+        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
+            range, or ``steps`` is below one.
 
     Example::
 
@@ -214,8 +217,9 @@ def deletion_curve(
         deleted.
 
     Raises:
-        TypeError: The maps are not a real tensor.
-        ValueError: The maps do not have the inputs' size, or ``steps`` is below one.
+        TypeError: The maps are not a real tensor, or the target not an int64 one.
+        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
+            range, or ``steps`` is below one.
 
     Example::
 
@@ -296,11 +300,12 @@ def curves_between(
         One tensor (N, M, steps + 1) per curve.
 
     Raises:
-        TypeError: The maps are not a real tensor.
-        ValueError: The maps do not have the images' size, or ``steps`` is below one.
+        TypeError: The maps are not a real tensor, or the target not an int64 one.
+        ValueError: The maps do not have the images' size or are not finite, a class is out of
+            range, or ``steps`` is below one.
     """
     names, whole = list(images), next(iter(images.values()))
-    check_maps(whole, maps)
+    check_maps(whole, maps, target)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
     n_examples, n_maps, height, width = maps.shape
@@ -313,14 +318,16 @@ def curves_between(
     for first, last in curves:
         between = itertools.product(range(n_examples), range(n_maps), changed)
         rows += [(names.index(first), names.index(last), *row) for row in between]
-    batches: list[Tensor] = []
-    for part in torch.split(torch.tensor(rows, device=maps.device), internal_batch_size):
-        first_end, last_end, example, map_index, count = part.T
-        is_changed = ranks[example, map_index][:, None] < count.view(-1, 1, 1, 1)
-        mixed = torch.where(is_changed, ends[last_end, example], ends[first_end, example])
-        batches.append(target_confidence(confidence(forward_func(mixed)), target[example]))
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for part in torch.split(torch.tensor(rows, device=maps.device), internal_batch_size):
+            first_end, last_end, example, map_index, count = part.T
+            is_changed = ranks[example, map_index][:, None] < count.view(-1, 1, 1, 1)
+            first_image, last_image = ends[first_end, example], ends[last_end, example]
+            yield torch.where(is_changed, last_image, first_image), example
+
     n_ends = len(names) * n_examples
-    confidences = torch.cat(batches)
+    confidences = target_confidences(forward_func, confidence, batches(), target)
     at_ends = confidences[:n_ends].view(-1, n_examples, 1, 1).expand(-1, -1, n_maps, -1)
     inside = confidences[n_ends:].view(len(curves), n_examples, n_maps, steps - 1)
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
 from captum_advise.metrics._maps import check_maps, single
-from captum_advise.metrics.confidence import target_confidence
+from captum_advise.metrics._passes import target_confidences
 from captum_advise.pixels import PixelSpace, black
 
 
@@ -57,8 +57,10 @@ def mu_fidelity(
         random state.
 
     Raises:
-        TypeError: The maps are not a real tensor, or a number is not an int.
-        ValueError: The maps do not have the inputs' size, or a number is out of range.
+        TypeError: The maps are not a real tensor, the target not an int64 one, or a number is not
+            an int.
+        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
+            range, or a number is out of range.
 
     Example::
 
@@ -67,7 +69,7 @@ def mu_fidelity(
         >>> mu_fidelity(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
-    check_maps(inputs, maps)
+    check_maps(inputs, maps, target)
     check_count("n_subsets", n_subsets, at_least=2)
     check_count("grid", grid, at_least=2)
     if not 0 < share < 1:
@@ -77,13 +79,16 @@ def mu_fidelity(
         baselines = black(inputs, pixel_space)
     hidden = _subsets(n_examples * n_subsets, share, size, grid).to(inputs.device)
     baselines = baselines.expand_as(inputs)
-    batches = []
-    for rows in torch.split(torch.arange(len(hidden), device=inputs.device), internal_batch_size):
-        example = rows // n_subsets
-        images = torch.where(hidden[rows], baselines[example], inputs[example])
-        batches.append(target_confidence(confidence(forward_func(images)), target[example]))
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        every = torch.arange(len(hidden), device=inputs.device)
+        for rows in torch.split(every, internal_batch_size):
+            example = rows // n_subsets
+            yield torch.where(hidden[rows], baselines[example], inputs[example]), example
+
+    confidences = target_confidences(forward_func, confidence, batches(), target)
     # What the whole image's confidence is does not matter to the correlation.
-    lost = -torch.cat(batches).view(n_examples, 1, n_subsets).double()
+    lost = -confidences.view(n_examples, 1, n_subsets).double()
     masks = hidden.view(n_examples, n_subsets, -1).double()
     # Map by map: the order of a product's sums depends on the number of its columns.
     correlations = [

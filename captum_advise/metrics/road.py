@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise.metrics._linear_imputation import impute
 from captum_advise.metrics._maps import check_maps, pixel_ranks, single
-from captum_advise.metrics.confidence import target_confidence
+from captum_advise.metrics._passes import target_confidences
 
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -76,8 +76,9 @@ def road(
         if there is noise. Each map takes 2 S forward passes.
 
     Raises:
-        TypeError: The maps are not a real tensor.
-        ValueError: The maps do not have the inputs' size, or a share is not between 0 and 1.
+        TypeError: The maps are not a real tensor, or the target not an int64 one.
+        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
+            range, or a share is not between 0 and 1.
 
     Example::
 
@@ -87,7 +88,7 @@ def road(
         >>> result.value.shape, result.most_relevant_first.shape
         (torch.Size([2]), torch.Size([2, 9]))
     """
-    check_maps(inputs, maps)
+    check_maps(inputs, maps, target)
     if not shares or not all(0 < share < 1 for share in shares):
         raise ValueError(f"shares must be numbers between 0 and 1, got {tuple(shares)}.")
     n_examples, n_maps, height, width = maps.shape
@@ -116,11 +117,13 @@ def road(
                 imputed = impute(inputs[example], known)
                 yield torch.where(known, imputed, imputed + added[example])
 
-    batches = []
-    images = _rebatched(imputed_images(), internal_batch_size)
-    for batch, example in zip(images, torch.split(rows[:, 0], internal_batch_size), strict=True):
-        batches.append(target_confidence(confidence(forward_func(batch)), target[example]))
-    curves = torch.cat(batches).view(n_examples, n_maps, 2, len(shares))
+    batches = zip(
+        _rebatched(imputed_images(), internal_batch_size),
+        torch.split(rows[:, 0], internal_batch_size),
+        strict=True,
+    )
+    confidences = target_confidences(forward_func, confidence, batches, target)
+    curves = confidences.view(n_examples, n_maps, 2, len(shares))
     least_first, most_first = single(curves[:, :, 0]), single(curves[:, :, 1])
     return Road((least_first - most_first).mean(-1), least_first, most_first)
 

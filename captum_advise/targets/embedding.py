@@ -100,14 +100,13 @@ class Embedding(Wrapper):
             ValueError: There are no references, or they do not fit.
         """
         embeddings = self._unit_embeddings(inputs)
-        references = self.references if references is None else references
+        if references is None and self.references is not None:
+            references = self.references[None]
         if references is None:
             raise ValueError(
                 "There is nothing to compare with: give `references` (K, D) to the constructor, or "
                 "(N, K, D) as additional_forward_args."
             )
-        if references.dim() == 2:
-            references = references[None]
         _check_vectors(references, "(N, K, D)", 3)
         if references.shape[2] != embeddings.shape[1] or len(references) not in (1, len(inputs)):
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
@@ -115,8 +115,8 @@ class Segmentation(Wrapper):
         r"""The pixels that the model assigns to a class, for ``additional_forward_args``.
 
         A pixel is assigned to the class with the highest score. If there is one class, or
-        ``confidence`` is ``torch.sigmoid``, it is assigned to every class with a probability above
-        one half.
+        ``confidence`` is torch's sigmoid (a function or a module), it is assigned to every class
+        with a probability above one half.
 
         Args:
             inputs: Unmasked images (N, C, \*spatial).
@@ -136,7 +136,8 @@ class Segmentation(Wrapper):
                 f"The target must be classes from 0 to {n_classes - 1}, got {target!r}."
             )
         scores = _enlarged(scores, inputs.shape[2:])
-        if n_classes == 1 or self.confidence is torch.sigmoid:
+        is_exclusive = n_classes > 1 and not _is_sigmoid(self.confidence)
+        if not is_exclusive:
             images = torch.arange(n_images, device=scores.device)
             region = self.confidence(scores)[images, classes] > 0.5
         else:
@@ -144,13 +145,11 @@ class Segmentation(Wrapper):
         is_empty = ~region.flatten(1).any(1)
         if bool(is_empty.any()):
             image = int(is_empty.nonzero()[0])
-            found = sorted(set(scores[image].argmax(0).flatten().tolist()))
-            raise ValueError(
-                f"The model assigns no pixel of image {image} to class {int(classes[image])}: it "
-                f"assigns them to the classes {', '.join(map(str, found))}."
-                if n_classes > 1
-                else f"The model assigns no pixel of image {image} to its class."
-            )
+            message = f"The model assigns no pixel of image {image} to class {int(classes[image])}"
+            if is_exclusive:
+                found = sorted(set(scores[image].argmax(0).flatten().tolist()))
+                message += f": it assigns them to the classes {', '.join(map(str, found))}"
+            raise ValueError(f"{message}.")
         return region
 
     def _class_scores(self, inputs: Tensor) -> Tensor:
@@ -182,6 +181,11 @@ class Segmentation(Wrapper):
         if region is not None:
             _check_weights(region)
         return weights
+
+
+def _is_sigmoid(confidence: Callable[[Tensor], Tensor]) -> bool:
+    functions = (torch.sigmoid, torch.special.expit, F.sigmoid, Tensor.sigmoid)
+    return isinstance(confidence, nn.Sigmoid) or confidence in functions
 
 
 def _enlarged(scores: Tensor, size: torch.Size) -> Tensor:

@@ -163,6 +163,12 @@ def test_similarity_of_equal_opposite_scaled_and_constant_maps():
     assert map_similarity(maps * 0, maps * 0, (56, 56)).to_dict()["spearman_signed"] == 1
 
 
+def test_similarity_of_maps_with_a_graph():
+    maps = torch.randn(1, 1, 7, 7, requires_grad=True)
+    similarity = map_similarity(maps, maps, (56, 56)).to_dict()
+    assert similarity["spearman_signed"] == pytest.approx(1)
+
+
 def test_reset_without_reset_parameters_keeps_mean_and_deviation():
     module = nn.Module()
     module.weight = nn.Parameter(5 + 2 * torch.randn(20000))
@@ -184,6 +190,9 @@ def test_bad_input(model, inputs):
         randomize_parameters(METHODS, nn.Sequential(nn.ReLU()), "0", inputs, target)
     with pytest.raises(ValueError, match="of one shape"):
         map_similarity(torch.rand(1, 1, 4, 4), torch.rand(1, 1, 5, 5), (8, 8))
+    for number in (0, 30, 1800):
+        with pytest.raises(ValueError, match=f"multiple of 50 up to 1750, got {number}"):
+            randomize_labels(METHODS, n_train=number)
 
 
 def test_labels():

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captum_advise import adaptive_kde, count_modes
+from captum_advise.density import _local_costs
 
 GOLDEN_KDE = np.load(Path(__file__).parents[1] / "golden" / "kde_reference.npz")
 CASES = sorted({name.split("__")[0] for name in GOLDEN_KDE})
@@ -175,6 +176,30 @@ def test_long_grids_convolve_the_same(monkeypatch, torch_engine):
     monkeypatch.setattr("captum_advise.density._local_costs._MAX_MATRIX_POINTS", 10)
     fft = adaptive_kde(samples, grid, n_bandwidths=10)
     torch.testing.assert_close(matrix.density, fft.density, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high", "points"), [(0, 1, 18_000), (100, 101, 200)])
+def test_grids_in_single_precision(low, high, points):
+    samples = low + (high - low) * torch.rand(40, dtype=torch.float64).square()
+    estimate, expected = (
+        adaptive_kde(samples, torch.linspace(low, high, points, dtype=dtype), n_bandwidths=4)
+        for dtype in (torch.float32, torch.float64)
+    )
+    torch.testing.assert_close(estimate, expected, rtol=1e-9, atol=1e-9)
+    uneven = torch.linspace(low, high, 200).square()
+    with pytest.raises(ValueError, match="equally spaced"):
+        adaptive_kde(samples, uneven - 2e-3 * uneven.flip(0))
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+def test_groups_are_bounded(rows):
+    """Rows and matrices of one group of lengths; a single length may need more."""
+    segments, block = tuple((length, rows) for length in range(2, 513)), 1 << 22
+    for group in _local_costs._groups(segments, 10, block):
+        most = max(piece.last - piece.first for piece in group)
+        length = group[-1].length
+        n_elements = len(group) * 10 * max(most * length, length**2 // 2)
+        assert n_elements <= block or len(group) == 1
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ ERRORS = {
     "missing": ((None,), (), "nothing to compare with"),
     "wrong length": ((torch.ones(2, 5),), (), r"\(1, 2, 5\).*\(3, 7\)"),
     "rows of the images": ((None,), (torch.ones(2, 4, 7),), r"\(2, 4, 7\)"),
+    "one vector per image": ((None,), (torch.ones(3, 7),), r"\(N, K, D\)"),
     "integers": ((torch.ones(2, 7, dtype=torch.int64),), (), "real vectors"),
     "too many dimensions": ((torch.ones(2, 2, 7),), (), r"\(K, D\)"),
     "none": ((torch.ones(0, 7),), (), "real vectors"),

@@ -161,12 +161,13 @@ def test_predicted_region():
     assert torch.equal(segmentation.predicted_region(inputs[:1], one), classes[:1] == one)
 
 
+@pytest.mark.parametrize("sigmoid", [torch.sigmoid, F.sigmoid, nn.Sigmoid()])
 @pytest.mark.parametrize("classes", [1, 4])
-def test_predicted_region_of_independent_classes(classes):
+def test_predicted_region_of_independent_classes(classes, sigmoid):
     model, inputs, target = network(Segmenter, classes=classes), images(), classes - 1
     with torch.no_grad():
         model.head.bias[target] -= model(inputs)[:, target].mean()
-    segmentation = Segmentation(model, confidence=torch.sigmoid)
+    segmentation = Segmentation(model, confidence=sigmoid)
     region = segmentation.predicted_region(inputs, target)
     assert torch.equal(region, enlarged(model(inputs))[:, target] > 0)
     advise = LayerAdvise(segmentation, model.layer, confidence=segmentation.confidence)
@@ -296,12 +297,13 @@ def test_targets_that_match_nothing():
         with pytest.raises(ValueError, match="classes from 0 to 3") as raised:
             segmentation.predicted_region(inputs, target)
         one_sentence(raised)
-    model = network(Segmenter, classes=1)
-    with torch.no_grad():
-        model.head.bias[0] = -1e3
-    with pytest.raises(ValueError, match="no pixel of image 0 to its class") as raised:
-        Segmentation(model, confidence=torch.sigmoid).predicted_region(inputs, 0)
-    one_sentence(raised)
+    for classes in (1, 4):
+        model = network(Segmenter, classes=classes)
+        with torch.no_grad():
+            model.head.bias[:] = -1e3
+        with pytest.raises(ValueError, match="no pixel of image 0 to class 0") as raised:
+            Segmentation(model, confidence=torch.sigmoid).predicted_region(inputs, 0)
+        assert "assigns them" not in one_sentence(raised)
 
 
 def test_outputs_without_classes():
