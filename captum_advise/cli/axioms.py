@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from captum_advise import axioms as library
@@ -63,12 +64,14 @@ def axioms(
         raise ValueError(f"There is no axiom {sorted(unknown)[0]!r}; they are {', '.join(known)}.")
     tried = [known[name] for name in axiom or known]
     references = library.REFERENCES
+    if method is None and argument:
+        raise ValueError("--argument needs a method: name one, as in captum.attr:LayerGradCam.")
     if method is not None:
         given = library.Method(
             method,
             _imported(method),
             dict(_argument(text) for text in argument or ()),
-            _numbers(spatial_dims),
+            _numbers(spatial_dims, most=3),
             _numbers(channels),
         )
         references = (library.Reference(given, {}),)
@@ -92,7 +95,7 @@ def axioms(
 
         typer.echo(axiom_table(outcomes))
         return 1 if surprises else 0
-    table = Table("axiom", *outcomes)
+    table = Table("axiom", *map(escape, outcomes))
     for one in tried:
         cells = ("yes" if column[one.name] else "no" for column in outcomes.values())
         table.add_row(one.name, *cells)
@@ -140,8 +143,12 @@ def _argument(text: str) -> tuple[str, Any]:
         return name, value  # a bare word is text
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(text: str, *, most: int | None = None) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(","))
+        numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"Give numbers separated by commas, as in 1,2, got {text!r}.") from None
+    if min(numbers) < 1 or (most is not None and max(numbers) > most):
+        bounds = "of at least 1" if most is None else f"from 1 to {most}"
+        raise ValueError(f"Give numbers {bounds}, as in 1,2, got {text!r}.")
+    return numbers

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from captum_advise import evaluation, zoo
@@ -263,7 +264,8 @@ def _show(result: Evaluation) -> None:
     shown = [m for m in (*METRICS, *MOSAIC_METRICS) if m.name in means and m.name in _SHOWN]
     table = Table("method", *(metric.heading for metric in shown))
     for method in result.summary["method"].unique():
-        table.add_row(method, *(f"{means.loc[method, metric.name]:.3f}" for metric in shown))
+        values = (f"{means.loc[method, metric.name]:.3f}" for metric in shown)
+        table.add_row(escape(method), *values)
     show(table)
     show("AVX favours ADVISE, which selects by it: see summary.md.")
     _show_course(result)

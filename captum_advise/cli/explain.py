@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 
 import torch
 import typer
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -485,7 +486,7 @@ class _Run:
             # A name that is too long for the terminal goes on in the next line.
             table.columns[0].overflow = "fold"
             for row in self.rows.values():
-                table.add_row(*row)
+                table.add_row(*map(escape, row))
             show(table)
             show(str(page))
 

@@ -71,7 +71,7 @@ def comparison(summary: pd.DataFrame, methods: Sequence[str], metrics: Sequence[
     axes[-1].xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=steps))
     axes[-1].xaxis.set_major_formatter(ScalarFormatter())
     axes[-1].set_xlim(-0.2, 2 * max(2.0, most))
-    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].set_yticks(range(len(methods)), methods, parse_math=False)
     for label, method in zip(axes[0].get_yticklabels(), methods, strict=True):
         label.set_color(_colour(method))
     axes[0].invert_yaxis()
@@ -110,13 +110,14 @@ def gallery(images: ShownImages) -> Figure:
         image, maps = images.explained(index)
         line[0].imshow(image.permute(1, 2, 0).numpy())
         line[0].set_axis_off()
-        line[0].set_title(f"{label}\n{_wrapped(Path(str(first_row['file'])).stem, 22)}", fontsize=8)
+        name = _wrapped(Path(str(first_row["file"])).stem, 22)
+        line[0].set_title(f"{label}\n{name}", fontsize=8, parse_math=False)
         for ax, method in zip(line[1:], methods, strict=True):
             row = rows.loc[(index, method)]
             overlay(image, maps[method], ax=ax)
             areas = f"ins {row['insertion']:.2f}  del {row['deletion']:.2f}"
-            ax.set_title(f"{_wrapped(method, 16)}\n{areas}", fontsize=8)
-    figure.suptitle(f"Images by {meaning}", fontsize=9)
+            ax.set_title(f"{_wrapped(method, 16)}\n{areas}", fontsize=8, parse_math=False)
+    figure.suptitle(f"Images by {meaning}", fontsize=9, parse_math=False)
     return figure
 
 

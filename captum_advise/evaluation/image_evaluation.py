@@ -214,7 +214,7 @@ class ImageEvaluator:
         cells = torch.tensor([cell], device=inputs.device)
         rows = []
         for method in self.methods if methods is None else methods:
-            with self._seeded(name, method):
+            with self._seeded(name, self._stream(method)):
                 result = self._call(method, name, inputs, image.target)
             masks = as_masks(_checked_maps(result, method), inputs.shape[-2:])
             found = grid_pointing_game(masks, cells, side=side)
@@ -247,7 +247,7 @@ class ImageEvaluator:
         image = self._prepared(name, inputs, label)
         maps = {}
         for method in self.methods if methods is None else methods:
-            with self._seeded(name, method):
+            with self._seeded(name, self._stream(method)):
                 result = self._call(method, name, inputs, image.target)
             maps[method] = _checked_maps(result, method)
         return maps
@@ -287,7 +287,7 @@ class ImageEvaluator:
         with counted_passes(self.model) as passes:
             _synchronise(device)
             start = time.perf_counter()
-            with self._seeded(image.name, method):
+            with self._seeded(image.name, self._stream(method)):
                 result = self._call(method, image.name, image.inputs, image.target)
             _synchronise(device)
             seconds = time.perf_counter() - start
@@ -311,7 +311,7 @@ class ImageEvaluator:
             if result.of_class is None:
                 return None
             return _checked_maps(result.of_class(runner_up.classes), method)
-        with self._seeded(image.name, method):
+        with self._seeded(image.name, self._stream(method)):
             runner_up_result = self._call(method, image.name, image.inputs, runner_up.classes)
         return _checked_maps(runner_up_result, method)
 
@@ -403,7 +403,7 @@ class ImageEvaluator:
         def explain(inputs: Tensor, target: Tensor) -> Tensor:
             masks = []
             for image, label in zip(inputs[:, None], target[:, None], strict=True):
-                with self._seeded(name, method):
+                with self._seeded(name, self._stream(method)):
                     result = self._call(method, name, image, label)
                 masks.append(as_masks(_checked_maps(result, method), image.shape[-2:]))
             return torch.cat(masks)
@@ -437,6 +437,10 @@ class ImageEvaluator:
                 )
         except Exception as error:
             raise MethodError(f"the method {method} failed: {first_line(error)}") from error
+
+    def _stream(self, method: str) -> str:
+        """What a method's random numbers depend on, besides the seed and the image: its name."""
+        return getattr(self.methods[method], "stream", method)
 
     @contextmanager
     def _seeded(self, name: str, purpose: str) -> Iterator[None]:

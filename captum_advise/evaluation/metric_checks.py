@@ -22,6 +22,7 @@ from captum_advise.evaluation.methods import (
     Context,
     Method,
     MethodLike,
+    SavedMaps,
     as_method,
     by_name,
 )
@@ -126,12 +127,17 @@ NOTE = (
 
 @dataclass(frozen=True)
 class _Degraded:
-    """A method whose maps are changed afterwards."""
+    """A method whose maps are changed afterwards.
+
+    All changes draw the same random numbers for the map: that of a method that draws samples would
+    otherwise not be the one that is compared.
+    """
 
     method: Method
     change: Callable[[Tensor], Tensor]
     of_other_class: bool = False
     at_full_size: bool = False
+    stream = ORIGINAL
 
     def __call__(
         self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
@@ -139,7 +145,9 @@ class _Degraded:
         if self.of_other_class:
             with torch.no_grad():
                 n_classes = model(inputs).shape[1]
-            target = (target + torch.randint(1, n_classes, target.shape).to(target)) % n_classes
+            with torch.random.fork_rng(devices=[]):
+                offset = torch.randint(1, n_classes, target.shape)
+            target = (target + offset.to(target)) % n_classes
         result = self.method(model, layer, inputs, target, context)
         maps = result.maps if isinstance(result, ClassMaps) else result
         maps = maps.detach().float().sum(1, keepdim=True).relu()
@@ -206,6 +214,8 @@ def checked(
         (original,) = by_name([method]).values()
     else:
         original = as_method(method)
+    if isinstance(original, SavedMaps):
+        raise ValueError("Maps in files cannot be checked, as there is none of another class.")
     methods: dict[str, MethodLike] = {ORIGINAL: _Degraded(original, torch.clone)}
     for name, change in _WORSE.items():
         methods[name] = _Degraded(original, change, of_other_class=name == _OTHER_CLASS)

@@ -7,7 +7,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,7 +62,7 @@ class MosaicDataset(Dataset[tuple[Tensor, int]]):
         rows = [torch.cat(tiles[i : i + self.side], 2) for i in range(0, len(tiles), self.side)]
         return torch.cat(rows, 1), self.classes[mosaic][cell]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """For each item, the number of the mosaic, that of the cell, and the image in the cell."""
         return [

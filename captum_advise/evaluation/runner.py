@@ -262,9 +262,7 @@ def evaluate(
     configuration = configuration_of(evaluator, dataset, methods, description or {})
     folder = RunFolder(Path(output), columns(evaluator.metrics), tuple(chosen))
     with processes() as group, ExitStack() as held:
-        work = _Work(evaluator, group, held, restart, recompute, progress)
-        images = work.begin("images", dataset, folder, configuration)
-        tiled = None
+        mosaics_of_images = None
         if mosaics is not None:
             side = mosaics
 
@@ -274,11 +272,17 @@ def evaluate(
                 )
                 return made.tiles, made.classes
 
+            # First: without mosaics, nothing earlier is deleted.
+            mosaics_of_images = MosaicDataset(dataset, side, *group.first_does(selected))
+        work = _Work(evaluator, group, held, restart, recompute, progress)
+        images = work.begin("images", dataset, folder, configuration)
+        tiled = None
+        if mosaics_of_images is not None:
             tiled = work.begin(
                 "mosaics",
-                MosaicDataset(dataset, side, *group.first_does(selected)),
+                mosaics_of_images,
                 RunFolder(folder.path / "mosaics", columns(MOSAIC_METRICS), tuple(chosen)),
-                {**configuration, "mosaics": side, "n_mosaics": n_mosaics},
+                {**configuration, "mosaics": mosaics, "n_mosaics": n_mosaics},
             )
         start = time.perf_counter()
         evaluated = work.evaluate(images)
@@ -549,9 +553,18 @@ def _check(
 
 
 def _check_maps(methods: Mapping[str, Any], dataset: Dataset[Any]) -> None:
-    """Require that no two images have the same map in a file."""
-    for maps in saved_maps(methods).values():
-        maps.check(name_of(dataset, index) for index in range(length_of(dataset)))
+    """Require that no two images, nor an image with two classes, have the same map in a file."""
+    names = [name_of(dataset, index) for index in range(length_of(dataset))]
+    targets = getattr(dataset, "targets", None) or [None] * len(names)
+    for method, maps in saved_maps(methods).items():
+        maps.check(names)
+        classes: dict[str, object] = {}
+        for name, target in zip(names, targets, strict=True):
+            if classes.setdefault(name, target) != target:
+                raise ValueError(
+                    f"{name} is listed with two classes, and {method} has one map of it: list it "
+                    "once, or evaluate the classes in two runs with a folder of maps each."
+                )
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -38,6 +38,8 @@ class Difference:
         p_value: Of the paired, two-sided Wilcoxon signed-rank test.
         p_holm: The same, corrected by Holm's method for the tests of all other methods and all
             metrics against this baseline.
+        direction: 1 if the method is better by the mean and by the test's signed ranks, -1 if it is
+            worse by both, 0 if they disagree.
     """
 
     mean: float
@@ -46,6 +48,12 @@ class Difference:
     better: float
     p_value: float
     p_holm: float
+    direction: int
+
+    @property
+    def outcome(self) -> int:
+        """1 if the method is significantly better, -1 if it is worse, and 0 otherwise."""
+        return self.direction if self.p_holm < SIGNIFICANCE else 0
 
 
 @dataclass(frozen=True)
@@ -243,13 +251,15 @@ def _differences(
                     continue
                 key = (baseline, method, metric.name)
                 low, high = _interval(resampled[row, j] - resampled[row, i])
+                gain = merit[:, j] - merit[:, i]
                 differences[key] = Difference(
                     mean=float((values[row, :, j] - values[row, :, i]).mean()),
                     low=float(low),
                     high=float(high),
-                    better=_share(merit[:, j] - merit[:, i]),
+                    better=_share(gain),
                     p_value=p_values[key],
                     p_holm=float(corrected[key]),
+                    direction=_direction(gain),
                 )
     return differences
 
@@ -262,6 +272,15 @@ def _merit(values: _Values, metric: Metric) -> _Values:
 def _share(gain: _Values) -> float:
     """The share of gains above zero; NaN if one is not known."""
     return np.nan if np.isnan(gain).any() else float((gain > 0).mean())
+
+
+def _direction(gain: _Values) -> int:
+    """The sign of gains by their mean and by their signed ranks, 0 if these differ."""
+    if np.isnan(gain).any():
+        return 0
+    ranks = import_optional("scipy.stats", "evaluation").rankdata(np.abs(gain))
+    by_mean, by_ranks = np.sign(gain.mean()), np.sign((np.sign(gain) * ranks).sum())
+    return int(by_mean) if by_mean == by_ranks else 0
 
 
 def p_value_of(gain: _Values) -> float:

@@ -132,7 +132,7 @@ def overlays(
         if is_one:
             class_name = class_name_of(explanations[0], index, class_names)
             caption = "\n".join(_class_and_confidence(explanations[0], index, class_name))
-            row[0].set_title(caption, fontsize="medium")
+            row[0].set_title(caption, fontsize="medium", parse_math=False)
         for ax, (name, maps) in zip(row[1:], named.items(), strict=True):
             _draw_map(figure, ax, image, name, maps, index)
             ax.title.set_fontsize("medium")
@@ -243,7 +243,7 @@ def panel(
     chart.set_title(f"groups of units\n{explanation.describe_selection(index)}")
     if new:
         caption = ", ".join(_class_and_confidence(explanation, index, class_name))
-        figure.suptitle(caption, fontweight="bold")
+        figure.suptitle(caption, fontweight="bold", parse_math=False)
         evidence_bar(figure, shown)
     return figure, row
 
@@ -285,7 +285,7 @@ def _draw_map(
     else:
         values, caption = maps.attributions[index], _units_and_avx(maps, index)
     draw_heat(figure, ax, image, values.sum(0) if values.dim() == 3 else values)
-    ax.set_title(f"{name}\n{caption}")
+    ax.set_title(f"{name}\n{caption}", parse_math=False)
 
 
 def _targets(explanation: Explanation) -> str:

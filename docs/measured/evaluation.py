@@ -69,6 +69,8 @@ def with_run(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
     configuration = json.loads((run / "run.json").read_text())["configuration"]
     results = pd.read_csv(run / "results.csv")
     results["file"] = results["file"].map(lambda file: Path(file).name)
+    if results.duplicated(["file", "method"]).any():
+        raise ValueError(f"{run} has two images of one name or of one file: rename them.")
     for column in WHERE:
         results[column] = configuration[column]
     return pd.concat([rows, results.reindex(columns=rows.columns)])
@@ -187,7 +189,7 @@ def standings(rows: pd.DataFrame, mosaics: pd.DataFrame, methods: list[str]) -> 
         parts.append((mosaics.rename(columns={"file": "index"}), methods, list(OF_MOSAICS)))
     means = pd.DataFrame(index=methods, columns=[*PRIMARY, *SECONDARY, *DESCRIPTIVE], dtype=float)
     p_values: dict[tuple[str, str], float] = {}
-    gains: dict[tuple[str, str], float] = {}
+    directions: dict[tuple[str, str], int] = {}
     ranks = {}
     for part, compared, of_part in parts:
         metrics = [ALL_METRICS[name] for name in of_part]
@@ -201,14 +203,13 @@ def standings(rows: pd.DataFrame, mosaics: pd.DataFrame, methods: list[str]) -> 
         for (baseline, method, name), difference in comparison.differences.items():
             if baseline == REFERENCE and name not in DESCRIPTIVE:
                 p_values[method, name] = difference.p_value
-                sign = 1 if ALL_METRICS[name].higher_is_better else -1
-                gains[method, name] = sign * difference.mean
+                directions[method, name] = difference.direction
     # Compiling is part of the first map's time.
     means["seconds"] = rows.groupby("method")["seconds"].median()
     marks = pd.DataFrame("", index=means.index, columns=means.columns)
     for key, p_value in zip(p_values, holm(list(p_values.values())), strict=True):
         if p_value < SIGNIFICANCE:
-            marks.loc[key] = BETTER if gains[key] > 0 else WORSE
+            marks.loc[key] = {1: BETTER, -1: WORSE, 0: ""}[directions[key]]
     of_primary = pd.DataFrame(ranks, index=methods)
     mean_ranks = of_primary.mean(axis=1).sort_values(kind="stable")
     return Standings(

@@ -48,6 +48,9 @@ def test_arguments_of_attribute(capsys):
         (["captum.attr:LayerGradCam", "--axiom", "truth"], "There is no axiom 'truth'"),
         (["captum.attr:LayerGradCam", "--argument", "n_steps"], "NAME=JSON"),
         (["captum.attr:LayerGradCam", "--channels", "many"], "separated by commas"),
+        (["captum.attr:LayerGradCam", "--channels", "0"], "of at least 1"),
+        (["captum.attr:LayerGradCam", "--spatial-dims", "2,4"], "from 1 to 3"),
+        (["--argument", "n_steps=8"], "--argument needs a method"),
     ],
 )
 def test_bad_input_to_axioms(arguments, message, capsys):

@@ -260,19 +260,20 @@ def test_folders_patterns_and_files_name_each_image_once(photos, tmp_path, capsy
     Image.new("L", (50, 40), 90).save(photos / "more" / "coffee.bmp")
     Image.new("L", (50, 40), 90).save(photos / ".hidden" / "no.png")
     (photos / "notes.txt").write_text("not an image")
-    odd = photos / "[1].png"
+    odd = photos / "[b].png"
     Image.new("L", (50, 40), 120).save(odd)
     output = photos / "results"
     given = [odd, photos / "c*.png", photos, photos / "chelsea.png"]
     for _ in range(2):  # the results of the first run are not images of the second one
         assert explain(*given, *SMALL, "--batch-size", "2", output=output) == 0
-    names = ["[1]", "astronaut", "chelsea", "coffee", "coffee-2"]
+    names = ["[b]", "astronaut", "chelsea", "coffee", "coffee-2"]
     assert files(output) == sorted(
         ["index.html", *(f"{name}.{end}" for name in names for end in ("json", "png"))]
     )
     assert read_json(output / "coffee-2.json")["image"] == str(photos / "more" / "coffee.bmp")
     out = capsys.readouterr().out
     assert [out.count(f"{name}.png") for name in ("astronaut", "chelsea", "coffee")] == [2, 2, 2]
+    assert out.count("[b].png") == 2  # brackets are no markup
 
 
 def test_batches_equal_single_images(photos, tmp_path, no_panels):

@@ -87,6 +87,14 @@ def test_a_later_run_replaces_rows_of_as_many_steps(measured, tmp_path):
         assert (merged["insertion"] == 2).sum() == len(replaced)
 
 
+def test_two_images_of_one_name_are_refused(measured, tmp_path):
+    rows = pandas.read_csv(measured.ROWS)
+    twice = pandas.concat([rows.head(2).assign(file=f"{cls}/1.jpg") for cls in ("cat", "dog")])
+    save_run(tmp_path, twice.drop(columns=measured.WHERE), rows.iloc[0][measured.WHERE].to_dict())
+    with pytest.raises(ValueError, match="two images of one name"):
+        measured.with_run(rows, tmp_path)
+
+
 WHERE = {"network": "toy", "layer": "bn2", "steps": 4}
 # Higher is better for all but the last.
 MERITS = {"grad-cam": 0.4, "hirescam": 0.4, "layer-cam": 0.6, "random": 0.1, "lime": 0.5}

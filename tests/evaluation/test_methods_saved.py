@@ -249,3 +249,12 @@ def test_a_direct_call_reads_the_map_of_the_context_s_image(folder, network, squ
     result = SavedMaps(folder)(network, network[3], image, target, Context(image="square 0"))
     assert result.of_class is None
     assert torch.equal(result.maps, torch.from_numpy(MAP)[None, None])
+
+
+def test_an_image_with_two_classes_has_one_map(folder, tmp_path):
+    save(folder, 2)
+    data = Squares(2)
+    data.names, data.targets = ["square 0", "square 0"], [1, 2]
+    network = squares_network()
+    with pytest.raises(ValueError, match="square 0 is listed with two classes, and mine has one"):
+        evaluate(network, network[3], data, {"mine": SavedMaps(folder)}, tmp_path / "out")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from squares import SPACE, Squares, squares_network
 
-from captum_advise.evaluation import MetricSettings, check_metrics
+from captum_advise.evaluation import MetricSettings, SavedMaps, check_metrics
 from captum_advise.evaluation.metric_checks import _MONOTONE, _WORSE
 
 
@@ -91,3 +92,18 @@ def test_changes_keep_size_and_values():
     assert blurred.std() < maps.std()
     for change in _MONOTONE.values():
         assert torch.equal(change(maps).flatten().argsort(), maps.flatten().argsort())
+
+
+def test_all_changes_start_from_one_random_map(tmp_path):
+    table = table_of(tmp_path, "random", steps=3)
+    for metric in ("insertion", "deletion", "road"):
+        for change in _MONOTONE:
+            row = table.loc[(metric, change)]
+            assert row["changed"] == pytest.approx(row["original"], abs=1e-7)
+
+
+def test_maps_in_files_cannot_be_checked(tmp_path):
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "square 0.npy", np.eye(4))
+    with pytest.raises(ValueError, match="none of another class"):
+        table_of(tmp_path / "out", SavedMaps(tmp_path / "maps"), steps=1)

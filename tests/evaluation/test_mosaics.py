@@ -244,3 +244,16 @@ def test_a_failing_cell_is_a_failure_and_the_rest_is_done(tmp_path):
     reasons = result.failures.set_index("file")["reason"]
     assert reasons.str.contains("no blue").sum() == 2
     assert reasons.index.str.startswith("mosaic 1, cell").any()
+
+
+@pytest.mark.parametrize("option", ["restart", "recompute"])
+def test_mosaics_that_cannot_be_made_delete_nothing(option, tmp_path):
+    output = tmp_path / "out"
+    run(output)
+    before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    one_class = Colours()
+    one_class.classes = [0] * len(one_class)
+    with pytest.raises(ValueError, match="needs 4 classes"):
+        run(output, mosaics=2, data=one_class, **{option: True})
+    after = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    assert after == before

@@ -156,6 +156,21 @@ def test_the_gallery_shows_the_image_the_method_and_its_metrics(page):
     assert len(find_all(page, "#image-lines svg")) == 2
 
 
+def test_what_is_not_known_is_neither_better_nor_worse(browser, tmp_path):
+    made = run(METHODS)
+    made.results.loc[made.results["method"] == "random", "seconds"] = float("nan")
+    path = tmp_path / "report.html"
+    path.write_text(render(content(made)), encoding="utf-8")
+    browser.get(path.as_uri())
+    browser.execute_script(
+        "const radio = document.querySelectorAll('#strip input')[3]; radio.click();"
+    )
+    (row,) = (row for row in find_all(browser, "#image-metrics tr") if "seconds" in row.text)
+    cell = row.find_element(By.CSS_SELECTOR, "td")
+    assert cell.text == "\N{EN DASH}"
+    assert not cell.find_element(By.CSS_SELECTOR, "span").get_attribute("title")
+
+
 def test_the_slider_changes_the_opacity_of_all_maps(page):
     def opacities():
         maps = find_all(page, ".stack canvas")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from captum.attr import LayerGradCam
 from PIL import Image
 from scipy.integrate import trapezoid
 from squares import SPACE, Squares, squares_network
@@ -340,6 +341,13 @@ def test_images_that_cannot_be_read_are_recorded(whole, tmp_path):
     run(tmp_path)
     pd.testing.assert_frame_equal(reproducible(tmp_path), reproducible(whole.folder))
     assert not (tmp_path / "failures.csv").exists()
+
+
+def test_dollars_in_names_are_no_formulas(tmp_path):
+    data = Squares(2)
+    data.names = ["cost $a_b_c$", "$x$"]
+    evaluation = run(tmp_path, data, {"grad-cam": LayerGradCam, "a$b_c_d$": LayerGradCam})
+    assert (evaluation.folder / "gallery.png").exists()
 
 
 def test_a_run_without_any_result_is_an_error(tmp_path):

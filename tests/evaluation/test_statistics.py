@@ -127,6 +127,32 @@ def test_differences_are_those_of_scipy_on_the_paired_values():
         assert comparison.differences[("grad-cam", "better", metric)].p_holm == expected
 
 
+def test_a_direction_is_that_of_the_mean_and_of_the_test():
+    rng = np.random.default_rng(0)
+    gains = {
+        "better": 0.1 + 0.01 * rng.random(60),
+        "worse": -0.1 - 0.01 * rng.random(60),
+        # The mean gains by a few images, and the test sees the many that lose.
+        "unclear": np.where(np.arange(60) < 8, 0.6, -0.05) + 0.01 * rng.random(60),
+        "grad-cam": np.zeros(60),
+    }
+    for metric, sign in (("insertion", 1), ("deletion", -1)):
+        table = pd.DataFrame(
+            [
+                {"index": index, "method": method, metric: 0.5 + sign * value}
+                for method, values in gains.items()
+                for index, value in enumerate(values)
+            ]
+        )
+        chosen = [one for one in CHOSEN if one.name == metric]
+        found = compare_methods(table, list(gains), chosen, seed=0).differences
+        for method, expected in (("better", 1), ("worse", -1), ("unclear", 0)):
+            difference = found[("grad-cam", method, metric)]
+            assert difference.p_holm < 0.05
+            assert difference.direction == difference.outcome == expected
+            assert found[(method, "grad-cam", metric)].outcome == -expected
+
+
 # Demsar, JMLR 7, 2006, table 6: areas under the curve of four classifiers on 14 data sets. Of the
 # two values 0.975, its ranks place the first before the second, as their omitted digits do.
 DEMSAR = """

@@ -91,10 +91,8 @@ def _differing(
     worse: list[str] = []
     for method in comparison.methods:
         found = comparison.differences.get((baseline, method, metric.name))
-        if found is None or not found.p_holm < SIGNIFICANCE:
-            continue
-        gains = (found.mean > 0) == metric.higher_is_better
-        (better if gains else worse).append(method)
+        if found is not None and found.outcome:
+            (better if found.outcome > 0 else worse).append(method)
     return better, worse
 
 

@@ -14,7 +14,6 @@ from captum_advise.evaluation.report_page.images import ReportImage, heat_colour
 from captum_advise.evaluation.statistics import (
     N_RESAMPLES,
     REFERENCE,
-    SIGNIFICANCE,
     Comparison,
 )
 
@@ -70,7 +69,6 @@ def content(run: Run) -> dict[str, Any]:
         "settings": list(_settings(configuration, information)),
         "resamples": N_RESAMPLES,
         "seed": run.seed,
-        "significance": SIGNIFICANCE,
         "methods": list(methods),
         "baseline": methods.index(default_baseline(methods)),
         "metrics": [_metric(metric) for metric in comparison.metrics],
@@ -149,13 +147,16 @@ def _metric(metric: Metric) -> dict[str, Any]:
 
 
 def _differences(comparison: Comparison) -> list[list[list[list[float] | None]]]:
-    """By baseline, metric and method: mean, ends, share better, p, p after Holm's correction."""
+    """By baseline, metric and method: mean, ends, share better, p, p after Holm, outcome."""
 
     def entry(baseline: str, metric: Metric, method: str) -> list[float] | None:
         found = comparison.differences.get((baseline, method, metric.name))
         if found is None:
             return None
-        return [found.mean, found.low, found.high, found.better, found.p_value, found.p_holm]
+        return [
+            *(found.mean, found.low, found.high, found.better),
+            *(found.p_value, found.p_holm, found.outcome),
+        ]
 
     return [
         [

@@ -49,8 +49,7 @@ const interval = (metric, method) => [data.lows[metric][method], data.highs[metr
 // 1: significantly better, -1: significantly worse, 0: neither.
 function outcome(metric, method) {
   const found = difference(metric, method);
-  if (!found || !isNumber(found[5]) || found[5] >= data.significance) return 0;
-  return found[0] > 0 === metrics[metric].higher ? 1 : -1;
+  return found ? found[6] : 0;
 }
 function best(metric) {
   const values = data.means[metric].filter(isNumber);
@@ -504,10 +503,10 @@ function writeMap() {
       isBaseline ? null : html("th", { scope: "col" }, methods[baseline]))),
     html("tbody", {}, ...metrics.map((metric, i) => {
       const value = image.values[i][method], reference = image.values[i][baseline];
-      const gain = (metric.higher ? 1 : -1) * (value - reference);
+      const gain = isNumber(value) && isNumber(reference) ? (metric.higher ? 1 : -1) * (value - reference) : 0;
       const [glyph, className] = gain > 0 ? ["▲ ", "better"] : gain < 0 ? ["▼ ", "worse"] : ["", null];
       return html("tr", {}, html("th", { scope: "row" }, heading(metric)),
-        html("td", {}, isBaseline ? null : html("span", { class: className, title: gain > 0 ? "better than the baseline" : "worse than the baseline" }, glyph), shown(value, metric.digits)),
+        html("td", {}, isBaseline ? null : html("span", { class: className, title: gain > 0 ? "better than the baseline" : gain < 0 ? "worse than the baseline" : null }, glyph), shown(value, metric.digits)),
         isBaseline ? null : html("td", {}, shown(reference, metric.digits)));
     })));
   const compared = isBaseline ? [method] : [method, baseline];
