@@ -298,7 +298,7 @@ def test_model_without_numbers(make):
 
 
 @pytest.mark.case(
-    "as many outputs as there are inputs: not the case",
+    "model whose number of outputs differs from that of inputs",
     "ValueError for a choice among groups; relevances and None as by `LayerGradCam`",
 )
 def test_other_number_of_outputs():

@@ -285,7 +285,7 @@ def test_maps_of_one_position():
                 pytest.mark.slow,
                 pytest.mark.case(
                     "inputs of 2048 x 2048 pixels, layer 64 x 64",
-                    "works; seconds per unit, see above",
+                    "works; takes seconds per unit",
                 ),
             ],
         ),
