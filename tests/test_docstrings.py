@@ -85,6 +85,7 @@ def documented(found):
     if inspect.isfunction(found):
         return [(found, found.__doc__)]
     own = [getattr(found, name) for name in vars(found) if not name.startswith("_")]
+    own = [getattr(member, "func", member) for member in own]  # of a cached property
     methods = [(method, method.__doc__) for method in own if inspect.isroutine(method)]
     made = [vars(found).get("__init__"), vars(found).get("__post_init__")]
     return methods + [
