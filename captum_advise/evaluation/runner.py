@@ -554,13 +554,16 @@ def _check(
 
 def _check_maps(methods: Mapping[str, Any], dataset: Dataset[Any]) -> None:
     """Require that no two images, nor an image with two classes, have the same map in a file."""
+    saved = saved_maps(methods)
+    if not saved:
+        return
     names = [name_of(dataset, index) for index in range(length_of(dataset))]
-    targets = getattr(dataset, "targets", None) or [None] * len(names)
-    for method, maps in saved_maps(methods).items():
+    targets = getattr(dataset, "targets", None)
+    for method, maps in saved.items():
         maps.check(names)
-        classes: dict[str, object] = {}
-        for name, target in zip(names, targets, strict=True):
-            if classes.setdefault(name, target) != target:
+        classes: dict[str, str] = {}
+        for name, target in zip(names, [] if targets is None else targets, strict=False):
+            if classes.setdefault(name, str(target)) != str(target):
                 raise ValueError(
                     f"{name} is listed with two classes, and {method} has one map of it: list it "
                     "once, or evaluate the classes in two runs with a folder of maps each."
