@@ -440,7 +440,7 @@ class ImageEvaluator:
 
     def _stream(self, method: str) -> str:
         """What a method's random numbers depend on, besides the seed and the image: its name."""
-        return getattr(self.methods[method], "stream", method)
+        return getattr(self.methods[method], "random_stream", method)
 
     @contextmanager
     def _seeded(self, name: str, purpose: str) -> Iterator[None]:

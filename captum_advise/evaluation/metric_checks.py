@@ -137,7 +137,7 @@ class _Degraded:
     change: Callable[[Tensor], Tensor]
     of_other_class: bool = False
     at_full_size: bool = False
-    stream = ORIGINAL
+    random_stream = ORIGINAL
 
     def __call__(
         self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
