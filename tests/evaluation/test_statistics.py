@@ -153,6 +153,20 @@ def test_a_direction_is_that_of_the_mean_and_of_the_test():
             assert found[(method, "grad-cam", metric)].outcome == -expected
 
 
+def test_images_without_a_difference_have_no_rank():
+    gains = np.concatenate([np.zeros(40), np.full(12, -0.01), np.full(8, 0.1)])
+    table = pd.DataFrame(
+        [
+            {"index": index, "method": method, "insertion": value}
+            for method, values in (("grad-cam", gains * 0), ("better", gains))
+            for index, value in enumerate(values)
+        ]
+    )
+    chosen = [one for one in CHOSEN if one.name == "insertion"]
+    found = compare_methods(table, ["grad-cam", "better"], chosen, seed=0).differences
+    assert found[("grad-cam", "better", "insertion")].direction == 1
+
+
 # Demsar, JMLR 7, 2006, table 6: areas under the curve of four classifiers on 14 data sets. Of the
 # two values 0.975, its ranks place the first before the second, as their omitted digits do.
 DEMSAR = """
