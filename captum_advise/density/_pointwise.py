@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_advise.density._balloon import BalloonEstimator
-from captum_advise.density._windows import HALF_LOG2_E, WindowChoices
+from captum_advise.density._windows import WindowChoices, gaussians
 
 
 class PointwiseCosts:
@@ -39,7 +39,7 @@ class PointwiseCosts:
         self._last = (segment * windows.shape[1] - 1)[:, None]
         self._own = (windows.numel() + torch.arange(len(segment), device=windows.device))[:, None]
         self._distances = torch.arange(1 - length, length, device=windows.device).to(windows)
-        self._tables = self._gaussians(self._widths)
+        self._tables = gaussians(self._widths, self._distances)
         self._first = length - 1 - cells
         self._inverse: Tensor
 
@@ -59,7 +59,7 @@ class PointwiseCosts:
         # Points where every window qualifies take the widest bandwidth, in a window of its own.
         own_width = self._widest / stiffness
         which = torch.where(self._choices.floor >= threshold, self._own, self._last + reached)
-        tables = torch.cat([self._tables, self._gaussians(own_width)])
+        tables = torch.cat([self._tables, gaussians(own_width, self._distances)])
         width = torch.cat([self._widths, own_width])[which]
         length = len(self._first)
         views = tables.view(-1).as_strided((tables.numel() - length + 1, length), (1, 1))
@@ -69,8 +69,3 @@ class PointwiseCosts:
             for weights in (self._weight, self._weight * width)
         )
         return (mass / (mean * stiffness[:, None])).masked_fill(self._outside, 0.0)
-
-    def _gaussians(self, widths: Tensor) -> Tensor:
-        """(W, 2 L - 1) at all distances on the grid, in increasing order."""
-        scaled = self._distances / widths[:, None]
-        return torch.exp2(-HALF_LOG2_E * scaled.square()) / widths[:, None]

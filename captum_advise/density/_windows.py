@@ -18,7 +18,7 @@ from torch import Tensor
 
 from captum_advise.density._local_costs import index_type
 
-HALF_LOG2_E = 0.5 / math.log(2)
+_HALF_LOG2_E = 0.5 / math.log(2)
 
 
 @dataclass(frozen=True)
@@ -170,5 +170,9 @@ class Smoother:
 def _cumulative_gaussians(windows: Tensor, length: int) -> Tensor:
     """Sums of each window's Gaussian over the cells from -length up to j - length, (W, 2 L)."""
     cells = torch.arange(-length, length, device=windows.device, dtype=windows.dtype)
-    bumps = torch.exp2(-HALF_LOG2_E * (cells / windows[:, None]).square()) / windows[:, None]
-    return bumps.cumsum(1)
+    return gaussians(windows, cells).cumsum(1)
+
+
+def gaussians(widths: Tensor, distances: Tensor) -> Tensor:
+    """Gaussians (W, D) of these widths at some distances (D,), all of the same mass."""
+    return torch.exp2(-_HALF_LOG2_E * (distances / widths[:, None]).square()) / widths[:, None]
