@@ -34,8 +34,8 @@ _MOST_POSITIONS = 32 * 32
 _IMAGE_SIDE = 224  # of the probe for layers, where the transform keeps sizes
 
 _SELECTIONS: dict[str, UnitSelection] = {
-    "the group with the highest AVX": "explainability",
-    "the group with the smallest average drop": "confidence",
+    "the group with the highest AVX": "avx",
+    "the group with the smallest average drop": "average_drop",
     "relevance 0": 0,
     "relevance 1": 1,
     "relevance 2": 2,
@@ -43,7 +43,7 @@ _SELECTIONS: dict[str, UnitSelection] = {
     "all units (Grad-CAM)": None,
 }
 _RANGES: dict[str, ActivationRange] = {
-    "only those in [0, 1]": "unit",
+    "only those in [0, 1]": (0.0, 1.0),
     "each unit's own range, mapped to [0, 1]": "minmax",
 }
 
@@ -73,7 +73,7 @@ def build(network: zoo.Network, folder: str) -> Any:
     """
     gradio = import_optional("gradio", "app")
     networks = _Networks(network)
-    names = list(dict.fromkeys((network.name, *zoo.names())))
+    names = list(dict.fromkeys((network.name, *zoo.list_networks())))
     layers = networks.layer_choices(network.name)
     with gradio.Blocks(title="ADVISE", analytics_enabled=False, fill_width=True) as page:
         gradio.Markdown("# ADVISE\nWhich part of an image did a network base its prediction on?")

@@ -202,7 +202,7 @@ class Explanation(TensorRecord):
         class_names: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
         n_bandwidths: int = 10,
-        activation_range: ActivationRange = "unit",
+        activation_range: ActivationRange = (0.0, 1.0),
     ) -> str:
         r"""One interactive HTML file: maps, metrics and units of each example.
 

@@ -30,8 +30,8 @@ class Setup:
         layer: Dotted name of the layer.
         layout: Of the layer's tensor: ``"N x C x H x W"``, ``"N x H x W x C"`` or
             ``"N x tokens x C"``, or the caller's ``reshape_transform``.
-        advise_layers: Dotted names of the layers of :class:`captum_advise.Advise`; empty if the
-            network has none.
+        gated_layers: Dotted names of the layers of :class:`captum_advise.GatedGradCam`; empty if
+            the network has none.
         input_size: Height and width of the model's inputs.
         transform: Where the transform from images to inputs comes from.
         pixel_space: How the inputs relate to images in [0, 1].
@@ -42,15 +42,15 @@ class Setup:
 
         >>> explanation = explain("cat.jpg", "efficientnet-lite0")
         >>> print(explanation.setup)
-        efficientnet-lite0 on cpu, layer bn2 (N x C x H x W), Advise at blocks.5.0.bn1 + blocks.6 +
-        bn2, 1000 classes; inputs of 224 x 224 by the transform of the TensorFlow original, mean
-        (0.498, 0.498, 0.498), std (0.502, 0.502, 0.502).
+        efficientnet-lite0 on cpu, layer bn2 (N x C x H x W), GatedGradCam at blocks.5.0.bn1 +
+        blocks.6 + bn2, 1000 classes; inputs of 224 x 224 by the transform of the TensorFlow
+        original, mean (0.498, 0.498, 0.498), std (0.502, 0.502, 0.502).
     """
 
     model: str
     layer: str
     layout: str
-    advise_layers: tuple[str, ...]
+    gated_layers: tuple[str, ...]
     input_size: tuple[int, int]
     transform: str
     pixel_space: PixelSpace
@@ -63,7 +63,7 @@ class Setup:
             ", ".join(f"{value:.3g}" for value in values)
             for values in (self.pixel_space.mean, self.pixel_space.std)
         )
-        advise = f"Advise at {' + '.join(self.advise_layers)}, " if self.advise_layers else ""
+        advise = f"GatedGradCam at {' + '.join(self.gated_layers)}, " if self.gated_layers else ""
         return (
             f"{self.model} on {self.device}, layer {self.layer} ({self.layout}), {advise}"
             f"{len(self.class_names)} classes; inputs of {height} x {width} by {self.transform}, "
@@ -80,8 +80,8 @@ class ImageExplanation(Explanation):
             cropped.
         setup: The layer, the transform and all else that was found.
         comparisons: Maps to compare with, by name: ``"Grad-CAM"``, an :class:`Explanation`, and
-            ``"Advise"``, the map of :class:`captum_advise.Advise` (N, 1, H, W), where the model
-            has layers for it.
+            ``"GatedGradCam"``, the map of :class:`captum_advise.GatedGradCam` (N, 1, H, W), where
+            the model has layers for it.
 
     Example::
 
@@ -91,7 +91,7 @@ class ImageExplanation(Explanation):
           0: class 285 (Egyptian cat), confidence ...
         Setup: efficientnet-lite0 on cpu, layer bn2 (N x C x H x W), ...
         >>> figure, axes = explanation.plot()
-        >>> explanation.comparisons["Advise"].shape
+        >>> explanation.comparisons["GatedGradCam"].shape
         torch.Size([1, 1, 224, 224])
     """
 

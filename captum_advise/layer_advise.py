@@ -25,10 +25,10 @@ from captum_advise._core.request import (
     warn_of_training_mode,
 )
 from captum_advise._core.selection import UnitSelection
-from captum_advise._core.suspicions import suspicious_layout
+from captum_advise._core.setting_warnings import suspicious_layout
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise.explanation import Explanation
-from captum_advise.metrics import Protocol
+from captum_advise.metrics import AVXProtocol
 from captum_advise.pixels import PixelSpace
 from captum_advise.relevance import ActivationRange, DensityOptions, relevance_of
 
@@ -55,8 +55,8 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
 
     Args:
         forward_func (Callable): The forward function of the model or any
-                      modification of it. For ``unit_selection="explainability"`` and
-                      ``"confidence"`` it returns class scores N x K (x ...).
+                      modification of it. For ``unit_selection="avx"`` and
+                      ``"average_drop"`` it returns class scores N x K (x ...).
         layer (torch.nn.Module): Layer for which attributions are computed.
         device_ids (list[int], optional): Device ID list, necessary only if
                       forward_func applies a DataParallel model.
@@ -121,12 +121,12 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         attr_dim_summation: bool = True,
         grad_kwargs: dict[str, Any] | None = None,
         *,
-        unit_selection: UnitSelection = "explainability",
+        unit_selection: UnitSelection = "avx",
         n_bandwidths: int = 10,
-        activation_range: ActivationRange = "unit",
+        activation_range: ActivationRange = (0.0, 1.0),
         min_prominence: float = 1e-6,
         baselines: BaselineType = None,
-        protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+        protocol: AVXProtocol = AVXProtocol(),  # noqa: B008 - frozen
         internal_batch_size: int = _INTERNAL_BATCH_SIZE,
     ) -> Tensor | tuple[Tensor, ...]:
         r"""Args:
@@ -156,10 +156,10 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                         Default: None
             unit_selection (optional): Which units make the map.
 
-                        - ``"explainability"``: per example, the group with the
+                        - ``"avx"``: per example, the group with the
                           highest AVX (the lowest relevance on ties). Needs images
                           N x 1 or 3 x H x W.
-                        - ``"confidence"``: per example, the group with the smallest
+                        - ``"average_drop"``: per example, the group with the smallest
                           average drop. Takes inputs of any shape that the map can
                           mask: those with as many spatial dimensions as the layer.
                           Other inputs are passed on unchanged.
@@ -167,15 +167,16 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                           relevances; zero where an example has none.
                         - None: every unit. The result is that of ``LayerGradCam``.
 
-                        Default: "explainability"
+                        Default: "avx"
             n_bandwidths (int, optional): Number of candidate bandwidths of the
                         density estimate, at least 2.
                         Default: 10
-            activation_range (str, optional): ``"unit"`` estimates a unit's density
-                        from its activations in [0, 1] only. ``"minmax"`` maps each
-                        unit's activations onto [0, 1] first, so that rescaling a unit
-                        does not change its relevance.
-                        Default: "unit"
+            activation_range (tuple[float, float] or str, optional): Only activations
+                        between these two numbers count in the density of a unit;
+                        (0.0, 1.0) is what the authors' program does. ``"minmax"``
+                        maps each unit's own range onto [0, 1], so that rescaling a
+                        unit does not change its relevance.
+                        Default: (0.0, 1.0)
             min_prominence (float, optional): The least prominence of a mode, as a
                         share of the density's maximum; see
                         :func:`captum_advise.count_modes`. 0 counts every local
@@ -186,9 +187,9 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                         replaces the parts of the inputs that a map masks, in the
                         units of the model's inputs, as elsewhere in Captum.
                         Default: black for images, zero for other inputs
-            protocol (Protocol, optional): Reading of the paper's protocol;
-                        ``Protocol.reference()`` is that of the authors' program.
-                        Default: Protocol()
+            protocol (AVXProtocol, optional): Reading of the paper's protocol;
+                        ``AVXProtocol.reference()`` is that of the authors' program.
+                        Default: AVXProtocol()
             internal_batch_size (int, optional): Number of masked examples in one
                         forward pass. Bounds memory.
                         Default: 8
@@ -248,12 +249,12 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         attr_dim_summation: bool = True,
         grad_kwargs: dict[str, Any] | None = None,
         *,
-        unit_selection: UnitSelection = "explainability",
+        unit_selection: UnitSelection = "avx",
         n_bandwidths: int = 10,
-        activation_range: ActivationRange = "unit",
+        activation_range: ActivationRange = (0.0, 1.0),
         min_prominence: float = 1e-6,
         baselines: BaselineType = None,
-        protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+        protocol: AVXProtocol = AVXProtocol(),  # noqa: B008 - frozen
         internal_batch_size: int = _INTERNAL_BATCH_SIZE,
         with_metrics: bool = True,
     ) -> Explanation:
@@ -267,8 +268,8 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                         Default: True
 
         Returns:
-            Explanation: ``candidates`` are the groups among which ``"explainability"`` or
-            ``"confidence"`` chose, or the units that were asked for. Their metrics are
+            Explanation: ``candidates`` are the groups among which ``"avx"`` or
+            ``"average_drop"`` chose, or the units that were asked for. Their metrics are
             those of the protocol for images, and of its confidences alone for other
             inputs. There are no metrics for relevances or None if the outputs are not
             class scores or no input can be masked.
@@ -304,7 +305,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         attribute_to_layer_input: bool = False,
         *,
         n_bandwidths: int = 10,
-        activation_range: ActivationRange = "unit",
+        activation_range: ActivationRange = (0.0, 1.0),
         min_prominence: float = 1e-6,
     ) -> Tensor | tuple[Tensor, ...]:
         """Relevance of each unit: the number of modes of its activation density. Needs no

@@ -54,7 +54,7 @@ def explain(
     weights: str | Path = "default",
     device: torch.device | str | None = None,
     confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
-    unit_selection: UnitSelection = "explainability",
+    unit_selection: UnitSelection = "avx",
     **options: Any,
 ) -> ImageExplanation:
     """Explain what a classifier sees in an image, with nothing to set up.
@@ -64,7 +64,7 @@ def explain(
     unchanged: it runs in evaluation mode, and has its own modes again at the end.
 
     The result holds the map of :class:`LayerAdvise`, how it came about, and ``comparisons``: the
-    maps of Grad-CAM and, where the model has layers for it, of :class:`Advise`.
+    maps of Grad-CAM and, where the model has layers for it, of :class:`GatedGradCam`.
 
     Args:
         image: One image, or a sequence of them: a path, a PIL image, an array (H, W, 3), (H, W, 1)
@@ -110,7 +110,7 @@ def explain(
         ('tiger cat', torch.Size([1, 1, 7, 7]))
         >>> explanation.setup.layer
         'bn2'
-        >>> explanation.comparisons["Advise"].shape
+        >>> explanation.comparisons["GatedGradCam"].shape
         torch.Size([1, 1, 224, 224])
     """
     inputs = image if isinstance(image, Tensor) and image.dim() == 4 else None
@@ -168,7 +168,7 @@ def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
         model=network.name,
         layer=network.layer_name,
         layout=words,
-        advise_layers=network.layer_names,
+        gated_layers=network.layer_names,
         input_size=input_size,
         transform=network.source,
         pixel_space=network.pixel_space,

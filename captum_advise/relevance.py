@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from captum_advise._utils.checks import check_count, check_real, check_share
 from captum_advise.density import adaptive_kde, count_modes
 from captum_advise.pixels import normalize_maps
 
-ActivationRange = Literal["unit", "minmax"]
+ActivationRange: TypeAlias = tuple[float, float] | Literal["minmax"]
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,12 @@ class DensityOptions:
     """
 
     n_bandwidths: int = 10
-    activation_range: ActivationRange = "unit"
+    activation_range: ActivationRange = (0.0, 1.0)
     min_prominence: float = 1e-6
 
     def __post_init__(self) -> None:
         check_count("n_bandwidths", self.n_bandwidths, at_least=2)
-        if self.activation_range not in get_args(ActivationRange):
-            raise ValueError(
-                f'activation_range must be "unit" or "minmax", got {self.activation_range!r}.'
-            )
+        object.__setattr__(self, "activation_range", _checked_range(self.activation_range))
         check_share("min_prominence", self.min_prominence)
 
 
@@ -42,7 +39,7 @@ def unit_relevance(
     feature_maps: Tensor,
     *,
     n_bandwidths: int = 10,
-    activation_range: ActivationRange = "unit",
+    activation_range: ActivationRange = (0.0, 1.0),
     min_prominence: float = 1e-6,
 ) -> Tensor:
     r"""Count the modes of each unit's activation density on [0, 1].
@@ -53,9 +50,10 @@ def unit_relevance(
     Args:
         feature_maps: (N, C, \*spatial), C units with P positions each.
         n_bandwidths: Number of candidate bandwidths of the density estimate.
-        activation_range: ``"unit"`` uses only activations in [0, 1], as the authors' program does.
-            ``"minmax"`` first maps each unit's activations onto [0, 1]: then relevance does not
-            change if a unit is rescaled or shifted.
+        activation_range: Two numbers, lowest and highest: only activations between them count,
+            and they are mapped onto [0, 1]; (0, 1) is what the authors' program does.
+            ``"minmax"`` maps each unit's own range onto [0, 1]: then relevance does not change if
+            a unit is rescaled or shifted.
         min_prominence: The least prominence of a mode, as a share of the density's maximum: see
             :func:`captum_advise.count_modes`.
 
@@ -99,11 +97,36 @@ def relevance_of(feature_maps: Tensor, options: DensityOptions) -> Tensor:
         )
         units = units.cpu()
     units = units.double()
-    if options.activation_range == "minmax":
-        units = normalize_maps(units.flatten(0, 1)).view_as(units)
+    units = on_unit_interval(units, options.activation_range)
     grid = torch.linspace(0, 1, positions, dtype=torch.float64, device=units.device)
     density = adaptive_kde(units, grid, n_bandwidths=options.n_bandwidths).density
     return count_modes(density, min_prominence=options.min_prominence).to(device)
+
+
+def on_unit_interval(units: Tensor, activation_range: ActivationRange) -> Tensor:
+    """Activations (..., P) of units, with the range that counts mapped onto [0, 1]."""
+    if activation_range == "minmax":
+        return normalize_maps(units.flatten(0, -2)).view_as(units)
+    low, high = activation_range
+    # Subtracting 0 and dividing by 1 change nothing.
+    return (units - low) / (high - low)
+
+
+def _checked_range(value: object) -> ActivationRange:
+    if value == "minmax":
+        return "minmax"
+    try:
+        low, high = (float(number) for number in value)  # type: ignore[attr-defined]
+        is_range = math.isfinite(low) and math.isfinite(high) and low < high
+    # What unpacking and float raise depends on what they are given.
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        is_range = False
+    if not is_range or isinstance(value, str):
+        raise ValueError(
+            'activation_range must be "minmax" or two finite numbers, the lower one first, as in '
+            f"(0.0, 1.0), got {value!r}."
+        )
+    return low, high
 
 
 def _has_float64(device: torch.device) -> bool:

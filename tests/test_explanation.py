@@ -53,8 +53,8 @@ def without_candidates() -> Explanation:
 
 
 KINDS = {
-    "explainability": explained,
-    "confidence": lambda: explained(unit_selection="confidence"),
+    "avx": explained,
+    "confidence": lambda: explained(unit_selection="average_drop"),
     "all units": lambda: explained(unit_selection=None),
     "two relevances": lambda: explained(unit_selection=[0, 2]),
     "no metrics": lambda: explained(with_metrics=False),
@@ -273,7 +273,7 @@ def test_a_candidates_map_is_the_sum_of_its_units():
     network = ConvNet()
     advise = LayerAdvise(network, network.convolution)
     units = advise.attribute(images(), target=2, unit_selection=None, attr_dim_summation=False)
-    for selection in ("explainability", [0, 2]):
+    for selection in ("avx", [0, 2]):
         found = advise.explain(images(), target=2, unit_selection=selection)
         for index, candidates in enumerate(found.candidates):
             for candidate in candidates:
@@ -359,7 +359,7 @@ def test_long_explanations_are_shortened():
 def test_inputs_that_are_not_images_have_no_avx():
     network = ConvNet(dims=1)
     advise = LayerAdvise(network, network.convolution)
-    found = advise.explain(torch.rand(1, 3, 40), unit_selection="confidence")
+    found = advise.explain(torch.rand(1, 3, 40), unit_selection="average_drop")
     assert math.isnan(found.metrics.avx[0])
     assert "AVX" not in repr(found)
 

@@ -76,7 +76,7 @@ def test_without_torchvision(error):
             ).eval()
             inputs, target = torch.rand(2, 3, 16, 16), torch.tensor([0, 1])
             advise = LayerAdvise(net, net[1])
-            for selection in (None, 0, [0, 1], "confidence", "explainability"):
+            for selection in (None, 0, [0, 1], "average_drop", "avx"):
                 assert advise.attribute(inputs, unit_selection=selection).shape == (2, 1, 16, 16)
             assert advise.unit_relevance(inputs).shape == (2, 4)
             assert metrics.deletion_auc(net, inputs, inputs[:, :1], target).shape == (2,)

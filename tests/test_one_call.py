@@ -17,7 +17,7 @@ from torch import nn
 from torchvision.transforms import v2
 from toy_networks import Net, network
 
-from captum_advise import Advise, Explanation, LayerAdvise, PixelSpace, explain, zoo
+from captum_advise import Explanation, GatedGradCam, LayerAdvise, PixelSpace, explain, zoo
 from captum_advise.layouts import Tokens, channels_last
 
 SMALL = "timm/test_resnet"
@@ -151,11 +151,11 @@ def test_setup_in_a_sentence(toy, cat):
 
 
 def test_layer_by_name_and_as_a_module(model, cat):
-    by_name = explain(cat, model, 3, layer="layer3")
+    get_methods = explain(cat, model, 3, layer="layer3")
     as_module = explain(cat, model, 3, layer=model.layer3)
     expected, _ = by_hand(model, model.layer3, cat, 3)
-    assert by_name.setup.layer == as_module.setup.layer == "layer3"
-    for explanation in (by_name, as_module):
+    assert get_methods.setup.layer == as_module.setup.layer == "layer3"
+    for explanation in (get_methods, as_module):
         torch.testing.assert_close(explanation.attributions, expected.attributions)
 
 
@@ -276,7 +276,7 @@ def test_plot_needs_nothing(model, cat):
     explanation = explain([cat, cat], model)
     figure, axes = explanation.plot()
     titles = [ax.get_title().split("\n")[0] for ax in axes[1, 1:]]
-    assert titles == ["Grad-CAM", "Advise", "LayerAdvise"]
+    assert titles == ["Grad-CAM", "GatedGradCam", "LayerAdvise"]
     assert explanation.class_name(1) in axes[1, 0].get_title()
     shown = np.asarray(axes[0, 0].get_images()[0].get_array())
     np.testing.assert_allclose(shown, explanation.images[0].permute(1, 2, 0), atol=1e-6)
@@ -289,18 +289,22 @@ def test_the_result_has_maps_to_compare_with(model, cat):
     explanation = explain(cat, model, 6)
     network = zoo.describe(model)
     inputs = by_hand(model, model.layer4, cat)[1]
-    assert list(explanation.comparisons) == ["Grad-CAM", "Advise"]
+    assert list(explanation.comparisons) == ["Grad-CAM", "GatedGradCam"]
     torch.testing.assert_close(
         explanation.comparisons["Grad-CAM"].attributions,
         LayerGradCam(model, model.layer4).attribute(inputs, 6).detach(),
     )
-    assert explanation.setup.advise_layers == network.layer_names
-    assert explanation.setup.advise_layers[-1] == "layer4"
-    expected = Advise(model, [model.get_submodule(name) for name in network.layer_names])
-    torch.testing.assert_close(explanation.comparisons["Advise"], expected.attribute(inputs, 6))
-    assert f"Advise at {' + '.join(network.layer_names)}, " in str(explanation.setup)
+    assert explanation.setup.gated_layers == network.layer_names
+    assert explanation.setup.gated_layers[-1] == "layer4"
+    expected = GatedGradCam(model, [model.get_submodule(name) for name in network.layer_names])
+    torch.testing.assert_close(
+        explanation.comparisons["GatedGradCam"], expected.attribute(inputs, 6)
+    )
+    assert f"GatedGradCam at {' + '.join(network.layer_names)}, " in str(explanation.setup)
     moved = explanation.to("meta").comparisons
-    assert {moved["Advise"].device.type, moved["Grad-CAM"].attributions.device.type} == {"meta"}
+    assert {moved["GatedGradCam"].device.type, moved["Grad-CAM"].attributions.device.type} == {
+        "meta"
+    }
 
 
 def test_further_arguments_of_the_model_reach_every_map(cat):
@@ -321,12 +325,12 @@ def test_further_arguments_of_the_model_reach_every_map(cat):
     maps = []
     for sign in (1, -1):
         found = explain(cat, model, 2, additional_forward_args=sign, **options)
-        layers = [model.get_submodule(name) for name in found.setup.advise_layers]
+        layers = [model.get_submodule(name) for name in found.setup.gated_layers]
         inputs = NORMALISED(cat)[None]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            expected = Advise(model, layers).attribute(inputs, 2, sign)
-        maps.append(found.comparisons["Advise"])
+            expected = GatedGradCam(model, layers).attribute(inputs, 2, sign)
+        maps.append(found.comparisons["GatedGradCam"])
         assert maps[-1].equal(expected)
     assert not maps[0].equal(maps[1])
 
@@ -334,14 +338,14 @@ def test_further_arguments_of_the_model_reach_every_map(cat):
 def test_channels_last_layers_have_an_advise_map(cat):
     explanation = explain(cat, timm.create_model("test_mambaout").eval(), 3)
     side = explanation.images.shape[-1]
-    assert explanation.comparisons["Advise"].shape == (1, 1, side, side)
+    assert explanation.comparisons["GatedGradCam"].shape == (1, 1, side, side)
 
 
 def test_layers_of_one_resolution_have_no_advise_map(cat):
     explanation = explain(cat, timm.create_model("test_vit").eval(), 3, unit_selection=None)
     assert list(explanation.comparisons) == ["Grad-CAM"]
-    assert explanation.setup.advise_layers == ()
-    assert "Advise" not in str(explanation.setup)
+    assert explanation.setup.gated_layers == ()
+    assert "GatedGradCam" not in str(explanation.setup)
     assert explanation.plot()[1].shape == (1, 3)
 
 
@@ -349,7 +353,7 @@ def test_the_page_needs_nothing(model, cat):
     explanation = explain(cat, model, 3)
     (example,) = data_of(explanation.to_html(names=["cat"]))["examples"]
     assert (example["name"], example["class"]) == ("cat", "class 3")
-    assert [shown["name"] for shown in example["comparisons"]] == ["Grad-CAM", "Advise"]
+    assert [shown["name"] for shown in example["comparisons"]] == ["Grad-CAM", "GatedGradCam"]
     side = explanation.images.shape[-1]
     assert example["comparisons"][1]["values"]["shape"] == [side, side]
     (example,) = data_of(explanation.to_html(comparisons={}))["examples"]

@@ -14,7 +14,7 @@ from captum_advise._core.layer_pass import LayerPass
 from captum_advise._core.perturbation import InputLayout, MaskedModel, resolve_baselines
 from captum_advise._core.request import Request
 from captum_advise._core.scoring import MapScorer, check_probabilities, class_confidences
-from captum_advise._core.suspicions import (
+from captum_advise._core.setting_warnings import (
     no_evidence,
     suspicious_confidence,
     suspicious_pixels,

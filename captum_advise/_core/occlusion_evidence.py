@@ -2,7 +2,7 @@
 
 A map is the prior mean of a Gaussian process over positions. The confidence lost in occluded
 images gives the posterior mean, which corrects the map. The constants of
-``Advise.attribute(evidence=...)`` are here.
+``GatedGradCam.attribute(n_occlusions=...)`` are here.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def corrected_by_occlusion(
     forward_func: Any,
     pixel_space: PixelSpace | None,
 ) -> Tensor:
-    """Maps, corrected by the confidence lost in ``request.evidence`` occluded images.
+    """Maps, corrected by the confidence lost in ``request.n_occlusions`` occluded images.
 
     Args:
         maps: (N, 1, H, W) from zero up.
@@ -96,13 +96,14 @@ def corrected_by_occlusion(
     outputs = layer_pass.outputs
     if outputs.dim() != 2 or outputs.shape[1] < 2:
         raise ValueError(
-            f"evidence needs class scores N x K, and the outputs have shape "
-            f"{tuple(outputs.shape)}: use evidence=0, or a wrapper of captum_advise.targets."
+            f"n_occlusions needs class scores N x K, and the outputs have shape "
+            f"{tuple(outputs.shape)}: use n_occlusions=0, or a wrapper of captum_advise.targets."
         )
     images = request.images
     if len(images) != 1:
         raise ValueError(
-            f"evidence needs one input that holds images, and {len(images)} do: use evidence=0."
+            f"n_occlusions needs one input that holds images, and {len(images)} do: use "
+            "n_occlusions=0."
         )
     inputs = tuple(tensor.detach() for tensor in request.inputs)
     model = MaskedModel(
@@ -115,12 +116,12 @@ def corrected_by_occlusion(
         target=target,
         internal_batch_size=request.internal_batch_size,
     )
-    regions = occlusions(request.evidence, request.size)
+    regions = occlusions(request.n_occlusions, request.size)
     confidences = model.confidence_occluded(*regions)
     if not bool(confidences.isfinite().all()):
         raise ValueError(
-            "The outputs for occluded images are NaN or infinite: use evidence=0, or run the model "
-            "in float32 or float64, and check its weights."
+            "The outputs for occluded images are NaN or infinite: use n_occlusions=0, or run the "
+            "model in float32 or float64, and check its weights."
         )
     prior = normalize_maps(maps)
     evidence = occlusion_evidence(prior, confidences, regions)

@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from captum_advise._core.layer_pass import ReshapeTransform
 from captum_advise._core.selection import Selection, selection_of
 from captum_advise._utils.checks import check_count
-from captum_advise.metrics import Protocol
+from captum_advise.metrics import AVXProtocol
 from captum_advise.pixels import PixelSpace
 from captum_advise.relevance import DensityOptions
 
@@ -75,7 +75,7 @@ class Request:
     grad_kwargs: dict[str, Any]
     selection: Selection
     baselines: BaselineType
-    protocol: Protocol
+    protocol: AVXProtocol
     internal_batch_size: int
 
     @classmethod
@@ -96,9 +96,9 @@ class Request:
         """
         _check_examples(layer.inputs)
         check_count("internal_batch_size", internal_batch_size, at_least=1)
-        if not isinstance(protocol, Protocol):
+        if not isinstance(protocol, AVXProtocol):
             raise TypeError(
-                f"protocol must be a captum_advise.Protocol, got {type(protocol).__name__}."
+                f"protocol must be a captum_advise.AVXProtocol, got {type(protocol).__name__}."
             )
         grad_kwargs = _grad_kwargs(grad_kwargs)
         selection = selection_of(unit_selection)
@@ -107,7 +107,7 @@ class Request:
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """The arguments of ``Advise.attribute``.
+    """The arguments of ``GatedGradCam.attribute``.
 
     Attributes:
         inputs: As a tuple.
@@ -115,7 +115,7 @@ class ImageRequest:
         additional_forward_args: As a tuple, or None.
         attribute_to_layer_input: Whether the layers' inputs are meant.
         grad_kwargs: For ``torch.autograd.grad``.
-        evidence: How many occluded images correct the map.
+        n_occlusions: How many occluded images correct the map.
         internal_batch_size: Occluded images in one forward pass.
         images: Indices of the inputs that hold images.
         size: Height and width of the images.
@@ -126,7 +126,7 @@ class ImageRequest:
     additional_forward_args: tuple[Any, ...] | None
     attribute_to_layer_input: bool
     grad_kwargs: dict[str, Any]
-    evidence: int
+    n_occlusions: int
     internal_batch_size: int
     images: tuple[int, ...]
     size: tuple[int, int]
@@ -139,7 +139,7 @@ class ImageRequest:
         additional_forward_args: Any,
         attribute_to_layer_input: bool,
         grad_kwargs: object,
-        evidence: int,
+        n_occlusions: int,
         internal_batch_size: int,
     ) -> ImageRequest:
         """Check and format the arguments.
@@ -149,10 +149,10 @@ class ImageRequest:
         """
         tensors = _tensors(inputs)
         _check_examples(tensors)
-        check_count("evidence", evidence, at_least=0)
-        if evidence % 2 or evidence == 2:
+        check_count("n_occlusions", n_occlusions, at_least=0)
+        if n_occlusions % 2 or n_occlusions == 2:
             raise ValueError(
-                f"evidence must be 0, or an even number of at least 4, got {evidence}."
+                f"n_occlusions must be 0, or an even number of at least 4, got {n_occlusions}."
             )
         check_count("internal_batch_size", internal_batch_size, at_least=1)
         images = tuple(
@@ -164,8 +164,8 @@ class ImageRequest:
         if len(sizes) != 1:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
             raise ValueError(
-                "Advise needs images N x C x H x W of one size among the inputs, and they have "
-                f"the shapes {shapes}: use LayerAdvise for other inputs."
+                "GatedGradCam needs images N x C x H x W of one size among the inputs, and they "
+                f"have the shapes {shapes}: use LayerAdvise for other inputs."
             )
         return cls(
             tensors,
@@ -173,7 +173,7 @@ class ImageRequest:
             _format_additional_forward_args(additional_forward_args),
             attribute_to_layer_input,
             _grad_kwargs(grad_kwargs),
-            evidence,
+            n_occlusions,
             internal_batch_size,
             images,
             sizes.pop(),
@@ -230,7 +230,7 @@ def check_constructor(
 def several_layers(
     forward_func: object, layers: object, pixel_space: object, reshape_transform: object
 ) -> tuple[tuple[Module, ...], tuple[ReshapeTransform | None, ...]]:
-    """Check and format the arguments of :class:`captum_advise.Advise` itself.
+    """Check and format the arguments of :class:`captum_advise.GatedGradCam` itself.
 
     Returns:
         The layers, and a ``reshape_transform`` for each.
@@ -252,8 +252,9 @@ def several_layers(
         _check_layer(f"layers[{index}]", layer)
     if len(layers) < 2:
         raise ValueError(
-            f"layers has {len(layers)} modules and Advise needs feature maps at two resolutions: "
-            "name the layer that Grad-CAM would explain last, and a finer one before it."
+            f"layers has {len(layers)} modules and GatedGradCam needs feature maps at two "
+            "resolutions: name the layer that Grad-CAM would explain last, and a finer one "
+            "before it."
         )
     if len(set(layers)) < len(layers):
         raise ValueError("layers names a module twice: give each module once.")

@@ -14,7 +14,7 @@ from captum_advise._core.candidates import TIE
 from captum_advise._core.perturbation import MaskedModel, as_masks
 from captum_advise._core.targets import Target
 from captum_advise.metrics import (
-    Protocol,
+    AVXProtocol,
     VisualExplainability,
     average_drop,
     average_gain,
@@ -44,7 +44,7 @@ class MapScorer:
     model: MaskedModel
     confidences: Tensor
     pixels: PixelSpace | OwnRange | None
-    protocol: Protocol
+    protocol: AVXProtocol
 
     def __call__(
         self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None
@@ -224,7 +224,7 @@ def image_scorer(
     *,
     pixel_space: PixelSpace | None,
     confidence: Callable[[Tensor], Tensor],
-    protocol: Protocol,
+    protocol: AVXProtocol,
     internal_batch_size: int,
 ) -> MapScorer:
     """A scorer for images (N, C, H, W), with black as the baseline.

@@ -13,10 +13,10 @@ from captum_advise._core import candidates as of
 from captum_advise._core.candidates import Candidates, has_relevance
 from captum_advise._core.perturbation import InputLayout
 from captum_advise._core.scoring import MapScorer
-from captum_advise._core.suspicions import missing_relevance
+from captum_advise._core.setting_warnings import missing_relevance
 from captum_advise.metrics import VisualExplainability
 
-UnitSelection: TypeAlias = Literal["explainability", "confidence"] | int | Collection[int] | None
+UnitSelection: TypeAlias = Literal["avx", "average_drop"] | int | Collection[int] | None
 
 
 class Selection(ABC):
@@ -110,7 +110,7 @@ class _BestGroup(Selection):
 
 
 class HighestAVX(_BestGroup):
-    """``"explainability"``: the group with the highest AVX."""
+    """``"avx"``: the group with the highest AVX."""
 
     needs_similarity = True
 
@@ -118,10 +118,10 @@ class HighestAVX(_BestGroup):
         """Images are needed."""
         if not layout.is_image:
             raise ValueError(
-                'unit_selection="explainability" compares images: it needs one input N x 1 or 3 x '
+                'unit_selection="avx" compares images: it needs one input N x 1 or 3 x '
                 f"H x W and a layer N x C x H x W, got inputs {layout.input_shapes} and a layer "
                 f"{layout.layer_shape}. For tokens or a channels-last layer give "
-                'reshape_transform; otherwise use "confidence", a relevance or None.'
+                'reshape_transform; otherwise use "average_drop", a relevance or None.'
             )
 
     def criterion(self, metrics: VisualExplainability) -> Tensor | None:
@@ -136,13 +136,13 @@ class HighestAVX(_BestGroup):
 
 
 class SmallestDrop(_BestGroup):
-    """``"confidence"``: the group with the smallest average drop."""
+    """``"average_drop"``: the group with the smallest average drop."""
 
     def check(self, layout: InputLayout) -> None:
         """An input that the map can mask is needed."""
         if not layout.maskable:
             raise ValueError(
-                'unit_selection="confidence" lays the map on an input, and none of the inputs '
+                'unit_selection="average_drop" lays the map on an input, and none of the inputs '
                 f"{layout.input_shapes} has the {len(layout.layer_shape) - 2} spatial dimensions "
                 f"of the layer {layout.layer_shape}. Use a relevance or None."
             )
@@ -153,8 +153,8 @@ class SmallestDrop(_BestGroup):
 
 
 _BY_NAME: dict[str, type[Selection]] = {
-    "explainability": HighestAVX,
-    "confidence": SmallestDrop,
+    "avx": HighestAVX,
+    "average_drop": SmallestDrop,
 }
 
 
@@ -180,6 +180,6 @@ def selection_of(unit_selection: object) -> Selection:
     ):
         return UnitsWithRelevance(frozenset(values))
     raise ValueError(
-        'unit_selection must be "explainability", "confidence", a relevance (an int from 0 up), a '
+        'unit_selection must be "avx", "average_drop", a relevance (an int from 0 up), a '
         f"non-empty collection of them, or None, got {unit_selection!r}."
     )

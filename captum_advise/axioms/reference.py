@@ -1,4 +1,4 @@
-"""Methods whose axioms are known: ADVISE in every selection, and related methods of Captum."""
+"""Methods whose axioms are known: LayerAdvise in every selection, and related methods of Captum."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from captum.attr import (
 from torch import nn
 
 from captum_advise._utils.markdown import markdown_table
-from captum_advise.advise import Advise
 from captum_advise.axioms.method import Method
 from captum_advise.axioms.registry import AXIOMS
+from captum_advise.gated_grad_cam import GatedGradCam
 from captum_advise.layer_advise import LayerAdvise
+from captum_advise.relevance import ActivationRange
 
 _AVERAGED = "a unit's weight is its mean gradient over all locations, and applies to all of them"
 _CANCELLED = "a mean gradient can be zero where the gradient is not"
@@ -52,7 +53,7 @@ class Reference:
     does_not_hold: Mapping[str, str]
 
 
-def _advise(selection: str | int, activation_range: str) -> Reference:
+def _layer_advise(selection: str | int, activation_range: ActivationRange) -> Reference:
     # AVX needs images.
     images: dict[str, Any] = {"spatial_dims": (2,), "channels": (1, 3)}
     reasons = {
@@ -69,17 +70,17 @@ def _advise(selection: str | int, activation_range: str) -> Reference:
         holding.append("rescaled_units")
     return Reference(
         Method(
-            f"ADVISE {selection}, {activation_range}",
+            f"LayerAdvise {selection}, {'minmax' if activation_range == 'minmax' else '(0, 1)'}",
             LayerAdvise,
             {"unit_selection": selection, "activation_range": activation_range},
-            **(images if selection == "explainability" else {}),
+            **(images if selection == "avx" else {}),
         ),
         {name: reason for name, reason in reasons.items() if name not in holding},
     )
 
 
-def _with_stem(model: nn.Module, layer: nn.Module) -> Advise:
-    return Advise(model, [model.get_submodule("stem"), layer])
+def _with_stem(model: nn.Module, layer: nn.Module) -> GatedGradCam:
+    return GatedGradCam(model, [model.get_submodule("stem"), layer])
 
 
 _AS_GRAD_CAM = {
@@ -88,14 +89,16 @@ _AS_GRAD_CAM = {
     "sensitivity_saturated": _SATURATED,
 }
 
+_RANGES: tuple[ActivationRange, ...] = ((0.0, 1.0), "minmax")
+
 REFERENCES: tuple[Reference, ...] = (
     *(
-        _advise(selection, activation_range)
-        for selection in ("explainability", "confidence", 1)
-        for activation_range in ("unit", "minmax")
+        _layer_advise(selection, activation_range)
+        for selection in ("avx", "average_drop", 1)
+        for activation_range in _RANGES
     ),
     Reference(
-        Method("Advise, stem and layer", _with_stem, spatial_dims=(2,)),
+        Method("GatedGradCam, stem and layer", _with_stem, spatial_dims=(2,)),
         {
             "dummy_location": _ENLARGED,
             "sensitivity_pooled": _POSITIVE,
@@ -104,7 +107,7 @@ REFERENCES: tuple[Reference, ...] = (
             "linearity": _STRETCHED,
         },
     ),
-    Reference(Method("ADVISE None", LayerAdvise, {"unit_selection": None}), _AS_GRAD_CAM),
+    Reference(Method("LayerAdvise None", LayerAdvise, {"unit_selection": None}), _AS_GRAD_CAM),
     Reference(Method("LayerGradCam", LayerGradCam), _AS_GRAD_CAM),
     Reference(
         Method("LayerGradientXActivation", LayerGradientXActivation),

@@ -20,7 +20,7 @@ from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, ON_REQUEST
 from captum_advise.evaluation.data import check_output
 from captum_advise.evaluation.methods import MethodLike
 from captum_advise.evaluation.metric_checks import NOTE, SECTIONS, checked
-from captum_advise.metrics import Protocol
+from captum_advise.metrics import AVXProtocol
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ EXAMPLES = """\b
 Examples:
   captum-advise evaluate --data photos --output report
   captum-advise evaluate --data imagenet/val --model resnet50 --output report \\
-    --methods advise,grad-cam,layer-cam,random
+    --methods layer-advise,grad-cam,layer-cam,random
   captum-advise evaluate --data photos --output report --maps mine=maps
   captum-advise evaluate --data photos --output checks --methods grad-cam --check-metrics
   torchrun --nproc-per-node 4 -m captum_advise evaluate --data photos --output report
@@ -57,9 +57,10 @@ def evaluate(
     methods: Annotated[
         str,
         typer.Option(
-            help=f"Names separated by commas. The methods are {', '.join(evaluation.names())}."
+            help="Names separated by commas. The methods are "
+            f"{', '.join(evaluation.list_methods())}."
         ),
-    ] = "advise,grad-cam,random,gaussian",
+    ] = "gated-grad-cam,layer-advise,grad-cam,random,gaussian",
     maps: Annotated[
         list[str] | None,
         typer.Option(
@@ -169,7 +170,10 @@ def evaluate(
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
     # Quick checks come before the network is loaded.
     saved = _saved_maps(maps or [])
-    compared: dict[str, MethodLike] = {**(evaluation.by_name(chosen) if chosen else {}), **saved}
+    compared: dict[str, MethodLike] = {
+        **(evaluation.get_methods(chosen) if chosen else {}),
+        **saved,
+    }
     for name in set(chosen) & set(saved):
         raise ValueError(f"{name} is the name of a method: give its maps another name.")
     if not compared:
@@ -184,7 +188,7 @@ def evaluate(
         on_request=frozenset(
             name for name, asked in zip(ON_REQUEST, (infidelity, sensitivity), strict=True) if asked
         ),
-        protocol=Protocol.reference() if reference_protocol else Protocol(),
+        protocol=AVXProtocol.reference() if reference_protocol else AVXProtocol(),
     )
     method_settings = MethodSettings(
         integrated_gradients_steps=integrated_gradients_steps,

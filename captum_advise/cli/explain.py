@@ -65,19 +65,19 @@ def explain(
     selection: Annotated[
         str,
         typer.Option(
-            metavar="[explainability|confidence|RELEVANCES]",
+            metavar="[avx|average_drop|RELEVANCES]",
             help="The units that make the map: the group with the highest AVX, the group with the "
             "smallest average drop, or the units with the given relevances, as in 1 or 1,2.",
         ),
-    ] = "explainability",
+    ] = "avx",
     activation_range: Annotated[
         str,
         typer.Option(
-            metavar="[unit|minmax]",
-            help="Count the modes of activations in [0, 1] only, or map each unit's activations "
-            "to [0, 1] first.",
+            metavar="[LOW,HIGH|minmax]",
+            help="Count the modes of activations in this range only, or of each unit's activations "
+            "mapped onto [0, 1].",
         ),
-    ] = "unit",
+    ] = "0,1",
     min_prominence: Annotated[
         float,
         typer.Option(
@@ -106,13 +106,13 @@ def explain(
     ] = 8,
     device: options.Device = "auto",
 ) -> int:
-    """Explain images with ADVISE, and compare with Grad-CAM and Advise.
+    """Explain images with ADVISE, and compare with Grad-CAM and GatedGradCam.
 
     Writes for each image a panel, NAME.png, and all numbers, NAME.json, to the output folder.
     Prints the prediction, the units that ADVISE selected, and how well the maps of ADVISE and
     Grad-CAM explain the prediction (AVX and its parts); for several images a table, and writes a
-    page, index.html. Advise combines several layers; its map is in the panel where the network has
-    layers for it.
+    page, index.html. GatedGradCam combines several layers; its map is in the panel where the
+    network has layers for it.
     """
     if output_format not in ("text", "json"):
         raise ValueError(f"--format must be text or json, not {output_format!r}.")
@@ -315,7 +315,7 @@ class _Result:
             table.add_row(label, _cell(advise.get(part)), _cell(grad_cam.get(part)), better)
         show(table)
         if SEVERAL_LAYERS in self.comparisons:
-            layers = len(self.setup.advise_layers)
+            layers = len(self.setup.gated_layers)
             show(f"  {SEVERAL_LAYERS}: a map from {layers} layers, in the panel")
 
     def row(self) -> tuple[str, ...]:
@@ -352,7 +352,7 @@ class _Result:
             "weights": network.weights,
             "layer": network.layer_name,
             "layout": setup.layout,
-            "advise_layers": setup.advise_layers,
+            "gated_layers": setup.gated_layers,
             "input_size": setup.input_size,
             "transform": setup.transform,
             "pixel_space": {"mean": setup.pixel_space.mean, "std": setup.pixel_space.std},
@@ -361,7 +361,7 @@ class _Result:
             "min_prominence": self.job.min_prominence,
             "predicted": self._class_numbers(self.predicted),
             "target": self._class_numbers(self.target),
-            "advise": {
+            "layer-advise": {
                 "selected": selected if selected >= 0 else None,
                 "units": int(explanation.selected_units[index].sum()),
                 "fallback": bool(explanation.fallback[index]),
@@ -383,7 +383,7 @@ class _Result:
             "selected_units": explanation.selected_units[index].nonzero()[:, 0].tolist(),
             "unit_weights": explanation.unit_weights[index].tolist(),
             "attributions": {
-                "advise": explanation.attributions[index, 0].tolist(),
+                "layer-advise": explanation.attributions[index, 0].tolist(),
                 "grad_cam": grad_cam.attributions[index, 0].tolist(),
             },
         }
@@ -511,21 +511,24 @@ def _finite(value: Any) -> Any:
 
 
 def _selection(text: str) -> UnitSelection:
-    if text == "explainability":
-        return "explainability"
-    if text == "confidence":
-        return "confidence"
+    if text == "avx":
+        return "avx"
+    if text == "average_drop":
+        return "average_drop"
     if re.fullmatch(r"[0-9]+(,[0-9]+)*", text):
         return [int(relevance) for relevance in text.split(",")]
     raise ValueError(
-        "--selection must be explainability, confidence, or relevances such as 1 or 1,2, not "
-        f"{text!r}."
+        f"--selection must be avx, average_drop, or relevances such as 1 or 1,2, not {text!r}."
     )
 
 
 def _activation_range(text: str) -> ActivationRange:
-    if text == "unit":
-        return "unit"
     if text == "minmax":
         return "minmax"
-    raise ValueError(f"--activation-range must be unit or minmax, not {text!r}.")
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--activation-range must be minmax or two numbers such as 0,1, not {text!r}."
+        ) from None
+    return low, high

@@ -14,8 +14,8 @@ from captum_advise import zoo
 Model = Annotated[
     str,
     typer.Option(
-        help=f"The network: {', '.join(zoo.names())}, torchvision/NAME or timm/NAME.",
-        autocompletion=lambda: list(zoo.names()),
+        help=f"The network: {', '.join(zoo.list_networks())}, torchvision/NAME or timm/NAME.",
+        autocompletion=lambda: list(zoo.list_networks()),
     ),
 ]
 Layer = Annotated[

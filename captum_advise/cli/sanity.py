@@ -16,11 +16,11 @@ from torch import nn
 
 from captum_advise import zoo
 from captum_advise._utils.io import atomic_write
-from captum_advise.advise import Advise
 from captum_advise.axioms.method import Method
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show
 from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS
+from captum_advise.gated_grad_cam import GatedGradCam
 from captum_advise.layer_advise import LayerAdvise
 from captum_advise.visualization.maps import LAYER_ADVISE
 from captum_advise.visualization.style import to_png
@@ -38,7 +38,7 @@ Examples:
 _ON_DIGITS: dict[str, MapMethod] = {
     LAYER_ADVISE: Method(LAYER_ADVISE, LayerAdvise),
     SEVERAL_LAYERS: Method(
-        SEVERAL_LAYERS, lambda model, layer: Advise(model, [model.get_submodule("1"), layer])
+        SEVERAL_LAYERS, lambda model, layer: GatedGradCam(model, [model.get_submodule("1"), layer])
     ),
 }
 
@@ -63,11 +63,11 @@ def sanity(
     ] = True,
     output: options.Output = Path("sanity-output"),
 ) -> int:
-    """Do maps depend on what the network has learnt? LayerAdvise, Grad-CAM, Advise, edges.
+    """Do maps depend on what the network has learnt? LayerAdvise, Grad-CAM, GatedGradCam, edges.
 
     Randomises the network's parameters from the top to the bottom, block by block, and compares
     the maps with those of the network as it was (Adebayo et al. 2018). Writes sanity_curves.png,
-    sanity_maps.png and sanity.csv. Advise takes part where the network has layers for it.
+    sanity_maps.png and sanity.csv. GatedGradCam takes part where the network has layers for it.
     """
     from captum_advise.axioms import figures
     from captum_advise.axioms.sanity import randomize_labels, randomize_parameters
@@ -117,10 +117,10 @@ def _methods(network: zoo.Network) -> dict[str, MapMethod]:
     def advise(model: nn.Module, layer: nn.Module) -> LayerAdvise:
         return LayerAdvise(model, layer, pixel_space=network.pixel_space)
 
-    def several_layers(model: nn.Module, _layer: nn.Module) -> Advise:
+    def several_layers(model: nn.Module, _layer: nn.Module) -> GatedGradCam:
         # By name, because the network is a copy.
         layers = [model.get_submodule(name) for name in network.layer_names]
-        return Advise(model, layers, reshape_transform=network.reshape_transforms)
+        return GatedGradCam(model, layers, reshape_transform=network.reshape_transforms)
 
     methods: dict[str, MapMethod] = {
         LAYER_ADVISE: Method(LAYER_ADVISE, advise),

@@ -14,8 +14,8 @@ from captum_advise.evaluation.methods import (
     MethodSettings,
     SavedMaps,
     as_method,
-    by_name,
-    names,
+    get_methods,
+    list_methods,
 )
 from captum_advise.evaluation.metric_checks import check_metrics
 from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
@@ -35,10 +35,10 @@ __all__ = [
     "OutputError",
     "SavedMaps",
     "as_method",
-    "by_name",
     "check_metrics",
     "evaluate",
+    "get_methods",
     "image_dataset",
+    "list_methods",
     "mosaic_dataset",
-    "names",
 ]

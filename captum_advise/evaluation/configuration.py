@@ -19,7 +19,7 @@ from captum_advise.evaluation.items import has_regions, reads_files
 from captum_advise.evaluation.methods import SavedMaps
 from captum_advise.evaluation.methods.registry import is_known, package_of
 from captum_advise.evaluation.store import FORMAT
-from captum_advise.metrics import Protocol
+from captum_advise.metrics import AVXProtocol
 from captum_advise.pixels import PixelSpace
 
 # What the metrics are computed with.
@@ -64,7 +64,7 @@ def configuration_of(
     if space is not None:
         space = asdict(space) if type(space) is PixelSpace else identity(space)
     protocol: Any = settings.protocol
-    protocol = asdict(protocol) if type(protocol) is Protocol else identity(protocol)
+    protocol = asdict(protocol) if type(protocol) is AVXProtocol else identity(protocol)
     transform = None
     if reads_files(dataset):
         transform = identity(dataset.network.transform)  # type: ignore[attr-defined]

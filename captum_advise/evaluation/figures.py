@@ -122,7 +122,7 @@ def gallery(images: ShownImages) -> Figure:
 
 
 def _colour(method: str) -> str:
-    if method.startswith("advise"):
+    if method.startswith("layer-advise"):
         return style.ADVISE
     if method == REFERENCE:
         return style.GRAD_CAM

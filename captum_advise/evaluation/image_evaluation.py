@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise._core.scoring import MapScorer, as_masks, image_scorer
-from captum_advise._core.suspicions import suspicious_confidence, suspicious_pixels
+from captum_advise._core.setting_warnings import suspicious_confidence, suspicious_pixels
 from captum_advise._core.targets import resolve_target
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import first_line
@@ -29,7 +29,7 @@ from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMa
 from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
 from captum_advise.evaluation.pictures import as_png
 from captum_advise.metrics import (
-    Protocol,
+    AVXProtocol,
     blurred,
     energy_pointing_game,
     grid_pointing_game,
@@ -79,7 +79,7 @@ class MetricSettings:
     steps: int = 32
     on_request: frozenset[str] = frozenset()
     n_perturb_samples: int = 10
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: AVXProtocol = field(default_factory=AVXProtocol)
 
     def __post_init__(self) -> None:
         for name in ("steps", "n_perturb_samples"):

@@ -24,7 +24,7 @@ from captum_advise.evaluation.methods import (
     MethodLike,
     SavedMaps,
     as_method,
-    by_name,
+    get_methods,
 )
 from captum_advise.evaluation.mosaics import by_image
 from captum_advise.evaluation.runner import Evaluation, evaluate
@@ -211,7 +211,7 @@ def checked(
 ) -> tuple[Evaluation, pd.DataFrame]:
     """The evaluation of the degraded maps, and the table of :func:`check_metrics`."""
     if isinstance(method, str):
-        (original,) = by_name([method]).values()
+        (original,) = get_methods([method]).values()
     else:
         original = as_method(method)
     if isinstance(original, SavedMaps):

@@ -53,7 +53,7 @@ from captum_advise.evaluation.methods import (
     MethodLike,
     MethodSettings,
     as_method,
-    by_name,
+    get_methods,
 )
 from captum_advise.evaluation.mosaics import MosaicDataset, by_image, mosaic_dataset
 from captum_advise.evaluation.processes import Processes, processes
@@ -170,7 +170,7 @@ def evaluate(
             recorded as failures. If the data set has an attribute ``names``, one per item, the
             report uses it. If its attribute ``has_regions`` is true, items have a third entry,
             the pixels of the object, bool (H, W) or (1, H, W), for the pointing games.
-        methods: Names from :func:`captum_advise.evaluation.names`, or a mapping from name to
+        methods: Names from :func:`captum_advise.evaluation.list_methods`, or a mapping from name to
             whatever :func:`captum_advise.evaluation.as_method` takes, or to
             :class:`captum_advise.evaluation.SavedMaps`. If ``"grad-cam"`` is among them, the others
             are compared with it.
@@ -220,7 +220,7 @@ def evaluate(
     Example::
 
         >>> dataset = [(image, 3) for image in images]
-        >>> evaluation = evaluate(net, net.conv4, dataset, ["advise", "grad-cam"], "report")
+        >>> evaluation = evaluate(net, net.conv4, dataset, ["layer-advise", "grad-cam"], "report")
         >>> evaluation.summary[["method", "metric", "mean"]].shape
         (..., 3)
     """
@@ -232,7 +232,7 @@ def evaluate(
     chosen = (
         {name: as_method(method) for name, method in methods.items()}
         if isinstance(methods, Mapping)
-        else by_name([methods] if isinstance(methods, str) else methods)
+        else get_methods([methods] if isinstance(methods, str) else methods)
     )
     check_count("seed", seed, at_least=0)
     check_count("internal_batch_size", internal_batch_size, at_least=1)

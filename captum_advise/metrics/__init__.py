@@ -30,14 +30,14 @@ from captum_advise.metrics.road import Road, road
 from captum_advise.metrics.sparseness import sparseness
 from captum_advise.metrics.ssim import ssim
 from captum_advise.metrics.visual_explainability import (
-    Protocol,
+    AVXProtocol,
     VisualExplainability,
     visual_explainability,
 )
 
 __all__ = [
+    "AVXProtocol",
     "GridPointing",
-    "Protocol",
     "Road",
     "VisualExplainability",
     "average_drop",

@@ -25,7 +25,7 @@ _MAX_CLASS_SENSITIVITY = 0.55
 
 
 @dataclass(frozen=True)
-class Protocol:
+class AVXProtocol:
     """Whether to follow the paper or the authors' program, where the two differ.
 
     The default follows the paper. :meth:`reference` follows the program.
@@ -37,17 +37,17 @@ class Protocol:
 
     Example::
 
-        >>> Protocol()
-        Protocol(binary_mask=False, largest_confidence=False)
+        >>> AVXProtocol()
+        AVXProtocol(binary_mask=False, largest_confidence=False)
         >>> advise = LayerAdvise(net, net.conv4)
-        >>> explanation = advise.explain(images, protocol=Protocol.reference())
+        >>> explanation = advise.explain(images, protocol=AVXProtocol.reference())
     """
 
     binary_mask: bool = False
     largest_confidence: bool = False
 
     @classmethod
-    def reference(cls) -> Protocol:
+    def reference(cls) -> AVXProtocol:
         """The protocol of the authors' program."""
         return cls(binary_mask=True, largest_confidence=True)
 
@@ -123,7 +123,7 @@ def visual_explainability(
     masked_confidences: Tensor,
     target: Tensor,
     class_sensitivity: Tensor,
-    protocol: Protocol = Protocol(),
+    protocol: AVXProtocol = AVXProtocol(),
 ) -> VisualExplainability:
     r"""AVX of masked images, and the metrics that it combines (the ADVISE paper's protocol).
 
@@ -244,7 +244,7 @@ def compare(
     masked_confidences: Tensor,
     target: Tensor,
     class_sensitivity: Tensor,
-    protocol: Protocol,
+    protocol: AVXProtocol,
 ) -> VisualExplainability:
     """:func:`visual_explainability` of masked images whose similarity is known."""
     check_classes(confidences, target)

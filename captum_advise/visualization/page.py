@@ -25,7 +25,7 @@ from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise._version import __version__
 from captum_advise.density import adaptive_kde, count_modes
 from captum_advise.pixels import normalize_maps
-from captum_advise.relevance import DensityOptions
+from captum_advise.relevance import DensityOptions, on_unit_interval
 from captum_advise.visualization.heat import COLOURS
 from captum_advise.visualization.maps import class_name_of, is_selected
 from captum_advise.visualization.style import as_images
@@ -73,7 +73,7 @@ def page(
     class_names: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
     n_bandwidths: int = 10,
-    activation_range: ActivationRange = "unit",
+    activation_range: ActivationRange = (0.0, 1.0),
 ) -> str:
     """The file that :meth:`captum_advise.Explanation.to_html` describes."""
     pixels = as_images(images)
@@ -344,9 +344,7 @@ def _densities(
     positions = maps[0].numel()
     if positions < 2 or not len(units):
         return None
-    rows = maps[units].flatten(1).double()
-    if options.activation_range == "minmax":
-        rows = normalize_maps(rows)
+    rows = on_unit_interval(maps[units].flatten(1).double(), options.activation_range)
     grid = torch.linspace(0, 1, positions, dtype=torch.float64)
     density = adaptive_kde(rows, grid, n_bandwidths=options.n_bandwidths).density
     counts = count_modes(density) if relevance is None else relevance.cpu()[units]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from captum_advise.density import adaptive_kde
-from captum_advise.pixels import normalize_maps
+from captum_advise.relevance import DensityOptions, on_unit_interval
 from captum_advise.visualization.heat import draw_heat, evidence_bar
 from captum_advise.visualization.style import (
     ADVISE,
@@ -114,7 +114,7 @@ def densities(
     *,
     n_bandwidths: int = 10,
     min_prominence: float = 1e-6,
-    activation_range: ActivationRange = "unit",
+    activation_range: ActivationRange = (0.0, 1.0),
     columns: int = 4,
     axes: npt.ArrayLike | None = None,
 ) -> tuple[Figure, ManyAxes]:
@@ -153,9 +153,8 @@ def densities(
             "Feature maps to draw densities of must be (C, *spatial) and hold the units, got "
             f"{tuple(maps.shape)} and the units {wanted}."
         )
-    rows = maps[wanted].flatten(1).double()
-    if activation_range == "minmax":
-        rows = normalize_maps(rows)
+    options = DensityOptions(n_bandwidths, activation_range, min_prominence)
+    rows = on_unit_interval(maps[wanted].flatten(1).double(), options.activation_range)
     grid = torch.linspace(0, 1, rows.shape[1], dtype=torch.float64)
     curves = adaptive_kde(rows, grid, n_bandwidths=n_bandwidths).density.numpy()
     positions = grid.numpy()

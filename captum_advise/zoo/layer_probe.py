@@ -31,7 +31,7 @@ class Probe:
         layer: The layer to explain, or None if there is none.
         layouts: How to rearrange the outputs of layers that are not (N, C, H, W).
         classes: The number of classes.
-        layers: The layers of :class:`captum_advise.Advise`, in the order of the forward pass.
+        layers: The layers of :class:`captum_advise.GatedGradCam`, in the order of the forward pass.
             The last one is the layer to explain. Empty if there is no finer one.
     """
 
@@ -55,8 +55,8 @@ def probe(
     The layer is the last module whose output is a feature map of which more than one position leads
     to the prediction. The model is left unchanged.
 
-    Layers of ``Advise`` are looked for among the modules that every path from the image to the
-    class scores passes through, so that their evidence is complete. They are the last one with
+    Layers of ``GatedGradCam`` are looked for among the modules that every path from the image to
+    the class scores passes through, so that their evidence is complete. They are the last one with
     twice the resolution of the layer to explain, and the last one with its resolution before it
     that has children (a block), unless that returns the same tensor.
 
@@ -85,7 +85,7 @@ def probe(
                 "only image classifiers can be explained."
             )
         layer = layer or _last_that_matters(record.candidates(), record.layouts, logits)
-        layers = _layers_of_advise(model, record, layer, source, logits) if layer else ()
+        layers = _layers_of_gated_grad_cam(model, record, layer, source, logits) if layer else ()
     return Probe(layer, record.layouts, logits.shape[1], layers)
 
 
@@ -243,10 +243,10 @@ def _last_that_matters(
     return next(reversed(list(maps)), None)
 
 
-def _layers_of_advise(
+def _layers_of_gated_grad_cam(
     model: nn.Module, record: _Record, layer: str, source: _Edge, logits: Tensor
 ) -> tuple[str, ...]:
-    """The layers of ``Advise``, the last of which is ``layer``; see :func:`probe`."""
+    """The layers of ``GatedGradCam``, the last of which is ``layer``; see :func:`probe`."""
     maps = record.candidates()
     if layer not in maps:
         return ()

@@ -83,7 +83,7 @@ def load(
         load_state_dict(model, state, name, weights)
     model.eval()
     if entry.layer is not None and layer in (None, entry.layer):
-        probed = Probe(entry.layer, {}, 1000, (*entry.evidence, entry.layer))
+        probed = Probe(entry.layer, {}, 1000, (*entry.finer_layers, entry.layer))
     else:
         probed = probe(model, parts.size, name, layer=layer)
     layer_name = layer_of(probed, name)
@@ -115,7 +115,7 @@ def layer_of(probed: Probe, name: str) -> str:
 
 
 def layers_of_advise(model: nn.Module, probed: Probe) -> dict[str, Any]:
-    """What a :class:`Network` says about the layers of ``Advise``: its attributes by name."""
+    """What a :class:`Network` says about the layers of ``GatedGradCam``: its attributes by name."""
     return {
         "layers": tuple(model.get_submodule(name) for name in probed.layers),
         "layer_names": probed.layers,

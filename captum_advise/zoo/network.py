@@ -37,8 +37,8 @@ class Network:
         reshape_transform: For :class:`captum_advise.LayerAdvise`, where the layer is not
             (N, C, H, W).
         source: Where the transform comes from, in a few words.
-        layers: For :class:`captum_advise.Advise`: finer layers and, last, ``layer``. Empty if the
-            network has no feature maps with twice the resolution of ``layer``'s.
+        layers: For :class:`captum_advise.GatedGradCam`: finer layers and, last, ``layer``. Empty if
+            the network has no feature maps with twice the resolution of ``layer``'s.
         layer_names: Their dotted names.
         reshape_transforms: One per layer of ``layers``, for those that are not (N, C, H, W).
 

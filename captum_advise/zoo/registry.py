@@ -28,15 +28,15 @@ class Entry:
         architecture: The family's name for it.
         layer: The default layer; None if a probe finds it.
         tag: Which of torchvision's weights are the pretrained ones.
-        evidence: The layers that ``Advise`` takes before the default layer, as the probe finds
-            them.
+        finer_layers: The layers that ``GatedGradCam`` takes before the default layer, as the probe
+            finds them.
     """
 
     family: str
     architecture: str
     layer: str | None = None
     tag: str = "DEFAULT"
-    evidence: tuple[str, ...] = ()
+    finer_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,20 @@ _NAMED = {
             "lite",
             f"tf_efficientnet_lite{number}",
             "bn2",
-            evidence=("blocks.5.0.bn1", "blocks.6"),
+            finer_layers=("blocks.5.0.bn1", "blocks.6"),
         )
         for number in (0, 1, 2)
     },
     "alexnet": Entry("torchvision", "alexnet", "features.10", "IMAGENET1K_V1", ("features.4",)),
     "vgg16": Entry("torchvision", "vgg16", "features.28", "IMAGENET1K_V1", ("features.22",)),
     "resnet50": Entry("torchvision", "resnet50", "layer4", "IMAGENET1K_V1", ("layer3", "layer4.1")),
-    "xception": Entry("timm", "legacy_xception", "conv4.pointwise", evidence=("block11", "conv3")),
+    "xception": Entry(
+        "timm", "legacy_xception", "conv4.pointwise", finer_layers=("block11", "conv3")
+    ),
 }
 
 
-def names() -> tuple[str, ...]:
+def list_networks() -> tuple[str, ...]:
     """The networks that have a name of their own.
 
     :func:`load` also takes ``torchvision/NAME`` for every ImageNet classifier of torchvision
@@ -85,7 +87,7 @@ def names() -> tuple[str, ...]:
 
     Example::
 
-        >>> zoo.names()
+        >>> zoo.list_networks()
         ('efficientnet-lite0', ..., 'resnet50', 'xception')
     """
     return tuple(_NAMED)

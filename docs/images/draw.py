@@ -24,7 +24,7 @@ def explained(name: str) -> ImageExplanation:
 
 
 def gallery() -> Figure:
-    """A column per image; rows: the image, Grad-CAM, Advise, LayerAdvise."""
+    """A column per image; rows: the image, Grad-CAM, GatedGradCam, LayerAdvise."""
     figure = Figure(figsize=(2.6 * len(IMAGES), 10.8), layout="constrained")
     axes = figure.subplots(4, len(IMAGES))
     for column, name in zip(axes.T, IMAGES, strict=True):
@@ -35,10 +35,10 @@ def gallery() -> Figure:
         confidence = f"{explanation.confidence.item():.0%} confidence"
         column[0].set_title(f"{explanation.class_name()}\n{confidence}")
         others = explanation.comparisons
-        maps = (others["Grad-CAM"].attributions, others["Advise"], explanation.attributions)
+        maps = (others["Grad-CAM"].attributions, others["GatedGradCam"], explanation.attributions)
         for ax, attributions in zip(column[1:], maps, strict=True):
             overlay(image, attributions[0], ax=ax)
-    for row, label in zip(axes, ("image", "Grad-CAM", "Advise", "LayerAdvise"), strict=True):
+    for row, label in zip(axes, ("image", "Grad-CAM", "GatedGradCam", "LayerAdvise"), strict=True):
         row[0].text(
             *(-0.05, 0.5, label),
             transform=row[0].transAxes,

@@ -23,7 +23,7 @@ from captum_advise.cli import main
 
 HERE = Path(__file__).parent
 COMPARED = ("astronaut", "camera", "chelsea", "coffee", "rocket", "stereo_motorcycle")
-METHODS = "advise-layers,advise,grad-cam,layer-cam,random,gaussian"
+METHODS = "gated-grad-cam,layer-advise,grad-cam,layer-cam,random,gaussian"
 
 
 @contextmanager
@@ -56,10 +56,10 @@ def save(driver: Chrome, name: str) -> None:
 
 
 def page(folder: Path) -> None:
-    """The page of a cat with the map of Advise, after a click on the map."""
+    """The page of a cat with the map of GatedGradCam, after a click on the map."""
     main(["explain", "--html", "--output", str(folder)])
     with browser(folder / "chelsea.html", 1280, 1070) as driver:
-        Select(driver.find_element("id", "comparison")).select_by_visible_text("Advise")
+        Select(driver.find_element("id", "comparison")).select_by_visible_text("GatedGradCam")
         stage = driver.find_element("id", "map-stage")
         ActionChains(driver).move_to_element_with_offset(stage, -40, -30).click().perform()
         driver.find_elements("css selector", "#ranking button")[1].click()

@@ -23,7 +23,7 @@ from captum_advise._core.perturbation import black
 from captum_advise._core.scoring import as_masks, image_scorer
 from captum_advise._core.targets import resolve_target, softmax_over_classes
 from captum_advise.evaluation import image_dataset
-from captum_advise.metrics import Protocol, blurred
+from captum_advise.metrics import AVXProtocol, blurred
 
 # Rules use the confidence at eighths of the pixels; the metrics "between" use odd sixteenths.
 SEEN = [step / 8 for step in range(1, 8)]
@@ -91,7 +91,7 @@ def rows_of(network: zoo.Network, inputs: Tensor, label: int) -> Iterator[dict[s
     target = resolve_target(run.outputs, label)
     scorer = image_scorer(
         network.model, inputs, run.outputs.detach(), target, pixel_space=network.pixel_space,
-        confidence=softmax_over_classes, protocol=Protocol(), internal_batch_size=8,
+        confidence=softmax_over_classes, protocol=AVXProtocol(), internal_batch_size=8,
     )  # fmt: skip
     dark_image = black(inputs, network.pixel_space).expand_as(inputs)
     activations = run.feature_maps[0].detach()

@@ -22,7 +22,7 @@ import pandas as pd
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
-from captum_advise.evaluation.methods import names
+from captum_advise.evaluation.methods import list_methods
 from captum_advise.evaluation.mosaics import by_image
 from captum_advise.evaluation.statistics import (
     REFERENCE,
@@ -96,7 +96,7 @@ def with_mosaics(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """The latest rows, by network, layer and image, methods as the documentation lists them."""
     key = [*(WHERE if "steps" in rows else MOSAICS_WHERE), "file", "method"]
-    order = {name: number for number, name in enumerate(names())}
+    order = {name: number for number, name in enumerate(list_methods())}
     return rows.drop_duplicates(key, keep="last").sort_values(
         key, key=lambda column: column.map(order) if column.name == "method" else column
     )
@@ -126,7 +126,7 @@ def by_images(rows: pd.DataFrame) -> Iterator[tuple[list[str], int]]:
     """The methods that were measured on the same images with Grad-CAM, the most images first."""
     files_of = rows.groupby("method")["file"].agg(frozenset)
     for files in sorted(set(files_of), key=lambda files: (-len(files), sorted(files))):
-        methods = [name for name in names() if files_of.get(name) == files]
+        methods = [name for name in list_methods() if files_of.get(name) == files]
         yield methods if REFERENCE in methods else [REFERENCE, *methods], len(files)
 
 
@@ -270,7 +270,7 @@ def compared_methods(
     for files, with_mosaics in sorted(groups, key=lambda group: (-len(group[0]), not group[1])):
         methods = [
             name
-            for name in names()
+            for name in list_methods()
             if files <= files_of.get(name, frozenset()) and (name in tiled or not with_mosaics)
         ]
         yield methods, with_mosaics, len(files)

@@ -1,4 +1,4 @@
-"""How `Advise` uses occluded images: the search for its constants.
+"""How `GatedGradCam` uses occluded images: the search for its constants.
 
     python docs/measured/occlusions.py --data FOLDER
     python docs/measured/occlusions.py --tables
@@ -10,7 +10,7 @@ Only images of the search half are used, at even places of labels.csv, with Effi
 labels as targets. The first 16 of them compare all variants, without ROAD. The next 20 compare two
 variants that had done well, and 6 mosaics of images with a confidence above 0.7 three. Insertion
 and deletion have 10 steps; ROAD removes 10, 30, 50, 70 and 90%. Tests are Wilcoxon's, two-sided,
-against `Advise` without evidence, uncorrected.
+against `GatedGradCam` without evidence, uncorrected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scipy.stats import wilcoxon
 from several_layers import mosaics_of
 from torch import Tensor
 
-from captum_advise import Advise, zoo
+from captum_advise import GatedGradCam, zoo
 from captum_advise._core import occlusion_evidence as occlusion
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
@@ -139,10 +139,12 @@ def maps_of(
     case: Case,
     variants: tuple[Variant, ...],
 ) -> dict[str, Tensor]:
-    """Maps (1, 1, H, W) by name: Grad-CAM, `Advise` without evidence, and variants."""
+    """Maps (1, 1, H, W) by name: Grad-CAM, `GatedGradCam` without evidence, and variants."""
     size = (case.image.shape[2], case.image.shape[3])
     coarse = LayerGradCam(network.model, network.layer).attribute(case.image, case.label).detach()
-    prior = normalize_maps(Advise(network.model, network.layers).attribute(case.image, case.label))
+    prior = normalize_maps(
+        GatedGradCam(network.model, network.layers).attribute(case.image, case.label)
+    )
     return {
         "grad-cam": upsample_maps(normalize_maps(coarse.relu()), size),
         REFERENCE: prior,
@@ -259,7 +261,7 @@ def write_page(rows: pd.DataFrame) -> None:
     texts = [
         "# Evidence from occlusion: tables",
         "[Conclusions](../several-layers.md). Means; the share of items on "
-        "which the map is better than `Advise` without evidence; p of Wilcoxon's test, "
+        "which the map is better than `GatedGradCam` without evidence; p of Wilcoxon's test, "
         "uncorrected. `prior` is that map, and E the loss of confidence per hidden position, both "
         "stretched to [0, 1]; the number is that of occluded images. How it was measured is in "
         "`docs/measured/occlusions.py`.",

@@ -1,4 +1,4 @@
-"""Does the map of several layers explain better than Grad-CAM? The study of `Advise`.
+"""Does the map of several layers explain better than Grad-CAM? The study of `GatedGradCam`.
 
     python docs/measured/several_layers.py --data FOLDER --network efficientnet-lite0
     python docs/measured/several_layers.py --tables
@@ -13,7 +13,7 @@ Rules, fixed before any image of the held-out half was measured with this script
   places are the held-out half. Earlier trials of other formulas, and the two studies of unit
   choice, had used images of both halves.
 - Networks: EfficientNet-Lite0, Lite1 and Lite2 with their weights. Targets are the labels.
-- Candidate: `Advise` with the layers that the zoo gives.
+- Candidate: `GatedGradCam` with the layers that the zoo gives.
 - Primary metrics, each against Grad-CAM at the default layer: grid pointing game (share of the
   highest quarter of the pixels inside the cell), ROAD, insertion from the blurred image, insertion
   from black, deletion to black, deletion to the blurred image. Insertion and deletion have 12
@@ -28,9 +28,9 @@ Rules, fixed before any image of the held-out half was measured with this script
 - Controls, measured in the same way: Grad-CAM smoothed with a box of 33 pixels, Grad-CAM to the
   powers 0.5 and 2 (the same order of pixels), and the candidate whose evidence comes only from
   units with at least two modes ("minmax"), for what unit relevance adds.
-- A second candidate was added after these rules: `Advise` with `evidence=32`. Its constants were
-  chosen on the search half with EfficientNet-Lite0 (docs/measured/occlusions.py). The rule of the
-  candidate holds for it too, and Holm's correction is over its own six metrics.
+- A second candidate was added after these rules: `GatedGradCam` with `n_occlusions=32`. Its
+  constants were chosen on the search half with EfficientNet-Lite0 (docs/measured/occlusions.py).
+  The rule of the candidate holds for it too, and Holm's correction is over its own six metrics.
 - AVX is reported at equal pixel order: each map is replaced by the ranks of its pixels.
 
 Three things were changed after the held-out half of EfficientNet-Lite0 had been measured, and
@@ -60,8 +60,8 @@ from PIL import Image
 from scipy.stats import wilcoxon
 from torch import Tensor
 
-from captum_advise import Advise, unit_relevance, zoo
-from captum_advise._core import gated_evidence as several
+from captum_advise import GatedGradCam, unit_relevance, zoo
+from captum_advise._core import gated_map as several
 from captum_advise._core.layer_pass import LayerCall
 from captum_advise._core.scoring import image_scorer
 from captum_advise._core.targets import resolve_target, softmax_over_classes
@@ -71,7 +71,7 @@ from captum_advise.evaluation.batches import compiled, fixed_size_batches
 from captum_advise.evaluation.mosaics import MosaicDataset
 from captum_advise.evaluation.statistics import holm
 from captum_advise.metrics import (
-    Protocol,
+    AVXProtocol,
     deletion_auc,
     grid_pointing_game,
     insertion_auc,
@@ -83,7 +83,7 @@ from captum_advise.pixels import black, normalize_maps, upsample_maps
 ROWS = Path(__file__).with_suffix(".csv")
 PAGE = Path(__file__).parents[1] / "explanation" / "appendix" / "several-layers-study.md"
 NETWORKS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
-REFERENCE, CANDIDATE = "grad-cam", "advise-layers"
+REFERENCE, CANDIDATE = "grad-cam", "gated-grad-cam"
 EVIDENCE = 32
 WITH_EVIDENCE = f"{CANDIDATE}, evidence={EVIDENCE}"
 # Metric to whether larger is better.
@@ -116,14 +116,14 @@ def maps_of(network: zoo.Network, inputs: Tensor, target: Tensor) -> dict[str, T
     size = (inputs.shape[2], inputs.shape[3])
     coarse = LayerGradCam(network.model, network.layer).attribute(inputs, target).detach()
     grad_cam = normalize_maps(upsample_maps(normalize_maps(coarse.relu()), size))
-    advise = Advise(network.model, network.layers, pixel_space=network.pixel_space)
+    advise = GatedGradCam(network.model, network.layers, pixel_space=network.pixel_space)
     maps = {
         REFERENCE: grad_cam,
         "grad-cam, smoothed": F.avg_pool2d(
             F.pad(grad_cam, [BOX // 2] * 4, mode="replicate"), BOX, stride=1
         ),
         CANDIDATE: advise.attribute(inputs, target),
-        WITH_EVIDENCE: advise.attribute(inputs, target, evidence=EVIDENCE),
+        WITH_EVIDENCE: advise.attribute(inputs, target, n_occlusions=EVIDENCE),
     }
     if size[0] <= network.transform(zoo.example_image()).shape[1]:
         maps |= by_relevance(network, inputs, target)
@@ -144,7 +144,7 @@ def by_relevance(network: zoo.Network, inputs: Tensor, target: Tensor) -> dict[s
             feature_map * units[..., None, None]
             for feature_map, units in zip(finer, kept, strict=True)
         ]
-        return several.gated_evidence([*weighted, deepest], gradients, tuple(inputs.shape[2:]))
+        return several.gated_map([*weighted, deepest], gradients, tuple(inputs.shape[2:]))
 
     return {
         "units with two modes": map_of([modes >= 2 for modes in relevance]),
@@ -189,7 +189,7 @@ def avx_of_ranks(network: zoo.Network, inputs: Tensor, target: Tensor, maps: Ten
         resolve_target(outputs, target),
         pixel_space=network.pixel_space,
         confidence=softmax_over_classes,
-        protocol=Protocol(),
+        protocol=AVXProtocol(),
         internal_batch_size=8,
     )
     examples = torch.zeros(maps.shape[1], dtype=torch.int64)

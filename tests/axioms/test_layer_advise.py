@@ -14,14 +14,14 @@ from captum_advise.axioms import Case, NetworkSpec, SmallNetwork
 from captum_advise.relevance import unit_relevance
 
 
-@pytest.mark.parametrize("activation_range", ["unit", "minmax"])
+@pytest.mark.parametrize("activation_range", [(0.0, 1.0), "minmax"])
 def test_maps_of_two_positions_have_no_modes(activation_range):
     # Under "minmax" the two samples lie at the two ends, so no row has a density.
     maps = torch.tensor([[[0.25, 0.5], [3.0, -1.0], [0.0, 0.0]]])
     assert not unit_relevance(maps, activation_range=activation_range).any()
 
 
-@pytest.mark.parametrize("unit_selection", ["explainability", "confidence", 1, None])
+@pytest.mark.parametrize("unit_selection", ["avx", "average_drop", 1, None])
 def test_no_grad_of_the_caller(unit_selection):
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
@@ -72,8 +72,8 @@ def test_rescaling_a_unit_changes_relevance_under_unit_and_not_under_minmax(two_
         return advise.unit_relevance(inputs, activation_range=activation_range)
 
     # Eight times as large, one cluster is at 0.72 to 1.44 and the other is out of [0, 1].
-    assert relevance(model, "unit")[0, 0] == 2
-    assert relevance(other, "unit")[0, 0] != 2
+    assert relevance(model, (0.0, 1.0))[0, 0] == 2
+    assert relevance(other, (0.0, 1.0))[0, 0] != 2
     assert torch.equal(relevance(model, "minmax"), relevance(other, "minmax"))
 
     def attributions(network, activation_range):
@@ -81,7 +81,7 @@ def test_rescaling_a_unit_changes_relevance_under_unit_and_not_under_minmax(two_
             inputs, 0, unit_selection=2, activation_range=activation_range
         )
 
-    assert not torch.equal(attributions(model, "unit"), attributions(other, "unit"))
+    assert not torch.equal(attributions(model, (0.0, 1.0)), attributions(other, (0.0, 1.0)))
     assert torch.equal(attributions(model, "minmax"), attributions(other, "minmax"))
 
 

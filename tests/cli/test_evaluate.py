@@ -287,7 +287,8 @@ def test_the_paper_s_networks_run_from_weights_files(model, layer, tmp_path):
     zoo.example_image().save(tmp_path / "val" / names[285] / "chelsea.jpg")
     command = ["evaluate", "--data", tmp_path / "val", "--model", model, "--layer", layer]
     command += ["--weights", weights, "--output", tmp_path / "report", "--steps", 2]
-    methods = "advise,advise-reference,grad-cam,guided-grad-cam,grad-cam++,xgrad-cam,layer-cam"
+    methods = "layer-advise,layer-advise-reference,grad-cam,guided-grad-cam,grad-cam++"
+    methods += ",xgrad-cam,layer-cam"
     assert main([*map(str, command), "--methods", f"{methods},random,gaussian"]) == 0
     results = pd.read_csv(tmp_path / "report" / "results.csv")
     assert len(results) == 9

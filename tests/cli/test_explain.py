@@ -65,12 +65,13 @@ def test_default_run_prints_the_prediction_and_both_metrics(default_run):
     finished, output = default_run
     assert finished.stderr == ""
     result = read_json(output / "chelsea.json")
-    advise, grad_cam = (result[name]["metrics"]["avx"] for name in ("advise", "grad_cam"))
+    advise, grad_cam = (result[name]["metrics"]["avx"] for name in ("layer-advise", "grad_cam"))
     for part in (
         f"{result['predicted']['name']} ({result['predicted']['index']})",
         f"confidence {result['predicted']['confidence']:.1%}",
-        f"relevance {result['advise']['selected']} selected: {result['advise']['units']} of 1280",
-        "Advise: a map from 3 layers, in the panel",
+        f"relevance {result['layer-advise']['selected']} selected: "
+        f"{result['layer-advise']['units']} of 1280",
+        "GatedGradCam: a map from 3 layers, in the panel",
         str(output / "chelsea.png"),
     ):
         assert part in finished.stdout
@@ -91,11 +92,11 @@ def test_default_run_against_the_network_and_captum(default_run):
     torch.testing.assert_close(torch.tensor(result["attributions"]["grad_cam"]), grad_cam)
 
 
-def test_default_run_names_the_layers_of_advise(default_run):
+def test_default_run_names_the_layers_of_gated_grad_cam(default_run):
     finished, output = default_run
     layers = ["blocks.5.0.bn1", "blocks.6", "bn2"]
-    assert read_json(output / "chelsea.json")["advise_layers"] == layers
-    assert f"Advise at {' + '.join(layers)}, " in finished.stdout.splitlines()[0]
+    assert read_json(output / "chelsea.json")["gated_layers"] == layers
+    assert f"GatedGradCam at {' + '.join(layers)}, " in finished.stdout.splitlines()[0]
 
 
 def test_default_run_selects_the_best_group(default_run):
@@ -104,8 +105,8 @@ def test_default_run_selects_the_best_group(default_run):
     assert len(result["unit_relevance"]) == 1280
     assert all(counts[group["relevance"]] == group["units"] for group in result["groups"])
     best = max(result["groups"], key=lambda group: group["metrics"]["avx"])
-    assert result["advise"]["selected"] == best["relevance"]
-    assert result["advise"]["metrics"]["avx"] == best["metrics"]["avx"]
+    assert result["layer-advise"]["selected"] == best["relevance"]
+    assert result["layer-advise"]["metrics"]["avx"] == best["metrics"]["avx"]
     assert result["selected_units"] == [
         unit
         for unit, relevance in enumerate(result["unit_relevance"])
@@ -132,7 +133,7 @@ def test_html(cat, tmp_path, capsys):
     assert example["class"] == result["target"]["name"]
     assert unpacked(example["units"]["relevance"]).tolist() == result["unit_relevance"]
     grad_cam, advise = example["comparisons"]
-    assert (grad_cam["name"], advise["name"]) == ("Grad-CAM", "Advise")
+    assert (grad_cam["name"], advise["name"]) == ("Grad-CAM", "GatedGradCam")
     assert advise["values"]["shape"] == [160, 160]
     assert grad_cam["metrics"]["avx"] == pytest.approx(result["grad_cam"]["metrics"]["avx"])
 
@@ -154,8 +155,8 @@ def titles(monkeypatch) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("model", "names"),
     [
-        ("timm/test_resnet", ["Grad-CAM", "Advise", "LayerAdvise"]),
-        ("timm/test_mambaout", ["Grad-CAM", "Advise", "LayerAdvise"]),  # channels last
+        ("timm/test_resnet", ["Grad-CAM", "GatedGradCam", "LayerAdvise"]),
+        ("timm/test_mambaout", ["Grad-CAM", "GatedGradCam", "LayerAdvise"]),  # channels last
         ("timm/test_vit", ["Grad-CAM", "LayerAdvise"]),
     ],
 )
@@ -167,10 +168,10 @@ def test_panels_have_advise_where_there_are_layers(
     (shown,) = drawn
     assert shown[1:-1] == names
     printed = capsys.readouterr().out
-    is_found = "Advise" in names
-    assert ("Advise at " in printed.splitlines()[0]) == is_found
+    is_found = "GatedGradCam" in names
+    assert ("GatedGradCam at " in printed.splitlines()[0]) == is_found
     assert ("in the panel" in printed) == is_found
-    assert bool(read_json(tmp_path / "cat.json")["advise_layers"]) == is_found
+    assert bool(read_json(tmp_path / "cat.json")["gated_layers"]) == is_found
 
 
 # --- images
@@ -281,14 +282,14 @@ def test_batches_equal_single_images(photos, tmp_path, no_panels):
         assert explain(photos, *SMALL, "--batch-size", size, output=tmp_path / size) == 0
     for name in ("astronaut", "chelsea", "coffee"):
         one, many = (read_json(tmp_path / size / f"{name}.json") for size in ("1", "3"))
-        for key in ("advise", "grad_cam"):
+        for key in ("layer-advise", "grad_cam"):
             torch.testing.assert_close(
                 torch.tensor(many["attributions"][key]), torch.tensor(one["attributions"][key])
             )
         assert many["selected_units"] == one["selected_units"]
         assert many["target"]["index"] == one["target"]["index"]
-        assert many["advise"]["metrics"]["avx"] == pytest.approx(
-            one["advise"]["metrics"]["avx"], abs=1e-4
+        assert many["layer-advise"]["metrics"]["avx"] == pytest.approx(
+            one["layer-advise"]["metrics"]["avx"], abs=1e-4
         )
 
 
@@ -335,7 +336,7 @@ def test_summary_and_page(photos, tmp_path, capsys, no_panels):
     for cell in (
         "tabby",
         f"{result['target']['confidence']:.1%}",
-        f"{result['advise']['metrics']['avx']:.3f}",
+        f"{result['layer-advise']['metrics']['avx']:.3f}",
     ):
         assert f"│ {cell}" in row
     assert str(output / "index.html") in out
@@ -426,17 +427,17 @@ def test_selection_of_relevances(cat, tmp_path, capsys):
 
 def test_selection_that_no_unit_has(cat, tmp_path, capsys):
     assert explain(cat, *SMALL, "--selection", "99", output=tmp_path) == 0
-    assert read_json(tmp_path / "cat.json")["advise"]["units"] == 0
+    assert read_json(tmp_path / "cat.json")["layer-advise"]["units"] == 0
     assert "no units selected: 0 of 96 units" in capsys.readouterr().out
 
 
 def test_activation_range_and_confidence(cat, tmp_path):
-    options = ("--activation-range", "minmax", "--selection", "confidence")
+    options = ("--activation-range", "minmax", "--selection", "average_drop")
     assert explain(cat, *SMALL, *options, output=tmp_path) == 0
     result = read_json(tmp_path / "cat.json")
     least = min(group["metrics"]["average_drop"] for group in result["groups"])
-    assert (result["activation_range"], result["selection"]) == ("minmax", "confidence")
-    assert result["advise"]["metrics"]["average_drop"] == pytest.approx(least, abs=1e-6)
+    assert (result["activation_range"], result["selection"]) == ("minmax", "average_drop")
+    assert result["layer-advise"]["metrics"]["average_drop"] == pytest.approx(least, abs=1e-6)
 
 
 def test_weights_from_a_file(cat, tmp_path):

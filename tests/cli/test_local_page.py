@@ -110,7 +110,7 @@ def test_layers_to_choose_from(networks):
     assert "layer4: 96 units, 5 x 5" in [text for text, _ in choices]
     chosen = networks.with_layer("timm/test_resnet", "layer3")
     assert chosen.layer is chosen.model.layer3
-    # The layers of Advise end with the chosen one.
+    # The layers of GatedGradCam end with the chosen one.
     assert chosen.layers[-1] is chosen.model.layer3
     assert chosen.layer_names[-1] == "layer3"
     assert set(chosen.layers) != set(networks._first.layers)
@@ -128,7 +128,7 @@ def test_an_explanation(networks, cat):
     assert example["class"] == "Egyptian cat"
     assert example["units"]["densities"]["activation_range"] == "minmax"
     names = [comparison["name"] for comparison in example["comparisons"]]
-    assert names == ["Grad-CAM", "Advise"]
+    assert names == ["Grad-CAM", "GatedGradCam"]
     assert example["comparisons"][1]["values"]["shape"] == [160, 160]
 
 
@@ -305,7 +305,7 @@ def test_in_a_browser(server):
         driver.switch_to.frame(frame)
         wait.until(lambda _: "cat" in driver.find_element("id", "headline").text)
         driver.find_element("css selector", "#ranking button").click()
-        Select(driver.find_element("id", "comparison")).select_by_visible_text("Advise")
+        Select(driver.find_element("id", "comparison")).select_by_visible_text("GatedGradCam")
         assert driver.find_element("id", "comparison-note").text == "224 x 224 positions"
         # A request to another machine would be refused, and so complained of.
         assert complaints(driver) == []

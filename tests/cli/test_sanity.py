@@ -63,7 +63,12 @@ def test_sanity(cat, tmp_path, capsys, small):
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 * 4 * 4 * 6
     assert {row["mode"] for row in rows} == {"cascading", "independent"}
-    assert {row["method"] for row in rows} == {"LayerAdvise", "Grad-CAM", "Advise", "edge detector"}
+    assert {row["method"] for row in rows} == {
+        "LayerAdvise",
+        "Grad-CAM",
+        "GatedGradCam",
+        "edge detector",
+    }
     assert {row["block"] for row in rows} == {"head", "third", "second", "first"}
     assert {row["seed"] for row in rows} == {"0", "1"}
     for name in ("sanity_curves.png", "sanity_maps.png"):
@@ -84,7 +89,7 @@ def test_sanity_without_layers_for_advise(cat, tmp_path, capsys, small, monkeypa
     assert cli.main(["sanity", str(cat), "--no-labels", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "edge detector does NOT depend" in out
-    assert "Advise" not in out.replace("LayerAdvise", "")
+    assert "GatedGradCam" not in out.replace("LayerAdvise", "")
 
 
 def test_bad_input_to_sanity(tmp_path, capsys):

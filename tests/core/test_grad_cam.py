@@ -136,7 +136,7 @@ def test_relevance_scores_of_several_tensors():
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     assert isinstance(net.multi_relu, models.MultiRelu)
     with pytest.raises(ValueError, match="2 tensors"):
-        LayerAdvise(net, net.multi_relu).attribute(one(), target=0, unit_selection="confidence")
+        LayerAdvise(net, net.multi_relu).attribute(one(), target=0, unit_selection="average_drop")
 
 
 def test_differentiable_as_captum_is():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from messages import one_sentence
 from toy_networks import Apply, images, network
 
-from captum_advise import Advise, PixelSpace
+from captum_advise import GatedGradCam, PixelSpace
 from captum_advise._core.occlusion_evidence import occlusion_evidence, occlusions
 from captum_advise.metrics.insertion_deletion import blurred
 from captum_advise.pixels import normalize_maps
@@ -125,10 +125,10 @@ def test_the_map_of_a_model_with_misleading_gradients():
     # Some black pixels, so that stretching the prior does not set the quarter to zero.
     inputs[..., ::8, ::8] = 0
     net = Misleading()
-    advise = Advise(net, [net.finer, net.last], pixel_space=PixelSpace.identity())
+    gated = GatedGradCam(net, [net.finer, net.last], pixel_space=PixelSpace.identity())
     quarter = torch.zeros(32, 32, dtype=torch.bool)
     quarter[:16, :16] = True
-    before, after = advise.attribute(inputs, 0), advise.attribute(inputs, 0, evidence=64)
+    before, after = gated.attribute(inputs, 0), gated.attribute(inputs, 0, n_occlusions=64)
     for image in range(2):
         assert before[image, 0, quarter].mean() < before[image, 0, ~quarter].mean()
         assert after[image, 0, quarter].mean() > after[image, 0, ~quarter].mean()
@@ -163,39 +163,39 @@ def test_the_correction_by_hand():
         fill = blurred(inputs) if blur else torch.full_like(inputs, -2.0)
         with torch.no_grad():
             fills.append(NET(region * fill + (1 - region) * inputs).softmax(1)[[0, 1], target])
-    prior = normalize_maps(Advise(NET, LAYERS).attribute(inputs, target))
+    prior = normalize_maps(GatedGradCam(NET, LAYERS).attribute(inputs, target))
     evidence = occlusion_evidence(prior, torch.stack(fills, 1), occlusions(16, (20, 26)))
-    maps = Advise(NET, LAYERS, pixel_space=space).attribute(inputs, target, evidence=16)
+    maps = GatedGradCam(NET, LAYERS, pixel_space=space).attribute(inputs, target, n_occlusions=16)
     torch.testing.assert_close(maps, prior * (0.2 + 0.8 * evidence), rtol=1e-3, atol=1e-4)
 
 
 def test_without_evidence_nothing_changes():
-    maps = Advise(NET, LAYERS).attribute(INPUTS, 1)
+    maps = GatedGradCam(NET, LAYERS).attribute(INPUTS, 1)
     space = PixelSpace.identity()
-    same = Advise(NET, LAYERS, pixel_space=space).attribute(INPUTS, 1, evidence=0)
+    same = GatedGradCam(NET, LAYERS, pixel_space=space).attribute(INPUTS, 1, n_occlusions=0)
     assert torch.equal(maps, same)
 
 
 @given(
     chosen=st.lists(st.integers(0, 3), min_size=1, max_size=5),
-    evidence=EVEN,
+    n_occlusions=EVEN,
     internal_batch_size=st.integers(1, 40),
 )
 def test_a_map_depends_neither_on_the_batch_nor_on_its_chunks(
-    chosen, evidence, internal_batch_size
+    chosen, n_occlusions, internal_batch_size
 ):
-    advise = Advise(NET, LAYERS)
-    together = advise.attribute(INPUTS, 1, evidence=evidence)
-    maps = advise.attribute(
-        INPUTS[chosen], 1, evidence=evidence, internal_batch_size=internal_batch_size
+    gated = GatedGradCam(NET, LAYERS)
+    together = gated.attribute(INPUTS, 1, n_occlusions=n_occlusions)
+    maps = gated.attribute(
+        INPUTS[chosen], 1, n_occlusions=n_occlusions, internal_batch_size=internal_batch_size
     )
     torch.testing.assert_close(maps, together[chosen], rtol=1e-3, atol=1e-4)
 
 
-@given(evidence=EVEN)
-def test_the_same_call_gives_the_same_bits(evidence):
-    advise = Advise(NET, LAYERS)
-    first, second = (advise.attribute(INPUTS, 1, evidence=evidence) for _ in range(2))
+@given(n_occlusions=EVEN)
+def test_the_same_call_gives_the_same_bits(n_occlusions):
+    gated = GatedGradCam(NET, LAYERS)
+    first, second = (gated.attribute(INPUTS, 1, n_occlusions=n_occlusions) for _ in range(2))
     assert torch.equal(first, second)
     assert not first.requires_grad
     assert first.min() >= 0
@@ -210,8 +210,8 @@ def test_the_number_of_passes(internal_batch_size):
         rows.append(len(x))
         return NET(x)
 
-    Advise(counted, LAYERS).attribute(
-        INPUTS, 1, evidence=16, internal_batch_size=internal_batch_size
+    GatedGradCam(counted, LAYERS).attribute(
+        INPUTS, 1, n_occlusions=16, internal_batch_size=internal_batch_size
     )
     assert sum(rows) == 4 + 4 * 16
     assert max(rows[1:]) == internal_batch_size
@@ -219,58 +219,58 @@ def test_the_number_of_passes(internal_batch_size):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-3), (torch.bfloat16, 0.4)])
 def test_dtypes(dtype, tolerance):
-    expected = Advise(NET, LAYERS).attribute(INPUTS, 1, evidence=16)
+    expected = GatedGradCam(NET, LAYERS).attribute(INPUTS, 1, n_occlusions=16)
     net = model().to(dtype)
-    maps = Advise(net, [net.finer, net.last]).attribute(INPUTS.to(dtype), 1, evidence=16)
+    maps = GatedGradCam(net, [net.finer, net.last]).attribute(INPUTS.to(dtype), 1, n_occlusions=16)
     assert maps.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(maps.float(), expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_cuda():
-    expected = Advise(NET, LAYERS).attribute(INPUTS, 1, evidence=16)
+    expected = GatedGradCam(NET, LAYERS).attribute(INPUTS, 1, n_occlusions=16)
     net = model().cuda()
-    maps = Advise(net, [net.finer, net.last]).attribute(INPUTS.cuda(), 1, evidence=16)
+    maps = GatedGradCam(net, [net.finer, net.last]).attribute(INPUTS.cuda(), 1, n_occlusions=16)
     assert maps.is_cuda
     torch.testing.assert_close(maps.cpu(), expected, rtol=1e-2, atol=1e-2)
 
 
 def test_arguments_of_the_examples_and_of_black():
     shift = torch.arange(4.0)[:, None]
-    advise = Advise(lambda x, bias, factor: NET(x) * factor + 0 * bias, LAYERS)
-    maps = advise.attribute(INPUTS, 1, (shift, 1), evidence=8)
-    torch.testing.assert_close(maps, Advise(NET, LAYERS).attribute(INPUTS, 1, evidence=8))
+    gated = GatedGradCam(lambda x, bias, factor: NET(x) * factor + 0 * bias, LAYERS)
+    maps = gated.attribute(INPUTS, 1, (shift, 1), n_occlusions=8)
+    torch.testing.assert_close(maps, GatedGradCam(NET, LAYERS).attribute(INPUTS, 1, n_occlusions=8))
     lowest = INPUTS.amin((0, 1, 2, 3)).item()
-    white = Advise(NET, LAYERS, pixel_space=PixelSpace((1 - lowest,) * 3, (1.0,) * 3))
+    white = GatedGradCam(NET, LAYERS, pixel_space=PixelSpace((1 - lowest,) * 3, (1.0,) * 3))
     with pytest.warns(UserWarning, match="Under this pixel_space"):
-        other = white.attribute(INPUTS + 5, 1, evidence=8)
+        other = white.attribute(INPUTS + 5, 1, n_occlusions=8)
     assert other.isfinite().all()
 
 
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"evidence": 3}, ValueError, "evidence must be 0, or an even number"),
-        ({"evidence": 2}, ValueError, "evidence must be 0, or an even number"),
-        ({"evidence": -2}, ValueError, "evidence must be at least 0"),
-        ({"evidence": 16.0}, TypeError, "evidence must be an int"),
+        ({"n_occlusions": 3}, ValueError, "n_occlusions must be 0, or an even number"),
+        ({"n_occlusions": 2}, ValueError, "n_occlusions must be 0, or an even number"),
+        ({"n_occlusions": -2}, ValueError, "n_occlusions must be at least 0"),
+        ({"n_occlusions": 16.0}, TypeError, "n_occlusions must be an int"),
         ({"internal_batch_size": 0}, ValueError, "internal_batch_size must be at least 1"),
     ],
 )
 def test_arguments_that_do_not_suit(options, error, match):
     with pytest.raises(error, match=match) as raised:
-        Advise(NET, LAYERS).attribute(INPUTS, 1, **options)
+        GatedGradCam(NET, LAYERS).attribute(INPUTS, 1, **options)
     one_sentence(raised)
 
 
 def test_models_and_inputs_that_do_not_suit():
-    single = Advise(lambda x: NET(x)[:, :1], LAYERS)
-    with pytest.raises(ValueError, match="evidence needs class scores N x K") as raised:
-        single.attribute(INPUTS, 0, evidence=8)
+    single = GatedGradCam(lambda x: NET(x)[:, :1], LAYERS)
+    with pytest.raises(ValueError, match="n_occlusions needs class scores N x K") as raised:
+        single.attribute(INPUTS, 0, n_occlusions=8)
     one_sentence(raised)
-    two = Advise(lambda x, y: NET(x + y), LAYERS)
+    two = GatedGradCam(lambda x, y: NET(x + y), LAYERS)
     with pytest.raises(ValueError, match="one input that holds images, and 2 do") as raised:
-        two.attribute((INPUTS, INPUTS), 0, evidence=8)
+        two.attribute((INPUTS, INPUTS), 0, n_occlusions=8)
     one_sentence(raised)
     first = [True]
 
@@ -280,8 +280,8 @@ def test_models_and_inputs_that_do_not_suit():
         return outputs
 
     with pytest.raises(ValueError, match="occluded images are NaN") as raised:
-        Advise(later_infinite, LAYERS).attribute(INPUTS, 0, evidence=8)
+        GatedGradCam(later_infinite, LAYERS).attribute(INPUTS, 0, n_occlusions=8)
     one_sentence(raised)
     with pytest.raises(TypeError, match="pixel_space must be") as raised:
-        Advise(NET, LAYERS, pixel_space="imagenet")
+        GatedGradCam(NET, LAYERS, pixel_space="imagenet")
     one_sentence(raised)

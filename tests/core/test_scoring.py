@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_networks import Net, network
 
-from captum_advise import LayerAdvise, Protocol
+from captum_advise import AVXProtocol, LayerAdvise
 from captum_advise._core.candidates import TIE
 from captum_advise._core.scoring import MapScorer
 
@@ -17,7 +17,7 @@ def test_attribute_selects_what_all_metrics_select(seed, reference):
     images = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(seed))
     options = {"activation_range": "minmax", "min_prominence": 0}
     if reference:
-        options["protocol"] = Protocol.reference()
+        options["protocol"] = AVXProtocol.reference()
     advise = LayerAdvise(net, net.layer)
     explanation = advise.explain(images, **options)
     assert torch.equal(advise.attribute(images, **options), explanation.attributions)

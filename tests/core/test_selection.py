@@ -43,5 +43,5 @@ def test_groups_by_hand(images):
         torch.testing.assert_close(explanation.attributions, expected[best][0])
         torch.testing.assert_close(explanation.metrics.avx, expected[best][1].avx)
         smallest_drop = min(expected, key=lambda q: expected[q][1].average_drop.item())
-        confident = explain(net, image, unit_selection="confidence")
+        confident = explain(net, image, unit_selection="average_drop")
         assert confident.selected.item() == smallest_drop

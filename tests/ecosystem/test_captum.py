@@ -78,7 +78,7 @@ def test_metrics_equal_those_of_grad_cam_for_all_units(net, advise):
 
 
 @pytest.mark.parametrize("dims", [1, 3])
-@pytest.mark.parametrize("selection", ["confidence", None])
+@pytest.mark.parametrize("selection", ["average_drop", None])
 def test_signals_and_volumes(dims, selection):
     net = network(ConvNet, dims)
     inputs = torch.rand(2, 3, *[9] * dims)
@@ -88,7 +88,7 @@ def test_signals_and_volumes(dims, selection):
     assert attributions.shape == grad_cam.shape
     if selection is None:
         assert attributions.equal(grad_cam)
-    with pytest.raises(ValueError, match='use "confidence"'):
+    with pytest.raises(ValueError, match='use "average_drop"'):
         advise.attribute(inputs, 1)
 
 

@@ -539,12 +539,14 @@ class TestConfiguration:
         refused("the method ig .* has other", tmp_path, methods={"ig": other}, network=network)
 
     def test_methods_known_by_name_are_the_same_in_a_mapping_again(self, tmp_path):
-        from captum_advise.evaluation import by_name
+        from captum_advise.evaluation import get_methods
 
-        run(tmp_path, methods={"m": by_name(["grad-cam"])["grad-cam"]})
-        assert run(tmp_path, methods={"m": by_name(["grad-cam"])["grad-cam"]}).reused == 3
+        run(tmp_path, methods={"m": get_methods(["grad-cam"])["grad-cam"]})
+        assert run(tmp_path, methods={"m": get_methods(["grad-cam"])["grad-cam"]}).reused == 3
         refused(
-            "the method m", tmp_path, methods={"m": by_name(["guided-grad-cam"])["guided-grad-cam"]}
+            "the method m",
+            tmp_path,
+            methods={"m": get_methods(["guided-grad-cam"])["guided-grad-cam"]},
         )
 
     def test_another_confidence_is_refused(self, tmp_path):

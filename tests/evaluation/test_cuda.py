@@ -7,7 +7,7 @@ import pytest
 import torch
 from squares import SPACE, Squares, squares_network
 
-from captum_advise.evaluation import MethodSettings, MetricSettings, evaluate, names
+from captum_advise.evaluation import MethodSettings, MetricSettings, evaluate, list_methods
 from captum_advise.evaluation.columns import NOT_REPRODUCIBLE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -41,7 +41,7 @@ def results(device, output, methods):
 
 
 def test_the_table_of_the_cpu(tmp_path):
-    methods = names()
+    methods = list_methods()
     on_cpu, on_gpu = (results(device, tmp_path / device, methods) for device in ("cpu", "cuda"))
     assert set(on_gpu.method) == set(methods)
     assert not on_gpu.select_dtypes("number").drop(columns="target").isna().all().any()

@@ -16,7 +16,7 @@ from captum.attr._core.lime import SkLearnLasso
 from squares import SPACE, squares_network
 from torch import nn
 
-from captum_advise.evaluation import Context, MethodSettings, by_name, names
+from captum_advise.evaluation import Context, MethodSettings, get_methods, list_methods
 from captum_advise.evaluation.identity import Identity, qualified_name
 
 
@@ -137,8 +137,8 @@ PAIRS = {
     "functions of NumPy": (np.exp, np.log),
     "dictionaries": ({"a": 1}, {"a": 2}),
     "devices": (torch.device("cpu"), torch.device("cuda")),
-    "named methods": tuple(by_name(["advise", "advise-minmax"]).values()),
-    "methods of torchcam": tuple(by_name(["grad-cam++", "layer-cam"]).values()),
+    "named methods": tuple(get_methods(["layer-advise", "layer-advise-minmax"]).values()),
+    "methods of torchcam": tuple(get_methods(["grad-cam++", "layer-cam"]).values()),
 }
 
 
@@ -247,7 +247,7 @@ def test_methods_do_not_change_the_model_s_identity(squares):
     )
     network = squares_network()
     before = identity(network)
-    for method in by_name(names()).values():
+    for method in get_methods(list_methods()).values():
         method(
             network,
             network[3],

@@ -6,8 +6,8 @@ import pytest
 import torch
 from squares import SIZE, SPACE
 
-from captum_advise import LayerAdvise, Protocol
-from captum_advise.evaluation import Context, MethodError, MetricSettings, by_name
+from captum_advise import AVXProtocol, LayerAdvise
+from captum_advise.evaluation import Context, MethodError, MetricSettings, get_methods
 from captum_advise.evaluation.batches import fixed_size_batches
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
 
@@ -26,14 +26,14 @@ def evaluator_of(network, methods, *, steps=32, seed=0, compiled=False):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("advise", {}),
-        ("advise-minmax", {"activation_range": "minmax"}),
-        ("advise-reference", {"protocol": Protocol.reference()}),
+        ("layer-advise", {}),
+        ("layer-advise-minmax", {"activation_range": "minmax"}),
+        ("layer-advise-reference", {"protocol": AVXProtocol.reference()}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_metrics_of_advise_are_those_of_its_own_explanation(name, options, network, image):
-    evaluator = evaluator_of(network, by_name([name]), steps=2)
+    evaluator = evaluator_of(network, get_methods([name]), steps=2)
     (row,) = evaluator.rows(0, "image", image, 2)
     layer_advise = LayerAdvise(network, network[3], pixel_space=SPACE)
     explanation = layer_advise.explain(image, 2, **options)
@@ -42,7 +42,7 @@ def test_metrics_of_advise_are_those_of_its_own_explanation(name, options, netwo
     assert row["class_sensitivity"] == pytest.approx(
         explanation.metrics.class_sensitivity.item(), abs=1e-5
     )
-    if name != "advise-reference":  # its protocol differs from the evaluator's
+    if name != "layer-advise-reference":  # its protocol differs from the evaluator's
         for part in ("avx", "average_drop", "ssim", "fsim", "mse", "hit"):
             assert row[part] == pytest.approx(getattr(explanation.metrics, part).item(), abs=1e-5)
 
@@ -52,7 +52,7 @@ def test_metrics_of_advise_are_those_of_its_own_explanation(name, options, netwo
 def test_the_compiled_model_gives_the_same_metrics(compiler, network, image, monkeypatch):
     if compiler is None:
         monkeypatch.setattr(torch, "compile", lambda model, **_: model)
-    methods = by_name(["advise", "grad-cam"])
+    methods = get_methods(["layer-advise", "grad-cam"])
     expected, compiled = (
         evaluator_of(network, methods, steps=4, compiled=flag).rows(0, "image", image, 2)
         for flag in (False, True)
@@ -64,7 +64,7 @@ def test_the_compiled_model_gives_the_same_metrics(compiler, network, image, mon
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_bfloat16_changes_the_metrics_a_little_and_maps_not_at_all(network, image):
-    methods = by_name(["grad-cam", "random"])
+    methods = get_methods(["grad-cam", "random"])
     exact = evaluator_of(network, methods, steps=4)
     rounded = replace(exact, bf16=True)
     for method, maps in exact.maps("image", image, 2).items():
@@ -85,7 +85,7 @@ def test_bfloat16_changes_the_metrics_a_little_and_maps_not_at_all(network, imag
 def test_rows_do_not_depend_on_the_other_methods(batch_size, network, image):
     names = ["grad-cam", "random", "layer-cam", "gaussian"]
     evaluator = replace(
-        evaluator_of(network, by_name(names), steps=3),
+        evaluator_of(network, get_methods(names), steps=3),
         context=Context(SPACE, internal_batch_size=batch_size),
     )
     together = {row["method"]: row for row in evaluator.rows(0, "image", image, 2)}
@@ -112,7 +112,7 @@ def test_every_batch_has_one_size():
 def test_channels_are_summed_and_floors_do_not_depend_on_the_class(network, image):
     methods = {
         "summed": lambda *_: image / 4,
-        **by_name(["random", "gaussian"]),
+        **get_methods(["random", "gaussian"]),
     }
     evaluator = evaluator_of(network, methods, steps=2, seed=7)
     maps = evaluator.maps("image", image, None)

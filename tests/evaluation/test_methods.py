@@ -8,7 +8,14 @@ from captum.attr import LayerActivation, LayerGradCam, NoiseTunnel, Saliency
 from captum.attr._utils.attribution import Attribution
 from squares import SPACE
 
-from captum_advise.evaluation import ClassMaps, Context, MethodSettings, as_method, by_name, names
+from captum_advise.evaluation import (
+    ClassMaps,
+    Context,
+    MethodSettings,
+    as_method,
+    get_methods,
+    list_methods,
+)
 from captum_advise.evaluation.image_evaluation import counted_passes
 from captum_advise.evaluation.methods.input_attributions import superpixels
 
@@ -33,12 +40,12 @@ def inputs(squares):
 
 def maps_of(name, network, inputs, target=CLASSES):
     torch.manual_seed(3)
-    result = by_name([name])[name](network, network[3], inputs, target, CONTEXT)
+    result = get_methods([name])[name](network, network[3], inputs, target, CONTEXT)
     return result.maps if isinstance(result, ClassMaps) else result
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_methods())
 def test_every_method_gives_one_map_per_image_and_leaves_the_model_unchanged(name, network, inputs):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     maps = maps_of(name, network, inputs)
@@ -131,7 +138,7 @@ def test_forward_passes_serve_the_runner_up_class_too(name, scale, network, inpu
         network[7].weight *= scale
         network[3].bias += 1  # so that Score-CAM's and IS-CAM's maps are not all zero
     torch.manual_seed(3)
-    class_maps = by_name([name])[name](network, network[3], inputs[:1], target, CONTEXT)
+    class_maps = get_methods([name])[name](network, network[3], inputs[:1], target, CONTEXT)
     with counted_passes(network) as passes:
         maps = class_maps.of_class(other)
     assert passes.count <= 1  # a CAM reads the layer again
@@ -165,22 +172,22 @@ def test_superpixels_are_equal_rectangles():
 
 
 def test_names_are_checked(monkeypatch):
-    assert list(by_name(["random", "advise"])) == ["random", "advise"]
+    assert list(get_methods(["random", "layer-advise"])) == ["random", "layer-advise"]
     with pytest.raises(ValueError, match=r"no method 'grad_cam' \(did you mean grad-cam"):
-        by_name(["grad_cam"])
+        get_methods(["grad_cam"])
     with pytest.raises(ValueError, match="The method random is named twice"):
-        by_name(["random", "random"])
+        get_methods(["random", "random"])
     with pytest.raises(ValueError, match="at least one method"):
-        by_name([])
+        get_methods([])
     monkeypatch.setitem(sys.modules, "torchcam", None)
     with pytest.raises(ModuleNotFoundError, match=r"captum-advise\[peers\]"):
-        by_name(["advise", "layer-cam"])
+        get_methods(["layer-advise", "layer-cam"])
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
     with pytest.raises(ModuleNotFoundError, match=r"captum-advise\[peers\]"):
-        by_name(["finer-cam"])
+        get_methods(["finer-cam"])
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ModuleNotFoundError, match=r"captum-advise\[evaluation\]"):
-        by_name(["lime"])
+        get_methods(["lime"])
 
 
 def test_settings_are_checked():

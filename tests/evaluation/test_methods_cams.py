@@ -13,8 +13,8 @@ from captum_advise.evaluation import (
     Context,
     MethodSettings,
     MetricSettings,
-    by_name,
-    names,
+    get_methods,
+    list_methods,
 )
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from captum_advise.evaluation.methods.pytorch_grad_cam_methods import from_pytorch_grad_cam_class
@@ -36,7 +36,7 @@ def after(network):
 
 
 def maps_of(name, network, layer, inputs, layers=()):
-    result = by_name([name])[name](network, layer, inputs, CLASSES, Context(layers=layers))
+    result = get_methods([name])[name](network, layer, inputs, CLASSES, Context(layers=layers))
     return result.maps if isinstance(result, ClassMaps) else result
 
 
@@ -160,7 +160,12 @@ def test_every_method_gives_a_map_of_a_real_network():
     settings = MethodSettings(rise_masks=100, lime_samples=100, is_cam_samples=1)
     context = Context(network.pixel_space, settings=settings)
     evaluator = ImageEvaluator(
-        network.model, network.layer, by_name(names()), context, MetricSettings(steps=2), seed=0
+        network.model,
+        network.layer,
+        get_methods(list_methods()),
+        context,
+        MetricSettings(steps=2),
+        seed=0,
     )
     hooks = [len(m._forward_hooks) + len(m._backward_hooks) for m in network.model.modules()]
     for name, maps in evaluator.maps("image", inputs, 282).items():

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models import resnet18, vgg11_bn
 
 from captum_advise import zoo
-from captum_advise.evaluation import Context, MethodError, MetricSettings, by_name
+from captum_advise.evaluation import Context, MethodError, MetricSettings, get_methods
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from captum_advise.evaluation.methods.layers import find_layers
 
@@ -66,7 +66,10 @@ def method(model, layer, inputs, target, context):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_row_names_the_layer_and_the_method_is_given_it(network, squares):
-    methods = {"mine": method, **by_name(["grad-cam", "layer-cam", "layer-cam-multi", "occlusion"])}
+    methods = {
+        "mine": method,
+        **get_methods(["grad-cam", "layer-cam", "layer-cam-multi", "occlusion"]),
+    }
     evaluator = ImageEvaluator(
         network, network[3], methods, Context(), MetricSettings(steps=1), seed=0
     )
@@ -83,7 +86,7 @@ def test_a_row_names_the_layer_and_the_method_is_given_it(network, squares):
     [
         (
             "last",
-            r"the method mine failed: .* one of layer, activation, stages, advise, input",
+            r"the method mine failed: .* one of layer, activation, stages, gated-grad-cam, input",
         ),
         ([], "or a list"),
         (["4", "conv"], "the method mine failed: A method explains the layer 'conv', which"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from squares import SPACE
 
-from captum_advise.evaluation import Context, MethodSettings, by_name
+from captum_advise.evaluation import Context, MethodSettings, get_methods
 from captum_advise.evaluation.methods.rise import RandomMasks
 
 
@@ -38,7 +38,7 @@ def test_a_map_is_the_mean_of_the_masks_weighted_by_the_confidence(batch_size):
         internal_batch_size=batch_size,
     )
     torch.manual_seed(0)
-    result = by_name(["rise"])["rise"](
+    result = get_methods(["rise"])["rise"](
         Corner(), None, torch.ones(2, 3, 24, 24), torch.tensor([0, 1]), context
     )
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ OPTIONS = ("headless=new", "no-sandbox", "disable-gpu", "disable-background-netw
 OPTIONS += ("disable-component-update", "disable-sync", "no-first-run", "disable-quic")
 HOSTILE = "<img src=x onerror=\"document.title='hit'\"></script><b>.jpg"
 WORST = 38  # an image on which random is among the worst
-METHODS = {"advise": 0.1, "grad-cam": 0.05, "<i>third</i>": 0.02, "random": 0.0}
+METHODS = {"layer-advise": 0.1, "grad-cam": 0.05, "<i>third</i>": 0.02, "random": 0.0}
 
 pytestmark = [
     pytest.mark.slow,
@@ -99,13 +99,13 @@ def test_headings_sort_the_table_by_click_and_by_keyboard(page):
     insertion = next(button for button in buttons if button.text.startswith("insertion"))
     column = insertion.get_attribute("data-column")
     insertion.click()
-    assert order(page) == ["advise", "grad-cam", "<i>third</i>", "random"]
+    assert order(page) == ["layer-advise", "grad-cam", "<i>third</i>", "random"]
     head = find(page, f"#table th:has([data-column='{column}'])")
     assert head.get_attribute("aria-sort") == "descending"
     assert len(find_all(page, "#table th[aria-sort='none']")) == len(buttons) - 1
     # The button of the new table has the focus.
     focused(page).send_keys(Keys.ENTER)
-    assert order(page) == ["random", "<i>third</i>", "grad-cam", "advise"]
+    assert order(page) == ["random", "<i>third</i>", "grad-cam", "layer-advise"]
     head = find(page, f"#table th:has([data-column='{column}'])")
     assert head.get_attribute("aria-sort") == "ascending"
     find(page, "#table [data-column='-1']").send_keys(Keys.SPACE)
@@ -117,7 +117,7 @@ def test_another_baseline_changes_all_comparisons(page):
     assert find(page, "#table tr.is-baseline th").text.startswith("grad-cam")
     forest = find(page, "#forest svg").get_attribute("aria-label")
     assert "difference from grad-cam" in forest
-    assert "advise +0.0" in forest
+    assert "layer-advise +0.0" in forest
     worse = len(find_all(page, "#table small.worse"))
     assert worse > 0
     Select(find(page, "#baseline")).select_by_visible_text("random")
@@ -129,7 +129,7 @@ def test_another_baseline_changes_all_comparisons(page):
     assert "difference from random" in forest
     assert "grad-cam +0.0" in forest
     choices = [option.text for option in Select(find(page, "#worst-method")).options]
-    assert choices == ["advise", "grad-cam", "<i>third</i>"]
+    assert choices == ["layer-advise", "grad-cam", "<i>third</i>"]
     assert "loses against random on no image" in find(page, "#worst-list").text
 
 
@@ -230,7 +230,7 @@ def test_methods_can_be_hidden_from_the_curves(page):
     assert drawn == 2 * len(METHODS)
     find_all(page, "#legend input")[0].send_keys(Keys.SPACE)
     assert len(find_all(page, "#lines path.series")) == drawn - 2
-    assert "advise" not in find(page, "#lines svg").get_attribute("aria-label")
+    assert "layer-advise" not in find(page, "#lines svg").get_attribute("aria-label")
 
 
 def test_the_cost_can_be_time(page):

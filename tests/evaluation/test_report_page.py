@@ -23,7 +23,7 @@ from captum_advise.evaluation.report_page.conclusions import conclusions
 from captum_advise.evaluation.report_page.page import as_json
 from captum_advise.evaluation.statistics import compare_methods
 
-GAINS = {"advise": 0.1, "grad-cam": 0.05, "random": 0.0}
+GAINS = {"layer-advise": 0.1, "grad-cam": 0.05, "random": 0.0}
 HOSTILE = (
     "</script><script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -139,7 +139,7 @@ def test_the_data_are_those_of_the_results():
 
 
 def test_without_grad_cam_the_first_method_is_the_baseline():
-    data = data_of(render(content(run({"random": 0.0, "advise": 0.1}))))
+    data = data_of(render(content(run({"random": 0.0, "layer-advise": 0.1}))))
     assert data["methods"][data["baseline"]] == "random"
     one = data_of(render(content(run({"random": 0.0}, embedded=()))))
     assert one["conclusions"] == ["The run has one method, random, so there is nothing to compare."]
@@ -148,18 +148,18 @@ def test_without_grad_cam_the_first_method_is_the_baseline():
 def test_conclusions_name_the_best_method_and_what_is_significant():
     comparison = run(GAINS).comparison
     assert conclusions(comparison, "grad-cam") == (
-        f"advise has the best mean rank over {_listed('and')} (1.0 of 3); grad-cam follows with "
-        "2.0. "
+        f"layer-advise has the best mean rank over {_listed('and')} (1.0 of 3); "
+        "grad-cam follows with 2.0. "
         + " ".join(
-            f"In {title}, advise is significantly better than grad-cam and random is "
+            f"In {title}, layer-advise is significantly better than grad-cam and random is "
             "significantly worse than grad-cam."
             for title in (*FAITHFULNESS, "AVX")
         )
         + " AVX and its parts favour ADVISE, which selects by AVX."
     )
     # 3 images: the smallest p is 1/4 for each of 2 x 18 tests.
-    few = conclusions(run(GAINS, images=3).comparison, "advise")
-    assert "With 3 images and 36 tests, no difference from advise can be significant" in few
+    few = conclusions(run(GAINS, images=3).comparison, "layer-advise")
+    assert "With 3 images and 36 tests, no difference from layer-advise can be significant" in few
     equal = conclusions(run({"a": 0.0, "b": 0.0}).comparison, "a")
     assert f"No method differs significantly from a in {_listed('or')}." in equal
 

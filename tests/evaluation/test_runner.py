@@ -30,7 +30,7 @@ from captum_advise.evaluation import (
 from captum_advise.evaluation.columns import NOT_REPRODUCIBLE
 from captum_advise.metrics import deletion_auc, insertion_auc
 
-METHODS = ("advise", "grad-cam", "lime", "random")
+METHODS = ("layer-advise", "grad-cam", "lime", "random")
 OPTIONS = {
     "pixel_space": SPACE,
     "method_settings": MethodSettings(lime_samples=20, lime_grid=3),

@@ -8,7 +8,7 @@ from squares import SPACE, Squares, squares_network
 
 from captum_advise.evaluation import MetricSettings, evaluate
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
-from captum_advise.evaluation.methods import Context, by_name
+from captum_advise.evaluation.methods import Context, get_methods
 from captum_advise.evaluation.pictures import as_png
 from captum_advise.evaluation.report_page import embedded
 from captum_advise.evaluation.shown_images import ShownImages
@@ -32,7 +32,7 @@ def bright(model, layer, inputs, target, context):
     return inputs
 
 
-METHODS = {**by_name(["grad-cam"]), "costly": costly}
+METHODS = {**get_methods(["grad-cam"]), "costly": costly}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hmean
 
-from captum_advise.metrics import Protocol, VisualExplainability, visual_explainability
+from captum_advise.metrics import AVXProtocol, VisualExplainability, visual_explainability
 from captum_advise.metrics.visual_explainability import Similarity, compare
 
 
@@ -25,7 +25,7 @@ def darkened(o, sensitivity=0.0, protocol=None, rank=0):
         masked_confidences,
         torch.tensor([0]),
         torch.tensor([sensitivity]),
-        protocol or Protocol(),
+        protocol or AVXProtocol(),
     )
 
 
@@ -51,7 +51,7 @@ def test_penalty_on_a_miss():
 
 
 def test_reference_protocol():
-    reference = Protocol.reference()
+    reference = AVXProtocol.reference()
     assert reference.masks(torch.tensor([0.2, 0.51])).tolist() == [0.0, 1.0]
     drop = darkened(0.05, protocol=reference, rank=6).average_drop
     assert drop < darkened(0.05, rank=6).average_drop
@@ -99,7 +99,7 @@ def test_no_confidences_give_more_than_the_bound(ssim, fsim, mse, whole, masked,
     confidences = torch.tensor([[whole, *[0.0] * 9]])
     # So many classes are ahead of the target.
     masked_confidences = torch.tensor([[masked, *[1.0] * rank, *[0.0] * (9 - rank)]])
-    protocol = Protocol.reference() if reference else Protocol()
+    protocol = AVXProtocol.reference() if reference else AVXProtocol()
     result = compare(
         similarity,
         confidences,

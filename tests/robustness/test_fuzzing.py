@@ -16,9 +16,9 @@ from torch import nn
 from toy_networks import images, network
 
 from captum_advise import (
+    AVXProtocol,
     LayerAdvise,
     PixelSpace,
-    Protocol,
     adaptive_kde,
     metrics,
     pixels,
@@ -65,13 +65,13 @@ THINGS = st.one_of(
     st.none(),
     NUMBERS,
     st.text(string.ascii_letters, max_size=5),
-    st.sampled_from(["explainability", "confidence", "unit", "minmax", "mean"]),
+    st.sampled_from(["avx", "average_drop", (0.0, 1.0), "minmax", "mean"]),
     st.lists(NUMBERS, max_size=4),
     st.lists(NUMBERS, max_size=4).map(tuple),
     st.lists(st.lists(NUMBERS, max_size=2).map(tuple), max_size=4),
     st.dictionaries(st.sampled_from(["allow_unused", "create_graph", "x"]), NUMBERS, max_size=2),
     st.binary(max_size=3),
-    st.sampled_from([object(), dict, len, nn.Identity(), Protocol(), PixelSpace.imagenet()]),
+    st.sampled_from([object(), dict, len, nn.Identity(), AVXProtocol(), PixelSpace.imagenet()]),
     tensors(),
     st.lists(tensors(), max_size=2).map(tuple),
     st.builds(np.zeros, st.integers(0, 3)),
@@ -111,7 +111,7 @@ OPTIONS = [
 @pytest.mark.parametrize("method", ["attribute", "explain"])
 @fuzzed
 @given(
-    st.sampled_from(["explainability", "confidence", 1, [0, 2], None]),
+    st.sampled_from(["avx", "average_drop", 1, [0, 2], None]),
     st.dictionaries(st.sampled_from(OPTIONS), THINGS, min_size=1, max_size=2),
 )
 def test_options(method, selection, options):
@@ -124,7 +124,7 @@ def test_options(method, selection, options):
 
 
 @fuzzed
-@given(THINGS, st.sampled_from(["explainability", "confidence", 1, None]))
+@given(THINGS, st.sampled_from(["avx", "average_drop", 1, None]))
 def test_inputs(inputs, selection):
     if isinstance(inputs, torch.Tensor) or (
         isinstance(inputs, tuple) and all(isinstance(x, torch.Tensor) for x in inputs)
@@ -150,7 +150,7 @@ class Elementwise(nn.Module):
 @fuzzed
 @given(
     tensors(dtypes=st.sampled_from([torch.float32, torch.float64])),
-    st.sampled_from(["explainability", "confidence", 0, None]),
+    st.sampled_from(["avx", "average_drop", 0, None]),
     st.one_of(st.none(), st.integers(0, 2)),
 )
 def test_shapes(inputs, selection, target):

@@ -17,7 +17,7 @@ from captum_advise import LayerAdvise, PixelSpace, relevance, unit_relevance
 from captum_advise.density import _balloon, _engine, _local_costs
 from captum_advise.density._estimate import estimate_block
 
-CHOICES = ("explainability", "confidence")
+CHOICES = ("avx", "average_drop")
 SELECTIONS = (*CHOICES, 1, None)
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

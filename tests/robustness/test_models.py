@@ -12,7 +12,7 @@ from toy_networks import Apply, Net, images, network
 from captum_advise import LayerAdvise
 from captum_advise.layouts import Tokens, channels_last
 
-SELECTIONS = ("explainability", "confidence", 1, None)
+SELECTIONS = ("avx", "average_drop", 1, None)
 
 
 def attribute(forward_func, layer, inputs=None, **options):

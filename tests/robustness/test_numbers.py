@@ -11,7 +11,7 @@ from toy_networks import Apply, Net, images, network
 from captum_advise import LayerAdvise, PixelSpace, unit_relevance
 from captum_advise.metrics import class_sensitivity
 
-CHOICES = ("explainability", "confidence")
+CHOICES = ("avx", "average_drop")
 
 
 def case(what, outcome, *values):
@@ -165,7 +165,7 @@ def test_class_sensitivity_of_huge_and_tiny_maps():
 @pytest.mark.filterwarnings("ignore:.* no group")
 def test_denormals():
     net = network(Net, Apply(lambda x: x * 1e-40))
-    for activation_range in ("unit", "minmax"):
+    for activation_range in ((0.0, 1.0), "minmax"):
         explanation = explain(net, net.between, activation_range=activation_range)
         assert explanation.attributions.isfinite().all()
         assert explanation.metrics.avx.isfinite().all()
@@ -330,9 +330,9 @@ def test_too_many_positions(monkeypatch):
         case("grey inputs (N x 1 x H x W)", "works", 1, CHOICES),
         case(
             "inputs of 4 channels",
-            "ValueError for AVX; `confidence`, relevances and None work",
+            "ValueError for AVX; `average_drop`, relevances and None work",
             4,
-            ("confidence",),
+            ("average_drop",),
         ),
     ],
 )

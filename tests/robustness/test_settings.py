@@ -8,8 +8,8 @@ from captum.attr import LayerGradCam
 from torch import nn
 from toy_networks import Apply, Net, images, network
 
-from captum_advise import Advise, LayerAdvise, PixelSpace
-from captum_advise._core.suspicions import suspicious_layout, suspicious_pixels
+from captum_advise import GatedGradCam, LayerAdvise, PixelSpace
+from captum_advise._core.setting_warnings import suspicious_layout, suspicious_pixels
 from captum_advise.layouts import Tokens, channels_last
 
 
@@ -25,7 +25,7 @@ def said(call):
     "`PixelSpace.identity()` for normalised inputs",
     "one warning: which pixels were seen, and what to pass",
 )
-@pytest.mark.parametrize("selection", ["explainability", "confidence"])
+@pytest.mark.parametrize("selection", ["avx", "average_drop"])
 def test_pixels_out_of_range(selection):
     normalised = PixelSpace.imagenet().from_pixels(images())
     net = network()
@@ -68,7 +68,7 @@ def test_probabilities_as_logits(dtype):
     net = network()
     model = nn.Sequential(net, nn.Softmax(1)).to(dtype)
     advise = LayerAdvise(model, net.layer)
-    for selection in ("explainability", "confidence"):
+    for selection in ("avx", "average_drop"):
         (message,) = said(lambda: advise.explain(images().to(dtype), unit_selection=selection))  # noqa: B023
         assert "torch.nn.Identity()" in message
     right = LayerAdvise(model, net.layer, confidence=nn.Identity())
@@ -79,7 +79,7 @@ def test_probabilities_as_logits(dtype):
 
 
 @pytest.mark.case(
-    "model that ends in softmax, `Advise` with `evidence`",
+    "model that ends in softmax, `GatedGradCam` with `evidence`",
     "one warning: pass the scores before softmax",
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -87,10 +87,10 @@ def test_probabilities_as_scores_of_occluded_images(dtype):
     net = nn.Sequential(network(), nn.Softmax(1)).to(dtype)
     layers = (net[0].norm, net[0].layer)
     inputs = images().to(dtype)
-    (message,) = said(lambda: Advise(net, layers).attribute(inputs, 1, evidence=4))
+    (message,) = said(lambda: GatedGradCam(net, layers).attribute(inputs, 1, n_occlusions=4))
     assert "the scores before softmax" in message
-    assert said(lambda: Advise(net, layers).attribute(inputs, 1)) == []
-    assert said(lambda: Advise(net[0], layers).attribute(inputs, 1, evidence=4)) == []
+    assert said(lambda: GatedGradCam(net, layers).attribute(inputs, 1)) == []
+    assert said(lambda: GatedGradCam(net[0], layers).attribute(inputs, 1, n_occlusions=4)) == []
 
 
 class TokenNet(Net):
@@ -163,7 +163,7 @@ def test_empty_images_have_no_layout(inputs):
     assert suspicious_pixels(empty, PixelSpace.identity()) is None
 
 
-@pytest.mark.parametrize("selection", ["explainability", "confidence"])
+@pytest.mark.parametrize("selection", ["avx", "average_drop"])
 def test_images_without_pixels_are_refused(selection):
     net = nn.Sequential(nn.Identity(), nn.Flatten(), nn.LazyLinear(3)).eval()
     net(torch.zeros(1, 3, 0, 0))
@@ -180,7 +180,7 @@ def test_usual_layouts(size):
     signals = nn.Sequential(nn.Conv1d(2, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4)).eval()
     signals(torch.rand(1, 2, 30))
     advise = LayerAdvise(signals, signals[0])
-    assert said(lambda: advise.attribute(torch.rand(2, 2, 30), unit_selection="confidence")) == []
+    assert said(lambda: advise.attribute(torch.rand(2, 2, 30), unit_selection="average_drop")) == []
 
 
 @pytest.mark.case(
@@ -200,7 +200,7 @@ def test_relevance_that_no_unit_has(selection):
 
 
 @pytest.mark.case("`create_graph=True`", "the selected units' graph, as with `LayerGradCam`")
-@pytest.mark.parametrize("selection", ["explainability", "confidence", 1, [0, 1]])
+@pytest.mark.parametrize("selection", ["avx", "average_drop", 1, [0, 1]])
 def test_graph_of_the_selected_units(selection):
     net = network().double()
     inputs = images().double().requires_grad_()
@@ -227,7 +227,7 @@ def test_one_number_per_example():
     net = network(classes=1)
     one = LayerAdvise(lambda x: net(x)[:, 0], net.layer, confidence=torch.sigmoid)
     column = LayerAdvise(net, net.layer, confidence=torch.sigmoid)
-    for selection in ("explainability", "confidence", 1, None):
+    for selection in ("avx", "average_drop", 1, None):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = one.explain(images(), unit_selection=selection)

@@ -265,7 +265,7 @@ def test_torchvision(make, layer_name):
     assert not layer._forward_hooks
 
 
-@pytest.mark.parametrize("unit_selection", ["explainability", "confidence", 0, None])
+@pytest.mark.parametrize("unit_selection", ["avx", "average_drop", 0, None])
 def test_layer_advise_keeps_the_boxes_of_each_image(unit_selection):
     model = retinanet().eval()
     detection, inputs = Detection(model), images(3, height=32, width=32)
@@ -312,7 +312,7 @@ def test_evaluate(tmp_path):
         detection,
         model.backbone[2],
         [(image, 0) for image in inputs],
-        ["advise-minmax", "grad-cam"],
+        ["layer-advise-minmax", "grad-cam"],
         tmp_path,
         confidence=detection.confidence,
         progress=False,

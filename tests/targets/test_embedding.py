@@ -41,10 +41,10 @@ def test_references_of_the_images():
         torch.testing.assert_close(scores[image : image + 1], alone)
     # LayerAdvise gives masked images their own references.
     advise = LayerAdvise(embedding := Embedding(net), net.layer, confidence=embedding.confidence)
-    together = advise.explain(inputs, 1, own, unit_selection="confidence")
+    together = advise.explain(inputs, 1, own, unit_selection="average_drop")
     for image in range(3):
         one = slice(image, image + 1)
-        alone = advise.explain(inputs[one], 1, own[one], unit_selection="confidence")
+        alone = advise.explain(inputs[one], 1, own[one], unit_selection="average_drop")
         torch.testing.assert_close(together.attributions[one], alone.attributions)
 
 
@@ -58,7 +58,7 @@ def test_zero_shot_logits():
     assert siglip.confidence is torch.sigmoid
 
 
-@pytest.mark.parametrize("unit_selection", ["explainability", "confidence", 0, None])
+@pytest.mark.parametrize("unit_selection", ["avx", "average_drop", 0, None])
 @pytest.mark.parametrize("logit_scale", [None, 10.0])
 def test_layer_advise(unit_selection, logit_scale):
     net, inputs = network(), images()

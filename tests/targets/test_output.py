@@ -53,7 +53,7 @@ def test_takes_the_tensor(wrap, output):
     )
 
 
-@pytest.mark.parametrize("unit_selection", ["explainability", "confidence", 0, None])
+@pytest.mark.parametrize("unit_selection", ["avx", "average_drop", 0, None])
 @pytest.mark.parametrize("confidence", [torch.sigmoid, None], ids=["several labels", "classes"])
 def test_explains_as_the_model_itself(unit_selection, confidence):
     net, inputs = network(), images()

@@ -35,7 +35,7 @@ def test_scores_and_maps(shape, evidence_for, sign):
     )
 
 
-@pytest.mark.parametrize("unit_selection", ["explainability", "confidence", 0, None])
+@pytest.mark.parametrize("unit_selection", ["avx", "average_drop", 0, None])
 @pytest.mark.parametrize("evidence_for", ["larger", "smaller"])
 def test_layer_advise(unit_selection, evidence_for):
     net, inputs = network(), images()

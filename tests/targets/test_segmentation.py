@@ -83,7 +83,7 @@ def test_signals_and_volumes(dims):
     scores = F.interpolate(model(inputs), size, mode=mode, align_corners=False)
     torch.testing.assert_close(segmentation(inputs), scores[(..., *point)])
     advise = LayerAdvise(segmentation, model.layer, confidence=segmentation.confidence)
-    maps = advise.attribute(inputs, 2, unit_selection="confidence")
+    maps = advise.attribute(inputs, 2, unit_selection="average_drop")
     assert maps.shape == (2, 1, *model.layer(inputs).shape[2:])
 
 
@@ -101,7 +101,7 @@ def test_the_gradient_is_that_of_the_mean():
     )
 
 
-@pytest.mark.parametrize("unit_selection", ["explainability", "confidence", 0, None])
+@pytest.mark.parametrize("unit_selection", ["avx", "average_drop", 0, None])
 def test_layer_advise_keeps_the_region_of_each_image(unit_selection):
     model, inputs = network(Segmenter), images()
     segmentation = Segmentation(model)
@@ -190,7 +190,7 @@ def test_evaluate(tmp_path):
             segmentation,
             model.layer,
             dataset,
-            ["advise", "grad-cam"],
+            ["layer-advise", "grad-cam"],
             tmp_path,
             confidence=segmentation.confidence,
             progress=False,

@@ -221,12 +221,12 @@ def test_panel(image, explanation, grad_cam):
 def test_panel_with_maps_of_several_methods(image, explanation, grad_cam):
     fine = torch.zeros(1, 1, 224, 224)
     fine[..., 30:40, 100:110] = 1
-    comparisons = {"Grad-CAM": grad_cam, "Advise": fine}
+    comparisons = {"Grad-CAM": grad_cam, "GatedGradCam": fine}
     _, axes = visualization.panel(image, explanation, comparisons)
     assert [ax.get_title() for ax in axes] == [
         "image",
         "Grad-CAM\nall 30 units, AVX 0.550",
-        "Advise\n224 x 224 positions",
+        "GatedGradCam\n224 x 224 positions",
         "LayerAdvise\n6 units, AVX 0.710",
         "groups of units\nrelevance 2 selected",
     ]
@@ -260,7 +260,7 @@ def test_panel_of_other_selections(image, explanation, grad_cam):
 def test_nothing_is_clipped_or_overlaps(image, explanation, grad_cam, size):
     resized = np.resize(image, (*size, 3))
     name = "white wolf, Arctic wolf, Canis lupus tundrarum, the longest of the names"
-    comparisons = {"Grad-CAM": grad_cam, "Advise": torch.rand(1, 1, *size)}
+    comparisons = {"Grad-CAM": grad_cam, "GatedGradCam": torch.rand(1, 1, *size)}
     figure, _ = visualization.panel(resized, explanation, comparisons, class_name=name)
     assert_legible(figure)
 

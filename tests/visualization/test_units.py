@@ -49,7 +49,7 @@ def test_groups_without_metrics(candidates):
 # --- densities
 
 
-@pytest.mark.parametrize("activation_range", ["unit", "minmax"])
+@pytest.mark.parametrize("activation_range", [(0.0, 1.0), "minmax"])
 @pytest.mark.parametrize("kind", ["tensor", "array"])
 def test_modes_are_those_that_make_the_relevance(feature_maps, activation_range, kind):
     expected = unit_relevance(feature_maps[None], activation_range=activation_range)[0]

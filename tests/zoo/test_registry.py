@@ -10,7 +10,7 @@ from captum_advise import zoo
 
 
 def test_names():
-    assert zoo.names() == (
+    assert zoo.list_networks() == (
         "efficientnet-lite0",
         "efficientnet-lite1",
         "efficientnet-lite2",

@@ -7,7 +7,7 @@ from captum_advise.evaluation.methods.interface import (
     Method,
     MethodSettings,
 )
-from captum_advise.evaluation.methods.registry import by_name, names
+from captum_advise.evaluation.methods.registry import get_methods, list_methods
 from captum_advise.evaluation.methods.saved_maps import SavedMaps
 
 __all__ = [
@@ -18,6 +18,6 @@ __all__ = [
     "MethodSettings",
     "SavedMaps",
     "as_method",
-    "by_name",
-    "names",
+    "get_methods",
+    "list_methods",
 ]

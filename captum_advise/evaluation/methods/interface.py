@@ -70,8 +70,8 @@ class Context:
 
     Example::
 
-        >>> from captum_advise.evaluation import by_name
-        >>> gaussian = by_name(["gaussian"])["gaussian"]
+        >>> from captum_advise.evaluation import get_methods
+        >>> gaussian = get_methods(["gaussian"])["gaussian"]
         >>> gaussian(net, net.conv4, images, torch.tensor([3, 3]), Context()).shape
         torch.Size([2, 1, 32, 32])
     """
@@ -140,17 +140,17 @@ class Method(Protocol):
       layer itself if there is none;
     - ``"stages"``, the last activation of each size of feature maps down to this one, in
       ``context.layers``;
-    - ``"advise"``: the layers that :class:`captum_advise.Advise` takes, likewise;
+    - ``"gated-grad-cam"``: the layers that :class:`captum_advise.GatedGradCam` takes, likewise;
     - ``"input"``, or ``"-"`` for a method that explains neither;
     - a list of modules or their names.
 
     Example::
 
-        >>> from captum_advise.evaluation import by_name
+        >>> from captum_advise.evaluation import get_methods
         >>> def brightness(model, layer, inputs, target, context):
         ...     return inputs.mean(1, keepdim=True)
         >>> brightness.layers = "input"
-        >>> methods = {"brightness": brightness, **by_name(["grad-cam"])}
+        >>> methods = {"brightness": brightness, **get_methods(["grad-cam"])}
     """
 
     def __call__(  # noqa: D102

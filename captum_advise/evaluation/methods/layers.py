@@ -19,7 +19,7 @@ LayerChoice: TypeAlias = "str | Sequence[str | nn.Module]"
 
 # What the column ``layer`` of the results holds for methods that explain no layer.
 INPUT, NONE = "input", "-"
-KINDS = ("layer", "activation", "stages", "advise", INPUT, NONE)
+KINDS = ("layer", "activation", "stages", "gated-grad-cam", INPUT, NONE)
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def find_layers(model: nn.Module, layer: nn.Module, choice: LayerChoice, inputs:
         modules = (_after_activation(_calls(model, inputs), layer),)
     elif choice == "stages":
         modules = _stages(_calls(model, inputs), layer, channels=inputs.shape[1])
-    elif choice == "advise":
-        modules = _layers_of_advise(model, layer, inputs)
+    elif choice == "gated-grad-cam":
+        modules = _layers_of_gated_grad_cam(model, layer, inputs)
     elif isinstance(choice, str) or not choice:
         raise ValueError(
             f"A method's attribute layers is one of {', '.join(KINDS)}, or a list of modules or "
@@ -115,8 +115,10 @@ def _calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
     return [call for call in calls.values() if call is not None]
 
 
-def _layers_of_advise(model: nn.Module, layer: nn.Module, inputs: Tensor) -> list[nn.Module]:
-    """The layers that ``Advise`` takes, with this one as the last."""
+def _layers_of_gated_grad_cam(
+    model: nn.Module, layer: nn.Module, inputs: Tensor
+) -> list[nn.Module]:
+    """The layers that ``GatedGradCam`` takes, with this one as the last."""
     name = next((name for name, module in model.named_modules() if module is layer), None)
     _, channels, height, width = inputs.shape
     found = probe(model, (height, width), "The model", layer=name, channels=channels)

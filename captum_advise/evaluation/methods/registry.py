@@ -10,7 +10,6 @@ from captum.attr import GuidedBackprop, GuidedGradCam, LayerGradCam, LayerGradie
 from captum_advise import metrics
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.methods import floors
-from captum_advise.evaluation.methods.advise import advise, advise_layers
 from captum_advise.evaluation.methods.captum_methods import from_captum
 from captum_advise.evaluation.methods.class_activation_maps import (
     ablation_cam,
@@ -27,6 +26,7 @@ from captum_advise.evaluation.methods.input_attributions import (
 )
 from captum_advise.evaluation.methods.interface import Method, MethodAt
 from captum_advise.evaluation.methods.layers import INPUT
+from captum_advise.evaluation.methods.own_methods import gated_grad_cam, layer_advise
 from captum_advise.evaluation.methods.pytorch_grad_cam_methods import finer_cam, shapley_cam
 from captum_advise.evaluation.methods.recorded_passes import with_recorded_passes
 from captum_advise.evaluation.methods.rise import rise
@@ -61,11 +61,11 @@ _SUPERPIXELS: dict[str, Method] = {
     "kernel-shap": with_recorded_passes(MethodAt(INPUT, kernel_shap)),
 }
 _METHODS: dict[str, Method] = {
-    "advise": advise(),
-    "advise-minmax": advise(activation_range="minmax"),
-    "advise-reference": advise(protocol=metrics.Protocol.reference()),
-    "advise-layers": MethodAt("advise", advise_layers()),
-    "advise-occlusion": MethodAt("advise", advise_layers(evidence=32)),
+    "layer-advise": layer_advise(),
+    "layer-advise-minmax": layer_advise(activation_range="minmax"),
+    "layer-advise-reference": layer_advise(protocol=metrics.AVXProtocol.reference()),
+    "gated-grad-cam": MethodAt("gated-grad-cam", gated_grad_cam()),
+    "gated-grad-cam-occlusion": MethodAt("gated-grad-cam", gated_grad_cam(n_occlusions=32)),
     "grad-cam": from_captum(LayerGradCam),
     "guided-grad-cam": from_captum(GuidedGradCam),
     "layer-gradient-x-activation": from_captum(LayerGradientXActivation),
@@ -94,13 +94,13 @@ _OPTIONAL = {
 }
 
 
-def names() -> tuple[str, ...]:
+def list_methods() -> tuple[str, ...]:
     """The methods that are known by name, including those of the ``peers`` extra.
 
     Example::
 
-        >>> names()
-        ('advise', 'advise-minmax', 'advise-reference', 'advise-layers', 'advise-occlusion', ...)
+        >>> list_methods()
+        ('layer-advise', 'layer-advise-minmax', 'layer-advise-reference', 'gated-grad-cam', ...)
     """
     return tuple(_METHODS)
 
@@ -116,7 +116,7 @@ def is_known(name: str, method: object) -> bool:
     return _METHODS.get(name) is method
 
 
-def by_name(wanted: Iterable[str]) -> dict[str, Method]:
+def get_methods(wanted: Iterable[str]) -> dict[str, Method]:
     """Methods by name, in the order given.
 
     Args:
@@ -131,8 +131,8 @@ def by_name(wanted: Iterable[str]) -> dict[str, Method]:
 
     Example::
 
-        >>> list(by_name(["advise", "grad-cam"]))
-        ['advise', 'grad-cam']
+        >>> list(get_methods(["layer-advise", "grad-cam"]))
+        ['layer-advise', 'grad-cam']
     """
     methods: dict[str, Method] = {}
     for name in wanted:

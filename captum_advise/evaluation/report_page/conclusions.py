@@ -36,7 +36,7 @@ def conclusions(comparison: Comparison, baseline: str) -> str:
         )
     else:
         sentences += _significant(comparison, baseline, primary, protocol)
-    if protocol and any(method.startswith("advise") for method in comparison.methods):
+    if protocol and any(method.startswith("layer-advise") for method in comparison.methods):
         sentences.append("AVX and its parts favour ADVISE, which selects by AVX.")
     return " ".join(sentences)
 

@@ -81,7 +81,7 @@ const looks = (() => {
   const used = {};
   let other = 0;
   return methods.map((name) => {
-    const colour = name.startsWith("advise") ? 0 : name === "grad-cam" ? 1
+    const colour = name.startsWith("layer-advise") ? 0 : name === "grad-cam" ? 1
       : name === "random" || name === "gaussian" ? 6 : 2 + (other++ % 4);
     const count = (used[colour] = (used[colour] ?? -1) + 1);
     return { colour: `c${colour}`, dash: DASHES[(count + (colour === 6 ? 1 : 0)) % DASHES.length] };
@@ -149,7 +149,7 @@ function writeHead() {
   byId("settings").replaceChildren(...data.settings.flatMap(([name, value]) => [html("dt", {}, name), html("dd", {}, value)]));
   const count = tested.length * (methods.length - 1);
   byId("n-tests").textContent = `all ${count} tests against the baseline`;
-  byId("favours").textContent = methods.some((name) => name.startsWith("advise"))
+  byId("favours").textContent = methods.some((name) => name.startsWith("layer-advise"))
     ? "ADVISE selects the units with the highest AVX, so AVX and its parts favour it."
     : "";
   document.title = `${data.network}: comparison of explanation methods`;

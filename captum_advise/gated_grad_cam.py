@@ -12,11 +12,11 @@ from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_advise._core.gated_evidence import gated_evidence
+from captum_advise._core.gated_map import gated_map
 from captum_advise._core.layer_pass import LayerCall, LayerPass, ReshapeTransform
 from captum_advise._core.occlusion_evidence import corrected_by_occlusion
 from captum_advise._core.request import ImageRequest, several_layers, warn_of_training_mode
-from captum_advise._core.suspicions import (
+from captum_advise._core.setting_warnings import (
     suspicious_layout,
     suspicious_pixels,
     suspicious_scores,
@@ -24,10 +24,10 @@ from captum_advise._core.suspicions import (
 from captum_advise._core.targets import resolve_target
 from captum_advise.pixels import PixelSpace
 
-__all__ = ["Advise"]
+__all__ = ["GatedGradCam"]
 
 
-class Advise(GradientAttribution):
+class GatedGradCam(GradientAttribution):
     r"""Computes maps at the size of the image from several layers: Grad-CAM at the deepest
     layer, refined by the evidence of layers before it.
 
@@ -43,7 +43,7 @@ class Advise(GradientAttribution):
 
     All of it takes one forward and one backward pass. The model is left unchanged.
 
-    With ``evidence=S``, S more forward passes correct the map by occlusion:
+    With ``n_occlusions=S``, S more forward passes correct the map by occlusion:
 
     .. math::
         \text{map}' = N(\text{map}) \, (0.2 + 0.8 \, N(O_+))
@@ -73,7 +73,7 @@ class Advise(GradientAttribution):
                       forward_func applies a DataParallel model.
                       Default: None
         pixel_space (PixelSpace, optional): How the model's inputs relate to images
-                      in [0, 1]. Only ``evidence`` needs it, for black. None: the
+                      in [0, 1]. Only ``n_occlusions`` needs it, for black. None: the
                       minimum of each example is black.
                       Default: None
         reshape_transform (Callable or Sequence[Callable or None], optional):
@@ -91,8 +91,8 @@ class Advise(GradientAttribution):
 
         >>> network = zoo.load("efficientnet-lite0")
         >>> inputs = network.transform(zoo.example_image())[None]
-        >>> advise = Advise(network.model, network.layers)
-        >>> advise.attribute(inputs, target=282).shape
+        >>> gated = GatedGradCam(network.model, network.layers)
+        >>> gated.attribute(inputs, target=282).shape
         torch.Size([1, 1, 224, 224])
     """
 
@@ -121,7 +121,7 @@ class Advise(GradientAttribution):
         attribute_to_layer_input: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
         *,
-        evidence: int = 0,
+        n_occlusions: int = 0,
         internal_batch_size: int = 8,
     ) -> Tensor:
         r"""Args:
@@ -142,7 +142,7 @@ class Advise(GradientAttribution):
             grad_kwargs (Dict[str, Any], optional): Additional keyword arguments for
                         torch.autograd.grad.
                         Default: None
-            evidence (int, optional): Number of forward passes of occluded images that
+            n_occlusions (int, optional): Number of forward passes of occluded images that
                         correct the map of an example, even and at least 4; 32 is what
                         was measured. Needs class scores N x K, one input that holds
                         images, and torchvision. 0: no correction.
@@ -155,7 +155,7 @@ class Advise(GradientAttribution):
             *Tensor* of **attributions**:
             - **attributions** (*Tensor*):
                         N x 1 x H x W, from 0 up to the number of layers before the
-                        last (to 1 with ``evidence``), without a graph. They are float64
+                        last (to 1 with ``n_occlusions``), without a graph. They are float64
                         if a feature map of the model is, and float32 otherwise.
 
         Raises:
@@ -163,13 +163,13 @@ class Advise(GradientAttribution):
                         name one output per example, no input holds images, a layer does
                         not run or does not return one tensor N x C x H x W, the last
                         layer does not run last, activations or gradients are not
-                        finite, or ``evidence`` does not suit outputs or inputs. Errors of
+                        finite, or ``n_occlusions`` does not suit outputs or inputs. Errors of
                         forward_func itself pass unchanged.
 
         Warns:
             UserWarning: An example has no evidence for the target, so its map is zero;
                         batch norm or dropout is in training mode; a layer seems to
-                        have another layout than N x C x H x W; or, with ``evidence``,
+                        have another layout than N x C x H x W; or, with ``n_occlusions``,
                         ``pixel_space`` seems not to suit the inputs, or the outputs
                         are probabilities.
 
@@ -177,9 +177,11 @@ class Advise(GradientAttribution):
 
             >>> network = zoo.load("efficientnet-lite0")
             >>> inputs = network.transform(zoo.example_image())[None]
-            >>> advise = Advise(network.model, network.layers, pixel_space=network.pixel_space)
-            >>> of_predicted_class = advise.attribute(inputs)
-            >>> corrected = advise.attribute(inputs, target=282, evidence=32)
+            >>> gated = GatedGradCam(
+            ...     network.model, network.layers, pixel_space=network.pixel_space
+            ... )
+            >>> of_predicted_class = gated.attribute(inputs)
+            >>> corrected = gated.attribute(inputs, target=282, n_occlusions=32)
             >>> corrected.shape
             torch.Size([1, 1, 224, 224])
         """
@@ -189,7 +191,7 @@ class Advise(GradientAttribution):
             additional_forward_args,
             attribute_to_layer_input,
             grad_kwargs,
-            evidence,
+            n_occlusions,
             internal_batch_size,
         )
         # log_usage wraps this function.
@@ -206,8 +208,8 @@ class Advise(GradientAttribution):
         suspicions = self._suspicions(request, layer_pass)
         resolved = resolve_target(layer_pass.outputs, request.target)
         gradients = layer_pass.gradients(resolved.captum, **request.grad_kwargs)
-        maps = gated_evidence(layer_pass.feature_maps, gradients, request.size)
-        if request.evidence:
+        maps = gated_map(layer_pass.feature_maps, gradients, request.size)
+        if request.n_occlusions:
             maps = corrected_by_occlusion(
                 maps, request, layer_pass, resolved, self.forward_func, self.pixel_space
             )
@@ -220,8 +222,8 @@ class Advise(GradientAttribution):
         feature_maps = layer_pass.feature_maps
         if len(feature_maps) != len(self.layers):
             raise ValueError(
-                f"The {len(self.layers)} layers have {len(feature_maps)} tensors, and Advise needs "
-                "one per layer: name modules inside them that return one tensor."
+                f"The {len(self.layers)} layers have {len(feature_maps)} tensors, and GatedGradCam "
+                "needs one per layer: name modules inside them that return one tensor."
             )
         messages = tuple(
             suspicious_layout(request.inputs, (feature_map,), transform)
@@ -230,12 +232,12 @@ class Advise(GradientAttribution):
         for index, feature_map in enumerate(feature_maps):
             if feature_map.dim() != 4:
                 raise ValueError(
-                    f"layers[{index}] has a tensor of shape {tuple(feature_map.shape)}, and Advise "
-                    "needs feature maps N x C x H x W: name another layer, or give "
+                    f"layers[{index}] has a tensor of shape {tuple(feature_map.shape)}, and "
+                    "GatedGradCam needs feature maps N x C x H x W: name another layer, or give "
                     "reshape_transform, such as captum_advise.layouts.Tokens(n_prefix=1)."
                 )
         layer_pass.check_examples(request.inputs)
-        if not request.evidence:
+        if not request.n_occlusions:
             return messages
         images = (request.inputs[index] for index in request.images)
         return (

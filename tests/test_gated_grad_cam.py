@@ -1,4 +1,4 @@
-"""Advise against its definition, written without Captum, and its invariances."""
+"""GatedGradCam against its definition, written without Captum, and its invariances."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from messages import one_sentence
 from torch import nn
 from toy_networks import Apply, images, network
 
-from captum_advise import Advise
+from captum_advise import GatedGradCam
 from captum_advise.layouts import channels_last
 
 SIZE = (32, 28)
@@ -89,7 +89,7 @@ def by_hand(net, inputs, target):
 
 def test_the_definition():
     net = deep().double()
-    maps = Advise(net, net.layers).attribute(INPUTS.double(), TARGET)
+    maps = GatedGradCam(net, net.layers).attribute(INPUTS.double(), TARGET)
     expected = by_hand(net, INPUTS.double(), TARGET)
     assert expected.flatten(1).amax(1).gt(0).all()
     torch.testing.assert_close(maps, expected, rtol=1e-9, atol=1e-12)
@@ -118,28 +118,28 @@ def test_with_the_same_evidence_everywhere_the_map_is_grad_cam():
     grad_cam = LayerGradCam(net, net.last).attribute(inputs, 1, relu_attributions=True).detach()
     assert grad_cam.gt(0).all()
     expected = stretched(grad_cam)
-    maps = Advise(net, [net.gain, net.last]).attribute(inputs, 1)
+    maps = GatedGradCam(net, [net.gain, net.last]).attribute(inputs, 1)
     torch.testing.assert_close(maps, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_batch_gives_what_each_image_gives():
     net = deep()
-    advise = Advise(net, net.layers)
-    together = advise.attribute(INPUTS, TARGET)
-    alone = [advise.attribute(INPUTS[i : i + 1], int(TARGET[i])) for i in range(3)]
+    gated = GatedGradCam(net, net.layers)
+    together = gated.attribute(INPUTS, TARGET)
+    alone = [gated.attribute(INPUTS[i : i + 1], int(TARGET[i])) for i in range(3)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_the_same_call_gives_the_same_bits():
     net = deep()
-    first, second = (Advise(net, net.layers).attribute(INPUTS, TARGET) for _ in range(2))
+    first, second = (GatedGradCam(net, net.layers).attribute(INPUTS, TARGET) for _ in range(2))
     assert torch.equal(first, second)
 
 
 def test_no_target_is_the_predicted_class():
     net = deep()
-    advise = Advise(net, net.layers)
-    assert torch.equal(advise.attribute(INPUTS), advise.attribute(INPUTS, net(INPUTS).argmax(1)))
+    gated = GatedGradCam(net, net.layers)
+    assert torch.equal(gated.attribute(INPUTS), gated.attribute(INPUTS, net(INPUTS).argmax(1)))
 
 
 @pytest.mark.parametrize("layer", ["finer", "block", "last"])
@@ -155,16 +155,16 @@ def test_permuted_units_of_any_layer(layer):
     inputs = INPUTS.double()
     torch.testing.assert_close(other(inputs), net(inputs))
     torch.testing.assert_close(
-        Advise(other, other.layers).attribute(inputs, TARGET),
-        Advise(net, net.layers).attribute(inputs, TARGET),
+        GatedGradCam(other, other.layers).attribute(inputs, TARGET),
+        GatedGradCam(net, net.layers).attribute(inputs, TARGET),
     )
 
 
 @pytest.mark.parametrize("factor", [1e-6, 3.7, 1e6])
 def test_scaled_class_scores(factor):
     net = deep()
-    expected = Advise(net, net.layers).attribute(INPUTS, TARGET)
-    maps = Advise(lambda x: factor * net(x), net.layers).attribute(INPUTS, TARGET)
+    expected = GatedGradCam(net, net.layers).attribute(INPUTS, TARGET)
+    maps = GatedGradCam(lambda x: factor * net(x), net.layers).attribute(INPUTS, TARGET)
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -173,9 +173,9 @@ def test_scaled_class_scores(factor):
 )
 def test_dtypes(dtype, tolerance):
     net = deep()
-    expected = Advise(net, net.layers).attribute(INPUTS, TARGET)
+    expected = GatedGradCam(net, net.layers).attribute(INPUTS, TARGET)
     other = copy.deepcopy(net).to(dtype)
-    maps = Advise(other, other.layers).attribute(INPUTS.to(dtype), TARGET)
+    maps = GatedGradCam(other, other.layers).attribute(INPUTS.to(dtype), TARGET)
     assert maps.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(maps.float(), expected, rtol=0, atol=tolerance)
 
@@ -184,7 +184,7 @@ def test_one_forward_pass():
     net = deep()
     calls = []
     net.register_forward_hook(lambda *_: calls.append(1))
-    Advise(net, net.layers).attribute(INPUTS, TARGET)
+    GatedGradCam(net, net.layers).attribute(INPUTS, TARGET)
     assert calls == [1]
 
 
@@ -193,12 +193,12 @@ def test_the_model_is_left_unchanged_also_by_an_error():
     net.finer.weight.requires_grad_(False)
     before = copy.deepcopy(net.state_dict())
     inputs = INPUTS.clone()
-    advise = Advise(net, net.layers)
+    gated = GatedGradCam(net, net.layers)
     with torch.no_grad():
-        advise.attribute(inputs, TARGET)
+        gated.attribute(inputs, TARGET)
     with pytest.raises(ValueError, match="out of range"):
-        advise.attribute(inputs, 99)
-    failing = Advise(lambda x: net(x).foo, net.layers)
+        gated.attribute(inputs, 99)
+    failing = GatedGradCam(lambda x: net(x).foo, net.layers)
     with pytest.raises(AttributeError):
         failing.attribute(inputs, TARGET)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
@@ -210,36 +210,36 @@ def test_the_model_is_left_unchanged_also_by_an_error():
 
 def test_frozen_parameters():
     net = deep()
-    expected = Advise(net, net.layers).attribute(INPUTS, TARGET)
+    expected = GatedGradCam(net, net.layers).attribute(INPUTS, TARGET)
     net.requires_grad_(False)
-    assert torch.equal(Advise(net, net.layers).attribute(INPUTS, TARGET), expected)
+    assert torch.equal(GatedGradCam(net, net.layers).attribute(INPUTS, TARGET), expected)
 
 
 def test_layer_inputs():
     net = deep().double()
     inputs = INPUTS.double()
-    at_inputs = Advise(net, [net.block, net.last, net.head]).attribute
+    at_inputs = GatedGradCam(net, [net.block, net.last, net.head]).attribute
     with pytest.raises(ValueError, match="layers\\[2\\] has a tensor of shape"):
         at_inputs(inputs, TARGET, attribute_to_layer_input=True)
     # The input of the block is the finer layer after its ReLU, with the same gradient times
     # activation.
-    before = Advise(net, [net.block, net.last]).attribute(
+    before = GatedGradCam(net, [net.block, net.last]).attribute(
         inputs, TARGET, attribute_to_layer_input=True
     )
     behind_relu = nn.Sequential(net.finer, nn.ReLU(), net.block, nn.ReLU(), net.last, nn.ReLU())
     whole = nn.Sequential(behind_relu, Apply(lambda x: net.head(x.mean((2, 3)))))
-    expected = Advise(whole, [behind_relu[1], behind_relu[3]]).attribute(inputs, TARGET)
+    expected = GatedGradCam(whole, [behind_relu[1], behind_relu[3]]).attribute(inputs, TARGET)
     torch.testing.assert_close(before, expected)
 
 
 def test_additional_arguments_and_further_inputs():
     net = deep()
-    expected = Advise(net, net.layers).attribute(INPUTS, TARGET)
+    expected = GatedGradCam(net, net.layers).attribute(INPUTS, TARGET)
 
     def forward(x, shift, factor):
         return net(x) * factor + shift
 
-    maps = Advise(forward, net.layers).attribute((INPUTS, torch.zeros(3, 1)), TARGET, 1)
+    maps = GatedGradCam(forward, net.layers).attribute((INPUTS, torch.zeros(3, 1)), TARGET, 1)
     assert torch.equal(maps, expected)
 
 
@@ -260,30 +260,30 @@ def test_layouts_one_for_all_or_one_per_layer():
 
     net = deep()
     moved = Last(net).eval()
-    expected = Advise(net, [net.finer, net.last]).attribute(INPUTS, TARGET)
+    expected = GatedGradCam(net, [net.finer, net.last]).attribute(INPUTS, TARGET)
     layers = [moved.first, moved.second]
     for transform in (channels_last, [channels_last, channels_last]):
-        maps = Advise(moved, layers, reshape_transform=transform).attribute(INPUTS, TARGET)
+        maps = GatedGradCam(moved, layers, reshape_transform=transform).attribute(INPUTS, TARGET)
         torch.testing.assert_close(maps, expected)
-    mixed = Advise(moved, [net.finer, moved.second], reshape_transform=[None, channels_last])
+    mixed = GatedGradCam(moved, [net.finer, moved.second], reshape_transform=[None, channels_last])
     torch.testing.assert_close(mixed.attribute(INPUTS, TARGET), expected)
 
 
 @pytest.mark.filterwarnings("ignore:.*lazy")
 def test_compiled_and_parallel_models():
     net = deep()
-    expected = Advise(net, net.layers).attribute(INPUTS, TARGET)
+    expected = GatedGradCam(net, net.layers).attribute(INPUTS, TARGET)
     compiled = torch.compile(net, backend="eager")
-    assert torch.equal(Advise(compiled, net.layers).attribute(INPUTS, TARGET), expected)
+    assert torch.equal(GatedGradCam(compiled, net.layers).attribute(INPUTS, TARGET), expected)
     parallel = nn.DataParallel(net)
-    assert torch.equal(Advise(parallel, net.layers).attribute(INPUTS, TARGET), expected)
+    assert torch.equal(GatedGradCam(parallel, net.layers).attribute(INPUTS, TARGET), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_cuda():
     net = deep()
-    expected = Advise(net, net.layers).attribute(INPUTS, TARGET)
-    maps = Advise(net.cuda(), net.layers).attribute(INPUTS.cuda(), TARGET.cuda())
+    expected = GatedGradCam(net, net.layers).attribute(INPUTS, TARGET)
+    maps = GatedGradCam(net.cuda(), net.layers).attribute(INPUTS.cuda(), TARGET.cuda())
     assert maps.is_cuda
     torch.testing.assert_close(maps.cpu(), expected, rtol=1e-2, atol=1e-2)
 
@@ -291,21 +291,21 @@ def test_cuda():
 def test_no_evidence_is_a_zero_map_and_a_warning():
     net = deep()
     net.head.weight.data[2] = 0
-    advise = Advise(net, net.layers)
+    gated = GatedGradCam(net, net.layers)
     with pytest.warns(UserWarning, match="1 of 3 examples have no evidence") as record:
-        maps = advise.attribute(INPUTS, [3, 2, 6])
+        maps = gated.attribute(INPUTS, [3, 2, 6])
     assert record[0].filename == __file__
     assert not maps[1].any()
     assert maps[0].any()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        advise.attribute(INPUTS, TARGET)
+        gated.attribute(INPUTS, TARGET)
 
 
 def test_training_mode_warns():
     net = nn.Sequential(deep(), nn.Dropout(1e-9)).train()
     with pytest.warns(UserWarning, match="training mode") as record:
-        Advise(net, net[0].layers).attribute(INPUTS, TARGET)
+        GatedGradCam(net, net[0].layers).attribute(INPUTS, TARGET)
     assert record[0].filename == __file__
 
 
@@ -328,7 +328,7 @@ NET = deep()
 )
 def test_layers_that_do_not_suit(layers, error, match):
     with pytest.raises(error, match=match) as raised:
-        Advise(NET, layers).attribute(INPUTS, TARGET)
+        GatedGradCam(NET, layers).attribute(INPUTS, TARGET)
     one_sentence(raised)
 
 
@@ -345,12 +345,12 @@ def test_layers_that_do_not_suit(layers, error, match):
 )
 def test_arguments_that_do_not_suit(inputs, target, options, error, match):
     with pytest.raises(error, match=match) as raised:
-        Advise(NET, NET.layers).attribute(inputs, target, **options)
+        GatedGradCam(NET, NET.layers).attribute(inputs, target, **options)
     one_sentence(raised)
 
 
 def test_transforms_that_do_not_suit():
     with pytest.raises(ValueError, match="3 layers and 2 reshape transforms"):
-        Advise(NET, NET.layers, reshape_transform=[None, None])
+        GatedGradCam(NET, NET.layers, reshape_transform=[None, None])
     with pytest.raises(TypeError, match="reshape_transform must be a function"):
-        Advise(NET, NET.layers, reshape_transform=1)
+        GatedGradCam(NET, NET.layers, reshape_transform=1)

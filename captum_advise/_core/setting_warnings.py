@@ -51,9 +51,9 @@ def suspicious_scores(outputs: Tensor) -> str | None:
     if not _are_probabilities(outputs):
         return None
     return (
-        "The outputs are probabilities already (they sum to 1 over dimension 1), and `evidence` "
-        "applies softmax to them again: pass a forward_func that returns the scores before "
-        "softmax."
+        "The outputs are probabilities already (they sum to 1 over dimension 1), and "
+        "`n_occlusions` applies softmax to them again: pass a forward_func that "
+        "returns the scores before softmax."
     )
 
 

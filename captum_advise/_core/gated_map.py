@@ -1,6 +1,6 @@
 """The map of several layers: evidence of finer layers, gated by Grad-CAM at the deepest one.
 
-The constant of :class:`captum_advise.Advise` is here.
+The constant of :class:`captum_advise.GatedGradCam` is here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from captum_advise.pixels import normalize_maps
 EVIDENCE_BOX = 3
 
 
-def gated_evidence(
+def gated_map(
     feature_maps: Sequence[Tensor], gradients: Sequence[Tensor], size: tuple[int, int]
 ) -> Tensor:
     """Maps from the feature maps of layers and the gradients of the target.

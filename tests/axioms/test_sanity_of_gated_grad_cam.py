@@ -1,4 +1,4 @@
-"""Advise depends on what a network has learnt."""
+"""GatedGradCam depends on what a network has learnt."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import pytest
 import torch
 from skimage import data
 
-from captum_advise import Advise, zoo
+from captum_advise import GatedGradCam, zoo
 from captum_advise.axioms import Method, randomize_parameters
 
 LAYERS = ("blocks.5.0.bn1", "blocks.6", "bn2")
 
 
-def advise(model, _layer):
-    return Advise(model, [model.get_submodule(name) for name in LAYERS])
+def gated(model, _layer):
+    return GatedGradCam(model, [model.get_submodule(name) for name in LAYERS])
 
 
 @pytest.mark.slow
@@ -26,8 +26,8 @@ def test_random_parameters_destroy_the_map():
     with torch.no_grad():
         target = network.model(inputs).argmax(1)
     methods = {
-        "Advise": Method("Advise", advise),
-        "with occlusion": Method("with occlusion", advise, {"evidence": 32}),
+        "GatedGradCam": Method("GatedGradCam", gated),
+        "with occlusion": Method("with occlusion", gated, {"n_occlusions": 32}),
     }
     result = randomize_parameters(methods, network.model, "bn2", inputs, target)
     for similarity in result.similarity.values():

@@ -1,4 +1,4 @@
-"""ADVISE under the interface of :class:`Method`."""
+"""This package's methods under the interface of :class:`Method`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from captum_advise.advise import Advise
 from captum_advise.evaluation.methods.interface import ClassMaps, Context, Method
 from captum_advise.evaluation.methods.layers import find_layers
+from captum_advise.gated_grad_cam import GatedGradCam
 from captum_advise.layer_advise import LayerAdvise
 
 
-def advise(**options: Any) -> Method:
-    """ADVISE with further arguments of ``LayerAdvise.explain``."""
+def layer_advise(**options: Any) -> Method:
+    """``LayerAdvise`` with further arguments of ``LayerAdvise.explain``."""
 
     def method(
         model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
@@ -41,17 +41,17 @@ def advise(**options: Any) -> Method:
     return method
 
 
-def advise_layers(evidence: int = 0) -> Method:
-    """``Advise`` with the layers of the context, or with those that end with ``layer``."""
+def gated_grad_cam(n_occlusions: int = 0) -> Method:
+    """``GatedGradCam`` with the layers of the context, or with those that end with ``layer``."""
 
     def method(
         model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> Tensor:
-        layers = context.layers or find_layers(model, layer, "advise", inputs).modules
-        maps: Tensor = Advise(model, layers, pixel_space=context.pixel_space).attribute(
+        layers = context.layers or find_layers(model, layer, "gated-grad-cam", inputs).modules
+        maps: Tensor = GatedGradCam(model, layers, pixel_space=context.pixel_space).attribute(
             inputs,
             target,
-            evidence=evidence,
+            n_occlusions=n_occlusions,
             internal_batch_size=context.internal_batch_size,
         )
         return maps

@@ -1,4 +1,4 @@
-"""The layers that a network of the zoo gives to Advise."""
+"""The layers that a network of the zoo gives to GatedGradCam."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_advise import Advise, zoo
+from captum_advise import GatedGradCam, zoo
 from captum_advise.zoo.layer_probe import probe
 from captum_advise.zoo.registry import build, find_entry
 
@@ -20,14 +20,14 @@ def names_of(network):
     "name",
     [
         name if "lite" in name else pytest.param(name, marks=pytest.mark.slow)
-        for name in zoo.names()
+        for name in zoo.list_networks()
     ],
 )
 def test_fixed_layers_are_those_of_the_probe(name):
     entry = find_entry(name)
     parts = build(entry, pretrained=False)
     found = probe(parts.model.eval(), parts.size, name, layer=entry.layer).layers
-    assert found == (*entry.evidence, entry.layer)
+    assert found == (*entry.finer_layers, entry.layer)
 
 
 def test_lite0(lite0):
@@ -59,7 +59,7 @@ def test_a_network_of_one_resolution_has_none():
     network = zoo.load("timm/test_vit", weights="random")
     assert network.layers == ()
     with pytest.raises(ValueError, match="feature maps at two resolutions"):
-        Advise(network.model, network.layers)
+        GatedGradCam(network.model, network.layers)
 
 
 class Residual(nn.Module):

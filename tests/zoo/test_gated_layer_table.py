@@ -1,6 +1,6 @@
-"""The tables in docs/reference/layers-of-advise.md are made from the probe, with random weights.
+"""The tables in docs/reference/layers-of-gated-grad-cam.md come from the probe.
 
-``PYTHONPATH=tests/helpers python tests/zoo/test_advise_layer_table.py`` writes them.
+``PYTHONPATH=tests/helpers python tests/zoo/test_gated_layer_table.py`` writes them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 from layer_tables import LayerTables
 from model_families import FAMILIES, QUICK
 
-from captum_advise import Advise, zoo
+from captum_advise import GatedGradCam, zoo
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "layers-of-advise.md"
-BEGIN = "<!-- {}: made by tests/zoo/test_advise_layer_table.py -->"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "layers-of-gated-grad-cam.md"
+BEGIN = "<!-- {}: made by tests/zoo/test_gated_layer_table.py -->"
 END = "<!-- end of {} -->"
 HEADER = ("family", "network", "finer layer", "block", "last layer")
 
@@ -46,7 +46,9 @@ def check_maps(network, inputs):
             module.weight.data.normal_()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        advise = Advise(network.model, network.layers, reshape_transform=network.reshape_transforms)
+        advise = GatedGradCam(
+            network.model, network.layers, reshape_transform=network.reshape_transforms
+        )
         maps = advise.attribute(inputs)
     assert maps.shape == (1, 1, *inputs.shape[2:])
     assert maps.isfinite().all()
