@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from captum_advise._utils.errors import reason
 from captum_advise._utils.io import atomic_write, pack_tensors, unpack_tensors
 from captum_advise.metrics import VisualExplainability
+from captum_advise.pixels import PixelSpace
 
 if TYPE_CHECKING:
     from captum_advise.explanation import Candidate, Explanation
@@ -20,53 +21,66 @@ if TYPE_CHECKING:
 # Examples that are shown where an explanation is printed.
 MOST_SHOWN = 10
 
-_KIND = "an explanation of captum-advise, version 2"
-# Version 1 has the same parts; it calls metrics "scores".
-_KINDS = (_KIND, "an explanation of captum-advise, version 1")
+_KIND = "an explanation of captum-advise, version 3"
 _METRICS = tuple(field.name for field in fields(VisualExplainability))
-_OPTIONAL = ("target", "confidence", "unit_relevance")
+_TENSORS = ("attributions", "selected", "unit_weights", "fallback")
+_OPTIONAL = ("target", "confidence", "confidences", "unit_relevance", "images")
 
 
 def save(explanation: Explanation, path: Path) -> None:
     """Write an explanation to a file that :func:`load` reads."""
     tensors = {
-        field.name: value
-        for field in fields(explanation)
-        if isinstance(value := getattr(explanation, field.name), Tensor)
+        name: value
+        for name in (*_TENSORS, *_OPTIONAL)
+        if (value := getattr(explanation, name)) is not None
     }
+    tensors |= {f"maps.{name}": maps for name, maps in explanation.maps.items()}
+    for name, metrics in explanation.map_metrics.items():
+        tensors |= _metrics_to_tensors(f"map_metrics.{name}.", metrics)
     tensors |= _metrics_to_tensors("metrics.", explanation.metrics)
     tensors |= _candidates_to_tensors(explanation.candidates)
-    atomic_write(path, pack_tensors(_KIND, tensors))
+    if explanation.units is not None:
+        tensors |= {f"units.{name}": value for name, value in vars(explanation.units).items()}
+    setup = None if explanation.setup is None else asdict(explanation.setup)
+    notes = {"maps": list(explanation.maps), "setup": setup}
+    atomic_write(path, pack_tensors(_KIND, tensors, notes))
 
 
-def load(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
+def load(path: Path) -> dict[str, Any]:
     """Read an explanation.
 
     Args:
         path: The file.
-        names: The attributes of an explanation.
 
     Returns:
-        The attributes without the candidates, and those of each example's candidates.
+        Its attributes: plain dicts in place of units, setup and the candidates of each example.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is truncated, damaged or of another kind.
     """
-    tensors = {
-        name.replace("scores.", "metrics."): tensor
-        for name, tensor in unpack_tensors(path, _KINDS).items()
-    }
+    tensors, notes = unpack_tensors(path, _KIND)
     try:
-        attributes = {
-            name: tensors.get(name) if name in _OPTIONAL else tensors[name]
-            for name in names
-            if name not in ("metrics", "candidates")
+        names, setup = notes["maps"], notes["setup"]
+        if setup is not None:
+            setup = {key: tuple(v) if isinstance(v, list) else v for key, v in setup.items()}
+            setup["pixel_space"] = PixelSpace(**setup["pixel_space"])
+        metrics = {name: _metrics_from_tensors(f"map_metrics.{name}.", tensors) for name in names}
+        return {
+            **{name: tensors[name] for name in _TENSORS},
+            **{name: tensors.get(name) for name in _OPTIONAL},
+            "maps": {name: tensors[f"maps.{name}"] for name in names},
+            "map_metrics": {name: found for name, found in metrics.items() if found is not None},
+            "metrics": _metrics_from_tensors("metrics.", tensors),
+            "candidates": _candidates_from_tensors(tensors),
+            "units": _with_prefix("units.", tensors) or None,
+            "setup": setup,
         }
-        metrics = _metrics_from_tensors("metrics.", tensors)
-        return {**attributes, "metrics": metrics}, _candidates_from_tensors(tensors)
-    except KeyError as error:
-        raise ValueError(f"{path} is damaged: it has no part {error}.") from error
+    # What a crafted file lacks, or holds in another shape, shows anywhere.
+    except (KeyError, IndexError, RuntimeError, StopIteration, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged: its parts do not fit together ({reason(error)})."
+        ) from error
 
 
 def avx_in_words(metrics: VisualExplainability | None) -> str:
@@ -118,6 +132,10 @@ def _metrics_from_tensors(prefix: str, tensors: dict[str, Tensor]) -> VisualExpl
     if prefix + "avx" not in tensors:
         return None
     return VisualExplainability(*(tensors[prefix + name] for name in _METRICS))
+
+
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
 
 
 def _candidates_to_tensors(candidates: tuple[tuple[Candidate, ...], ...]) -> dict[str, Tensor]:

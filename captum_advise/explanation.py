@@ -1,27 +1,30 @@
-"""The result of :meth:`LayerAdvise.explain`."""
+"""An explanation: the maps of some images, and how they came about."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from captum_advise import _explanation_io
+from captum_advise._core.candidates import SEVERAL
+from captum_advise._core.grad_cam import combine_units
 from captum_advise._explanation_io import MOST_SHOWN, avx_in_words
 from captum_advise._utils.records import TensorRecord
 from captum_advise.metrics import VisualExplainability
+from captum_advise.pixels import PixelSpace, resolve_pixel_space
+from captum_advise.relevance import DensityOptions, unit_densities
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from matplotlib.figure import Figure
+    from captum_advise._core.unit_choice import Choice
 
-    from captum_advise.relevance import ActivationRange
-    from captum_advise.visualization.style import Array
+__all__ = ["Candidate", "Explanation", "Setup", "Units"]
+
+# The methods whose maps an explanation holds; GatedGradCam's comes first where there is one.
+GATED_GRAD_CAM, LAYER_ADVISE, GRAD_CAM = "gated-grad-cam", "layer-advise", "grad-cam"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,15 +66,97 @@ class Candidate(TensorRecord):
         return f"{which}: {count}{avx_in_words(self.metrics)}"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
+class Units(TensorRecord):
+    r"""The units of a layer, C per example.
+
+    Attributes:
+        feature_maps: (N, C, \*spatial) their activations.
+        contributions: (N, C, \*spatial) what each adds to the map of all units: its mean gradient
+            times its activations.
+        densities: float64 (N, C, P) the density of each unit's P activations, on P equally spaced
+            points of [0, 1]; NaN where it is undefined.
+    """
+
+    feature_maps: Tensor
+    contributions: Tensor
+    densities: Tensor
+
+    @classmethod
+    def of(cls, feature_maps: Tensor, contributions: Tensor, options: DensityOptions) -> Units:
+        """The units of a layer, with their densities."""
+        densities = unit_densities(feature_maps, options)
+        return cls(feature_maps.detach(), contributions.detach(), densities)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What :func:`captum_advise.explain` found out about a model, or was given.
+
+    Attributes:
+        model: The network's name, or the package and class of the model.
+        weights: Where its weights are from.
+        layer: Dotted name of the layer.
+        layout: Of the layer's tensor: ``"N x C x H x W"``, ``"N x H x W x C"`` or
+            ``"N x tokens x C"``, or the caller's ``reshape_transform``.
+        gated_layers: Dotted names of the layers of :class:`captum_advise.GatedGradCam`; empty if
+            the network has none.
+        input_size: Height and width of the model's inputs.
+        transform: Where the transform from images to inputs comes from.
+        pixel_space: How the inputs relate to images in [0, 1].
+        class_names: K names, in the order of the logits.
+        device: Where the model ran.
+
+    Example::
+
+        >>> explanation = explain("cat.jpg", "efficientnet-lite0")
+        >>> print(explanation.setup)
+        efficientnet-lite0 on cpu, layer bn2 (N x C x H x W), GatedGradCam at blocks.5.0.bn1 +
+        blocks.6 + bn2, 1000 classes; inputs of 224 x 224 by the transform of the TensorFlow
+        original, mean (0.498, 0.498, 0.498), std (0.502, 0.502, 0.502).
+    """
+
+    model: str
+    weights: str
+    layer: str
+    layout: str
+    gated_layers: tuple[str, ...]
+    input_size: tuple[int, int]
+    transform: str
+    pixel_space: PixelSpace
+    class_names: tuple[str, ...]
+    device: str
+
+    def __str__(self) -> str:
+        height, width = self.input_size
+        mean, std = (
+            ", ".join(f"{value:.3g}" for value in values)
+            for values in (self.pixel_space.mean, self.pixel_space.std)
+        )
+        gated = f"GatedGradCam at {' + '.join(self.gated_layers)}, " if self.gated_layers else ""
+        return (
+            f"{self.model} on {self.device}, layer {self.layer} ({self.layout}), {gated}"
+            f"{len(self.class_names)} classes; inputs of {height} x {width} by {self.transform}, "
+            f"mean ({mean}), std ({std})."
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Explanation(TensorRecord):
     r"""The maps of N examples, and how they came about. All tensors are detached.
 
     Attributes:
-        attributions: (N, 1, \*spatial), what :meth:`LayerAdvise.attribute` returns.
+        maps: By the method's name, (N, 1, h, w) or of other spatial dimensions, of the size of the
+            layer or of the image. The recommended one comes first: ``"gated-grad-cam"`` (from
+            :func:`captum_advise.explain`, where the network has layers for it),
+            ``"layer-advise"``, ``"grad-cam"``.
+        map_metrics: By the method's name, the protocol's result for its map, where it was computed.
+        attributions: (N, 1, \*spatial) the map of ``"layer-advise"``, with its negative part: what
+            :meth:`LayerAdvise.attribute` returns. The attributes that follow are about it.
         target: int64 (N,) class that is explained ((N, D) for outputs with D dimensions after the
             batch); None for a forward function with a single output per example.
         confidence: (N,) confidence in the target; None when the outputs are not class scores.
+        confidences: (N, K) confidence in each class; likewise.
         unit_relevance: int64 (N, C), modes per unit; None for ``unit_selection=None``, which does
             not use it.
         selected: int64 (N,) relevance of the selected group, -1 where the selected units have
@@ -82,52 +167,90 @@ class Explanation(TensorRecord):
             units were selected instead.
         metrics: The protocol's result for the map; None if it was not computed.
         candidates: Per example, the candidates that were compared.
+        images: (N, 1 or 3, H, W) the explained images in [0, 1], as the model saw them; None where
+            inputs are not images.
+        units: The units of the layer; None if they were not kept.
+        setup: What :func:`captum_advise.explain` found out about the model; None without it.
 
     Example::
 
         >>> LayerAdvise(net, net.conv4).explain(images, target=3)
         Explanation of 2 examples, attributions (2, 1, 8, 8) float32 on cpu
           0: class 3, confidence ...%, relevance ... selected, ... of 50 units, AVX ...
-          1: class 3, confidence ...%, relevance ... selected, ... of 50 units, AVX ...
+          1: ...
     """
 
+    maps: dict[str, Tensor]
+    map_metrics: dict[str, VisualExplainability] = field(default_factory=dict)
     attributions: Tensor
     target: Tensor | None
     confidence: Tensor | None
+    confidences: Tensor | None
     unit_relevance: Tensor | None
     selected: Tensor
     unit_weights: Tensor
     fallback: Tensor
     metrics: VisualExplainability | None
     candidates: tuple[tuple[Candidate, ...], ...]
+    images: Tensor | None = None
+    units: Units | None = None
+    setup: Setup | None = None
 
     @property
     def selected_units(self) -> Tensor:
-        """Bool (N, C), the units with a weight above zero."""
+        """Bool (N, C), the units that make the map."""
         return self.unit_weights > 0
 
+    @property
+    def predicted(self) -> Tensor | None:
+        """int64 (N,) class with the highest confidence; None without class scores."""
+        return None if self.confidences is None else self.confidences.argmax(1)
+
     def __len__(self) -> int:
-        return len(self.selected)
+        return len(self.attributions)
+
+    def __getitem__(self, index: int) -> Explanation:
+        """The explanation of one of the examples, as a batch of one."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There is no example {index}: the explanation has {len(self)}.")
+        parts = {f.name: _one(getattr(self, f.name), index % len(self)) for f in fields(self)}
+        return replace(self, **parts)
 
     def __repr__(self) -> str:
-        maps = self.attributions
-        count = f"{len(self)} example{'s' * (len(self) != 1)}"
-        kind = f"{tuple(maps.shape)} {str(maps.dtype).removeprefix('torch.')} on {maps.device}"
-        lines = [f"Explanation of {count}, attributions {kind}"]
+        shape, dtype = tuple(self.attributions.shape), str(self.attributions.dtype)
+        lines = [
+            f"Explanation of {len(self)} example{'s' * (len(self) != 1)}, attributions {shape} "
+            f"{dtype.removeprefix('torch.')} on {self.attributions.device}"
+        ]
         shown = min(len(self), MOST_SHOWN)
         lines += [f"  {index}: {self.describe(index)}" for index in range(shown)]
         if shown < len(self):
             lines.append(f"  ... and {len(self) - shown} more")
+        if self.setup is not None:
+            lines += [f"Maps: {', '.join(self.maps)}", f"Setup: {self.setup}"]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         return _explanation_io.html_table(self)
 
+    def class_name(self, index: int = 0) -> str | None:
+        """The class that is explained for one example: its name, or its number.
+
+        None for a forward function with a single output per example.
+        """
+        if self.target is None:
+            return None
+        target: Any = self.target[index].tolist()
+        if self.setup is None or not isinstance(target, int):
+            return f"class {target}"
+        return self.setup.class_names[target]
+
     def describe(self, index: int = 0) -> str:
         """One example in a line: class, confidence, selected units, AVX."""
         parts = []
         if self.target is not None:
-            parts.append(f"class {self.target[index].tolist()}")
+            number, name = self.target[index].tolist(), self.class_name(index)
+            parts.append(f"class {number} ({name})" if self.setup else f"class {number}")
         if self.confidence is not None:
             parts.append(f"confidence {self.confidence[index].item():.1%}")
         selected = self.selected_units[index]
@@ -157,117 +280,11 @@ class Explanation(TensorRecord):
         how = "weighted" if is_weighted else "selected"
         return f"relevance {', '.join(map(str, relevances))} {how}"
 
-    def plot(
-        self,
-        images: Tensor | npt.NDArray[np.floating],
-        *,
-        comparisons: Mapping[str, Explanation | Array] | None = None,
-        class_names: Sequence[str] | None = None,
-        axes: npt.ArrayLike | None = None,
-    ) -> tuple[Figure, npt.NDArray[np.object_]]:
-        """Draw the images with their maps, a row per example.
-
-        Args:
-            images: (N, 3 or 1, H, W) tensor or (N, H, W, 3 or 1) array in [0, 1], as
-                :meth:`PixelSpace.to_pixels` makes them from model inputs. For one example, N may
-                be left out.
-            comparisons: Maps to draw before these, by their names, as in :meth:`to_html`.
-            class_names: By class.
-            axes: Where to draw, N x (2 + comparisons) of them; a new figure if None.
-
-        Returns:
-            The figure, and the axes (N, 2 + comparisons).
-
-        Raises:
-            ValueError: The images do not fit the explanation.
-
-        Example::
-
-            >>> explanation = LayerAdvise(net, net.conv4).explain(images)
-            >>> figure, axes = explanation.plot(images)
-        """
-        # Imported here: matplotlib is an optional dependency.
-        from captum_advise.visualization.maps import LAYER_ADVISE, overlays
-
-        named = {**(comparisons or {}), LAYER_ADVISE: self}
-        return overlays(images, named, class_names=class_names, axes=axes)
-
-    def to_html(
-        self,
-        images: Array | Sequence[Array],
-        *,
-        feature_maps: Tensor | None = None,
-        contributions: Tensor | None = None,
-        comparisons: Mapping[str, Explanation | Array] | None = None,
-        class_names: Sequence[str] | None = None,
-        names: Sequence[str] | None = None,
-        n_bandwidths: int = 10,
-        activation_range: ActivationRange = (0.0, 1.0),
-    ) -> str:
-        r"""One interactive HTML file: maps, metrics and units of each example.
-
-        The file holds everything that it shows and loads nothing from a network. It shows the map
-        of each candidate with its metrics, compared with other maps. With the units' tensors it
-        also shows which units contribute at a position, and the activations and the density of
-        each unit. The file stays below about 3 MB for up to 20 small images: where a layer has too
-        many units, it holds those with the most evidence.
-
-        Args:
-            images: (N, 3 or 1, H, W) tensor or (N, H, W, 3 or 1) array in [0, 1], as
-                :meth:`PixelSpace.to_pixels` makes them from model inputs, or a sequence of images.
-                For one example, N may be left out.
-            feature_maps: (N, C, h, w) output of the layer.
-            contributions: (N, C, h, w) what each unit contributes to the map of all units, from
-                :meth:`LayerAdvise.attribute` with ``unit_selection=None`` and
-                ``attr_dim_summation=False``. Goes together with ``feature_maps``.
-            comparisons: Maps to compare with, by their names: (N, h, w) or (N, C, h, w), which
-                are summed over C, or explanations, whose metrics are shown too. The default is
-                Grad-CAM, the sum of ``contributions``.
-            class_names: By class.
-            names: Of the N images, such as their file names.
-            n_bandwidths: As in :meth:`LayerAdvise.explain`, for the densities.
-            activation_range: Likewise.
-
-        Returns:
-            The content of the file.
-
-        Raises:
-            ValueError: An argument does not fit the explanation, or is not finite.
-
-        Example::
-
-            >>> from captum.attr import LayerActivation
-            >>> advise = LayerAdvise(net, net.conv4)
-            >>> explanation = advise.explain(images)
-            >>> html = explanation.to_html(
-            ...     images,
-            ...     feature_maps=LayerActivation(net, net.conv4).attribute(images),
-            ...     contributions=advise.attribute(
-            ...         images, explanation.target, unit_selection=None, attr_dim_summation=False
-            ...     ),
-            ... )
-            >>> Path("explanation.html").write_text(html, encoding="utf-8") > 10_000
-            True
-        """
-        # Imported here: matplotlib is an optional dependency.
-        from captum_advise.visualization.page import page
-
-        return page(
-            self,
-            images,
-            feature_maps=feature_maps,
-            contributions=contributions,
-            comparisons=comparisons,
-            class_names=class_names,
-            names=names,
-            n_bandwidths=n_bandwidths,
-            activation_range=activation_range,
-        )
-
     def save(self, path: str | Path) -> None:
-        """Write a file that :meth:`load` reads: a NumPy ``.npz`` archive of plain numbers.
+        """Write all of it to a file that :meth:`load` reads: a NumPy ``.npz`` archive.
 
-        The write is atomic and replaces an existing file.
+        The archive holds plain numbers, and the setup as JSON. The write is atomic and replaces an
+        existing file.
 
         Args:
             path: Taken unchanged; the usual suffix is ``.npz``.
@@ -296,13 +313,94 @@ class Explanation(TensorRecord):
             FileNotFoundError: There is no such file.
             ValueError: The file is truncated, damaged or of another kind.
         """
-        attributes, candidates = _explanation_io.load(
-            Path(path), [field.name for field in fields(cls)]
+        parts = _explanation_io.load(Path(path))
+        candidates = tuple(
+            tuple(Candidate(**candidate) for candidate in of_example)
+            for of_example in parts.pop("candidates")
         )
+        units, setup = parts.pop("units"), parts.pop("setup")
         return cls(
-            **attributes,
-            candidates=tuple(
-                tuple(Candidate(**candidate) for candidate in of_example)
-                for of_example in candidates
-            ),
+            **parts,
+            candidates=candidates,
+            units=None if units is None else Units(**units),
+            setup=None if setup is None else Setup(**setup),
         ).to(device)
+
+
+def _one(value: Any, index: int) -> Any:
+    """The part of an attribute of an explanation that belongs to one example."""
+    if isinstance(value, Tensor | tuple):
+        return value[index : index + 1]
+    if isinstance(value, VisualExplainability):
+        return value[torch.tensor([index])]
+    if isinstance(value, Units):
+        return Units(*(_one(tensor, index) for tensor in vars(value).values()))
+    if isinstance(value, dict):
+        return {name: _one(item, index) for name, item in value.items()}
+    return value
+
+
+def explanation_of(
+    choice: Choice,
+    pixel_space: PixelSpace | None,
+    units: Units | None,
+    *,
+    with_grad_cam: bool,
+) -> Explanation:
+    """The explanation of a choice.
+
+    Args:
+        choice: What was compared, and what was selected.
+        pixel_space: How the images of the choice relate to images in [0, 1].
+        units: To keep.
+        with_grad_cam: Compute also the metrics of the map of all units.
+    """
+    candidates, scorer = choice.candidates, choice.scorer
+    contributions = choice.contributions.detach()
+    attributions = combine_units(contributions, choice.weights)
+    metrics = None
+    if choice.metrics is not None:
+        # Pairs are ordered by candidate, then by example.
+        is_selected = choice.selected[candidates.examples] == candidates.pairs[:, 0]
+        in_order = candidates.examples[is_selected].argsort()
+        metrics = choice.metrics[is_selected.nonzero().squeeze(1)[in_order]]
+    images = choice.images
+    if images is not None:
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        images = resolve_pixel_space(pixel_space, images).to_pixels(images).clamp(0, 1)
+    grad_cam_metrics = choice.grad_cam_metrics() if with_grad_cam else None
+    map_metrics = {LAYER_ADVISE: metrics, GRAD_CAM: grad_cam_metrics}
+    return Explanation(
+        maps={LAYER_ADVISE: attributions, GRAD_CAM: combine_units(contributions, None)},
+        map_metrics={name: found for name, found in map_metrics.items() if found is not None},
+        attributions=attributions,
+        target=choice.target,
+        confidence=None if scorer is None else scorer.confidence_in_target(),
+        confidences=None if scorer is None else scorer.confidences,
+        unit_relevance=choice.relevance,
+        selected=choice.selected.new_tensor(candidates.relevance)[choice.selected],
+        unit_weights=choice.weights,
+        fallback=candidates.fallback,
+        metrics=metrics,
+        candidates=_candidates_of_examples(choice),
+        images=images,
+        units=units,
+    )
+
+
+def _candidates_of_examples(choice: Choice) -> tuple[tuple[Candidate, ...], ...]:
+    of_example: list[list[Candidate]] = [[] for _ in choice.selected]
+    for pair, (which, example) in enumerate(choice.candidates.pairs.tolist()):
+        relevance = choice.candidates.relevance[which]
+        weights = choice.candidates.weights[which, example]
+        units = weights.nonzero().squeeze(1)
+        of_example[example].append(
+            Candidate(
+                relevance=None if relevance == SEVERAL else relevance,
+                units=units,
+                weights=weights[units],
+                metrics=None if choice.metrics is None else choice.metrics[pair],
+                attributions=choice.candidates.maps[which, example],
+            )
+        )
+    return tuple(map(tuple, of_example))

@@ -1,27 +1,31 @@
-"""ADVISE from several layers at once, as a Captum attribution at the size of the image."""
+"""Grad-CAM refined by finer layers, as a Captum attribution at the size of the image."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from captum._utils.common import _format_additional_forward_args
 from captum._utils.typing import TargetType
 from captum.attr._utils.attribution import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
+from captum_advise._core import arguments
 from captum_advise._core.gated_map import gated_map
-from captum_advise._core.layer_pass import LayerCall, LayerPass, ReshapeTransform
-from captum_advise._core.occlusion_evidence import corrected_by_occlusion
-from captum_advise._core.request import ImageRequest, several_layers, warn_of_training_mode
+from captum_advise._core.layer_pass import LayerCall, LayerPass
+from captum_advise._core.occlusion_evidence import check_occlusions, corrected_by_occlusion
 from captum_advise._core.setting_warnings import (
+    suspicious_confidence,
     suspicious_layout,
+    suspicious_mode,
     suspicious_pixels,
-    suspicious_scores,
+    warn_of,
 )
-from captum_advise._core.targets import resolve_target
+from captum_advise._core.targets import resolve_target, softmax_over_classes
+from captum_advise._utils.checks import check_count
+from captum_advise.layouts import ReshapeTransform
 from captum_advise.pixels import PixelSpace
 
 __all__ = ["GatedGradCam"]
@@ -33,7 +37,7 @@ class GatedGradCam(GradientAttribution):
 
     .. math::
         \text{map} = G \sum_l E_l,
-        \quad G = N(\text{Grad-CAM}), \quad
+        \quad G = N([\text{Grad-CAM}]_+), \quad
         E_l = N\Bigl(\Bigl[ \sum_u \frac{\partial s}{\partial A_u} A_u \Bigr]_+\Bigr)
 
     G is the map of the last layer, enlarged with bicubic interpolation. E is gradient times
@@ -76,6 +80,9 @@ class GatedGradCam(GradientAttribution):
                       in [0, 1]. Only ``n_occlusions`` needs it, for black. None: the
                       minimum of each example is black.
                       Default: None
+        confidence (Callable, optional): As in :class:`captum_advise.LayerAdvise`; only
+                      ``n_occlusions`` needs it.
+                      Default: softmax over dimension 1
         reshape_transform (Callable or Sequence[Callable or None], optional):
                       Rearranges the tensors of the layers as (N, C, H, W), as in
                       :class:`captum_advise.LayerAdvise`: one function for all layers,
@@ -103,13 +110,16 @@ class GatedGradCam(GradientAttribution):
         device_ids: list[int] | None = None,
         *,
         pixel_space: PixelSpace | None = None,
+        confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
         reshape_transform: ReshapeTransform | Sequence[ReshapeTransform | None] | None = None,
     ) -> None:
-        self.layers, self.reshape_transforms = several_layers(
-            forward_func, layers, pixel_space, reshape_transform
-        )
+        arguments.check_forward_func(forward_func)
+        arguments.check_pixel_space(pixel_space)
+        arguments.check_confidence(confidence)
+        self.layers, self.reshape_transforms = arguments.several_layers(layers, reshape_transform)
         super().__init__(forward_func)
         self.pixel_space = pixel_space
+        self.confidence = confidence
         self.device_ids = device_ids
 
     @log_usage(part_of_slo=True)
@@ -185,50 +195,75 @@ class GatedGradCam(GradientAttribution):
             >>> corrected.shape
             torch.Size([1, 1, 224, 224])
         """
-        request = ImageRequest.of(
-            inputs,
-            target,
-            additional_forward_args,
-            attribute_to_layer_input,
-            grad_kwargs,
-            n_occlusions,
-            internal_batch_size,
-        )
+        grad_kwargs = arguments.as_grad_kwargs(grad_kwargs)
+        check_occlusions(n_occlusions)
+        check_count("internal_batch_size", internal_batch_size, at_least=1)
+        call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         # log_usage wraps this function.
-        warn_of_training_mode(self.forward_func, stacklevel=3)
-        layer_pass = LayerCall(
-            self.forward_func,
-            self.layers,
-            request.inputs,
-            request.additional_forward_args,
-            self.device_ids,
-            request.attribute_to_layer_input,
-            self.reshape_transforms,
-        ).run()
-        suspicions = self._suspicions(request, layer_pass)
-        resolved = resolve_target(layer_pass.outputs, request.target)
-        gradients = layer_pass.gradients(resolved.captum, **request.grad_kwargs)
-        maps = gated_map(layer_pass.feature_maps, gradients, request.size)
-        if request.n_occlusions:
-            maps = corrected_by_occlusion(
-                maps, request, layer_pass, resolved, self.forward_func, self.pixel_space
-            )
-        for message in filter(None, (*suspicions, _zero_maps(maps))):
-            warnings.warn(message, stacklevel=3)
+        warn_of([suspicious_mode(self.forward_func)], stacklevel=4)
+        layer_pass = call.run()
+        maps, messages = self._maps(
+            layer_pass, target, grad_kwargs, n_occlusions, internal_batch_size
+        )
+        warn_of(messages, stacklevel=4)
         return maps
 
-    def _suspicions(self, request: ImageRequest, layer_pass: LayerPass) -> tuple[str | None, ...]:
-        """Require one feature map per layer and one row per example; messages on settings."""
+    def _layer_call(
+        self, inputs: object, additional_forward_args: Any, attribute_to_layer_input: bool
+    ) -> LayerCall:
+        call = LayerCall(
+            self.forward_func,
+            self.layers,
+            arguments.as_examples(inputs),
+            _format_additional_forward_args(additional_forward_args),
+            self.device_ids,
+            attribute_to_layer_input,
+            self.reshape_transforms,
+        )
+        _images(call)  # before the model runs
+        return call
+
+    def _maps(
+        self,
+        layer_pass: LayerPass,
+        target: TargetType,
+        grad_kwargs: dict[str, Any],
+        n_occlusions: int = 0,
+        internal_batch_size: int = 8,
+        *,
+        keep_graph: bool = False,
+    ) -> tuple[Tensor, list[str | None]]:
+        """The maps from a forward pass, which may serve other maps too; and what to warn of."""
+        images, size = _images(layer_pass.call)
+        self._check_feature_maps(layer_pass)
+        resolved = resolve_target(layer_pass.outputs, target)
+        gradients = layer_pass.gradients(resolved.captum, keep_graph=keep_graph, **grad_kwargs)
+        maps = gated_map(layer_pass.feature_maps, gradients, size)
+        tensors = layer_pass.call.inputs
+        messages = [suspicious_layout(layer_pass.call, layer_pass.feature_maps)]
+        if n_occlusions:
+            maps = corrected_by_occlusion(
+                maps,
+                layer_pass,
+                resolved,
+                images,
+                n_occlusions=n_occlusions,
+                pixel_space=self.pixel_space,
+                confidence=self.confidence,
+                internal_batch_size=internal_batch_size,
+            )
+            messages.append(suspicious_confidence(layer_pass.outputs.detach(), self.confidence))
+            messages += [suspicious_pixels(tensors[image], self.pixel_space) for image in images]
+        return maps, [*messages, _zero_maps(maps)]
+
+    def _check_feature_maps(self, layer_pass: LayerPass) -> None:
+        """Require one feature map N x C x H x W per layer, and one row per example."""
         feature_maps = layer_pass.feature_maps
         if len(feature_maps) != len(self.layers):
             raise ValueError(
                 f"The {len(self.layers)} layers have {len(feature_maps)} tensors, and GatedGradCam "
                 "needs one per layer: name modules inside them that return one tensor."
             )
-        messages = tuple(
-            suspicious_layout(request.inputs, (feature_map,), transform)
-            for feature_map, transform in zip(feature_maps, self.reshape_transforms, strict=True)
-        )
         for index, feature_map in enumerate(feature_maps):
             if feature_map.dim() != 4:
                 raise ValueError(
@@ -236,15 +271,24 @@ class GatedGradCam(GradientAttribution):
                     "GatedGradCam needs feature maps N x C x H x W: name another layer, or give "
                     "reshape_transform, such as captum_advise.layouts.Tokens(n_prefix=1)."
                 )
-        layer_pass.check_examples(request.inputs)
-        if not request.n_occlusions:
-            return messages
-        images = (request.inputs[index] for index in request.images)
-        return (
-            *messages,
-            suspicious_scores(layer_pass.outputs.detach()),
-            *(suspicious_pixels(image, self.pixel_space) for image in images),
+        layer_pass.check_examples()
+
+
+def _images(call: LayerCall) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Which inputs hold images, and their height and width."""
+    images = tuple(
+        index
+        for index, tensor in enumerate(call.inputs)
+        if tensor.is_floating_point() and tensor.dim() == 4 and tensor.numel()
+    )
+    sizes = {(call.inputs[index].shape[2], call.inputs[index].shape[3]) for index in images}
+    if len(sizes) != 1:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in call.inputs)
+        raise ValueError(
+            "GatedGradCam needs images N x C x H x W of one size among the inputs, and they "
+            f"have the shapes {shapes}: use LayerAdvise for other inputs."
         )
+    return images, sizes.pop()
 
 
 def _zero_maps(maps: Tensor) -> str | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from captum._utils.common import _format_output
+from captum._utils.common import _format_additional_forward_args, _format_output
 from captum._utils.typing import BaselineType, TargetType
 from captum.attr import LayerAttribution
 from captum.attr._utils.attribution import GradientAttribution
@@ -15,26 +14,36 @@ from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_advise._core.choice import Choice, Weighting
-from captum_advise._core.comparison import compare, weigh
-from captum_advise._core.layer_pass import LayerCall, ReshapeTransform
-from captum_advise._core.request import (
-    LayerRequest,
-    Request,
-    check_constructor,
-    warn_of_training_mode,
+from captum_advise._core import arguments
+from captum_advise._core.candidates import has_relevance
+from captum_advise._core.grad_cam import check_finite, combine_units, unit_contributions
+from captum_advise._core.layer_pass import LayerCall, LayerPass
+from captum_advise._core.masked_model import InputLayout
+from captum_advise._core.scoring import check_probabilities, scorer_of
+from captum_advise._core.setting_warnings import (
+    missing_relevance,
+    suspicious_layout,
+    suspicious_mode,
+    warn_of,
 )
-from captum_advise._core.selection import UnitSelection
-from captum_advise._core.setting_warnings import suspicious_layout
-from captum_advise._core.targets import softmax_over_classes
-from captum_advise.explanation import Explanation
+from captum_advise._core.targets import resolve_target, softmax_over_classes
+from captum_advise._core.unit_choice import (
+    Choice,
+    Selection,
+    UnitSelection,
+    as_selection,
+    candidates_of,
+    check_inputs_suit,
+    choice_messages,
+)
+from captum_advise._utils.checks import check_count
+from captum_advise.explanation import Explanation, Units, explanation_of
+from captum_advise.layouts import ReshapeTransform
 from captum_advise.metrics import AVXProtocol
 from captum_advise.pixels import PixelSpace
 from captum_advise.relevance import ActivationRange, DensityOptions, relevance_of
 
 __all__ = ["LayerAdvise", "UnitSelection"]
-
-_INTERNAL_BATCH_SIZE = 8
 
 
 class LayerAdvise(LayerAttribution, GradientAttribution):
@@ -78,6 +87,28 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                       are rearranged in the same way.
                       Default: None
 
+        n_bandwidths (int, optional): Number of candidate bandwidths of the density
+                      estimate, at least 2.
+                      Default: 10
+        activation_range (tuple[float, float] or str, optional): Only activations
+                      between these two numbers count in the density of a unit;
+                      (0.0, 1.0) is what the authors' program does. ``"minmax"``
+                      maps each unit's own range onto [0, 1], so that rescaling a
+                      unit does not change its relevance.
+                      Default: (0.0, 1.0)
+        min_prominence (float, optional): The least prominence of a mode, as a
+                      share of the density's maximum; see
+                      :func:`captum_advise.count_modes`. 0 counts every local
+                      maximum, as the authors' program does; many of these are
+                      rounding on layers of 14 x 14 and more.
+                      Default: 1e-6
+        protocol (AVXProtocol, optional): Reading of the paper's protocol;
+                      ``AVXProtocol.reference()`` is that of the authors' program.
+                      Default: AVXProtocol()
+
+    Raises:
+        TypeError, ValueError: An argument is of the wrong type or out of its range.
+
     A hook on a layer sees every call of it, so LayerAdvise runs one forward pass at a
     time, in all threads together. Do not call the model from other threads meanwhile,
     except through LayerAdvise.
@@ -102,13 +133,24 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         pixel_space: PixelSpace | None = None,
         confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
         reshape_transform: ReshapeTransform | None = None,
+        n_bandwidths: int = 10,
+        activation_range: ActivationRange = (0.0, 1.0),
+        min_prominence: float = 1e-6,
+        protocol: AVXProtocol = AVXProtocol(),  # noqa: B008 - frozen
     ) -> None:
-        check_constructor(forward_func, layer, pixel_space, confidence, reshape_transform)
+        arguments.check_forward_func(forward_func)
+        arguments.check_layer("layer", layer)
+        arguments.check_pixel_space(pixel_space)
+        arguments.check_confidence(confidence)
+        arguments.check_reshape_transform(reshape_transform)
+        arguments.check_protocol(protocol)
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
         self.pixel_space = pixel_space
         self.confidence = confidence
         self.reshape_transform = reshape_transform
+        self.density = DensityOptions(n_bandwidths, activation_range, min_prominence)
+        self.protocol = protocol
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -122,14 +164,12 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         grad_kwargs: dict[str, Any] | None = None,
         *,
         unit_selection: UnitSelection = "avx",
-        n_bandwidths: int = 10,
-        activation_range: ActivationRange = (0.0, 1.0),
-        min_prominence: float = 1e-6,
         baselines: BaselineType = None,
-        protocol: AVXProtocol = AVXProtocol(),  # noqa: B008 - frozen
-        internal_batch_size: int = _INTERNAL_BATCH_SIZE,
+        internal_batch_size: int = 8,
     ) -> Tensor | tuple[Tensor, ...]:
-        r"""Args:
+        r"""Computes the map of the selected units.
+
+        Args:
             inputs (Tensor or tuple[Tensor, ...]): As in ``LayerGradCam.attribute``:
                         dimension 0 of each tensor corresponds to the number of
                         examples.
@@ -168,28 +208,10 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                         - None: every unit. The result is that of ``LayerGradCam``.
 
                         Default: "avx"
-            n_bandwidths (int, optional): Number of candidate bandwidths of the
-                        density estimate, at least 2.
-                        Default: 10
-            activation_range (tuple[float, float] or str, optional): Only activations
-                        between these two numbers count in the density of a unit;
-                        (0.0, 1.0) is what the authors' program does. ``"minmax"``
-                        maps each unit's own range onto [0, 1], so that rescaling a
-                        unit does not change its relevance.
-                        Default: (0.0, 1.0)
-            min_prominence (float, optional): The least prominence of a mode, as a
-                        share of the density's maximum; see
-                        :func:`captum_advise.count_modes`. 0 counts every local
-                        maximum, as the authors' program does; many of these are
-                        rounding on layers of 14 x 14 and more.
-                        Default: 1e-6
             baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): What
                         replaces the parts of the inputs that a map masks, in the
                         units of the model's inputs, as elsewhere in Captum.
                         Default: black for images, zero for other inputs
-            protocol (AVXProtocol, optional): Reading of the paper's protocol;
-                        ``AVXProtocol.reference()`` is that of the authors' program.
-                        Default: AVXProtocol()
             internal_batch_size (int, optional): Number of masked examples in one
                         forward pass. Bounds memory.
                         Default: 8
@@ -222,22 +244,44 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             >>> unimodal = advise.attribute(images, target=3, unit_selection=1)
             >>> grad_cam = advise.attribute(images, target=3, unit_selection=None)
         """
-        request = Request.of(
-            LayerRequest.of(
-                inputs,
-                additional_forward_args,
-                attribute_to_layer_input,
-                DensityOptions(n_bandwidths, activation_range, min_prominence),
-            ),
-            target,
-            grad_kwargs,
-            unit_selection,
-            baselines,
-            protocol,
-            internal_batch_size,
-        )
-        outcome = self._select(request, in_detail=False, with_metrics=False, stacklevel=4)
-        return outcome.attributions(attr_dim_summation, relu_attributions)
+        selection = as_selection(unit_selection)
+        grad_kwargs = arguments.as_grad_kwargs(grad_kwargs)
+        check_count("internal_batch_size", internal_batch_size, at_least=1)
+        call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
+        # log_usage wraps this function.
+        warn_of([suspicious_mode(self.forward_func)], stacklevel=4)
+        layer_pass = call.run()
+        if isinstance(selection, str):
+            choice = self._choose(
+                layer_pass, selection, target, grad_kwargs, baselines, internal_batch_size
+            )
+            messages = choice_messages(choice, layer_pass, self.confidence, self.pixel_space)
+            warn_of(messages, stacklevel=4)
+            return combine_units(
+                choice.contributions,
+                choice.weights,
+                summed=attr_dim_summation,
+                relu=relu_attributions,
+            )
+        # Nothing is compared: every tensor of the layer, whatever LayerGradCam accepts.
+        if target is None and layer_pass.outputs.dim() == 2:
+            target = resolve_target(layer_pass.outputs, None).captum
+        gradients = layer_pass.gradients(target, **grad_kwargs)
+        messages, attributions = [suspicious_layout(call, layer_pass.feature_maps)], []
+        for feature_map, gradient in zip(layer_pass.feature_maps, gradients, strict=True):
+            weights, contributions = None, unit_contributions(feature_map, gradient)
+            if selection is not None:
+                relevance = relevance_of(feature_map, self.density)
+                weights = has_relevance(relevance, selection)
+                messages.append(missing_relevance(relevance, selection))
+            attributions.append(
+                combine_units(
+                    contributions, weights, summed=attr_dim_summation, relu=relu_attributions
+                )
+            )
+        warn_of(messages, stacklevel=4)
+        formatted = _format_output(len(attributions) > 1, tuple(attributions))
+        return cast("Tensor | tuple[Tensor, ...]", formatted)
 
     def explain(
         self,
@@ -245,20 +289,15 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         target: TargetType = None,
         additional_forward_args: Any = None,
         attribute_to_layer_input: bool = False,
-        relu_attributions: bool = False,
-        attr_dim_summation: bool = True,
         grad_kwargs: dict[str, Any] | None = None,
         *,
         unit_selection: UnitSelection = "avx",
-        n_bandwidths: int = 10,
-        activation_range: ActivationRange = (0.0, 1.0),
-        min_prominence: float = 1e-6,
         baselines: BaselineType = None,
-        protocol: AVXProtocol = AVXProtocol(),  # noqa: B008 - frozen
-        internal_batch_size: int = _INTERNAL_BATCH_SIZE,
+        internal_batch_size: int = 8,
         with_metrics: bool = True,
+        keep_units: bool = False,
     ) -> Explanation:
-        r"""Attributions, and how they came about.
+        r"""Computes the map of the selected units, and how it came about.
 
         Args:
             inputs, target, ...: As in :meth:`attribute`. The layer has one tensor.
@@ -266,6 +305,9 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                         takes no longer than :meth:`attribute`, which masks the input
                         only with maps that may be the best; ``metrics`` are None then.
                         Default: True
+            keep_units (bool, optional): Keep the activations, contributions and
+                        densities of all units in ``units``.
+                        Default: False
 
         Returns:
             Explanation: ``candidates`` are the groups among which ``"avx"`` or
@@ -280,22 +322,22 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             >>> explanation.selected.shape, explanation.metrics.avx.shape
             (torch.Size([2]), torch.Size([2]))
         """
-        request = Request.of(
-            LayerRequest.of(
-                inputs,
-                additional_forward_args,
-                attribute_to_layer_input,
-                DensityOptions(n_bandwidths, activation_range, min_prominence),
-            ),
-            target,
-            grad_kwargs,
-            unit_selection,
-            baselines,
-            protocol,
-            internal_batch_size,
+        selection = as_selection(unit_selection)
+        grad_kwargs = arguments.as_grad_kwargs(grad_kwargs)
+        check_count("internal_batch_size", internal_batch_size, at_least=1)
+        call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
+        warn_of([suspicious_mode(self.forward_func)], stacklevel=3)
+        return self._explanation(
+            call.run(),
+            selection=selection,
+            target=target,
+            grad_kwargs=grad_kwargs,
+            baselines=baselines,
+            internal_batch_size=internal_batch_size,
+            with_metrics=with_metrics,
+            keep_units=keep_units,
+            stacklevel=4,
         )
-        outcome = self._select(request, in_detail=True, with_metrics=with_metrics, stacklevel=3)
-        return cast(Choice, outcome).explanation(attr_dim_summation, relu_attributions)
 
     @torch.no_grad()
     def unit_relevance(
@@ -303,10 +345,6 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         inputs: Tensor | tuple[Tensor, ...],
         additional_forward_args: Any = None,
         attribute_to_layer_input: bool = False,
-        *,
-        n_bandwidths: int = 10,
-        activation_range: ActivationRange = (0.0, 1.0),
-        min_prominence: float = 1e-6,
     ) -> Tensor | tuple[Tensor, ...]:
         """Relevance of each unit: the number of modes of its activation density. Needs no
         gradient and no target.
@@ -321,61 +359,118 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
 
             >>> relevance = LayerAdvise(net, net.conv4).unit_relevance(images)  # Nx50
         """
-        request = LayerRequest.of(
-            inputs,
-            additional_forward_args,
-            attribute_to_layer_input,
-            DensityOptions(n_bandwidths, activation_range, min_prominence),
-        )
-        warn_of_training_mode(self.forward_func, stacklevel=3)
-        feature_maps = self._layer_call(request).feature_maps()
-        message = suspicious_layout(request.inputs, feature_maps, self.reshape_transform)
-        if message is not None:
-            warnings.warn(message, stacklevel=3)
-        relevance = tuple(
-            relevance_of(feature_map, request.density) for feature_map in feature_maps
-        )
+        call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
+        # torch.no_grad wraps this function.
+        warn_of([suspicious_mode(self.forward_func)], stacklevel=4)
+        feature_maps = call.feature_maps()
+        warn_of([suspicious_layout(call, feature_maps)], stacklevel=4)
+        relevance = tuple(relevance_of(feature_map, self.density) for feature_map in feature_maps)
         return cast("Tensor | tuple[Tensor, ...]", _format_output(len(relevance) > 1, relevance))
 
-    def _select(
-        self, request: Request, *, in_detail: bool, with_metrics: bool, stacklevel: int
-    ) -> Choice | Weighting:
-        """Run the layer and select units.
-
-        Args:
-            request: The arguments.
-            in_detail: Keep the candidates, even if nothing is compared. The layer has one tensor.
-            with_metrics: Compute all metrics, not only those that the selection needs.
-            stacklevel: Of the user's call, for warnings.
-        """
-        warn_of_training_mode(self.forward_func, stacklevel=stacklevel)
-        layer_pass = self._layer_call(request.layer).run()
-        layout = suspicious_layout(
-            request.layer.inputs, layer_pass.feature_maps, self.reshape_transform
-        )
-        outcome: Choice | Weighting
-        if in_detail or request.selection.compares:
-            outcome = compare(
-                request,
-                layer_pass,
-                self.forward_func,
-                self.pixel_space,
-                self.confidence,
-                all_metrics=with_metrics,
-            )
-        else:
-            outcome = weigh(request, layer_pass)
-        for message in filter(None, (layout, *outcome.suspicions)):
-            warnings.warn(message, stacklevel=stacklevel)
-        return outcome
-
-    def _layer_call(self, request: LayerRequest) -> LayerCall:
+    def _layer_call(
+        self, inputs: object, additional_forward_args: Any, attribute_to_layer_input: bool
+    ) -> LayerCall:
         return LayerCall(
             self.forward_func,
             (self.layer,),
-            request.inputs,
-            request.additional_forward_args,
+            arguments.as_examples(inputs),
+            _format_additional_forward_args(additional_forward_args),
             self.device_ids,
-            request.attribute_to_layer_input,
+            attribute_to_layer_input,
             (self.reshape_transform,),
+        )
+
+    def _explanation(
+        self,
+        layer_pass: LayerPass,
+        *,
+        with_metrics: bool,
+        keep_units: bool,
+        stacklevel: int,
+        with_grad_cam: bool = False,
+        messages: Sequence[str | None] = (),
+        **how: Any,
+    ) -> Explanation:
+        """What :meth:`explain` returns, from a forward pass that may serve other maps too."""
+        choice = self._choose(layer_pass, all_metrics=with_metrics, **how)
+        found = choice_messages(choice, layer_pass, self.confidence, self.pixel_space)
+        warn_of([*messages, *found], stacklevel=stacklevel)
+        units = None
+        if keep_units:
+            units = Units.of(layer_pass.feature_maps[0], choice.contributions, self.density)
+        return explanation_of(choice, self.pixel_space, units, with_grad_cam=with_grad_cam)
+
+    def _choose(
+        self,
+        layer_pass: LayerPass,
+        selection: Selection,
+        target: TargetType,
+        grad_kwargs: dict[str, Any],
+        baselines: BaselineType,
+        internal_batch_size: int,
+        *,
+        all_metrics: bool = False,
+    ) -> Choice:
+        """The method in order, from the layer pass to the choice of units.
+
+        ``all_metrics`` computes more than the selection needs.
+        """
+        # The layer pass: one feature map per example, and inputs that its maps can mask.
+        feature_map = layer_pass.only_feature_map()
+        resolved = resolve_target(layer_pass.outputs, target)
+        layout = InputLayout.of(layer_pass.call.inputs, feature_map)
+        check_inputs_suit(selection, layout)
+        scorer = scorer_of(
+            layer_pass,
+            layout,
+            resolved,
+            baselines=baselines,
+            pixel_space=self.pixel_space,
+            confidence=self.confidence,
+            protocol=self.protocol,
+            internal_batch_size=internal_batch_size,
+            is_needed=isinstance(selection, str),
+            needs_similarity=all_metrics or selection == "avx",
+        )
+        runner_up = None if scorer is None else scorer.runner_up()
+
+        # What each unit contributes to a map, alpha_u A_u, as in Grad-CAM.
+        contributions = layer_pass.contributions(
+            resolved.captum, keep_graph=runner_up is not None, **grad_kwargs
+        )
+        check_finite(contributions.detach())
+        if scorer is not None:
+            check_probabilities(scorer.confidences)
+
+        # Relevance: the number of modes of each unit's density.
+        relevance = None if selection is None else relevance_of(feature_map, self.density)
+
+        # Groups of units with the same relevance, and their maps, also of the runner-up class.
+        candidates = candidates_of(selection, relevance, contributions.detach())
+        of_runner_up, rivals = None, None
+        if runner_up is not None:
+            of_runner_up = layer_pass.contributions(runner_up.captum, **grad_kwargs).detach()
+            rivals = candidates.pair_maps_from(of_runner_up)
+
+        # Scores: the protocol on inputs that the maps mask.
+        metrics, criterion = None, None
+        if scorer is not None and (all_metrics or selection == "average_drop"):
+            metrics = scorer(candidates.examples, candidates.pair_maps, rivals)
+        if metrics is not None and isinstance(selection, str):
+            criterion = metrics.avx if selection == "avx" else -metrics.average_drop
+        elif scorer is not None and selection == "avx":
+            criterion = scorer.highest_avx(candidates.examples, candidates.pair_maps, rivals)
+
+        # The choice: the candidate with the largest criterion, for each example.
+        return Choice(
+            selection=selection,
+            contributions=contributions,
+            runner_up_contributions=of_runner_up,
+            relevance=relevance,
+            candidates=candidates,
+            metrics=metrics if all_metrics else None,
+            selected=candidates.best(criterion),
+            target=resolved.public(),
+            images=layout.images(layer_pass.call.inputs),
+            scorer=scorer,
         )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor
 
 __all__ = ["Tokens", "channels_last"]
+
+ReshapeTransform: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def channels_last(features: Tensor) -> Tensor:

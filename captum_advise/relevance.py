@@ -81,26 +81,40 @@ def unit_relevance(
 
 def relevance_of(feature_maps: Tensor, options: DensityOptions) -> Tensor:
     """:func:`unit_relevance` with checked options."""
+    densities = unit_densities(feature_maps, options)
+    modes = count_modes(densities, min_prominence=options.min_prominence)
+    return modes.to(feature_maps.device)
+
+
+def unit_densities(feature_maps: Tensor, options: DensityOptions) -> Tensor:
+    r"""Densities of units on P points of [0, 1]; NaN where they are undefined.
+
+    Args:
+        feature_maps: (N, C, \*spatial), C units with P positions each.
+        options: How densities are estimated.
+
+    Returns:
+        float64 (N, C, P), on the CPU if the device has no double precision.
+    """
     if feature_maps.dim() < 2:
         raise ValueError(
             f"Feature maps must be (N, C, *spatial), got shape {tuple(feature_maps.shape)}."
         )
     positions = math.prod(feature_maps.shape[2:])
     units = feature_maps.detach().reshape(*feature_maps.shape[:2], positions)
-    if positions < 2:
-        return units.new_zeros(units.shape[:2], dtype=torch.int64)
-    device = units.device
-    if not _has_float64(device):
+    if not _has_float64(units.device):
         warnings.warn(
-            f"The device {device} has no double precision: densities are estimated on the CPU.",
+            f"The device {units.device} has no double precision: densities are estimated on the "
+            "CPU.",
             stacklevel=2,
         )
         units = units.cpu()
     units = units.double()
+    if positions < 2:
+        return torch.full_like(units, torch.nan)
     units = on_unit_interval(units, options.activation_range)
     grid = torch.linspace(0, 1, positions, dtype=torch.float64, device=units.device)
-    density = adaptive_kde(units, grid, n_bandwidths=options.n_bandwidths).density
-    return count_modes(density, min_prominence=options.min_prominence).to(device)
+    return adaptive_kde(units, grid, n_bandwidths=options.n_bandwidths).density
 
 
 def on_unit_interval(units: Tensor, activation_range: ActivationRange) -> Tensor:

@@ -1,6 +1,7 @@
-"""What :class:`captum_advise.LayerAdvise` is made of.
+"""What the classes are made of, in the order in which it runs.
 
-``comparison`` calls the modules in this order: ``request``, ``layer_pass``, ``targets``,
-``grad_cam``, ``selection`` with ``candidates``, ``perturbation``, ``scoring``, ``choice``.
-``suspicions`` words the warnings about settings.
+``arguments`` checks; ``layer_pass`` runs the model once; ``targets`` says which output is meant;
+``grad_cam`` gives what units contribute; ``candidates`` and ``unit_choice`` group units and choose;
+``masked_model`` and ``scoring`` apply the protocol to masked inputs. ``gated_map`` and
+``occlusion_evidence`` make the map of several layers. ``setting_warnings`` words the warnings.
 """

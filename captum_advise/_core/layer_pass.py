@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -19,9 +19,9 @@ from captum._utils.typing import TargetType
 from torch import Tensor
 from torch.nn import Module
 
+from captum_advise._core.grad_cam import unit_contributions
 from captum_advise._utils.errors import reason
-
-ReshapeTransform: TypeAlias = Callable[[Tensor], Tensor]
+from captum_advise.layouts import ReshapeTransform
 
 # A hook sees every call of its module, also from other threads, and scoring runs the model too.
 # Two models may share a layer, so there is one lock for all of them.
@@ -36,23 +36,32 @@ class LayerPass:
     r"""The result of one forward pass, with the graph from the layers to the outputs.
 
     Attributes:
+        call: The call that was made.
         feature_maps: The layers' tensors, (N, C, \*spatial).
         outputs: What ``forward_func`` returned.
     """
 
+    call: LayerCall
     feature_maps: tuple[Tensor, ...]
     outputs: Tensor
     _leaves: tuple[_ByDevice, ...]
-    _reshape_transforms: tuple[ReshapeTransform | None, ...]
 
-    def check_examples(self, inputs: tuple[Tensor, ...]) -> None:
+    def at_last_layer(self) -> LayerPass:
+        """The same pass, as if only the last of the layers had been looked at."""
+        call, leaves = self.call, self._leaves[-1:]
+        last = replace(
+            call, layers=call.layers[-1:], reshape_transforms=call.reshape_transforms[-1:]
+        )
+        return LayerPass(last, _joined(leaves, last.reshape_transforms), self.outputs, leaves)
+
+    def check_examples(self) -> None:
         """Require one row per example in inputs, feature maps and outputs.
 
         Raises:
             ValueError: Numbers of rows differ.
         """
         rows = {
-            "inputs": sorted({len(tensor) for tensor in inputs}),
+            "inputs": sorted({len(tensor) for tensor in self.call.inputs}),
             "layer": sorted({len(feature_map) for feature_map in self.feature_maps}),
             "outputs": [len(self.outputs)],
         }
@@ -62,6 +71,27 @@ class LayerPass:
                 f"Inputs, layer and outputs must have one row per example, and have: {counts}. "
                 "Wrap forward_func, or give reshape_transform, so that dimension 0 is the examples."
             )
+
+    def only_feature_map(self) -> Tensor:
+        r"""The feature map (N, C, \*spatial) of the one layer, with one row per example.
+
+        Raises:
+            ValueError: The layer has several tensors, or numbers of rows differ.
+        """
+        if len(self.feature_maps) != 1:
+            raise ValueError(
+                f"The layer has {len(self.feature_maps)} tensors, and a choice among groups of "
+                "units needs a layer with one: use a relevance or None as unit_selection."
+            )
+        self.check_examples()
+        return self.feature_maps[0]
+
+    def contributions(
+        self, target: TargetType, *, keep_graph: bool = False, **grad_kwargs: Any
+    ) -> Tensor:
+        r"""alpha_u A_u, (N, C, \*spatial), what each unit of the one layer adds to Grad-CAM."""
+        (gradients,) = self.gradients(target, keep_graph=keep_graph, **grad_kwargs)
+        return unit_contributions(self.feature_maps[0], gradients)
 
     def gradients(
         self, target: TargetType, *, keep_graph: bool = False, **grad_kwargs: Any
@@ -86,7 +116,7 @@ class LayerPass:
             tuple(tuple(next(remaining) for _ in leaves) for leaves in by_device)
             for by_device in self._leaves
         )
-        return _joined(grouped, self._reshape_transforms)
+        return _joined(grouped, self.call.reshape_transforms)
 
     def _target_outputs(self, target: TargetType) -> Tensor:
         if isinstance(target, Tensor):
@@ -159,7 +189,7 @@ class LayerCall:
                     f"{outputs.dtype} of shape {tuple(outputs.shape)}."
                 )
             feature_maps = _joined(leaves, self.reshape_transforms)
-        return LayerPass(feature_maps, outputs, leaves, self.reshape_transforms)
+        return LayerPass(self, feature_maps, outputs, leaves)
 
     @torch.no_grad()
     def feature_maps(self) -> tuple[Tensor, ...]:

@@ -7,16 +7,17 @@ images gives the posterior mean, which corrects the map. The constants of
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from captum_advise._core.layer_pass import LayerPass
-from captum_advise._core.perturbation import MaskedModel
-from captum_advise._core.request import ImageRequest
+from captum_advise._core.masked_model import MaskedModel
 from captum_advise._core.targets import Target, softmax_over_classes
+from captum_advise._utils.checks import check_count
 from captum_advise.pixels import PixelSpace, black, normalize_maps
 
 # Side of the noise from which masks are made: regions of about a quarter of the image's side. From
@@ -68,23 +69,43 @@ def occlusions(n: int, size: tuple[int, int]) -> Occlusions:
     return Occlusions(pairs, torch.arange(n) // 2 % 2 == 0)
 
 
+def check_occlusions(n_occlusions: object) -> None:
+    """Require 0, or an even number of at least 4.
+
+    Raises:
+        TypeError: It is not an int.
+        ValueError: It is another number.
+    """
+    check_count("n_occlusions", n_occlusions, at_least=0)
+    assert isinstance(n_occlusions, int)
+    if n_occlusions % 2 or n_occlusions == 2:
+        raise ValueError(
+            f"n_occlusions must be 0, or an even number of at least 4, got {n_occlusions}."
+        )
+
+
 def corrected_by_occlusion(
     maps: Tensor,
-    request: ImageRequest,
     layer_pass: LayerPass,
     target: Target,
-    forward_func: Any,
+    images: tuple[int, ...],
+    *,
+    n_occlusions: int,
     pixel_space: PixelSpace | None,
+    confidence: Callable[[Tensor], Tensor],
+    internal_batch_size: int,
 ) -> Tensor:
-    """Maps, corrected by the confidence lost in ``request.n_occlusions`` occluded images.
+    """Maps, corrected by the confidence lost in occluded images.
 
     Args:
         maps: (N, 1, H, W) from zero up.
-        request: The arguments of the call.
         layer_pass: The forward pass.
         target: What is explained.
-        forward_func: The model, for occluded images.
+        images: Which inputs hold images.
+        n_occlusions: The number of occluded images.
         pixel_space: Says what black is.
+        confidence: Outputs to probabilities.
+        internal_batch_size: Occluded images in one forward pass.
 
     Returns:
         Tensor like ``maps``, in [0, 1].
@@ -94,29 +115,29 @@ def corrected_by_occlusion(
             or the outputs for occluded images are not finite.
     """
     outputs = layer_pass.outputs
-    if outputs.dim() != 2 or outputs.shape[1] < 2:
+    is_single = outputs.dim() == 2 and outputs.shape[1] < 2
+    if outputs.dim() != 2 or (is_single and confidence is softmax_over_classes):
         raise ValueError(
             f"n_occlusions needs class scores N x K, and the outputs have shape "
             f"{tuple(outputs.shape)}: use n_occlusions=0, or a wrapper of captum_advise.targets."
         )
-    images = request.images
     if len(images) != 1:
         raise ValueError(
             f"n_occlusions needs one input that holds images, and {len(images)} do: use "
             "n_occlusions=0."
         )
-    inputs = tuple(tensor.detach() for tensor in request.inputs)
+    inputs = tuple(tensor.detach() for tensor in layer_pass.call.inputs)
     model = MaskedModel(
-        forward_func=forward_func,
+        forward_func=layer_pass.call.forward_func,
         inputs=inputs,
-        additional_forward_args=request.additional_forward_args,
+        additional_forward_args=layer_pass.call.additional_forward_args,
         maskable=images,
         baselines=(black(inputs[images[0]], pixel_space),),
-        confidence=softmax_over_classes,
+        confidence=confidence,
         target=target,
-        internal_batch_size=request.internal_batch_size,
+        internal_batch_size=internal_batch_size,
     )
-    regions = occlusions(request.n_occlusions, request.size)
+    regions = occlusions(n_occlusions, (maps.shape[2], maps.shape[3]))
     confidences = model.confidence_occluded(*regions)
     if not bool(confidences.isfinite().all()):
         raise ValueError(

@@ -8,11 +8,18 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from captum._utils.typing import BaselineType
 from torch import Tensor
 
 from captum_advise._core.candidates import TIE
-from captum_advise._core.perturbation import MaskedModel, as_masks
-from captum_advise._core.targets import Target
+from captum_advise._core.layer_pass import LayerPass
+from captum_advise._core.masked_model import (
+    InputLayout,
+    MaskedModel,
+    as_masks,
+    resolve_baselines,
+)
+from captum_advise._core.targets import Target, softmax_over_classes
 from captum_advise.metrics import (
     AVXProtocol,
     VisualExplainability,
@@ -110,8 +117,11 @@ class MapScorer:
         return torch.split(pairs, size) if len(pairs) else ()
 
     def runner_up(self) -> Target | None:
-        """The class of highest confidence other than the target; None if there is one class."""
-        if self.confidences.shape[1] < 2:
+        """The class of highest confidence other than the target.
+
+        None if there is one class, or no class sensitivity without similarity.
+        """
+        if self.pixels is None or self.confidences.shape[1] < 2:
             return None
         target = self.model.target
         others = self.confidences.scatter(1, target.classes[:, None], -torch.inf)
@@ -214,6 +224,62 @@ class MapScorer:
 def _full_precision(maps: Tensor) -> torch.autocast:
     """Autocast is for the network: it would compute similarities in half precision."""
     return torch.autocast(maps.device.type, enabled=False)
+
+
+def scorer_of(
+    layer_pass: LayerPass,
+    layout: InputLayout,
+    target: Target,
+    *,
+    baselines: BaselineType,
+    pixel_space: PixelSpace | None,
+    confidence: Callable[[Tensor], Tensor],
+    protocol: AVXProtocol,
+    internal_batch_size: int,
+    is_needed: bool,
+    needs_similarity: bool,
+) -> MapScorer | None:
+    """A scorer of maps for the examples of a forward pass.
+
+    Args:
+        layer_pass: The forward pass.
+        layout: Which of its inputs a map can mask.
+        target: What is explained.
+        baselines: As in :meth:`captum_advise.LayerAdvise.attribute`.
+        pixel_space: As in :class:`captum_advise.LayerAdvise`.
+        confidence: Likewise.
+        protocol: Likewise.
+        internal_batch_size: Masked examples in one forward pass.
+        is_needed: Whether maps are compared. Otherwise there is no scorer, None, where no input can
+            be masked, or the outputs are not class scores.
+        needs_similarity: Whether masked images are compared with the whole ones.
+    """
+    inputs, outputs = layer_pass.call.inputs, layer_pass.outputs.detach()
+    is_single = outputs.dim() < 2 or outputs.shape[1] < 2
+    if not is_needed and (
+        not layout.maskable or (is_single and confidence is softmax_over_classes)
+    ):
+        return None
+    pixels = None
+    if layout.is_image and needs_similarity:
+        images = inputs[layout.maskable[0]].detach()
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        pixels = resolve_pixel_space(pixel_space, images)
+    return MapScorer(
+        model=MaskedModel(
+            forward_func=layer_pass.call.forward_func,
+            inputs=tuple(tensor.detach() for tensor in inputs),
+            additional_forward_args=layer_pass.call.additional_forward_args,
+            maskable=layout.maskable,
+            baselines=resolve_baselines(inputs, layout, baselines, pixel_space),
+            confidence=confidence,
+            target=target,
+            internal_batch_size=internal_batch_size,
+        ),
+        confidences=class_confidences(confidence, outputs, target),
+        pixels=pixels,
+        protocol=protocol,
+    )
 
 
 def image_scorer(

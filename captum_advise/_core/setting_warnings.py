@@ -5,13 +5,17 @@ Each function returns a message, or None where nothing is suspicious.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any
+import warnings
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from captum_advise._core.candidates import has_relevance
+from captum_advise._core.layer_pass import LayerCall
 from captum_advise._core.targets import softmax_over_classes
 from captum_advise.pixels import PixelSpace
 
@@ -21,9 +25,34 @@ _PIXEL_MARGIN = 0.1
 _MOST_DISTORTION = 2.0
 
 
-def suspicious_pixels(images: Tensor, pixel_space: PixelSpace | None) -> str | None:
+def warn_of(messages: Iterable[str | None], *, stacklevel: int) -> None:
+    """Warn of what is suspicious, of each thing once.
+
+    Args:
+        messages: From the functions below.
+        stacklevel: The user's call, counted from this function.
+    """
+    for message in dict.fromkeys(filter(None, messages)):
+        warnings.warn(message, stacklevel=stacklevel)
+
+
+def suspicious_mode(forward_func: object) -> str | None:
+    """A model in training mode, whose batch norm or dropout makes explanations random."""
+    if not isinstance(forward_func, Module) or not any(
+        module.training
+        and (isinstance(module, _BatchNorm) or (isinstance(module, _DropoutNd) and module.p > 0))
+        for module in forward_func.modules()
+    ):
+        return None
+    return (
+        "The model is in training mode: batch norm and dropout make the explanation random, and "
+        "batch norm changes its statistics. Call model.eval() first."
+    )
+
+
+def suspicious_pixels(images: Tensor | None, pixel_space: PixelSpace | None) -> str | None:
     """Model inputs (N, C, H, W) that the pixel space does not map into [0, 1]."""
-    if pixel_space is None or not images.numel():
+    if pixel_space is None or images is None or not images.numel():
         return None
     pixels = pixel_space.to_pixels(images.detach())
     lowest, highest = float(pixels.min()), float(pixels.max())
@@ -46,17 +75,6 @@ def suspicious_confidence(outputs: Tensor, confidence: Callable[[Tensor], Tensor
     )
 
 
-def suspicious_scores(outputs: Tensor) -> str | None:
-    """Outputs (N, K) that are probabilities already, where occlusion's evidence needs logits."""
-    if not _are_probabilities(outputs):
-        return None
-    return (
-        "The outputs are probabilities already (they sum to 1 over dimension 1), and "
-        "`n_occlusions` applies softmax to them again: pass a forward_func that "
-        "returns the scores before softmax."
-    )
-
-
 def _are_probabilities(outputs: Tensor) -> bool:
     if outputs.dim() < 2 or outputs.shape[1] < 2:
         return False
@@ -65,20 +83,23 @@ def _are_probabilities(outputs: Tensor) -> bool:
     return bool((outputs >= 0).all() & sums_to_one.all())
 
 
-def suspicious_layout(
-    inputs: tuple[Tensor, ...], feature_maps: tuple[Tensor, ...], reshape_transform: Any
-) -> str | None:
-    """Tokens or channels-last tensors of an image without ``reshape_transform``."""
+def suspicious_layout(call: LayerCall, feature_maps: tuple[Tensor, ...]) -> str | None:
+    """Tokens or channels-last tensors of an image, at a layer without ``reshape_transform``."""
     images = [
         tensor
-        for tensor in inputs
+        for tensor in call.inputs
         if tensor.is_floating_point() and tensor.dim() == 4 and tensor.numel()
     ]
-    if reshape_transform is not None or not images:
+    if not images:
         return None
     height, width = images[0].shape[2:]
-    for feature_map in feature_maps:
+    transforms = call.reshape_transforms
+    if len(transforms) != len(feature_maps):
+        transforms = transforms[:1] * len(feature_maps)  # one layer with several tensors
+    for feature_map, transform in zip(feature_maps, transforms, strict=True):
         shape = tuple(feature_map.shape)
+        if transform is not None:
+            continue
         if len(shape) == 3:
             return (
                 f"The layer's tensor {shape} has one spatial dimension and the image has two: if "

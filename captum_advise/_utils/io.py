@@ -8,7 +8,7 @@ import os
 import secrets
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from torch import Tensor
 ENCODING: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 _HEADER = "header"
+# A file that would take more memory is refused, unless it is as large itself.
+_MOST_BYTES, _MOST_EXPANSION = 2**30, 20
 _AS_INTEGERS = {1: torch.uint8, 2: torch.int16}  # by bytes per element
 
 
@@ -55,15 +57,15 @@ def atomic_write(path: Path, content: bytes | str) -> None:
             unfinished.unlink()
 
 
-def pack_tensors(kind: str, tensors: Mapping[str, Tensor]) -> bytes:
+def pack_tensors(kind: str, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> bytes:
     """The content of a NumPy ``.npz`` file with named tensors.
 
     Types that NumPy does not have (bfloat16) are stored as integers of their size; a header in
-    JSON names each tensor's type, and what kind of file it is.
+    JSON names each tensor's type, what kind of file it is, and the notes.
     """
     dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
     arrays: dict[str, Any] = {
-        _HEADER: np.array(json.dumps({"kind": kind, "dtypes": dtypes})),
+        _HEADER: np.array(json.dumps({"kind": kind, "dtypes": dtypes, "notes": notes})),
         **{name: _as_array(tensor.detach().cpu()) for name, tensor in tensors.items()},
     }
     with io.BytesIO() as stream:
@@ -71,12 +73,15 @@ def pack_tensors(kind: str, tensors: Mapping[str, Tensor]) -> bytes:
         return stream.getvalue()
 
 
-def unpack_tensors(path: Path, kinds: Collection[str]) -> dict[str, Tensor]:
+def unpack_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read from a file what :func:`pack_tensors` packed. Nothing in the file is executed.
 
     Args:
         path: The file.
-        kinds: The kinds of file that the caller can read.
+        kind: The kind of file that the caller can read.
+
+    Returns:
+        The tensors, and the notes.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -88,6 +93,9 @@ def unpack_tensors(path: Path, kinds: Collection[str]) -> dict[str, Tensor]:
         raise ValueError(f"{path} is a folder, not a file.")
     try:
         with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+            if size > max(_MOST_BYTES, _MOST_EXPANSION * path.stat().st_size):
+                raise ValueError(f"it would take {size / 1e9:.1f} GB of memory")
             arrays = {
                 name.removesuffix(".npy"): np.load(
                     io.BytesIO(archive.read(name)), allow_pickle=False
@@ -95,19 +103,20 @@ def unpack_tensors(path: Path, kinds: Collection[str]) -> dict[str, Tensor]:
                 for name in archive.namelist()
             }
         header = json.loads(str(arrays.pop(_HEADER)))
-        if header["kind"] not in kinds:
+        if header["kind"] != kind:
             raise ValueError(f"it holds {header['kind']}")
-        return {
+        tensors = {
             name: _as_tensor(arrays[name], getattr(torch, dtype))
             for name, dtype in header["dtypes"].items()
         }
+        return tensors, header["notes"]
     # What reading raises on a damaged file depends on where the damage is.
     except (
         *(AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError),
         *(NotImplementedError, zipfile.BadZipFile, zlib.error),
     ) as error:
         raise ValueError(
-            f"{path} is truncated, damaged, or not a file with {' or '.join(kinds)} ({error})."
+            f"{path} is truncated, damaged, or not a file with {kind} ({error})."
         ) from error
 
 

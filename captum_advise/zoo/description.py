@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from captum_advise._core.request import check_not_exported
+from captum_advise._core.arguments import check_not_exported
 from captum_advise._utils.modes import in_eval_mode
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.pixels import PixelSpace
@@ -38,7 +38,7 @@ from captum_advise.zoo.recognition import (
 if TYPE_CHECKING:
     from PIL import Image
 
-    from captum_advise._core.layer_pass import ReshapeTransform
+    from captum_advise.layouts import ReshapeTransform
 
 
 def describe(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from captum_advise.layouts import Tokens, channels_last
 
 if TYPE_CHECKING:
-    from captum_advise._core.layer_pass import ReshapeTransform
+    from captum_advise.layouts import ReshapeTransform
 
 # A class token, a distillation token, and up to eight registers.
 _MOST_PREFIX_TOKENS = 10

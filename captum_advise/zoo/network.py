@@ -16,7 +16,7 @@ from captum_advise.pixels import PixelSpace
 if TYPE_CHECKING:
     from PIL import Image
 
-    from captum_advise._core.layer_pass import ReshapeTransform
+    from captum_advise.layouts import ReshapeTransform
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_advise._core.selection import UnitSelection
 from captum_advise._core.targets import softmax_over_classes
+from captum_advise._core.unit_choice import UnitSelection, as_selection
+from captum_advise._utils.checks import check_count
 from captum_advise._utils.modes import in_eval_mode
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise.comparisons import comparisons_of
-from captum_advise.explanation import Explanation
-from captum_advise.image_explanation import ImageExplanation, Setup
+from captum_advise.explanation import GATED_GRAD_CAM, Explanation, Setup
+from captum_advise.gated_grad_cam import GatedGradCam
 from captum_advise.layer_advise import LayerAdvise
 from captum_advise.layouts import Tokens, channels_last
 from captum_advise.pixels import PixelSpace
@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    from captum_advise._core.layer_pass import ReshapeTransform
+    from captum_advise.layouts import ReshapeTransform
     from captum_advise.zoo import Network
 
     ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Tensor"
 
 __all__ = ["explain"]
+
+# Options that go to the constructor of LayerAdvise; the others go to its explain.
+_OF_LAYER_ADVISE = {"n_bandwidths", "activation_range", "min_prominence", "protocol"}
 
 _IMAGE_FORMS = (
     "An image must be a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W), of uint8 or "
@@ -43,7 +46,7 @@ _IMAGE_FORMS = (
 
 def explain(
     image: ImageLike | Sequence[ImageLike],
-    model: nn.Module | str,
+    model: nn.Module | str | Network,
     target: int | str | Sequence[int | str] | None = None,
     *,
     layer: str | nn.Module | None = None,
@@ -54,25 +57,26 @@ def explain(
     weights: str | Path = "default",
     device: torch.device | str | None = None,
     confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
-    unit_selection: UnitSelection = "avx",
     **options: Any,
-) -> ImageExplanation:
+) -> Explanation:
     """Explain what a classifier sees in an image, with nothing to set up.
 
     Transform, pixel space, layer and layout are found with :func:`captum_advise.zoo.describe`, and
     ``explanation.setup`` states them. Whatever is passed is not looked for. The model is left
     unchanged: it runs in evaluation mode, and has its own modes again at the end.
 
-    The result holds the map of :class:`LayerAdvise`, how it came about, and ``comparisons``: the
-    maps of Grad-CAM and, where the model has layers for it, of :class:`GatedGradCam`.
+    The result holds the maps of :class:`GatedGradCam`, where the model has layers for it, of
+    :class:`LayerAdvise` and of Grad-CAM, and how that of :class:`LayerAdvise` came about. All maps
+    come from one forward pass; metrics take one more for each map that masks the image.
 
     Args:
         image: One image, or a sequence of them: a path, a PIL image, an array (H, W, 3), (H, W, 1)
             or (H, W), or a tensor (3, H, W) or (1, H, W). Arrays and tensors are of uint8, or of
             floating-point numbers in [0, 1], which are rounded to 8 bits. A tensor (N, C, H, W) is
             taken as inputs of the model, which have gone through its transform already.
-        model: An image classifier of timm, torchvision or Hugging Face, or a name that
-            :func:`captum_advise.zoo.load` takes. Any other classifier needs ``transform``.
+        model: An image classifier of timm, torchvision or Hugging Face, a name that
+            :func:`captum_advise.zoo.load` takes, or a :class:`captum_advise.zoo.Network`. Any other
+            classifier needs ``transform``.
         target: The class to explain, by index or by name, or one per image. None: each image's
             predicted class.
         layer: The module to explain, or its dotted name.
@@ -85,11 +89,11 @@ def explain(
         device: Where to compute. None: where the model is, and cpu for a name. For another device
             than the model's, a copy of the model is moved.
         confidence: As in :class:`LayerAdvise`.
-        unit_selection: As in :meth:`LayerAdvise.attribute`.
-        options: More arguments of :meth:`LayerAdvise.explain`, such as ``activation_range``.
+        options: More arguments of :class:`LayerAdvise`, such as ``activation_range``, and of
+            :meth:`LayerAdvise.explain`, such as ``unit_selection``.
 
     Returns:
-        ImageExplanation: An :class:`Explanation` with images, setup and comparisons.
+        Explanation: With images, setup and the maps of all methods.
 
     Raises:
         FileNotFoundError: There is no such image or weights file.
@@ -110,8 +114,8 @@ def explain(
         ('tiger cat', torch.Size([1, 1, 7, 7]))
         >>> explanation.setup.layer
         'bn2'
-        >>> explanation.comparisons["GatedGradCam"].shape
-        torch.Size([1, 1, 224, 224])
+        >>> {name: tuple(maps.shape[2:]) for name, maps in explanation.maps.items()}
+        {'gated-grad-cam': (224, 224), 'layer-advise': (7, 7), 'grad-cam': (7, 7)}
     """
     inputs = image if isinstance(image, Tensor) and image.dim() == 4 else None
     if inputs is not None:
@@ -138,17 +142,55 @@ def explain(
         pixel_space=network.pixel_space,
         confidence=confidence,
         reshape_transform=network.reshape_transform,
+        **{name: options.pop(name) for name in _OF_LAYER_ADVISE & options.keys()},
     )
-    classes = _target(target, network)
+    gated = None
+    if network.layers:
+        gated = GatedGradCam(
+            network.model, network.layers, reshape_transform=network.reshape_transforms
+        )
     with in_eval_mode(network.model):
-        explanation = advise.explain(inputs, classes, unit_selection=unit_selection, **options)
-        comparisons = comparisons_of(network, advise, inputs, classes, **options)
-    return ImageExplanation(
-        **{field.name: getattr(explanation, field.name) for field in fields(Explanation)},
-        images=network.pixel_space.to_pixels(inputs.detach()),
-        setup=setup_of(network, (inputs.shape[2], inputs.shape[3])),
-        comparisons=comparisons,
+        explanation = _explained(advise, gated, inputs, _target(target, network), **options)
+    return replace(explanation, setup=setup_of(network, (inputs.shape[2], inputs.shape[3])))
+
+
+def _explained(
+    advise: LayerAdvise,
+    gated: GatedGradCam | None,
+    inputs: Tensor,
+    target: Any,
+    additional_forward_args: Any = None,
+    *,
+    unit_selection: UnitSelection = "avx",
+    baselines: Any = None,
+    internal_batch_size: int = 8,
+    with_metrics: bool = True,
+    keep_units: bool = False,
+) -> Explanation:
+    """All maps from one forward pass, that of the layers of ``GatedGradCam`` if there are any."""
+    check_count("internal_batch_size", internal_batch_size, at_least=1)
+    selection = as_selection(unit_selection)
+    # The last of its layers is the layer of LayerAdvise.
+    attribution = advise if gated is None else gated
+    layer_pass = attribution._layer_call(inputs, additional_forward_args, False).run()
+    maps: dict[str, Tensor] = {}
+    messages: list[str | None] = []
+    if gated is not None:
+        maps[GATED_GRAD_CAM], messages = gated._maps(layer_pass, target, {}, keep_graph=True)
+    explanation = advise._explanation(
+        layer_pass.at_last_layer(),
+        selection=selection,
+        target=target,
+        grad_kwargs={},
+        baselines=baselines,
+        internal_batch_size=internal_batch_size,
+        with_metrics=with_metrics,
+        keep_units=keep_units,
+        with_grad_cam=with_metrics,
+        messages=messages,
+        stacklevel=5,
     )
+    return replace(explanation, maps={**maps, **explanation.maps})
 
 
 def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
@@ -166,6 +208,7 @@ def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
         words = f"N x tokens x C, patches after {layout.n_prefix} tokens"
     return Setup(
         model=network.name,
+        weights=network.weights,
         layer=network.layer_name,
         layout=words,
         gated_layers=network.layer_names,
@@ -218,7 +261,7 @@ def as_pil(image: ImageLike) -> Image.Image:
 
 
 def _network(
-    model: nn.Module | str,
+    model: nn.Module | str | Network,
     layer: str | nn.Module | None,
     weights: str | Path,
     device: torch.device | str | None,
@@ -232,7 +275,7 @@ def _network(
     # Imported here: the zoo is not needed by LayerAdvise.
     from captum_advise import zoo
 
-    if not isinstance(model, str):
+    if not isinstance(model, str | zoo.Network):
         return zoo.describe(
             model,
             layer=layer,
@@ -243,21 +286,27 @@ def _network(
             input_shape=input_shape,
             device=device,
         )
-    if isinstance(layer, nn.Module):
+    if isinstance(model, zoo.Network):
+        known = model
+        is_changed = layer is not None or device is not None
+    elif isinstance(layer, nn.Module):
         raise TypeError("layer must be a dotted name where the model is given by its name.")
-    known = zoo.load(model, layer=layer, weights=weights, device=device or "cpu")
-    if not any((transform, pixel_space, reshape_transform, class_names)):
+    else:
+        known = zoo.load(model, layer=layer, weights=weights, device=device or "cpu")
+        is_changed = False
+    if not any((is_changed, transform, pixel_space, reshape_transform, class_names)):
         return known
     if transform is None:
         pixel_space = pixel_space or known.pixel_space
     network = zoo.describe(
         known.model,
-        layer=known.layer_name,
+        layer=known.layer_name if layer is None else layer,
         transform=transform or known.transform,
         pixel_space=pixel_space,
         reshape_transform=reshape_transform,
         class_names=class_names or known.class_names,
         input_shape=input_shape,
+        device=device,
     )
     source = known.source if transform is None else network.source
     return replace(network, name=known.name, source=source, weights=known.weights)

@@ -1,4 +1,4 @@
-"""Mask inputs, fill what is hidden, run the model."""
+"""A model on masked inputs: which inputs a map can mask, and what replaces the hidden part."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ class InputLayout:
             maskable=maskable,
             is_image=len(maskable) == 1 and _is_image(inputs[maskable[0]], n_spatial),
         )
+
+    def images(self, inputs: tuple[Tensor, ...]) -> Tensor | None:
+        """The input that holds images, detached; None where there is none, or several."""
+        return inputs[self.maskable[0]].detach() if self.is_image else None
 
 
 def _is_image(inputs: Tensor, n_spatial: int) -> bool:

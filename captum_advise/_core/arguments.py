@@ -1,0 +1,187 @@
+"""Checks of arguments, and their canonical form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from captum_advise.layouts import ReshapeTransform
+from captum_advise.metrics import AVXProtocol
+from captum_advise.pixels import PixelSpace
+
+
+def as_examples(inputs: object) -> tuple[Tensor, ...]:
+    """Inputs as a tuple of tensors of at least one example.
+
+    Raises:
+        TypeError: They are neither a tensor nor a tuple of tensors.
+        ValueError: A tensor has no example, or no values.
+    """
+    tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
+        kinds = ", ".join(type(tensor).__name__ for tensor in tensors) or "nothing"
+        raise TypeError(f"inputs must be a tensor or a tuple of tensors, got {kinds}.")
+    if any(tensor.dim() == 0 or len(tensor) == 0 for tensor in tensors):
+        raise ValueError(
+            "The inputs hold no example: dimension 0 of each is the batch, and it is empty or "
+            "missing."
+        )
+    if any(tensor.is_meta for tensor in tensors):
+        raise ValueError("The inputs are on the meta device, which holds no values.")
+    return tensors
+
+
+def as_grad_kwargs(grad_kwargs: object) -> dict[str, Any]:
+    """Arguments for ``torch.autograd.grad``.
+
+    Raises:
+        TypeError: They are not a dict.
+    """
+    if grad_kwargs is not None and not isinstance(grad_kwargs, dict):
+        raise TypeError(
+            "grad_kwargs must be a dict of arguments for torch.autograd.grad, got "
+            f"{type(grad_kwargs).__name__}."
+        )
+    return grad_kwargs or {}
+
+
+def check_forward_func(forward_func: object) -> None:
+    """Require the model, or a function.
+
+    Raises:
+        TypeError: It is neither, or an exported program.
+    """
+    check_not_exported(forward_func)
+    if not callable(forward_func):
+        raise TypeError(
+            f"forward_func must be the model or a function, got {type(forward_func).__name__}."
+        )
+
+
+def check_layer(name: str, layer: object) -> None:
+    """Require a module that calls hooks.
+
+    Raises:
+        TypeError: It is not one.
+    """
+    if not isinstance(layer, Module):
+        raise TypeError(
+            f"{name} must be a module of the model, as in model.layer4 or "
+            f'model.get_submodule("layer4"), got {type(layer).__name__}.'
+        )
+    if isinstance(layer, torch.jit.ScriptModule):
+        raise TypeError(
+            "The layer is a scripted or traced module, which calls no hooks: explain the model "
+            "before torch.jit.script or torch.jit.trace."
+        )
+
+
+def check_pixel_space(pixel_space: object) -> None:
+    """Require a :class:`captum_advise.PixelSpace` or None.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if pixel_space is not None and not isinstance(pixel_space, PixelSpace):
+        raise TypeError(
+            "pixel_space must be a captum_advise.PixelSpace or None, got "
+            f"{type(pixel_space).__name__}."
+        )
+
+
+def check_reshape_transform(reshape_transform: object) -> None:
+    """Require a function or None.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if reshape_transform is not None and not callable(reshape_transform):
+        raise TypeError(
+            f"reshape_transform must be a function of a tensor, got {reshape_transform!r}."
+        )
+
+
+def check_confidence(confidence: object) -> None:
+    """Require a function.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not callable(confidence):
+        raise TypeError(f"confidence must be a function of a tensor, got {confidence!r}.")
+
+
+def check_protocol(protocol: object) -> None:
+    """Require a :class:`captum_advise.AVXProtocol`.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(protocol, AVXProtocol):
+        raise TypeError(
+            f"protocol must be a captum_advise.AVXProtocol, got {type(protocol).__name__}."
+        )
+
+
+def check_not_exported(model: object) -> None:
+    """Refuse what ``torch.export`` makes.
+
+    Raises:
+        TypeError: It is an exported program, or its module.
+    """
+    if isinstance(model, torch.export.ExportedProgram) or (
+        # Its module keeps the names of layers and does not call them.
+        isinstance(model, torch.fx.GraphModule)
+        and not {n.target for n in model.graph.nodes if n.op == "call_module"} - {"_guards_fn"}
+    ):
+        raise TypeError(
+            "An exported program calls no layers, so no hook can see one: explain the model before "
+            "torch.export."
+        )
+
+
+def several_layers(
+    layers: object, reshape_transform: object
+) -> tuple[tuple[Module, ...], tuple[ReshapeTransform | None, ...]]:
+    """The layers of :class:`captum_advise.GatedGradCam`, and their transforms, as tuples.
+
+    Returns:
+        The layers, and a ``reshape_transform`` for each.
+
+    Raises:
+        TypeError: One is of the wrong type.
+        ValueError: There are fewer than two layers, one is named twice, or the numbers of layers
+            and transforms differ.
+    """
+    # A Sequential can be iterated as well, and would silently mean its children.
+    if not isinstance(layers, Sequence) or isinstance(layers, str):
+        raise TypeError(
+            "layers must be a list of modules in the order of the forward pass, as in "
+            f"[model.layer3, model.layer4], got {type(layers).__name__}."
+        )
+    for index, layer in enumerate(layers):
+        check_layer(f"layers[{index}]", layer)
+    if len(layers) < 2:
+        raise ValueError(
+            f"layers has {len(layers)} modules and GatedGradCam needs feature maps at two "
+            "resolutions: name the layer that Grad-CAM would explain last, and a finer one "
+            "before it."
+        )
+    if len(set(layers)) < len(layers):
+        raise ValueError("layers names a module twice: give each module once.")
+    if isinstance(reshape_transform, Sequence):
+        transforms = tuple(reshape_transform)
+        if len(transforms) != len(layers):
+            raise ValueError(
+                f"There are {len(layers)} layers and {len(transforms)} reshape transforms: give "
+                "one function for all layers, or one (or None) per layer."
+            )
+    else:
+        transforms = (reshape_transform,) * len(layers)
+    for transform in transforms:
+        check_reshape_transform(transform)
+    return tuple(layers), cast("tuple[ReshapeTransform | None, ...]", transforms)

@@ -1,0 +1,161 @@
+"""Which units make the map: the values of ``unit_selection``, and the choice among groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from captum_advise._core.candidates import Candidates, all_units, groups, units_with
+from captum_advise._core.layer_pass import LayerPass
+from captum_advise._core.masked_model import InputLayout
+from captum_advise._core.scoring import MapScorer
+from captum_advise._core.setting_warnings import (
+    missing_relevance,
+    no_evidence,
+    suspicious_confidence,
+    suspicious_layout,
+    suspicious_pixels,
+)
+from captum_advise.metrics import VisualExplainability
+from captum_advise.pixels import PixelSpace
+
+UnitSelection: TypeAlias = Literal["avx", "average_drop"] | int | Collection[int] | None
+
+# The same in canonical form: the criterion by which groups are compared, relevances, or None.
+Selection: TypeAlias = Literal["avx", "average_drop"] | frozenset[int] | None
+
+
+def as_selection(unit_selection: object) -> Selection:
+    """A value of ``unit_selection`` in canonical form.
+
+    Raises:
+        ValueError: It is not one of those that are documented.
+    """
+    if unit_selection is None:
+        return None
+    if unit_selection == "avx":
+        return "avx"
+    if unit_selection == "average_drop":
+        return "average_drop"
+    if isinstance(unit_selection, Tensor):
+        unit_selection = unit_selection.tolist()
+    values = [unit_selection] if isinstance(unit_selection, int) else unit_selection
+    if (
+        isinstance(values, Collection)
+        and not isinstance(values, str)
+        and values
+        and all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+        and all(value >= 0 for value in values)
+    ):
+        return frozenset(values)
+    raise ValueError(
+        'unit_selection must be "avx", "average_drop", a relevance (an int from 0 up), a '
+        f"non-empty collection of them, or None, got {unit_selection!r}."
+    )
+
+
+def check_inputs_suit(selection: Selection, layout: InputLayout) -> None:
+    """Require inputs that the maps can mask, where groups are compared.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if selection == "avx" and not layout.is_image:
+        raise ValueError(
+            'unit_selection="avx" compares images: it needs one input N x 1 or 3 x '
+            f"H x W and a layer N x C x H x W, got inputs {layout.input_shapes} and a layer "
+            f"{layout.layer_shape}. For tokens or a channels-last layer give "
+            'reshape_transform; otherwise use "average_drop", a relevance or None.'
+        )
+    if selection == "average_drop" and not layout.maskable:
+        raise ValueError(
+            'unit_selection="average_drop" lays the map on an input, and none of the inputs '
+            f"{layout.input_shapes} has the {len(layout.layer_shape) - 2} spatial dimensions "
+            f"of the layer {layout.layer_shape}. Use a relevance or None."
+        )
+
+
+def candidates_of(
+    selection: Selection, relevance: Tensor | None, contributions: Tensor
+) -> Candidates:
+    r"""The units among which is chosen: the groups that are compared, or those asked for.
+
+    Args:
+        selection: What was asked for.
+        relevance: int64 (N, C); None for all units.
+        contributions: (N, C, \*spatial), detached.
+    """
+    if relevance is None:
+        return all_units(contributions)
+    if isinstance(selection, frozenset):
+        return units_with(selection, relevance, contributions)
+    return groups(relevance, contributions)
+
+
+@dataclass(frozen=True)
+class Choice:
+    r"""What was compared, and what was selected.
+
+    Attributes:
+        selection: What was asked for.
+        contributions: (N, C, \*spatial), with their graph.
+        runner_up_contributions: Likewise for the runner-up class, without a graph; None if class
+            sensitivity is not measured.
+        relevance: int64 (N, C); None if the selection does not use it.
+        candidates: Of all examples.
+        metrics: One entry per pair of ``candidates``; None if they were not computed.
+        selected: int64 (N,) the candidate that each example selects.
+        target: int64 (N,) or (N, D), as in :class:`captum_advise.Explanation`.
+        images: (N, C, H, W) the model's inputs; None if they are not images.
+        scorer: What measured the maps, and knows the confidences; None if there is none.
+    """
+
+    selection: Selection
+    contributions: Tensor
+    runner_up_contributions: Tensor | None
+    relevance: Tensor | None
+    candidates: Candidates
+    metrics: VisualExplainability | None
+    selected: Tensor
+    target: Tensor | None
+    images: Tensor | None
+    scorer: MapScorer | None
+
+    @property
+    def weights(self) -> Tensor:
+        """(N, C), how much each unit counts in the selected map of its example."""
+        examples = torch.arange(len(self.selected), device=self.selected.device)
+        return self.candidates.weights[self.selected, examples]
+
+    def grad_cam_metrics(self) -> VisualExplainability | None:
+        """(N,) those of the map of all units; None without a scorer."""
+        if self.scorer is None:
+            return None
+        every = all_units(self.contributions.detach())
+        rivals = None
+        if self.runner_up_contributions is not None:
+            rivals = every.pair_maps_from(self.runner_up_contributions)
+        return self.scorer(every.examples, every.pair_maps, rivals)
+
+
+def choice_messages(
+    choice: Choice,
+    layer_pass: LayerPass,
+    confidence: Callable[[Tensor], Tensor],
+    pixel_space: PixelSpace | None,
+) -> list[str | None]:
+    """What to warn of, after a choice."""
+    messages = [
+        suspicious_layout(layer_pass.call, layer_pass.feature_maps),
+        no_evidence(choice.candidates.fallback),
+    ]
+    if choice.relevance is not None and isinstance(choice.selection, frozenset):
+        messages.append(missing_relevance(choice.relevance, choice.selection))
+    if choice.scorer is not None:
+        messages.append(suspicious_confidence(layer_pass.outputs.detach(), confidence))
+        messages.append(suspicious_pixels(choice.images, pixel_space))
+    return messages
