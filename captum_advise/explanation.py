@@ -76,6 +76,12 @@ class Units(TensorRecord):
             times its activations.
         densities: float64 (N, C, P) the density of each unit's P activations, on P equally spaced
             points of [0, 1]; NaN where it is undefined.
+
+    Example::
+
+        >>> units = LayerAdvise(net, net.conv4).explain(images, keep_units=True).units
+        >>> units.feature_maps.shape, units.densities.shape
+        (torch.Size([2, 50, 8, 8]), torch.Size([2, 50, 64]))
     """
 
     feature_maps: Tensor
