@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_advise._core.targets import softmax_over_classes
 from captum_advise._core.unit_choice import UnitSelection, as_selection
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.modes import in_eval_mode
@@ -56,7 +55,7 @@ def explain(
     class_names: Sequence[str] | None = None,
     weights: str | Path = "default",
     device: torch.device | str | None = None,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
     **options: Any,
 ) -> Explanation:
     """Explain what a classifier sees in an image, with nothing to set up.
@@ -172,7 +171,8 @@ def _explained(
     selection = as_selection(unit_selection)
     # The last of its layers is the layer of LayerAdvise.
     attribution = advise if gated is None else gated
-    layer_pass = attribution._layer_call(inputs, additional_forward_args, False).run()
+    call = attribution._layer_call(inputs, additional_forward_args, False)
+    layer_pass = replace(call, keeps_inputs=True).run()
     maps: dict[str, Tensor] = {}
     messages: list[str | None] = []
     if gated is not None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, ModuleDict, ModuleList
 
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.metrics import AVXProtocol
@@ -31,9 +31,9 @@ def check_examples(inputs: tuple[Tensor, ...]) -> None:
     """Require at least one example.
 
     Raises:
-        ValueError: A tensor has no example, or no values.
+        ValueError: No tensor has an example, or one has no values.
     """
-    if any(tensor.dim() == 0 or len(tensor) == 0 for tensor in inputs):
+    if not any(tensor.dim() and len(tensor) for tensor in inputs):
         raise ValueError(
             "The inputs hold no example: dimension 0 of each is the batch, and it is empty or "
             "missing."
@@ -80,6 +80,11 @@ def check_layer(name: str, layer: object) -> None:
             f"{name} must be a module of the model, as in model.layer4 or "
             f'model.get_submodule("layer4"), got {type(layer).__name__}.'
         )
+    if isinstance(layer, ModuleList | ModuleDict):
+        raise TypeError(
+            f"{name} is a {type(layer).__name__}, which is never called itself, so no hook sees "
+            "it: name one of the modules in it."
+        )
     if isinstance(layer, torch.jit.ScriptModule):
         raise TypeError(
             "The layer is a scripted or traced module, which calls no hooks: explain the model "
@@ -113,13 +118,23 @@ def check_reshape_transform(reshape_transform: object) -> None:
 
 
 def check_confidence(confidence: object) -> None:
-    """Require a function.
+    """Require a function or None.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is neither.
     """
-    if not callable(confidence):
+    if confidence is not None and not callable(confidence):
         raise TypeError(f"confidence must be a function of a tensor, got {confidence!r}.")
+
+
+def check_layer_run(layer_run: object) -> None:
+    """Require an int or None.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if layer_run is not None and (not isinstance(layer_run, int) or isinstance(layer_run, bool)):
+        raise TypeError(f"layer_run must be an int or None, got {layer_run!r}.")
 
 
 def check_protocol(protocol: object) -> None:

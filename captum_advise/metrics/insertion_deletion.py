@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.metrics._maps import check_maps, pixel_ranks, single
 from captum_advise.metrics._passes import target_confidences
 from captum_advise.pixels import PixelSpace, black

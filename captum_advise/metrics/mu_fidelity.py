@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.metrics._maps import check_maps, single
 from captum_advise.metrics._passes import target_confidences
 from captum_advise.pixels import PixelSpace, black

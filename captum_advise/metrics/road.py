@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.metrics._linear_imputation import impute
 from captum_advise.metrics._maps import check_maps, pixel_ranks, single
 from captum_advise.metrics._passes import target_confidences
