@@ -131,7 +131,9 @@ class GatedGradCam(GradientAttribution):
         super().__init__(forward_func)
         self.pixel_space = pixel_space
         self.confidence = default_confidence(forward_func) if confidence is None else confidence
-        self._asks_confidence = confidence is None and not isinstance(forward_func, HasConfidence)
+        # Whoever gave it knows that it is right.
+        is_given = confidence is not None or isinstance(forward_func, HasConfidence)
+        self._confidence_asked = None if is_given else self.confidence
         self.device_ids = device_ids
         self.layer_run = layer_run
 
@@ -270,8 +272,9 @@ class GatedGradCam(GradientAttribution):
                 confidence=self.confidence,
                 internal_batch_size=internal_batch_size,
             )
-            if self._asks_confidence:
-                messages.append(suspicious_confidence(layer_pass.outputs.detach(), self.confidence))
+            if self._confidence_asked is not None:
+                outputs = layer_pass.outputs.detach()
+                messages.append(suspicious_confidence(outputs, self._confidence_asked))
             messages += [suspicious_pixels(tensors[image], self.pixel_space) for image in images]
         return maps, [*messages, _zero_maps(maps)]
 

@@ -157,7 +157,9 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         GradientAttribution.__init__(self, forward_func)
         self.pixel_space = pixel_space
         self.confidence = default_confidence(forward_func) if confidence is None else confidence
-        self._asks_confidence = confidence is None and not isinstance(forward_func, HasConfidence)
+        # Whoever gave it knows that it is right.
+        is_given = confidence is not None or isinstance(forward_func, HasConfidence)
+        self._confidence_asked = None if is_given else self.confidence
         self.reshape_transform = reshape_transform
         self.density = DensityOptions(n_bandwidths, activation_range, min_prominence)
         self.protocol = protocol
@@ -412,9 +414,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
     ) -> Explanation:
         """What :meth:`explain` returns, from a forward pass that may serve other maps too."""
         choice = self._choose(layer_pass, all_metrics=with_metrics, **how)
-        found = choice_messages(
-            choice, layer_pass, self.confidence if self._asks_confidence else None, self.pixel_space
-        )
+        found = choice_messages(choice, layer_pass, self._confidence_asked, self.pixel_space)
         warn_of([*messages, *found], stacklevel=stacklevel)
         units = None
         if keep_units:

@@ -72,7 +72,7 @@ def _modules_of(value: Any, depth: int) -> list[Module]:
 
 
 def _differs_in_training(module: Module) -> bool:
-    """Whether the module's own code asks for its mode, and its rates of dropout are not all zero."""
+    """Whether the module's own code asks for its mode, and not all of its rates are zero."""
     if isinstance(module, _InstanceNorm):
         return module.track_running_stats
     if isinstance(module, _BatchNorm):
@@ -90,7 +90,7 @@ def _differs_in_training(module: Module) -> bool:
 
 
 @functools.cache
-def _reads_training(kind: type[Module]) -> bool:
+def _reads_training(kind: Any) -> bool:
     functions = (
         function
         for base in kind.__mro__[: kind.__mro__.index(Module)]
