@@ -5,14 +5,14 @@ Each function returns a message, or None where nothing is suspicious.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from captum_advise._core.candidates import has_relevance
-from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.probabilities import are_probabilities
+from captum_advise._utils.probabilities import suspicious_confidence as suspicious_confidence
 from captum_advise.pixels import PixelSpace
 
 # Bicubic resizing of tensors leaves [0, 1] by a little.
@@ -36,33 +36,15 @@ def suspicious_pixels(images: Tensor, pixel_space: PixelSpace | None) -> str | N
     )
 
 
-def suspicious_confidence(outputs: Tensor, confidence: Callable[[Tensor], Tensor]) -> str | None:
-    """Outputs (N, K, ...) that are probabilities already, under softmax."""
-    if confidence is not softmax_over_classes or not _are_probabilities(outputs):
-        return None
-    return (
-        "The outputs are probabilities already (they sum to 1 over dimension 1), and the default "
-        "`confidence` applies softmax to them again: pass confidence=torch.nn.Identity()."
-    )
-
-
 def suspicious_scores(outputs: Tensor) -> str | None:
     """Outputs (N, K) that are probabilities already, where occlusion's evidence needs logits."""
-    if not _are_probabilities(outputs):
+    if not are_probabilities(outputs):
         return None
     return (
         "The outputs are probabilities already (they sum to 1 over dimension 1), and "
         "`n_occlusions` applies softmax to them again: pass a forward_func that "
         "returns the scores before softmax."
     )
-
-
-def _are_probabilities(outputs: Tensor) -> bool:
-    if outputs.dim() < 2 or outputs.shape[1] < 2:
-        return False
-    rounding = 16 * torch.finfo(outputs.dtype).eps
-    sums_to_one = (outputs.sum(1) - 1).abs() <= rounding
-    return bool((outputs >= 0).all() & sums_to_one.all())
 
 
 def suspicious_layout(

@@ -9,19 +9,7 @@ import torch
 from captum._utils.typing import TargetType
 from torch import Tensor
 
-
-def softmax_over_classes(outputs: Tensor) -> Tensor:
-    """Class scores (N, K, ...) to probabilities.
-
-    Raises:
-        ValueError: There is a single output per example, which softmax would turn into one.
-    """
-    if outputs.dim() < 2 or outputs.shape[1] < 2:
-        raise ValueError(
-            f"The outputs have shape {tuple(outputs.shape)}, a single number per example: pass "
-            "`confidence`, a function that turns them into probabilities (torch.sigmoid, say)."
-        )
-    return outputs.softmax(1)
+from captum_advise._utils.probabilities import softmax_over_classes as softmax_over_classes
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
 
 __all__ = ["Output"]
