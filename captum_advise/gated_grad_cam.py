@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from captum._utils.common import _format_additional_forward_args
 from captum._utils.typing import TargetType
 from captum.attr._utils.attribution import GradientAttribution
 from captum.log import log_usage
@@ -23,21 +22,17 @@ from captum_advise._core.setting_warnings import (
     suspicious_pixels,
     warn_of,
 )
+from captum_advise._core.setup import LayerSetup
 from captum_advise._core.targets import as_target, resolve_target
 from captum_advise._utils.checks import check_count
-from captum_advise._utils.probabilities import (
-    HasConfidence,
-    default_confidence,
-    suspicious_confidence,
-)
-from captum_advise._utils.randomness import unsteady
+from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.pixels import PixelSpace
 
 __all__ = ["GatedGradCam"]
 
 
-class GatedGradCam(GradientAttribution):
+class GatedGradCam(LayerSetup, GradientAttribution):
     r"""Computes maps at the size of the image from several layers: Grad-CAM at the deepest
     layer, refined by the evidence of layers before it.
 
@@ -123,19 +118,11 @@ class GatedGradCam(GradientAttribution):
         reshape_transform: ReshapeTransform | Sequence[ReshapeTransform | None] | None = None,
         layer_run: int | None = None,
     ) -> None:
-        arguments.check_forward_func(forward_func)
-        arguments.check_pixel_space(pixel_space)
-        arguments.check_confidence(confidence)
-        arguments.check_layer_run(layer_run)
         self.layers, self.reshape_transforms = arguments.several_layers(layers, reshape_transform)
+        transforms = self.reshape_transforms
+        self._set_up(forward_func, self.layers, transforms, pixel_space, confidence, layer_run)
         super().__init__(forward_func)
-        self.pixel_space = pixel_space
-        self.confidence = default_confidence(forward_func) if confidence is None else confidence
-        # Whoever gave it knows that it is right.
-        is_given = confidence is not None or isinstance(forward_func, HasConfidence)
-        self._confidence_asked = None if is_given else self.confidence
         self.device_ids = device_ids
-        self.layer_run = layer_run
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -214,31 +201,16 @@ class GatedGradCam(GradientAttribution):
         check_occlusions(n_occlusions)
         check_count("internal_batch_size", internal_batch_size, at_least=1)
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
+        arguments.check_examples(call.inputs)
+        _images(call)  # before the model runs
         # log_usage wraps this function.
-        warn_of([unsteady(self.forward_func, *self.layers)], stacklevel=4)
+        warn_of(self._unsteady(), stacklevel=4)
         layer_pass = replace(call, keeps_inputs=n_occlusions > 0).run()
         maps, messages = self._maps(
             layer_pass, target, grad_kwargs, n_occlusions, internal_batch_size
         )
         warn_of(messages, stacklevel=4)
         return maps
-
-    def _layer_call(
-        self, inputs: object, additional_forward_args: Any, attribute_to_layer_input: bool
-    ) -> LayerCall:
-        call = LayerCall(
-            self.forward_func,
-            self.layers,
-            arguments.as_tensors(inputs),
-            _format_additional_forward_args(additional_forward_args),
-            self.device_ids,
-            attribute_to_layer_input,
-            self.reshape_transforms,
-            self.layer_run,
-        )
-        arguments.check_examples(call.inputs)
-        _images(call)  # before the model runs
-        return call
 
     def _maps(
         self,
@@ -272,9 +244,9 @@ class GatedGradCam(GradientAttribution):
                 confidence=self.confidence,
                 internal_batch_size=internal_batch_size,
             )
-            if self._confidence_asked is not None:
+            if self._asked_confidence is not None:
                 outputs = layer_pass.outputs.detach()
-                messages.append(suspicious_confidence(outputs, self._confidence_asked))
+                messages.append(suspicious_confidence(outputs, self._asked_confidence))
             messages += [suspicious_pixels(tensors[image], self.pixel_space) for image in images]
         return maps, [*messages, _zero_maps(maps)]
 

@@ -304,7 +304,7 @@ class LayerCall:
             sizes = {tuple(one.shape[2:]) for one in self.inputs if one.dim() == 4}
             if len(sizes) == 1 and all(sizes):
                 transform = transform.for_image(tensor.shape[1], *sizes.pop())
-        return _checked(transform(tensor), tensor)
+        return _checked(transform(tensor), tensor, {len(one) for one in self.inputs if one.dim()})
 
     def _check_order(self, run: list[Module]) -> None:
         """Require that every layer ran, the last one last; ``run`` is in the order of the calls."""
@@ -419,10 +419,12 @@ def _aliases(values: tuple[Any, ...] | None, *, copied: bool = False) -> tuple[A
     )
 
 
-def _checked(reshaped: object, tensor: Tensor) -> Tensor:
+def _checked(reshaped: object, tensor: Tensor, examples: set[int]) -> Tensor:
     if not isinstance(reshaped, Tensor):
         raise TypeError(f"reshape_transform must return a tensor, got a {type(reshaped).__name__}.")
-    if reshaped.dim() < 3 or reshaped.numel() > tensor.numel():
+    # Rows that are not the examples, as frames or tokens first, may be made the examples.
+    is_by_example = len(reshaped) in {len(tensor), *examples}
+    if reshaped.dim() < 3 or not is_by_example or reshaped.numel() > tensor.numel():
         raise ValueError(
             "reshape_transform must rearrange the layer's tensor as (N, C, *spatial); it turned "
             f"{tuple(tensor.shape)} into {tuple(reshaped.shape)}."

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
+from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
 
+from captum_advise._core.arguments import as_grad_kwargs
 from captum_advise._core.candidates import Candidates, all_units, groups, units_with
 from captum_advise._core.layer_pass import LayerPass
 from captum_advise._core.masked_model import InputLayout
@@ -20,6 +22,8 @@ from captum_advise._core.setting_warnings import (
     suspicious_layout,
     suspicious_pixels,
 )
+from captum_advise._core.targets import as_target
+from captum_advise._utils.checks import check_count
 from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.metrics import VisualExplainability
 from captum_advise.pixels import PixelSpace
@@ -57,6 +61,28 @@ def as_selection(unit_selection: object) -> Selection:
         'unit_selection must be "avx", "average_drop", a relevance (an int from 0 up), a '
         f"non-empty collection of them, or None, got {unit_selection!r}."
     )
+
+
+def choice_arguments(
+    unit_selection: object,
+    target: TargetType,
+    grad_kwargs: object,
+    baselines: BaselineType,
+    internal_batch_size: int,
+) -> dict[str, Any]:
+    """The arguments of a choice in canonical form, by name.
+
+    Raises:
+        TypeError, ValueError: One is of the wrong type or out of its range.
+    """
+    check_count("internal_batch_size", internal_batch_size, at_least=1)
+    return {
+        "selection": as_selection(unit_selection),
+        "target": as_target(target),
+        "grad_kwargs": as_grad_kwargs(grad_kwargs),
+        "baselines": baselines,
+        "internal_batch_size": internal_batch_size,
+    }
 
 
 def layout_of(layer_pass: LayerPass, feature_map: Tensor) -> InputLayout:

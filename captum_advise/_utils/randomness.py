@@ -77,14 +77,15 @@ def _differs_in_training(module: Module) -> bool:
         return module.track_running_stats
     if isinstance(module, _BatchNorm):
         return True
-    if not _reads_training(type(module)):
+    kind: Any = type(module)
+    if not _reads_training(kind):
         return False
     rates = [
         value
         for name, value in vars(module).items()
         if (name == "p" or "drop" in name) and isinstance(value, int | float)
     ]
-    if not rates and type(module).__module__.startswith("torch.nn"):
+    if not rates and kind.__module__.startswith("torch.nn"):
         return isinstance(module, RReLU)
     return any(rates) or not rates
 

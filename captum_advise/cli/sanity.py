@@ -16,7 +16,7 @@ from torch import nn
 
 from captum_advise import zoo
 from captum_advise._utils.io import atomic_write
-from captum_advise.axioms.method import Method
+from captum_advise.axioms.checks import Subject
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show
 from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS
@@ -36,8 +36,8 @@ Examples:
 
 # The network of the digits takes images as they are. Its layers have one resolution.
 _ON_DIGITS: dict[str, MapMethod] = {
-    LAYER_ADVISE: Method(LAYER_ADVISE, LayerAdvise),
-    SEVERAL_LAYERS: Method(
+    LAYER_ADVISE: Subject(LAYER_ADVISE, LayerAdvise),
+    SEVERAL_LAYERS: Subject(
         SEVERAL_LAYERS, lambda model, layer: GatedGradCam(model, [model.get_submodule("1"), layer])
     ),
 }
@@ -123,11 +123,11 @@ def _methods(network: zoo.Network) -> dict[str, MapMethod]:
         return GatedGradCam(model, layers, reshape_transform=network.reshape_transforms)
 
     methods: dict[str, MapMethod] = {
-        LAYER_ADVISE: Method(LAYER_ADVISE, advise),
-        GRAD_CAM: Method(GRAD_CAM, LayerGradCam),
+        LAYER_ADVISE: Subject(LAYER_ADVISE, advise),
+        GRAD_CAM: Subject(GRAD_CAM, LayerGradCam),
     }
     if network.layers:
-        methods[SEVERAL_LAYERS] = Method(SEVERAL_LAYERS, several_layers)
+        methods[SEVERAL_LAYERS] = Subject(SEVERAL_LAYERS, several_layers)
     return {**methods, "edge detector": edge_detector}
 
 

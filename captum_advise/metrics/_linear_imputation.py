@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))
-_CYCLES = 3
+# By the number of grids: one is solved exactly, and with few, a cycle visits the coarser ones less.
+_CYCLES, _CYCLES_OF_MANY = {1: 1, 2: 4, 3: 4}, 3
 _SWEEPS = 2  # before and after each visit of the coarser grid
 _VISITS = 2  # of the coarser grid, in each cycle
 # Up to this number of pixels, the system is solved with its inverse.
@@ -50,7 +51,7 @@ def impute(images: Tensor, known: Tensor) -> Tensor:
         inverse = grids[-1].inverse()
         shown = values * (1 - grids[0].missing)
         solution = _first_guess(grids, shown, 1 - missing)
-        for _ in range(_CYCLES):
+        for _ in range(_CYCLES.get(len(grids), _CYCLES_OF_MANY)):
             solution = _cycle(grids, inverse, solution, shown)
         solution = solution[0].view(channels, n_images, height, width).transpose(0, 1)
     return torch.where(known, images, solution.to(images.dtype))
@@ -160,7 +161,7 @@ def _first_guess(grids: list[_Grid], shown: Tensor, weight: Tensor) -> Tensor:
     for _ in grids[1:]:
         pyramid.append((_halve(pyramid[-1][0]), _halve(pyramid[-1][1])))
     total = _repeat(pyramid[-1][1].sum((2, 3), keepdim=True), channels)
-    guess = pyramid[-1][0].sum((2, 3), keepdim=True) / total
+    guess = (pyramid[-1][0].sum((2, 3), keepdim=True) / total).expand_as(pyramid[-1][0])
     for shown, weight in reversed(pyramid):
         is_known = weight > 0
         means = shown * _repeat(is_known / torch.where(is_known, weight, 1.0), channels)
@@ -181,7 +182,15 @@ def _halve(values: Tensor) -> Tensor:
 
 
 def _enlarge(values: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(values, like.shape[-2:], mode="bilinear", align_corners=False)
+    """To the finer grid, or as it is if it has the size.
+
+    By exactly two, also where the finer grid's size is odd: its last cell is then half as large.
+    """
+    height, width = like.shape[-2:]
+    if values.shape[-2:] == like.shape[-2:]:
+        return values
+    larger = F.interpolate(values, scale_factor=2, mode="bilinear", align_corners=False)
+    return larger[..., :height, :width]
 
 
 def _repeat(values: Tensor, channels: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.checks import check_count, check_real
-from captum_advise.metrics._maps import single
+from captum_advise.metrics._maps import check_finite, single
 from captum_advise.metrics.energy_pointing_game import mass_share
 
 
@@ -51,8 +51,8 @@ def grid_pointing_game(maps: Tensor, cells: Tensor, *, side: int = 2) -> GridPoi
 
     Raises:
         TypeError: An argument is not a real tensor, ``cells`` is not int64, or ``side`` not an int.
-        ValueError: The shapes do not fit, ``side`` does not divide the maps' size, or a cell is out
-            of range.
+        ValueError: The shapes do not fit, ``side`` does not divide the maps' size, a cell is out of
+            range, or the maps are not finite.
 
     Example::
 
@@ -71,6 +71,7 @@ def grid_pointing_game(maps: Tensor, cells: Tensor, *, side: int = 2) -> GridPoi
             "maps must be (N, M, H, W) and cells (N,), got "
             f"{tuple(maps.shape)} and {tuple(cells.shape)}."
         )
+    check_finite(maps)
     height, width = maps.shape[2:]
     if height % side or width % side:
         raise ValueError(
@@ -94,10 +95,11 @@ def _top_share(maps: Tensor, masks: Tensor, n_cells: int) -> Tensor:
     """The share (N, M) of the highest pixels that lie in the masks, which are as large."""
     count = maps.shape[2:].numel() // n_cells
     values = maps.flatten(2)
+    values = values.to(torch.uint8) if values.dtype == torch.bool else values
     inside = masks.flatten(2)
     limit = values.topk(count, 2).values[..., -1:]
     above, tied = values > limit, values == limit
     n_above, n_tied = above.sum(2), tied.sum(2)
     n_inside = (above & inside).sum(2)
     n_tied_inside = (tied & inside).sum(2)
-    return (n_inside + (count - n_above) * n_tied_inside / n_tied) / count
+    return (n_inside + ((count - n_above) * n_tied_inside).float() / n_tied) / count
