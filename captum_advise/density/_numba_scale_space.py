@@ -6,8 +6,8 @@ small rest of its width. Both sums are trapezoidal rules for Gaussians that are 
 the step, so their relative error is below 1e-13. Gaussians are cut off 8.6 standard deviations
 from their centre, where they are below 1e-16 of their maximum.
 
-numba keeps ``_kernels`` compiled with these functions inside: after a change here, change
-``_kernels.py`` too, or delete ``__pycache__``.
+numba keeps ``_numba_kernels`` compiled with these functions inside: after a change here, change
+``_numba_kernels.py`` too, or delete ``__pycache__``.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
