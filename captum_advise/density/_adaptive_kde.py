@@ -16,14 +16,13 @@ from torch import Tensor
 from captum_advise._utils.checks import check_count, check_real
 from captum_advise.density._blocks import blocks
 from captum_advise.density._engine import engine_for
-from captum_advise.density._grid import (
-    candidate_bandwidths,
+from captum_advise.density._progress import with_progress
+from captum_advise.density._working_grids import (
     duplicates,
     histograms,
     onto_grid,
     working_lengths,
 )
-from captum_advise.density._progress import with_progress
 
 
 class AdaptiveKDE(NamedTuple):
@@ -90,27 +89,21 @@ def adaptive_kde(samples: Tensor, grid: Tensor, *, n_bandwidths: int = 80) -> Ad
     check_count("n_bandwidths", n_bandwidths, at_least=2)
     shape = (*samples.shape[:-1], len(grid))
     device, n_points = grid.device, len(grid)
+    span = float(grid[-1] - grid[0])
     engine = engine_for(device, n_points)
     grid = grid.to(engine.device)
     rows = samples.detach().to(grid).reshape(math.prod(samples.shape[:-1]), samples.shape[-1])
-    density = grid.new_full((len(rows), n_points), math.nan)
-    bandwidth = torch.full_like(density, math.nan)
+    estimate = grid.new_full((2, len(rows), n_points), math.nan)
 
     lengths = working_lengths(rows, grid)
     distinct, which = torch.unique(lengths, return_inverse=True)
     counts = histograms(rows, grid, distinct, which)
-    windows = candidate_bandwidths(distinct, float(grid[-1] - grid[0]), n_bandwidths)
     representative = duplicates(lengths, counts)
-    for block in with_progress(
-        blocks(lengths, counts, which, windows, representative, engine.block_size)
-    ):
-        block_density, block_bandwidth = engine.estimate(block)
-        density[block.index] = onto_grid(block_density, block.lengths, n_points)
-        bandwidth[block.index] = onto_grid(block_bandwidth, block.lengths, n_points)
-    density, bandwidth = density[representative], bandwidth[representative]
-    span = grid[-1] - grid[0]
-    density, bandwidth = (density / span).view(shape), (bandwidth * span).view(shape)
-    return AdaptiveKDE(density.to(device), bandwidth.to(device))
+    cut = blocks(lengths, counts, representative, span, n_bandwidths, engine.block_size)
+    for block in with_progress(cut):
+        estimate[:, block.index] = onto_grid(engine.estimate(block), block.lengths, n_points)
+    density, bandwidth = estimate[:, representative].to(device)
+    return AdaptiveKDE((density / span).view(shape), (bandwidth * span).view(shape))
 
 
 def _checked_grid(samples: Tensor, grid: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from captum_advise.density._blocks import Block
-from captum_advise.density._estimate import estimate_block
+from captum_advise.density._torch_engine import estimate_in_torch
 
 # Elements of the largest temporary: so many that calls cost little, so few that memory is bounded.
 _CPU_BLOCK = 1 << 22
@@ -23,15 +23,15 @@ _MOST_POINTS = 128 * 128
 
 @dataclass(frozen=True)
 class Engine:
-    """An implementation of :func:`captum_advise.density._estimate.estimate_block`.
+    """An implementation of :func:`captum_advise.density._torch_engine.estimate_in_torch`.
 
     Attributes:
-        estimate: From a block to density and bandwidth (B, L).
+        estimate: From a block to density and bandwidth (2, B, L).
         device: Where its tensors must be.
         block_size: As in :func:`captum_advise.density._blocks.blocks`.
     """
 
-    estimate: Callable[[Block], tuple[Tensor, Tensor]]
+    estimate: Callable[[Block], Tensor]
     device: torch.device
     block_size: int
 
@@ -52,16 +52,14 @@ def engine_for(device: torch.device, n_points: int) -> Engine:
             f"Densities on {n_points} points, as of a layer with so many positions, need compiled "
             f"kernels above {_MOST_POINTS}: install captum-advise[fast], or name a deeper layer."
         )
-    if device.type == "cuda":
-        return Engine(partial(estimate_block, pointwise=True), device, _CUDA_BLOCK)
-    return Engine(estimate_block, device, _CPU_BLOCK)
+    return Engine(estimate_in_torch, device, _CUDA_BLOCK if device.type == "cuda" else _CPU_BLOCK)
 
 
 @cache
-def compiled() -> Callable[[Block], tuple[Tensor, Tensor]] | None:
+def compiled() -> Callable[[Block], Tensor] | None:
     """The compiled kernels; None where numba is missing or cannot keep what it compiles."""
     try:
-        from captum_advise.density._compiled import estimate_compiled
+        from captum_advise.density._numba_engine import estimate_compiled
     except (ImportError, RuntimeError):
         return None
     return estimate_compiled

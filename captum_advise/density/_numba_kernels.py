@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from captum_advise.density._local_costs import NARROW
-from captum_advise.density._scale_space import (
+from captum_advise.density._numba_scale_space import (
     LARGEST_REACH,
     build_pyramid,
     dot,
