@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from captum_advise._utils.io import atomic_write, pack_tensors, unpack_tensors
+from captum_advise._utils.io import atomic_write
+from captum_advise._utils.tensor_files import pack_tensors, unpack_tensors
 from captum_advise.metrics import VisualExplainability
 
 if TYPE_CHECKING:
