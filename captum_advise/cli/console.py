@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
+
+from captum_advise._utils.optional_dependencies import import_optional
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ _WIDEST = 1000
 
 def show(content: str | Table) -> None:
     """Print a line, never wrapped, or a table."""
-    with tqdm.external_write_mode(file=sys.stdout):
+    with _bar().external_write_mode(file=sys.stdout):
         if isinstance(content, Table):
             # In a file or a pipe, lines may be of any length.
             (_console if _console.is_terminal else Console(width=_WIDEST)).print(content)
@@ -37,8 +38,13 @@ def show_error(text: str) -> None:
 
 def show_message(text: str) -> None:
     """Print a line on stderr."""
-    with tqdm.external_write_mode(file=sys.stderr):
+    with _bar().external_write_mode(file=sys.stderr):
         typer.echo(text, err=True)
+
+
+def _bar() -> Any:
+    """Tqdm's bar, which takes time to import."""
+    return import_optional("tqdm", "demo").tqdm
 
 
 @contextmanager
@@ -61,7 +67,7 @@ def progress(items: Iterable[T], label: str, *, hidden: bool = False) -> Iterabl
         label: What the items are.
         hidden: No bar, even on a terminal.
     """
-    bar: Iterable[T] = tqdm(items, desc=label, leave=False, disable=hidden or None)
+    bar: Iterable[T] = _bar()(items, desc=label, leave=False, disable=hidden or None)
     return bar
 
 

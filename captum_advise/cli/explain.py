@@ -8,14 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import torch
 import typer
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor
 
+import captum_advise
 from captum_advise import visualization, zoo
 from captum_advise._utils.errors import USER_ERRORS, first_line
 from captum_advise._utils.io import atomic_write
@@ -24,16 +23,15 @@ from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show, show_error
 from captum_advise.cli.image_sources import INDEX, Source, find_sources, output_names
 from captum_advise.cli.index_page import index_page
-from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS, Comparisons, comparisons_of
-from captum_advise.explanation import Explanation
-from captum_advise.image_explanation import Setup
-from captum_advise.layer_advise import LayerAdvise, UnitSelection
-from captum_advise.metrics import VisualExplainability
-from captum_advise.one_call import setup_of
-from captum_advise.relevance import ActivationRange
-from captum_advise.visualization.maps import LAYER_ADVISE
-from captum_advise.visualization.page import one_example, unit_tensors
-from captum_advise.visualization.style import to_png
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from captum_advise import Explanation, LayerAdvise, Setup
+    from captum_advise.comparisons import Comparisons
+    from captum_advise.layer_advise import UnitSelection
+    from captum_advise.metrics import VisualExplainability
+    from captum_advise.relevance import ActivationRange
 
 # \b keeps the lines as they are.
 EXAMPLES = """\b
@@ -212,13 +210,17 @@ class _Job:
         return outcomes
 
     def _results(self, images: Sequence[tuple[str, Tensor]]) -> list[_Result]:
+        import torch
+
+        from captum_advise.comparisons import comparisons_of
+
         network = self.network
         inputs = torch.stack([tensor for _, tensor in images]).to(network.device)
         with torch.no_grad():
             probabilities = network.model(inputs).softmax(1)
         predicted = probabilities.argmax(1)
         target = predicted if self.target is None else torch.full_like(predicted, self.target)
-        advise = LayerAdvise(
+        advise = captum_advise.LayerAdvise(
             network.model,
             network.layer,
             pixel_space=network.pixel_space,
@@ -275,9 +277,13 @@ class _Result:
     @property
     def grad_cam(self) -> Explanation:
         """Grad-CAM's map with its metrics."""
-        return cast(Explanation, self.comparisons[GRAD_CAM])
+        from captum_advise.comparisons import GRAD_CAM
+
+        return cast("Explanation", self.comparisons[GRAD_CAM])
 
     def png(self) -> bytes:
+        from captum_advise.visualization.style import to_png
+
         figure, _ = visualization.panel(
             self.image,
             self.explanation,
@@ -288,6 +294,8 @@ class _Result:
         return to_png(figure)
 
     def html(self) -> bytes:
+        from captum_advise.visualization.page import one_example, unit_tensors
+
         feature_maps, contributions = unit_tensors(self.advise, self.inputs, self.target)
         page = one_example(self.explanation, self.index).to_html(
             self.image,
@@ -303,6 +311,9 @@ class _Result:
         return page.encode()
 
     def show(self) -> None:
+        from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS
+        from captum_advise.visualization.maps import LAYER_ADVISE
+
         show(f"{self.shown}: {self._class(self.predicted)}")
         if self.target != self.predicted:
             show(f"  explained: {self._class(self.target)}")
@@ -331,6 +342,8 @@ class _Result:
     @property
     def setup(self) -> Setup:
         """The network in words."""
+        from captum_advise.one_call import setup_of
+
         return setup_of(self.job.network, (self.image.shape[1], self.image.shape[2]))
 
     def _parts(self, explanation: Explanation) -> dict[str, Any]:

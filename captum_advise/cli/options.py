@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from captum_advise import zoo
@@ -57,6 +56,8 @@ Output = Annotated[
 
 def resolve_device(name: str) -> str:
     """The device of this process: ``auto``, and ``cuda`` under torchrun, depend on it."""
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and torch.cuda.is_available():

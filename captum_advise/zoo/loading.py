@@ -11,10 +11,11 @@ from torch import nn
 
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.zoo.families import build
 from captum_advise.zoo.images import to_rgb
 from captum_advise.zoo.layer_probe import Probe, probe
 from captum_advise.zoo.network import Network, did_you_mean
-from captum_advise.zoo.registry import build, find_entry
+from captum_advise.zoo.registry import find_entry
 from captum_advise.zoo.weights import load_state_dict, read_state_dict
 
 

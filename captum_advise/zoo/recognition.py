@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.pixels import PixelSpace
-from captum_advise.zoo.registry import Parts, timm_parts, torchvision_parts
+from captum_advise.zoo.families import Parts, timm_parts, torchvision_parts
 
 if TYPE_CHECKING:
     from PIL import Image

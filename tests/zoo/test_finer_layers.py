@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from captum_advise import GatedGradCam, zoo
+from captum_advise.zoo.families import build
 from captum_advise.zoo.layer_probe import probe
-from captum_advise.zoo.registry import build, find_entry
+from captum_advise.zoo.registry import find_entry
 
 
 def names_of(network):
