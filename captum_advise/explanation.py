@@ -77,6 +77,12 @@ class Units(TensorRecord):
         densities: float64 (N, C, P) the density of each unit's P activations, on P equally spaced
             points of [0, 1]; NaN where it is undefined.
         ranges: (N, C, 2) the activations that 0 and 1 of the densities stand for.
+
+    Example::
+
+        >>> units = LayerAdvise(net, net.conv4).explain(images, keep_units=True).units
+        >>> units.feature_maps.shape, units.densities.shape
+        (torch.Size([2, 50, 8, 8]), torch.Size([2, 50, 64]))
     """
 
     feature_maps: Tensor

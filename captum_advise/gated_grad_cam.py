@@ -214,12 +214,13 @@ class GatedGradCam(GradientAttribution):
         call = LayerCall(
             self.forward_func,
             self.layers,
-            arguments.as_examples(inputs),
+            arguments.as_tensors(inputs),
             _format_additional_forward_args(additional_forward_args),
             self.device_ids,
             attribute_to_layer_input,
             self.reshape_transforms,
         )
+        arguments.check_examples(call.inputs)
         _images(call)  # before the model runs
         return call
 
@@ -297,5 +298,5 @@ def _zero_maps(maps: Tensor) -> str | None:
         return None
     return (
         f"{int(zero.sum())} of {len(zero)} examples have no evidence for the target that the "
-        "layers agree on, so their maps are zero."
+        "layers agree on, so their maps by GatedGradCam are zero."
     )

@@ -248,6 +248,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         grad_kwargs = arguments.as_grad_kwargs(grad_kwargs)
         check_count("internal_batch_size", internal_batch_size, at_least=1)
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
+        arguments.check_examples(call.inputs)
         # log_usage wraps this function.
         warn_of([suspicious_mode(self.forward_func)], stacklevel=4)
         layer_pass = call.run()
@@ -326,6 +327,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         grad_kwargs = arguments.as_grad_kwargs(grad_kwargs)
         check_count("internal_batch_size", internal_batch_size, at_least=1)
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
+        arguments.check_examples(call.inputs)
         warn_of([suspicious_mode(self.forward_func)], stacklevel=3)
         return self._explanation(
             call.run(),
@@ -373,7 +375,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         return LayerCall(
             self.forward_func,
             (self.layer,),
-            arguments.as_examples(inputs),
+            arguments.as_tensors(inputs),
             _format_additional_forward_args(additional_forward_args),
             self.device_ids,
             attribute_to_layer_input,

@@ -13,10 +13,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from captum.attr import LayerActivation, LayerGradCam
 from torch import Tensor
 from toy_networks import ConvNet
 
-from captum_advise import Explanation, LayerAdvise
+from captum_advise import Explanation, LayerAdvise, count_modes, unit_relevance
 from captum_advise.metrics import VisualExplainability
 
 
@@ -58,7 +59,7 @@ KINDS = {
     "all units": lambda: explained(unit_selection=None),
     "two relevances": lambda: explained(unit_selection=[0, 2]),
     "no metrics": lambda: explained(with_metrics=False),
-    "per unit": lambda: explained(attr_dim_summation=False),
+    "with units": lambda: explained(keep_units=True),
     "double": lambda: explained(torch.float64),
     "half": lambda: explained(torch.float16),
     "bfloat16": lambda: explained(torch.bfloat16),
@@ -72,6 +73,8 @@ def leaves(value) -> list:
     """Everything in an explanation that is not a container, in order."""
     if dataclasses.is_dataclass(value):
         value = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    if isinstance(value, dict):
+        value = [part for item in value.items() for part in item]
     if isinstance(value, list | tuple):
         return [len(value), *(leaf for item in value for leaf in leaves(item))]
     return [value]
@@ -120,28 +123,44 @@ def test_the_file_is_plain_numpy(tmp_path):
         assert np.array_equal(arrays["metrics.avx"], original.metrics.avx.numpy())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_files_of_version_1_can_be_read(kind, tmp_path):
-    """They differ in one word: metrics were called scores."""
-    original = KINDS[kind]()
-    original.save(tmp_path / "new.npz")
-    with np.load(tmp_path / "new.npz") as arrays:
-        parts = {name.replace("metrics.", "scores."): array for name, array in arrays.items()}
+def test_a_file_that_would_fill_the_memory_is_refused(tmp_path):
+    explained().save(tmp_path / "e.npz")
+    with np.load(tmp_path / "e.npz") as arrays:
+        parts = dict(arrays)
+    parts["attributions"] = np.broadcast_to(np.float32(0), (3, 1, 16384, 8192))
+    np.savez_compressed(tmp_path / "bomb.npz", **parts)
+    assert (tmp_path / "bomb.npz").stat().st_size < 10_000_000
+    with pytest.raises(ValueError, match=r"bomb\.npz .*1\.6 GB of memory"):
+        Explanation.load(tmp_path / "bomb.npz")
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("candidates.per_example", np.array([900, 1, 1])),
+        ("candidates.n_units", np.array([2**40])),
+        ("candidates.units", np.zeros(0, np.int64)),
+        ("metrics.avx", None),
+        ("maps.layer-advise", None),
+    ],
+)
+def test_parts_that_do_not_fit_together(part, value, tmp_path):
+    explained().save(tmp_path / "e.npz")
+    with np.load(tmp_path / "e.npz") as arrays:
+        parts = dict(arrays)
     header = json.loads(str(parts["header"]))
-    parts["header"] = np.array(
-        json.dumps(
-            {
-                "kind": "an explanation of captum-advise, version 1",
-                "dtypes": {
-                    name.replace("metrics.", "scores."): dtype
-                    for name, dtype in header["dtypes"].items()
-                },
-            }
-        )
-    )
-    np.savez_compressed(tmp_path / "old.npz", **parts)
-    loaded = Explanation.load(tmp_path / "old.npz")
-    assert all(same(*pair) for pair in zip(leaves(original), leaves(loaded), strict=True))
+    if value is None:
+        del parts[part], header["dtypes"][part]
+        if part == "metrics.avx":
+            del parts["metrics.mse"], header["dtypes"]["metrics.mse"]
+            parts["metrics.avx"], header["dtypes"]["metrics.avx"] = np.zeros(3), "float64"
+    else:
+        parts[part] = value
+    parts["header"] = np.array(json.dumps(header))
+    np.savez_compressed(tmp_path / "e.npz", **parts)
+    with pytest.raises(ValueError, match="is damaged: its parts do not fit together") as error:
+        Explanation.load(tmp_path / "e.npz")
+    assert "\n" not in str(error.value)
 
 
 def test_a_pickle_is_not_opened(tmp_path):
@@ -253,6 +272,7 @@ def test_dictionaries_are_ready_for_json(kind):
     plain = original.to_dict()
     again = json.loads(json.dumps(plain))
     assert again.keys() == {field.name for field in dataclasses.fields(Explanation)}
+    assert again["maps"].keys() == {"layer-advise", "grad-cam"}
     assert torch.allclose(
         torch.tensor(again["attributions"]), original.attributions.float(), atol=0, rtol=1e-6
     )
@@ -364,12 +384,63 @@ def test_inputs_that_are_not_images_have_no_avx():
     assert "AVX" not in repr(found)
 
 
-def test_the_figures_are_imported_when_something_is_drawn():
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_example_is_a_batch_of_one(kind):
+    found = KINDS[kind]()
+    for index in (0, len(found) - 1):
+        one = found[index]
+        assert len(one) == 1
+        assert one.describe() == found.describe(index)
+        assert one.attributions[0].equal(found.attributions[index])
+        for name, maps in found.maps.items():
+            assert one.maps[name][0].equal(maps[index])
+        if found.units is not None:
+            assert one.units.densities.shape == (1, *found.units.densities.shape[1:])
+    assert found[-1].describe() == found.describe(len(found) - 1)
+    with pytest.raises(IndexError, match=f"the explanation has {len(found)}"):
+        found[len(found)]
+
+
+def test_maps_and_images_are_those_of_the_methods():
+    network = ConvNet()
+    found = LayerAdvise(network, network.convolution).explain(images(), target=2)
+    assert list(found.maps) == ["layer-advise", "grad-cam"]
+    assert found.maps["layer-advise"].equal(found.attributions)
+    grad_cam = LayerGradCam(network, network.convolution).attribute(images(), 2)
+    assert found.maps["grad-cam"].equal(grad_cam.detach())
+    lowest, highest = images().flatten(1).amin(1), images().flatten(1).amax(1)
+    expected = (images() - lowest.view(3, 1, 1, 1)) / (highest - lowest).view(3, 1, 1, 1)
+    torch.testing.assert_close(found.images, expected)
+    assert without_classes().images is None
+
+
+def test_units_are_those_of_the_layer():
+    network = ConvNet()
+    advise = LayerAdvise(network, network.convolution)
+    found = advise.explain(images(), target=2, keep_units=True)
+    contributions = advise.attribute(images(), 2, unit_selection=None, attr_dim_summation=False)
+    assert found.units.contributions.equal(contributions.detach())
+    activations = LayerActivation(network, network.convolution).attribute(images())
+    assert found.units.feature_maps.equal(activations)
+    assert unit_relevance(activations).equal(count_modes(found.units.densities))
+    assert explained().units is None
+
+
+def test_confidences_are_of_all_classes():
+    network = ConvNet()
+    found = LayerAdvise(network, network.convolution).explain(images(), target=3)
+    torch.testing.assert_close(found.confidences, network(images()).softmax(1).detach())
+    assert found.confidence.equal(found.confidences[:, 3])
+    assert found.predicted.equal(network(images()).argmax(1))
+    assert without_classes().predicted is None
+
+
+def test_the_record_draws_nothing():
     program = (
-        "import sys, captum_advise, torch\n"
-        "print('captum_advise.visualization' in sys.modules, 'scipy' in sys.modules)"
+        "import sys, captum_advise.explanation\n"
+        "print([name for name in sys.modules if 'captum_advise.visualization' in name])"
     )
     found = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert found.stdout == "False False\n"
+    assert found.stdout == "[]\n"

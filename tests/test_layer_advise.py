@@ -102,10 +102,9 @@ def test_unit_relevance(net, images):
     handle.remove()
     assert torch.equal(advise(net).unit_relevance(images), unit_relevance(stored["a"]))
     for options in ({"n_bandwidths": 20}, {"activation_range": "minmax"}):
-        assert torch.equal(
-            advise(net).unit_relevance(images, **options), unit_relevance(stored["a"], **options)
-        )
-        explained = advise(net).explain(images, unit_selection=0, **options)
+        subject = LayerAdvise(net, net.layer, **options)
+        assert torch.equal(subject.unit_relevance(images), unit_relevance(stored["a"], **options))
+        explained = subject.explain(images, unit_selection=0)
         assert torch.equal(explained.unit_relevance, unit_relevance(stored["a"], **options))
 
 
@@ -166,7 +165,7 @@ def test_single_logit(images):
 
 def test_protocol_and_baselines_matter(net, images):
     default = advise(net).explain(images)
-    reference = advise(net).explain(images, protocol=AVXProtocol.reference())
+    reference = advise(net, protocol=AVXProtocol.reference()).explain(images)
     grey = advise(net).explain(images, baselines=0.5)
     tensor = advise(net).explain(images, baselines=torch.full((1, 3, 24, 24), 0.5))
     each = advise(net).explain(images, baselines=torch.full_like(images, 0.5))
@@ -342,8 +341,6 @@ def test_empty_batch(net):
         ({"unit_selection": []}, ValueError, "unit_selection"),
         ({"unit_selection": True}, ValueError, "unit_selection"),
         ({"unit_selection": 1.5}, ValueError, "unit_selection"),
-        ({"activation_range": "max"}, ValueError, "activation_range"),
-        ({"n_bandwidths": 1}, ValueError, "n_bandwidths"),
         ({"internal_batch_size": 0}, ValueError, "internal_batch_size"),
         ({"target": 7}, ValueError, "out of range"),
         ({"target": (1, 2)}, ValueError, "must name one"),
@@ -378,12 +375,9 @@ def test_groups_partition_grad_cam(seed, activation_range):
     generator = torch.Generator().manual_seed(seed)
     net = network(seed=seed)
     images = torch.rand(2, 3, 16, 16, generator=generator)
-    subject = LayerAdvise(net, net.layer)
-    relevance = subject.unit_relevance(images, activation_range=activation_range)
-    parts = [
-        subject.attribute(images, 1, unit_selection=q, activation_range=activation_range)
-        for q in relevance.unique().tolist()
-    ]
+    subject = LayerAdvise(net, net.layer, activation_range=activation_range)
+    relevance = subject.unit_relevance(images)
+    parts = [subject.attribute(images, 1, unit_selection=q) for q in relevance.unique().tolist()]
     whole = LayerGradCam(net, net.layer).attribute(images, 1)
     torch.testing.assert_close(sum(parts), whole, rtol=1e-4, atol=1e-6)
 
@@ -393,3 +387,20 @@ def test_many_selections_do_not_warn(net, images):
         warnings.simplefilter("error")
         advise(net).attribute(images, unit_selection=np.array([1, 2]).tolist())
     assert copy.deepcopy(advise(net)).attribute(images).shape == (5, 1, 12, 12)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"activation_range": "max"}, ValueError, "activation_range"),
+        ({"activation_range": (1.0, 0.0)}, ValueError, "the lower one first"),
+        ({"activation_range": (0.0, float("inf"))}, ValueError, "finite"),
+        ({"activation_range": 3}, ValueError, "activation_range"),
+        ({"n_bandwidths": 1}, ValueError, "n_bandwidths"),
+        ({"min_prominence": 1.0}, ValueError, "min_prominence"),
+        ({"protocol": "paper"}, TypeError, "AVXProtocol"),
+    ],
+)
+def test_bad_arguments_of_the_constructor(net, options, error, message):
+    with pytest.raises(error, match=message):
+        advise(net, **options)

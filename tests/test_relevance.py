@@ -82,3 +82,11 @@ def test_bad_input():
         unit_relevance(torch.rand(1, 2, 3, 3), activation_range="max")
     with pytest.raises(ValueError, match="Feature maps"):
         unit_relevance(torch.rand(3))
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 6.0), (2.0, 2.5)])
+def test_any_range_counts_the_modes_of_activations_mapped_from_it(low, high):
+    units = torch.randn(2, 6, 7, 7, generator=torch.Generator().manual_seed(1)).double() * 3
+    mapped = unit_relevance((units - low) / (high - low))
+    assert torch.equal(unit_relevance(units, activation_range=(low, high)), mapped)
+    assert torch.equal(unit_relevance(units, activation_range=[0, 1]), unit_relevance(units))

@@ -14,25 +14,32 @@ from captum_advise.metrics import AVXProtocol
 from captum_advise.pixels import PixelSpace
 
 
-def as_examples(inputs: object) -> tuple[Tensor, ...]:
-    """Inputs as a tuple of tensors of at least one example.
+def as_tensors(inputs: object) -> tuple[Tensor, ...]:
+    """Inputs as a tuple.
 
     Raises:
         TypeError: They are neither a tensor nor a tuple of tensors.
-        ValueError: A tensor has no example, or no values.
     """
     tensors = inputs if isinstance(inputs, tuple) else (inputs,)
     if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
         kinds = ", ".join(type(tensor).__name__ for tensor in tensors) or "nothing"
         raise TypeError(f"inputs must be a tensor or a tuple of tensors, got {kinds}.")
-    if any(tensor.dim() == 0 or len(tensor) == 0 for tensor in tensors):
+    return tensors
+
+
+def check_examples(inputs: tuple[Tensor, ...]) -> None:
+    """Require at least one example.
+
+    Raises:
+        ValueError: A tensor has no example, or no values.
+    """
+    if any(tensor.dim() == 0 or len(tensor) == 0 for tensor in inputs):
         raise ValueError(
             "The inputs hold no example: dimension 0 of each is the batch, and it is empty or "
             "missing."
         )
-    if any(tensor.is_meta for tensor in tensors):
+    if any(tensor.is_meta for tensor in inputs):
         raise ValueError("The inputs are on the meta device, which holds no values.")
-    return tensors
 
 
 def as_grad_kwargs(grad_kwargs: object) -> dict[str, Any]:

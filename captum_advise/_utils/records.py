@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,4 +51,6 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
-    return value
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

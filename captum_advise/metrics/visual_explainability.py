@@ -39,8 +39,8 @@ class AVXProtocol:
 
         >>> AVXProtocol()
         AVXProtocol(binary_mask=False, largest_confidence=False)
-        >>> advise = LayerAdvise(net, net.conv4)
-        >>> explanation = advise.explain(images, protocol=AVXProtocol.reference())
+        >>> advise = LayerAdvise(net, net.conv4, protocol=AVXProtocol.reference())
+        >>> explanation = advise.explain(images)
     """
 
     binary_mask: bool = False

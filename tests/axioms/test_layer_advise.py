@@ -68,8 +68,8 @@ def test_rescaling_a_unit_changes_relevance_under_unit_and_not_under_minmax(two_
     torch.testing.assert_close(other(inputs), model(inputs))
 
     def relevance(network, activation_range):
-        advise = LayerAdvise(network, network[0])
-        return advise.unit_relevance(inputs, activation_range=activation_range)
+        advise = LayerAdvise(network, network[0], activation_range=activation_range)
+        return advise.unit_relevance(inputs)
 
     # Eight times as large, one cluster is at 0.72 to 1.44 and the other is out of [0, 1].
     assert relevance(model, (0.0, 1.0))[0, 0] == 2
@@ -77,9 +77,8 @@ def test_rescaling_a_unit_changes_relevance_under_unit_and_not_under_minmax(two_
     assert torch.equal(relevance(model, "minmax"), relevance(other, "minmax"))
 
     def attributions(network, activation_range):
-        return LayerAdvise(network, network[0]).attribute(
-            inputs, 0, unit_selection=2, activation_range=activation_range
-        )
+        advise = LayerAdvise(network, network[0], activation_range=activation_range)
+        return advise.attribute(inputs, 0, unit_selection=2)
 
     assert not torch.equal(attributions(model, (0.0, 1.0)), attributions(other, (0.0, 1.0)))
     assert torch.equal(attributions(model, "minmax"), attributions(other, "minmax"))
@@ -101,8 +100,8 @@ def test_factors_that_are_not_a_power_of_two_hold_up_to_rounding(two_units):
     model, inputs = two_units
     other = rescaled(model, 0, 3.7)
     attributions, expected = (
-        LayerAdvise(network, network[0]).attribute(
-            inputs, 0, unit_selection=2, activation_range="minmax"
+        LayerAdvise(network, network[0], activation_range="minmax").attribute(
+            inputs, 0, unit_selection=2
         )
         for network in (other, model)
     )

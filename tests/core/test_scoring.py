@@ -18,16 +18,16 @@ def test_attribute_selects_what_all_metrics_select(seed, reference):
     options = {"activation_range": "minmax", "min_prominence": 0}
     if reference:
         options["protocol"] = AVXProtocol.reference()
-    advise = LayerAdvise(net, net.layer)
-    explanation = advise.explain(images, **options)
-    assert torch.equal(advise.attribute(images, **options), explanation.attributions)
+    advise = LayerAdvise(net, net.layer, **options)
+    explanation = advise.explain(images)
+    assert torch.equal(advise.attribute(images), explanation.attributions)
 
 
 def test_the_network_runs_only_where_it_can_decide(monkeypatch):
     net = network(Net, classes=30)
     images = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-    advise = LayerAdvise(net, net.layer)
-    explanation = advise.explain(images, activation_range="minmax", min_prominence=0)
+    advise = LayerAdvise(net, net.layer, activation_range="minmax", min_prominence=0)
+    explanation = advise.explain(images)
     calls = {"_fsim": 0, "_compare": 0}
 
     def counted(name):
@@ -42,7 +42,7 @@ def test_the_network_runs_only_where_it_can_decide(monkeypatch):
 
     for name in calls:
         counted(name)
-    advise.attribute(images, activation_range="minmax", min_prominence=0)
+    advise.attribute(images)
     fsim = runs = 0
     for candidates in explanation.candidates:
         m = [candidate.metrics for candidate in candidates]

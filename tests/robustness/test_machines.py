@@ -138,7 +138,7 @@ def test_no_float64(monkeypatch):
     assert len(caught) == 1
 
     monkeypatch.setattr(
-        "captum_advise._core.comparison.relevance_of", lambda *_, **__: expected.unit_relevance
+        "captum_advise.layer_advise.relevance_of", lambda *_, **__: expected.unit_relevance
     )
     with WithoutFloat64():
         found = advise(net).explain(images(), 1)

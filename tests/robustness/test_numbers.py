@@ -20,7 +20,9 @@ def case(what, outcome, *values):
 
 def explain(net, layer=None, inputs=None, **options):
     inputs = images() if inputs is None else inputs
-    return LayerAdvise(net, net.layer if layer is None else layer).explain(inputs, **options)
+    made = {name: options.pop(name) for name in {"activation_range"} & options.keys()}
+    advise = LayerAdvise(net, net.layer if layer is None else layer, **made)
+    return advise.explain(inputs, **options)
 
 
 def put(value):

@@ -9,6 +9,7 @@ from torch import nn
 from toy_networks import Apply, Net, images, network
 
 from captum_advise import GatedGradCam, LayerAdvise, PixelSpace
+from captum_advise._core.layer_pass import LayerCall
 from captum_advise._core.setting_warnings import suspicious_layout, suspicious_pixels
 from captum_advise.layouts import Tokens, channels_last
 
@@ -79,8 +80,8 @@ def test_probabilities_as_logits(dtype):
 
 
 @pytest.mark.case(
-    "model that ends in softmax, `GatedGradCam` with `evidence`",
-    "one warning: pass the scores before softmax",
+    "model that ends in softmax, `GatedGradCam` with `n_occlusions`",
+    "one warning: pass confidence=torch.nn.Identity()",
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_probabilities_as_scores_of_occluded_images(dtype):
@@ -88,7 +89,9 @@ def test_probabilities_as_scores_of_occluded_images(dtype):
     layers = (net[0].norm, net[0].layer)
     inputs = images().to(dtype)
     (message,) = said(lambda: GatedGradCam(net, layers).attribute(inputs, 1, n_occlusions=4))
-    assert "the scores before softmax" in message
+    assert "confidence=torch.nn.Identity()" in message
+    right = GatedGradCam(net, layers, confidence=nn.Identity())
+    assert said(lambda: right.attribute(inputs, 1, n_occlusions=4)) == []
     assert said(lambda: GatedGradCam(net, layers).attribute(inputs, 1)) == []
     assert said(lambda: GatedGradCam(net[0], layers).attribute(inputs, 1, n_occlusions=4)) == []
 
@@ -158,8 +161,11 @@ def test_channels_last_without_transform():
 @pytest.mark.parametrize("inputs", [(1, 0, 0, 0), (1, 3, 0, 0), (1, 3, 0, 5)])
 def test_empty_images_have_no_layout(inputs):
     empty = torch.zeros(inputs)
-    assert suspicious_layout((empty,), (empty, torch.zeros(1, 4, 0, 0)), None) is None
-    assert suspicious_layout((images(1),), (torch.zeros(1, 4, 0, 2),), None) is None
+    net = nn.Identity()
+    two = LayerCall(net, (net, net), (empty,), reshape_transforms=(None, None))
+    assert suspicious_layout(two, (empty, torch.zeros(1, 4, 0, 0))) is None
+    one = LayerCall(net, (net,), (images(1),))
+    assert suspicious_layout(one, (torch.zeros(1, 4, 0, 2),)) is None
     assert suspicious_pixels(empty, PixelSpace.identity()) is None
 
 
@@ -244,7 +250,7 @@ def test_one_number_per_example():
 )
 def test_all_units_need_no_relevance(monkeypatch):
     net = network()
-    monkeypatch.setattr("captum_advise._core.comparison.relevance_of", None)
+    monkeypatch.setattr("captum_advise.layer_advise.relevance_of", None)
     explanation = LayerAdvise(net, net.layer).explain(images(), unit_selection=None)
     assert explanation.unit_relevance is None
     assert explanation.selected_relevances() == []

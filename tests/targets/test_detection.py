@@ -258,8 +258,8 @@ def test_torchvision(make, layer_name):
     torch.testing.assert_close(
         maps, (gradient.mean((2, 3), keepdim=True) * activation).sum(1, keepdim=True)
     )
-    advise = LayerAdvise(detection, layer, confidence=detection.confidence)
-    explanation = advise.explain(inputs[:1], target=0, activation_range="minmax")
+    options = {"confidence": detection.confidence, "activation_range": "minmax"}
+    explanation = LayerAdvise(detection, layer, **options).explain(inputs[:1], target=0)
     torch.testing.assert_close(explanation.confidence, expected[0][0].detach()[None])
     assert {name: module.training for name, module in model.named_modules()} == flags
     assert not layer._forward_hooks
@@ -368,8 +368,8 @@ def test_hugging_face_detr():
     layer = model.get_submodule(
         next(name for name, _ in model.named_modules() if name.endswith("encoder.stages.1"))
     )
-    advise = LayerAdvise(detection, layer, confidence=detection.confidence)
-    explanation = advise.explain(inputs, 0, activation_range="minmax")
+    options = {"confidence": detection.confidence, "activation_range": "minmax"}
+    explanation = LayerAdvise(detection, layer, **options).explain(inputs, 0)
     torch.testing.assert_close(explanation.confidence, detection(inputs)[:, 0].detach())
     with pytest.raises(ValueError, match=r"\[5\].*0 to 4") as raised:
         Detection(model, box[None], torch.tensor([5]))(inputs)

@@ -145,6 +145,7 @@ def test_hugging_face_vit(transformers):
     layer = model.get_submodule(
         next(name for name, _ in model.named_modules() if name.endswith("layernorm_before"))
     )
-    advise = LayerAdvise(wrapped, layer, reshape_transform=Tokens(n_prefix=1))
+    options = {"reshape_transform": Tokens(n_prefix=1), "activation_range": "minmax"}
+    advise = LayerAdvise(wrapped, layer, **options)
     inputs = images(height=32, width=32)
-    assert advise.attribute(inputs, activation_range="minmax").shape == (3, 1, 4, 4)
+    assert advise.attribute(inputs).shape == (3, 1, 4, 4)

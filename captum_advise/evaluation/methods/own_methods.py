@@ -13,20 +13,20 @@ from captum_advise.layer_advise import LayerAdvise
 
 
 def layer_advise(**options: Any) -> Method:
-    """``LayerAdvise`` with further arguments of ``LayerAdvise.explain``."""
+    """``LayerAdvise`` with further arguments of ``LayerAdvise``."""
 
     def method(
         model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> ClassMaps:
         attribution = LayerAdvise(
-            model, layer, pixel_space=context.pixel_space, confidence=context.confidence
+            model,
+            layer,
+            pixel_space=context.pixel_space,
+            confidence=context.confidence,
+            **options,
         )
         explanation = attribution.explain(
-            inputs,
-            target,
-            internal_batch_size=context.internal_batch_size,
-            with_metrics=False,
-            **options,
+            inputs, target, internal_batch_size=context.internal_batch_size, with_metrics=False
         )
         weights = explanation.unit_weights[..., None, None]
 
