@@ -7,7 +7,6 @@ link. It reads only files that the user uploads.
 from __future__ import annotations
 
 import html
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ from captum_advise.comparisons import comparisons_of
 from captum_advise.layer_advise import LayerAdvise, UnitSelection
 from captum_advise.relevance import ActivationRange
 from captum_advise.visualization.page import unit_tensors
-from captum_advise.zoo.layer_probe import FeatureLayer, feature_layers, probe
-from captum_advise.zoo.loading import layers_of_advise
+from captum_advise.zoo.layer_probe import FeatureLayer, feature_layers
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
@@ -211,18 +209,9 @@ class _Networks:
         network = self.load(name)
         if layer == network.layer_name:
             return network
-        chosen = self.layers(name).get(layer)
-        if chosen is None:
+        if layer not in self.layers(name):
             raise ValueError(f"{name} has no layer {layer!r} to explain: choose one of the list.")
-        _, height, width = _blank(network).shape
-        probed = probe(network.model, (height, width), name, layer=layer)
-        return replace(
-            network,
-            layer=network.model.get_submodule(layer),
-            layer_name=layer,
-            reshape_transform=chosen.layout,
-            **layers_of_advise(network.model, probed),
-        )
+        return zoo.describe(network, layer=layer)
 
 
 def _blank(network: zoo.Network) -> torch.Tensor:

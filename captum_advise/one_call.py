@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -248,19 +248,14 @@ def _network(
     known = zoo.load(model, layer=layer, weights=weights, device=device or "cpu")
     if not any((transform, pixel_space, reshape_transform, class_names)):
         return known
-    if transform is None:
-        pixel_space = pixel_space or known.pixel_space
-    network = zoo.describe(
-        known.model,
-        layer=known.layer_name,
-        transform=transform or known.transform,
+    return zoo.describe(
+        known,
+        transform=transform,
         pixel_space=pixel_space,
         reshape_transform=reshape_transform,
-        class_names=class_names or known.class_names,
+        class_names=class_names,
         input_shape=input_shape,
     )
-    source = known.source if transform is None else network.source
-    return replace(network, name=known.name, source=source, weights=known.weights)
 
 
 def _as_list(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:

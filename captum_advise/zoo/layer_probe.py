@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise.layouts import Tokens, channels_last
+from captum_advise.zoo.network import did_you_mean, place_of
 
 if TYPE_CHECKING:
     from captum_advise._core.layer_pass import ReshapeTransform
@@ -28,17 +29,30 @@ class Probe:
     """What one pass shows of a network.
 
     Attributes:
-        layer: The layer to explain, or None if there is none.
+        layer: The layer to explain.
         layouts: How to rearrange the outputs of layers that are not (N, C, H, W).
         classes: The number of classes.
         layers: The layers of :class:`captum_advise.GatedGradCam`, in the order of the forward pass.
             The last one is the layer to explain. Empty if there is no finer one.
     """
 
-    layer: str | None
+    layer: str
     layouts: Mapping[str, ReshapeTransform]
     classes: int
     layers: tuple[str, ...] = ()
+
+    def layers_of(
+        self, model: nn.Module, reshape_transform: ReshapeTransform | None = None
+    ) -> dict[str, Any]:
+        """What a :class:`captum_advise.zoo.Network` says about layers: its attributes by name."""
+        return {
+            "layer": model.get_submodule(self.layer),
+            "layer_name": self.layer,
+            "reshape_transform": reshape_transform or self.layouts.get(self.layer),
+            "layers": tuple(model.get_submodule(name) for name in self.layers),
+            "layer_names": self.layers,
+            "reshape_transforms": tuple(self.layouts.get(name) for name in self.layers),
+        }
 
 
 def probe(
@@ -49,6 +63,7 @@ def probe(
     layer: str | None = None,
     channels: int = 3,
     forward: Callable[[Tensor], Tensor] | None = None,
+    has_reshape_transform: bool = False,
 ) -> Probe:
     """Find the layer to explain by one forward and backward pass on noise.
 
@@ -67,33 +82,73 @@ def probe(
         layer: The layer to explain, where it is known.
         channels: Of its inputs.
         forward: Inputs to class scores, for a model that returns something else.
+        has_reshape_transform: Whether the caller rearranges what the layer returns.
 
     Raises:
-        ValueError: The model does not return class scores (N, K).
+        ValueError: The model does not return class scores (N, K), or has no such layer, or the
+            layer gives no feature map.
     """
     record = _Record(size)
-    with _hooked(model, record), _no_head_at_zero(model), torch.enable_grad():
-        generator = torch.Generator().manual_seed(0)
-        image = torch.rand(1, channels, *size, generator=generator)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _hooked(model, record),
+        _no_head_at_zero(model),
+    ):
         # Not a leaf, which a model could not change in place.
-        image = image.to(*_device_and_dtype(model)).requires_grad_().clone()
+        image = _noise(channels, *size).to(*place_of(model)).requires_grad_().clone()
         source = _edge(image)
         logits = (forward or model)(image)
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             raise ValueError(
-                f"{name} does not return class scores (N, K): "
-                "only image classifiers can be explained."
+                f"{name} returns {_words(logits)}, not class scores (N, K): only image classifiers "
+                "can be explained; for scores inside of what it returns, explain "
+                "captum_advise.targets.Output(model, key)."
             )
-        layer = layer or _last_that_matters(record.candidates(), record.layouts, logits)
-        layers = _layers_of_gated_grad_cam(model, record, layer, source, logits) if layer else ()
+        if layer is None:
+            layer = _last_that_matters(record, logits, name)
+        else:
+            _check_layer(model, record, layer, name, has_reshape_transform)
+        layers = _layers_of_gated_grad_cam(model, record, layer, source, logits)
     return Probe(layer, record.layouts, logits.shape[1], layers)
 
 
-def _device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            return parameter.device, parameter.dtype
-    return torch.device("cpu"), torch.get_default_dtype()
+def _noise(*shape: int) -> Tensor:
+    # Whatever the defaults of device and dtype are.
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.rand(1, *shape, generator=generator, device="cpu", dtype=torch.float32)
+
+
+def _words(value: Any) -> str:
+    """A module's output in words."""
+    if isinstance(value, Tensor):
+        return f"a tensor of the shape {tuple(value.shape)}"
+    keys = f" with {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
+    return f"a {type(value).__name__}{keys}"
+
+
+def _check_layer(
+    model: nn.Module, record: _Record, layer: str, name: str, has_reshape_transform: bool
+) -> None:
+    """Require that a layer exists, runs, and has positions.
+
+    Raises:
+        ValueError: It does not; the message names layers that could be meant.
+    """
+    maps = list(record.candidates())
+    if layer not in dict(model.named_modules()):
+        problem = f"{name} has no layer {layer!r}"
+    elif layer not in record.outputs:
+        problem = f"The layer {layer!r} of {name} does not run when it classifies an image"
+    elif record.has_positions[layer] or has_reshape_transform:
+        return
+    else:
+        problem = (
+            f"The layer {layer!r} of {name} returns {record.outputs[layer]}, not a feature map"
+        )
+    others = ", ".join(reversed(maps[-3:])) or "none"
+    hint = did_you_mean(layer, maps) or f": its last layers with feature maps are {others}"
+    raise ValueError(f"{problem}{hint}.")
 
 
 @dataclass(frozen=True)
@@ -151,11 +206,15 @@ class _Record:
     maps: dict[str, Tensor] = field(default_factory=dict)
     layouts: dict[str, ReshapeTransform] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    has_positions: dict[str, bool] = field(default_factory=dict)
     edges: dict[str, _Edge] = field(default_factory=dict)
 
     def hook(self, key: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, _inputs: Any, output: Any) -> None:
             self.calls[key] = self.calls.get(key, 0) + 1
+            self.outputs[key] = _words(output)
+            self.has_positions[key] = not isinstance(output, Tensor) or output.dim() > 2
             is_map, layout = _layout(output, self.size)
             if layout is not None:
                 self.layouts[key] = layout
@@ -196,10 +255,11 @@ def _hooked(model: nn.Module, record: _Record) -> Iterator[None]:
 def _no_head_at_zero(model: nn.Module) -> Iterator[None]:
     """Give linear layers that start from zero, as some heads do, random weights for a while."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and not m.weight.any()]
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     try:
         for layer in layers:
-            layer.weight.data.normal_(generator=generator)
+            like = torch.empty(layer.weight.shape, device="cpu", dtype=torch.float32)
+            layer.weight.data.copy_(like.normal_(generator=generator))
         yield
     finally:
         for layer in layers:
@@ -226,21 +286,31 @@ def _layout(output: Any, size: tuple[int, int]) -> tuple[bool, ReshapeTransform 
     return False, None
 
 
-def _last_that_matters(
-    maps: Mapping[str, Tensor], layouts: Mapping[str, ReshapeTransform], logits: Tensor
-) -> str | None:
+def _last_that_matters(record: _Record, logits: Tensor, name: str) -> str:
     """The last map of which more than one position leads to the prediction.
 
     After a transformer's last attention only the class token does.
+
+    Raises:
+        ValueError: There is no map, or none has gradients.
     """
-    names = [name for name, value in maps.items() if value.requires_grad]
-    gradients = torch.autograd.grad(logits.max(), [maps[name] for name in names], allow_unused=True)
-    for name, gradient in reversed(list(zip(names, gradients, strict=True))):
+    maps = record.candidates()
+    if not maps:
+        raise ValueError(f"{name} has no layer with a feature map that could be explained.")
+    names = [key for key, value in maps.items() if value.requires_grad]
+    if not names or not logits.requires_grad:
+        raise ValueError(
+            f"No gradient leads from the class scores of {name} to a layer with a feature map: it "
+            "computes them under torch.no_grad, or detaches them."
+        )
+    gradients = torch.autograd.grad(logits.max(), [maps[key] for key in names], allow_unused=True)
+    for key, gradient in reversed(list(zip(names, gradients, strict=True))):
         if gradient is not None:
-            plain = layouts[name](gradient) if name in layouts else gradient
+            layout = record.layouts.get(key)
+            plain = gradient if layout is None else layout(gradient)
             if int((plain != 0).any(1).sum()) > 1:
-                return name
-    return next(reversed(list(maps)), None)
+                return key
+    return next(reversed(maps))
 
 
 def _layers_of_gated_grad_cam(
