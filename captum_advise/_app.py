@@ -29,7 +29,6 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _EXAMPLES = ("chelsea", "coffee", "rocket", "astronaut")
 # Densities of larger layers take minutes.
 _MOST_POSITIONS = 32 * 32
-_IMAGE_SIDE = 224  # of the probe for layers, where the transform keeps sizes
 
 _SELECTIONS: dict[str, UnitSelection] = {
     "the group with the highest AVX": "avx",
@@ -185,7 +184,7 @@ class _Networks:
 
     def _layers(self, name: str) -> dict[str, FeatureLayer]:
         network = self.load(name)
-        layers = feature_layers(network.model, _blank(network)[None].to(self._device))
+        layers = feature_layers(network)
         return {
             layer.name: layer
             for layer in layers
@@ -212,12 +211,6 @@ class _Networks:
         if layer not in self.layers(name):
             raise ValueError(f"{name} has no layer {layer!r} to explain: choose one of the list.")
         return zoo.describe(network, layer=layer)
-
-
-def _blank(network: zoo.Network) -> torch.Tensor:
-    """An input of the network (3, H, W)."""
-    pil = import_optional("PIL.Image", "demo")
-    return network.transform(pil.new("RGB", (_IMAGE_SIDE, _IMAGE_SIDE)))
 
 
 def _explained(

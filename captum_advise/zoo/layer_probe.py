@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from captum_advise._utils.modes import in_eval_mode
+from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.layouts import Tokens, channels_last
-from captum_advise.zoo.network import did_you_mean, place_of
+from captum_advise.zoo.network import Network, did_you_mean, place_of
+from captum_advise.zoo.recognition import unwrapped
 
 if TYPE_CHECKING:
     from captum_advise._core.layer_pass import ReshapeTransform
@@ -157,29 +160,32 @@ class FeatureLayer:
 
     Attributes:
         name: Its dotted name.
+        module: The layer.
         shape: (C, h, w), after rearranging.
-        layout: How to rearrange its output, unless that is (N, C, H, W).
     """
 
     name: str
+    module: nn.Module
     shape: tuple[int, int, int]
-    layout: ReshapeTransform | None
 
 
-def feature_layers(model: nn.Module, inputs: Tensor) -> list[FeatureLayer]:
+def feature_layers(network: Network) -> list[FeatureLayer]:
     """The layers that give feature maps, in the order in which they run.
 
-    Of a module and its last part, which return the same tensor, only the module is listed. Modules
-    that return what they get are left out.
+    Of a module and its last part, which return the same tensor, only the module is listed, unless
+    the network names the part. Modules that return what they get are left out.
 
     Args:
-        model: An image classifier in eval mode, left unchanged.
-        inputs: (1, 3, H, W).
+        network: Left unchanged.
     """
+    image = import_optional("PIL.Image", "zoo").new("RGB", (256, 256))
+    inputs = network.transform(image)[None].to(network.device)
+    model = unwrapped(network.model)
     record = _Record((inputs.shape[2], inputs.shape[3]))
-    with torch.no_grad(), _hooked(model, record):
-        model(inputs)
+    with torch.no_grad(), in_eval_mode(model), _hooked(model, record):
+        network.model(inputs)
     maps = record.candidates()
+    named = {network.layer_name, *network.layer_names}
 
     def is_part(name: str) -> bool:
         parents = [name[:at] for at, letter in enumerate(name) if letter == "."]
@@ -187,10 +193,11 @@ def feature_layers(model: nn.Module, inputs: Tensor) -> list[FeatureLayer]:
 
     layers = []
     for name, value in maps.items():
-        if not is_part(name) and not isinstance(model.get_submodule(name), nn.Identity):
+        module = model.get_submodule(name)
+        if name in named or not (is_part(name) or isinstance(module, nn.Identity)):
             layout = record.layouts.get(name)
             _, units, height, width = (value if layout is None else layout(value)).shape
-            layers.append(FeatureLayer(name, (units, height, width), layout))
+            layers.append(FeatureLayer(name, module, (units, height, width)))
     return layers
 
 
