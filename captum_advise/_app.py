@@ -20,7 +20,7 @@ from captum_advise.comparisons import comparisons_of
 from captum_advise.layer_advise import LayerAdvise, UnitSelection
 from captum_advise.relevance import ActivationRange
 from captum_advise.visualization.page import unit_tensors
-from captum_advise.zoo.layer_probe import FeatureLayer, feature_layers
+from captum_advise.zoo.layer_probe import feature_layers
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
@@ -182,22 +182,19 @@ class _Networks:
     def _load(self, name: str) -> zoo.Network:
         return self._first if name == self._first.name else zoo.load(name, device=self._device)
 
-    def _layers(self, name: str) -> dict[str, FeatureLayer]:
-        network = self.load(name)
-        layers = feature_layers(network)
+    def _layers(self, name: str) -> dict[str, tuple[int, int, int]]:
         return {
-            layer.name: layer
-            for layer in layers
-            if 4 <= layer.shape[1] * layer.shape[2] <= _MOST_POSITIONS
+            layer: shape
+            for layer, shape in feature_layers(self.load(name)).items()
+            if 4 <= shape[1] * shape[2] <= _MOST_POSITIONS
         }
 
     def layer_choices(self, name: str) -> list[tuple[str, str]]:
         """Texts and names of the layers, the last layer first."""
-        choices = []
-        for layer in reversed(self.layers(name).values()):
-            units, height, width = layer.shape
-            choices.append((f"{layer.name}: {units} units, {height} x {width}", layer.name))
-        return choices
+        return [
+            (f"{layer}: {units} units, {height} x {width}", layer)
+            for layer, (units, height, width) in reversed(self.layers(name).items())
+        ]
 
     def with_layer(self, name: str, layer: str) -> zoo.Network:
         """A network with a chosen layer.

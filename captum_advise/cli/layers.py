@@ -25,17 +25,15 @@ def layers(model: options.Model = "efficientnet-lite0") -> int:
     downloaded: networks of the zoo have random weights here.
     """
     from captum_advise.zoo.layer_probe import feature_layers
+    from captum_advise.zoo.recognition import unwrapped
 
     network = load_network(model, weights="default" if ":" in model else "random")
     table = Table("layer", "class", "output", "taken by")
-    for found in feature_layers(network):
-        taken = ["default"] * (found.name == network.layer_name)
-        taken += ["GatedGradCam"] * (found.name in network.layer_names)
-        table.add_row(
-            escape(found.name),
-            type(found.module).__name__,
-            " x ".join(map(str, found.shape)),
-            ", ".join(taken),
-        )
+    for name, shape in feature_layers(network).items():
+        module = unwrapped(network.model).get_submodule(name)
+        taken = ["default"] * (name == network.layer_name)
+        taken += ["GatedGradCam"] * (name in network.layer_names)
+        cells = type(module).__name__, " x ".join(map(str, shape)), ", ".join(taken)
+        table.add_row(escape(name), *cells)
     show(table)
     return 0

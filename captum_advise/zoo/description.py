@@ -119,13 +119,12 @@ def describe(
                 layer=layer_name,
                 channels=inputs.shape[0],
                 forward=classifier.forward,
-                has_reshape_transform=reshape_transform is not None,
+                reshape_transform=reshape_transform,
             )
     except RuntimeError as error:
         raise ValueError(
-            f"{name} fails on inputs of the shape {tuple(inputs.shape)}, which come from "
-            f"{inputs.source} ({reason(error)}): pass transform, a function from a PIL image to an "
-            "input of the model."
+            f"{name} fails on inputs of the shape {tuple(inputs.shape)}, from {inputs.source}: "
+            f"{reason(error)}; pass transform if it takes others."
         ) from error
     if class_names is None and own_names is None and brand is not None:
         own_names = imagenet_or_numbers(probed.classes)
@@ -137,7 +136,7 @@ def describe(
         class_names=_checked(class_names or own_names, probed.classes, name),
         weights="the model's",
         source=inputs.source,
-        **probed.layers_of(model, reshape_transform),
+        **probed.layers_of(model),
     )
 
 

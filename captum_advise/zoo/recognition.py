@@ -185,7 +185,8 @@ def _processor(model: Any) -> tuple[Any, str]:
     size = getattr(model.config, "image_size", None)
     processor = cls()
     if isinstance(size, int):
-        processor = cls(size=dict.fromkeys(processor.to_dict()["size"], size))
+        sizes = {key: processor.to_dict().get(key) for key in ("size", "crop_size")}
+        processor = cls(**{key: dict.fromkeys(old, size) for key, old in sizes.items() if old})
     warnings.warn(
         f"The checkpoint of this {type(model).__name__} has no image processor on this machine, so "
         f"{cls.__name__} is used with its default mean and std, which may not be those of the "
