@@ -11,9 +11,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from captum_advise import evaluation, zoo
+from captum_advise import evaluation
 from captum_advise.cli import options
 from captum_advise.cli.console import show, show_message
+from captum_advise.cli.networks import load_network
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, ON_REQUEST
 
 if TYPE_CHECKING:
@@ -196,13 +197,7 @@ def evaluate(
         is_cam_samples=is_cam_samples,
     )
     try:
-        network = zoo.load(
-            model,
-            layer=layer,
-            weights=weights,
-            device=options.resolve_device(device),
-            seed=seed,
-        )
+        network = load_network(model, layer=layer, weights=weights, device=device, seed=seed)
         network.check_layout()
         # Convolutions are faster so, and differ by rounding only.
         fast = network.model.to(memory_format=torch.channels_last)

@@ -23,6 +23,7 @@ from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show, show_error
 from captum_advise.cli.image_sources import INDEX, Source, find_sources, output_names
 from captum_advise.cli.index_page import index_page
+from captum_advise.cli.networks import load_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,8 +176,7 @@ class _Job:
     ) -> _Job:
         # Quick checks come first.
         units, values = _selection(selection), _activation_range(activation_range)
-        device = options.resolve_device(device)
-        network = zoo.load(model, layer=layer, weights=weights, device=device)
+        network = load_network(model, layer=layer, weights=weights, device=device)
         index = None if target is None else network.class_index(target)
         return cls(network, index, units, values, min_prominence)
 

@@ -15,6 +15,7 @@ from captum_advise import zoo
 from captum_advise._utils.io import atomic_write
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show
+from captum_advise.cli.networks import load_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +61,7 @@ def sanity(
     from captum_advise.axioms.sanity import randomize_labels, randomize_parameters
     from captum_advise.visualization.style import to_png
 
-    network = zoo.load(model, layer=layer, weights=weights)
+    network = load_network(model, layer=layer, weights=weights)
     network.check_layout()
     opened = zoo.example_image() if image is None else zoo.open_image(image)
     inputs = network.transform(opened).unsqueeze(0)

@@ -20,29 +20,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a family builds.
+class Inputs:
+    """How images become inputs of a model.
 
     Attributes:
-        model: The classifier.
-        size: Height and width of its inputs.
-        pixel_space: How its inputs relate to images in [0, 1].
-        transform: RGB image to input.
+        transform: RGB image to input (C, H, W).
+        shape: (C, H, W).
+        pixel_space: How inputs relate to images in [0, 1].
         source: Where the transform comes from, in a few words.
     """
 
-    model: nn.Module
-    size: tuple[int, int]
-    pixel_space: PixelSpace
     transform: Callable[[Image.Image], Tensor]
+    shape: tuple[int, int, int]
+    pixel_space: PixelSpace
     source: str
 
 
-def build(entry: Entry, pretrained: bool) -> Parts:
+def build(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
     """Build a network.
 
     Args:
-        entry: From :func:`find_entry`.
+        entry: From :func:`captum_advise.zoo.registry.find_entry`.
         pretrained: With the pretrained weights, or with random ones.
     """
     return {"lite": _lite, "torchvision": _torchvision, "timm": _timm}[entry.family](
@@ -50,7 +48,7 @@ def build(entry: Entry, pretrained: bool) -> Parts:
     )
 
 
-def _lite(entry: Entry, pretrained: bool) -> Parts:
+def _lite(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
     timm = import_optional("timm", "zoo")
     v2 = import_optional("torchvision.transforms.v2", "zoo")
     model: nn.Module = timm.create_model(entry.architecture, pretrained=False)
@@ -61,53 +59,52 @@ def _lite(entry: Entry, pretrained: bool) -> Parts:
         # The same tensors in the same order, under other names.
         values = read_state_dict(Path(path)).values()
         model.load_state_dict(dict(zip(model.state_dict(), values, strict=True)))
-    size = timm.data.resolve_model_data_config(model)["input_size"][-1]
+    shape = timm.data.resolve_model_data_config(model)["input_size"]
     space = PixelSpace((127 / 255,) * 3, (128 / 255,) * 3)
     # The TensorFlow original evaluates on a central crop of size / (size + 32), bicubic.
     transform = v2.Compose(
         [
-            v2.Resize(size + 32, interpolation=v2.InterpolationMode.BICUBIC),
-            v2.CenterCrop(size),
+            v2.Resize(shape[-1] + 32, interpolation=v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(shape[-1]),
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(space.mean, space.std),
             v2.ToPureTensor(),
         ]
     )
-    return Parts(model, (size, size), space, transform, "the transform of the TensorFlow original")
+    return model, Inputs(transform, shape, space, "the transform of the TensorFlow original")
 
 
-def _torchvision(entry: Entry, pretrained: bool) -> Parts:
+def _torchvision(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
     models = import_optional("torchvision.models", "zoo")
     weights = models.get_model_weights(entry.architecture)[entry.tag]
-    size = weights.transforms().crop_size[0]
+    inputs = torchvision_inputs(weights)
     # A transformer is built for one size of inputs: that of the transform, as with the weights.
-    sized = {"image_size": size} if entry.architecture.startswith("vit_") else {}
+    sized = {"image_size": inputs.shape[-1]} if entry.architecture.startswith("vit_") else {}
     model = models.get_model(entry.architecture, weights=weights if pretrained else None, **sized)
-    return torchvision_parts(model, weights)
+    return model, inputs
 
 
-def torchvision_parts(model: nn.Module, weights: Any) -> Parts:
-    """A model of torchvision with what its weights, an enum's member, say about inputs."""
+def torchvision_inputs(weights: Any) -> Inputs:
+    """What weights of torchvision, an enum's member, say about inputs."""
     preset = weights.transforms()
-    size = preset.crop_size[0]
-    space = PixelSpace(tuple(preset.mean), tuple(preset.std))
-    return Parts(model, (size, size), space, preset, f"torchvision's transform for {weights}")
+    shape = (3, preset.crop_size[0], preset.crop_size[0])
+    space = PixelSpace(preset.mean, preset.std)
+    return Inputs(preset, shape, space, f"torchvision's transform for {weights}")
 
 
-def _timm(entry: Entry, pretrained: bool) -> Parts:
+def _timm(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
     timm = import_optional("timm", "zoo")
-    return timm_parts(timm.create_model(entry.architecture, pretrained=pretrained))
+    model = timm.create_model(entry.architecture, pretrained=pretrained)
+    return model, timm_inputs(model)
 
 
-def timm_parts(model: nn.Module) -> Parts:
-    """A model of timm with what its data configuration says about inputs."""
+def timm_inputs(model: nn.Module) -> Inputs:
+    """What the data configuration of a model of timm says about inputs."""
     data = import_optional("timm.data", "zoo")
     config = data.resolve_model_data_config(model)
-    space = PixelSpace(tuple(config["mean"]), tuple(config["std"]))
     source = "timm's data configuration of the model"
     if not getattr(model, "pretrained_cfg", None):
         source = "timm's defaults, as the model has no data configuration"
-    return Parts(
-        model, tuple(config["input_size"][1:]), space, data.create_transform(**config), source
-    )
+    space = PixelSpace(config["mean"], config["std"])
+    return Inputs(data.create_transform(**config), config["input_size"], space, source)

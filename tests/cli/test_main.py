@@ -15,7 +15,7 @@ import pytest
 from captum_advise import __version__, cli, zoo
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random")
-COMMANDS = ("explain", "evaluate", "sanity", "axioms", "app")
+COMMANDS = ("explain", "evaluate", "layers", "sanity", "axioms", "app")
 MAIN = "import sys; from captum_advise.cli import main; sys.exit(main())"
 HEAVY = {"captum", "matplotlib", "numpy", "pandas", "PIL", "scipy", "timm", "torch", "torchvision"}
 

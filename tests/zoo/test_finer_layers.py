@@ -26,8 +26,8 @@ def names_of(network):
 )
 def test_fixed_layers_are_those_of_the_probe(name):
     entry = find_entry(name)
-    parts = build(entry, pretrained=False)
-    found = probe(parts.model.eval(), parts.size, name, layer=entry.layer).layers
+    model, inputs = build(entry, pretrained=False)
+    found = probe(model.eval(), inputs.shape[1:], name, layer=entry.layer).layers
     assert found == (*entry.finer_layers, entry.layer)
 
 
