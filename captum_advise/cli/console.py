@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from captum_advise._utils.optional_dependencies import import_optional
@@ -28,7 +30,21 @@ def show(content: str | Table) -> None:
             # In a file or a pipe, lines may be of any length.
             (_console if _console.is_terminal else Console(width=_WIDEST)).print(content)
         else:
-            _console.print(content, emoji=False, markup=False, highlight=False, soft_wrap=True)
+            text = printable(content)
+            _console.print(text, emoji=False, markup=False, highlight=False, soft_wrap=True)
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a table, in which nothing is markup."""
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """Text in which control characters, which a file name may hold, do nothing to a terminal."""
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" and letter != "\n" else letter
+        for letter in text
+    )
 
 
 def show_error(text: str) -> None:
@@ -39,7 +55,7 @@ def show_error(text: str) -> None:
 def show_message(text: str) -> None:
     """Print a line on stderr."""
     with _bar().external_write_mode(file=sys.stderr):
-        typer.echo(text, err=True)
+        typer.echo(printable(text), err=True)
 
 
 def _bar() -> Any:
@@ -77,6 +93,11 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: It cannot be made; the message names it.
     """
+    if folder.exists() and not folder.is_dir():
+        raise OSError(
+            f"The output folder {folder} cannot be made: a file has this name; give another "
+            "--output."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -14,7 +14,7 @@ from rich.table import Table
 from captum_advise import visualization
 from captum_advise._version import __version__
 from captum_advise.cli.console import show
-from captum_advise.visualization.names import shown_name
+from captum_advise.visualization.methods import n_units, shown_name
 
 if TYPE_CHECKING:
     from captum_advise import Explanation
@@ -80,7 +80,6 @@ class ImageResult:
             show(f"  {other['confidence']:6.1%}  {other['name']} ({other['index']})")
         if self._target["index"] != best["index"]:
             show(f"  explained: {_class(self._target)}")
-        _, _, found = self.explanation.describe().partition("relevance")
         setup = self.explanation.setup
         assert setup is not None
         if setup.gated_layers:
@@ -146,8 +145,6 @@ class ImageResult:
         }
 
     def _map_numbers(self, method: str) -> dict[str, Any]:
-        from captum_advise.visualization.maps import n_units
-
         values = self.explanation.maps[method][0].sum(0)
         metrics = self.explanation.map_metrics.get(method)
         return {
@@ -172,7 +169,8 @@ class ImageResult:
 
     def _numbers_of_class(self, index: int) -> dict[str, Any]:
         setup, confidences = self.explanation.setup, self.explanation.confidences
-        assert setup is not None and confidences is not None
+        assert setup is not None
+        assert confidences is not None
         name, confidence = setup.class_names[index], confidences[0, index].item()
         return {"index": index, "name": name, "confidence": confidence}
 

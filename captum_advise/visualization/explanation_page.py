@@ -17,8 +17,8 @@ from captum_advise.explanation import LAYER_ADVISE
 from captum_advise.pixels import normalize_maps
 from captum_advise.visualization.heat import COLOURS
 from captum_advise.visualization.html import data_uri, embedded_json, filled, template
-from captum_advise.visualization.maps import images_of, is_selected, n_units
-from captum_advise.visualization.names import shown_name
+from captum_advise.visualization.maps import images_of, is_selected
+from captum_advise.visualization.methods import n_units, shown_name
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_advise._explanation_io import avx_in_words
-from captum_advise.explanation import GRAD_CAM, LAYER_ADVISE
 from captum_advise.visualization.heat import (
     COLOURS,
     OPACITY,
@@ -20,7 +19,7 @@ from captum_advise.visualization.heat import (
     evidence_bar,
     heat_colours,
 )
-from captum_advise.visualization.names import shown_name
+from captum_advise.visualization.methods import n_units, shown_name
 from captum_advise.visualization.style import (
     PANEL,
     ROW,
@@ -321,13 +320,6 @@ def _units_and_avx(explanation: Explanation, method: str, index: int) -> str:
     text = f"{'all ' * is_all}{count} unit{'s' * (count != 1)}"
     metrics = explanation.map_metrics.get(method)
     return text + avx_in_words(None if metrics is None else metrics[index])
-
-
-def n_units(explanation: Explanation, method: str, index: int) -> int | None:
-    """How many units of the layer make a map; None for a map that is not a sum of units."""
-    if method == LAYER_ADVISE:
-        return int(explanation.selected_units[index].sum())
-    return explanation.unit_weights.shape[1] if method == GRAD_CAM else None
 
 
 def _class_and_confidence(
