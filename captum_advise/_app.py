@@ -7,7 +7,6 @@ link. It reads only files that the user uploads.
 from __future__ import annotations
 
 import html
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ from captum_advise.comparisons import comparisons_of
 from captum_advise.layer_advise import LayerAdvise, UnitSelection
 from captum_advise.relevance import ActivationRange
 from captum_advise.visualization.page import unit_tensors
-from captum_advise.zoo.layer_probe import FeatureLayer, feature_layers, probe
-from captum_advise.zoo.loading import layers_of_advise
+from captum_advise.zoo.layer_probe import feature_layers
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
@@ -31,7 +29,6 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _EXAMPLES = ("chelsea", "coffee", "rocket", "astronaut")
 # Densities of larger layers take minutes.
 _MOST_POSITIONS = 32 * 32
-_IMAGE_SIDE = 224  # of the probe for layers, where the transform keeps sizes
 
 _SELECTIONS: dict[str, UnitSelection] = {
     "the group with the highest AVX": "avx",
@@ -185,22 +182,19 @@ class _Networks:
     def _load(self, name: str) -> zoo.Network:
         return self._first if name == self._first.name else zoo.load(name, device=self._device)
 
-    def _layers(self, name: str) -> dict[str, FeatureLayer]:
-        network = self.load(name)
-        layers = feature_layers(network.model, _blank(network)[None].to(self._device))
+    def _layers(self, name: str) -> dict[str, tuple[int, int, int]]:
         return {
-            layer.name: layer
-            for layer in layers
-            if 4 <= layer.shape[1] * layer.shape[2] <= _MOST_POSITIONS
+            layer: shape
+            for layer, shape in feature_layers(self.load(name)).items()
+            if 4 <= shape[1] * shape[2] <= _MOST_POSITIONS
         }
 
     def layer_choices(self, name: str) -> list[tuple[str, str]]:
         """Texts and names of the layers, the last layer first."""
-        choices = []
-        for layer in reversed(self.layers(name).values()):
-            units, height, width = layer.shape
-            choices.append((f"{layer.name}: {units} units, {height} x {width}", layer.name))
-        return choices
+        return [
+            (f"{layer}: {units} units, {height} x {width}", layer)
+            for layer, (units, height, width) in reversed(self.layers(name).items())
+        ]
 
     def with_layer(self, name: str, layer: str) -> zoo.Network:
         """A network with a chosen layer.
@@ -211,24 +205,9 @@ class _Networks:
         network = self.load(name)
         if layer == network.layer_name:
             return network
-        chosen = self.layers(name).get(layer)
-        if chosen is None:
+        if layer not in self.layers(name):
             raise ValueError(f"{name} has no layer {layer!r} to explain: choose one of the list.")
-        _, height, width = _blank(network).shape
-        probed = probe(network.model, (height, width), name, layer=layer)
-        return replace(
-            network,
-            layer=network.model.get_submodule(layer),
-            layer_name=layer,
-            reshape_transform=chosen.layout,
-            **layers_of_advise(network.model, probed),
-        )
-
-
-def _blank(network: zoo.Network) -> torch.Tensor:
-    """An input of the network (3, H, W)."""
-    pil = import_optional("PIL.Image", "demo")
-    return network.transform(pil.new("RGB", (_IMAGE_SIDE, _IMAGE_SIDE)))
+        return zoo.describe(network, layer=layer)
 
 
 def _explained(

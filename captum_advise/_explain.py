@@ -290,20 +290,16 @@ def _network(
         is_changed = False
     if not any((is_changed, transform, pixel_space, reshape_transform, class_names)):
         return known
-    if transform is None:
-        pixel_space = pixel_space or known.pixel_space
-    network = zoo.describe(
-        known.model,
-        layer=known.layer_name if layer is None else layer,
-        transform=transform or known.transform,
+    return zoo.describe(
+        known,
+        layer=layer,
+        transform=transform,
         pixel_space=pixel_space,
         reshape_transform=reshape_transform,
-        class_names=class_names or known.class_names,
+        class_names=class_names,
         input_shape=input_shape,
         device=device,
     )
-    source = known.source if transform is None else network.source
-    return replace(network, name=known.name, source=source, weights=known.weights)
 
 
 def _as_list(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:

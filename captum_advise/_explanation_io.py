@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.errors import reason
-from captum_advise._utils.io import atomic_write, pack_tensors, unpack_tensors
+from captum_advise._utils.io import atomic_write
+from captum_advise._utils.tensor_files import pack_tensors, unpack_tensors
 from captum_advise.metrics import VisualExplainability
 from captum_advise.pixels import PixelSpace
 

@@ -16,7 +16,7 @@ from captum_advise._explanation_io import MOST_SHOWN, avx_in_words
 from captum_advise._utils.records import TensorRecord
 from captum_advise.metrics import VisualExplainability
 from captum_advise.pixels import PixelSpace, resolve_pixel_space
-from captum_advise.relevance import DensityOptions, unit_densities
+from captum_advise.relevance import DensityOptions, counted_ranges, unit_densities
 
 if TYPE_CHECKING:
     from captum_advise._core.unit_choice import Choice
@@ -76,6 +76,7 @@ class Units(TensorRecord):
             times its activations.
         densities: float64 (N, C, P) the density of each unit's P activations, on P equally spaced
             points of [0, 1]; NaN where it is undefined.
+        ranges: (N, C, 2) the activations that 0 and 1 of the densities stand for.
 
     Example::
 
@@ -87,12 +88,15 @@ class Units(TensorRecord):
     feature_maps: Tensor
     contributions: Tensor
     densities: Tensor
+    ranges: Tensor
 
     @classmethod
     def of(cls, feature_maps: Tensor, contributions: Tensor, options: DensityOptions) -> Units:
         """The units of a layer, with their densities."""
+        feature_maps = feature_maps.detach()
         densities = unit_densities(feature_maps, options)
-        return cls(feature_maps.detach(), contributions.detach(), densities)
+        ranges = counted_ranges(feature_maps, options.activation_range)
+        return cls(feature_maps, contributions.detach(), densities, ranges)
 
 
 @dataclass(frozen=True)

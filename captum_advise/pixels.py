@@ -29,6 +29,7 @@ class PixelSpace:
     Args:
         mean: One value per channel, in pixels (0 is black, 1 is white).
         std: One positive value per channel, in pixels.
+        is_bgr: Whether inputs have blue first and red last. Images always have red first.
 
     Raises:
         TypeError: ``mean`` or ``std`` is not a sequence of numbers.
@@ -45,6 +46,7 @@ class PixelSpace:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    is_bgr: bool = False
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -74,7 +76,8 @@ class PixelSpace:
         Raises:
             ValueError: The number of channels or of dimensions differs.
         """
-        return inputs * self._per_channel(self.std, inputs) + self._per_channel(self.mean, inputs)
+        pixels = inputs * self._per_channel(self.std, inputs) + self._per_channel(self.mean, inputs)
+        return pixels.flip(1) if self.is_bgr else pixels
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to model inputs of the same shape.
@@ -82,6 +85,7 @@ class PixelSpace:
         Raises:
             ValueError: The number of channels or of dimensions differs.
         """
+        pixels = pixels.flip(1) if self.is_bgr else pixels
         return (pixels - self._per_channel(self.mean, pixels)) / self._per_channel(self.std, pixels)
 
     def select(self, examples: Tensor) -> PixelSpace:

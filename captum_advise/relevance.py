@@ -126,6 +126,14 @@ def on_unit_interval(units: Tensor, activation_range: ActivationRange) -> Tensor
     return (units - low) / (high - low)
 
 
+def counted_ranges(feature_maps: Tensor, activation_range: ActivationRange) -> Tensor:
+    r"""(N, C, 2) the lowest and highest activation that count, of feature maps (N, C, \*spatial)."""
+    if activation_range == "minmax":
+        units = feature_maps.flatten(2)
+        return torch.stack([units.amin(2), units.amax(2)], 2)
+    return feature_maps.new_tensor(activation_range).expand(*feature_maps.shape[:2], 2)
+
+
 def _checked_range(value: object) -> ActivationRange:
     if value == "minmax":
         return "minmax"

@@ -1,11 +1,17 @@
 """What importing the package brings in, and that the core works without optional packages."""
 
 import json
+import pkgutil
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+import captum_advise
+from captum_advise import evaluation, visualization, zoo
+
+LAZY = (captum_advise, evaluation, visualization, zoo)
 
 # As with a torch that it was not built for, and as where it is not installed.
 BROKEN = "RuntimeError('operator torchvision::nms does not exist')"
@@ -53,6 +59,43 @@ def test_import_adds_nothing_but_ourselves_to_captums():
     assert set(added) - set(sys.stdlib_module_names) == {"captum_advise"}
     # Else Captum would bring in what we must not.
     assert not set(before) & {"pandas", "piq", "scipy", "sklearn", "timm", "torchvision", "typer"}
+
+
+def test_a_name_is_imported_when_it_is_used():
+    run(
+        """
+        import sys
+
+        import captum_advise
+        from captum_advise import evaluation, visualization, zoo
+
+        assert captum_advise.__version__ and "resnet50" in zoo.list_networks()
+        assert not {"torch", "captum", "numpy"} & set(sys.modules)
+        assert {"LayerAdvise", "metrics", "zoo"} <= set(dir(captum_advise))
+        assert not hasattr(captum_advise, "Advise")
+
+        assert captum_advise.metrics.ssim.__name__ == "ssim" and "torch" in sys.modules
+        space = captum_advise.PixelSpace.imagenet()
+        assert vars(captum_advise)["PixelSpace"] is type(space)
+
+        import pickle
+        assert pickle.loads(pickle.dumps(space)) == space
+
+        from captum_advise import *
+        from captum_advise.layer_advise import LayerAdvise as direct
+        assert LayerAdvise is direct and callable(explain) and "metrics" not in globals()
+        """
+    )
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_no_name_is_that_of_a_module_too(package):
+    # Importing the module would replace what the name stands for.
+    modules = {info.name for info in pkgutil.iter_modules(package.__path__)}
+    assert set(package.__all__)
+    assert not set(package.__all__) & modules
+    for name in package.__all__:
+        assert getattr(package, name) is not None
 
 
 @pytest.mark.parametrize("error", [BROKEN, MISSING], ids=["broken", "missing"])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from tqdm import tqdm
+
+from captum_advise._utils.optional_dependencies import import_optional
 
 T = TypeVar("T")
 
@@ -22,12 +25,26 @@ _WIDEST = 1000
 
 def show(content: str | Table) -> None:
     """Print a line, never wrapped, or a table."""
-    with tqdm.external_write_mode(file=sys.stdout):
+    with _bar().external_write_mode(file=sys.stdout):
         if isinstance(content, Table):
             # In a file or a pipe, lines may be of any length.
             (_console if _console.is_terminal else Console(width=_WIDEST)).print(content)
         else:
-            _console.print(content, emoji=False, markup=False, highlight=False, soft_wrap=True)
+            text = printable(content)
+            _console.print(text, emoji=False, markup=False, highlight=False, soft_wrap=True)
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a table, in which nothing is markup."""
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """Text in which control characters, which a file name may hold, do nothing to a terminal."""
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" and letter != "\n" else letter
+        for letter in text
+    )
 
 
 def show_error(text: str) -> None:
@@ -37,8 +54,13 @@ def show_error(text: str) -> None:
 
 def show_message(text: str) -> None:
     """Print a line on stderr."""
-    with tqdm.external_write_mode(file=sys.stderr):
-        typer.echo(text, err=True)
+    with _bar().external_write_mode(file=sys.stderr):
+        typer.echo(printable(text), err=True)
+
+
+def _bar() -> Any:
+    """Tqdm's bar, which takes time to import."""
+    return import_optional("tqdm", "demo").tqdm
 
 
 @contextmanager
@@ -61,7 +83,7 @@ def progress(items: Iterable[T], label: str, *, hidden: bool = False) -> Iterabl
         label: What the items are.
         hidden: No bar, even on a terminal.
     """
-    bar: Iterable[T] = tqdm(items, desc=label, leave=False, disable=hidden or None)
+    bar: Iterable[T] = _bar()(items, desc=label, leave=False, disable=hidden or None)
     return bar
 
 
@@ -71,6 +93,11 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: It cannot be made; the message names it.
     """
+    if folder.exists() and not folder.is_dir():
+        raise OSError(
+            f"The output folder {folder} cannot be made: a file has this name; give another "
+            "--output."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -7,26 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from captum_advise import evaluation, zoo
+from captum_advise import evaluation
 from captum_advise.cli import options
 from captum_advise.cli.console import show, show_message
-from captum_advise.evaluation import Evaluation, MethodSettings, MetricSettings, SavedMaps
+from captum_advise.cli.networks import load_network
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, ON_REQUEST
-from captum_advise.evaluation.data import check_output
-from captum_advise.evaluation.methods import MethodLike
-from captum_advise.evaluation.metric_checks import NOTE, SECTIONS, checked
-from captum_advise.metrics import AVXProtocol
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_METHODS = MethodSettings()
-_METRICS = MetricSettings()
+    from captum_advise.evaluation import Evaluation, SavedMaps
+    from captum_advise.evaluation.methods import MethodLike
 
 # The others are in the report.
 _SHOWN = ("insertion", "deletion", "road", *ON_REQUEST, "pointing", "grid_top", "avx")
@@ -57,8 +52,8 @@ def evaluate(
     methods: Annotated[
         str,
         typer.Option(
-            help="Names separated by commas. The methods are "
-            f"{', '.join(evaluation.list_methods())}."
+            help="Names separated by commas. captum_advise.evaluation.list_methods() lists them, "
+            "and so does a name that is unknown."
         ),
     ] = "gated-grad-cam,layer-advise,grad-cam,random,gaussian",
     maps: Annotated[
@@ -78,9 +73,7 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of random maps, of samples and of the bootstrap.")
     ] = 0,
-    steps: Annotated[
-        int, typer.Option(min=1, help="Steps of insertion and deletion.")
-    ] = _METRICS.steps,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of insertion and deletion.")] = 32,
     infidelity: Annotated[bool, typer.Option(help="Add Captum's infidelity.")] = False,
     sensitivity: Annotated[
         bool, typer.Option(help="Add Captum's sensitivity_max: eleven more maps per image.")
@@ -109,34 +102,30 @@ def evaluate(
     ] = False,
     integrated_gradients_steps: Annotated[
         int, typer.Option(min=1, help="Points on the path of integrated-gradients.")
-    ] = _METHODS.integrated_gradients_steps,
+    ] = 32,
     expected_gradients_samples: Annotated[
         int, typer.Option(min=1, help="Points on the paths of expected-gradients.")
-    ] = _METHODS.expected_gradients_samples,
+    ] = 32,
     smooth_grad_samples: Annotated[
         int, typer.Option(min=1, help="Noisy images per map of smooth-grad.")
-    ] = _METHODS.smooth_grad_samples,
-    rise_masks: Annotated[
-        int, typer.Option(min=1, help="Random masks per map of rise.")
-    ] = _METHODS.rise_masks,
+    ] = 32,
+    rise_masks: Annotated[int, typer.Option(min=1, help="Random masks per map of rise.")] = 4000,
     lime_samples: Annotated[
         int,
         typer.Option(
             min=1, help="Images with superpixels left out, per map of lime and kernel-shap."
         ),
-    ] = _METHODS.lime_samples,
+    ] = 1000,
     lime_grid: Annotated[
         int, typer.Option(min=1, help="Superpixels of lime and kernel-shap along each side.")
-    ] = _METHODS.lime_grid,
+    ] = 8,
     occlusion_windows: Annotated[
         int, typer.Option(min=1, help="Black windows of occlusion that fit along each side.")
-    ] = _METHODS.occlusion_windows,
+    ] = 7,
     smooth_grad_cam_samples: Annotated[
         int, typer.Option(min=1, help="Noisy images per map of smooth-grad-cam++.")
-    ] = _METHODS.smooth_grad_cam_samples,
-    is_cam_samples: Annotated[
-        int, typer.Option(min=1, help="Steps of is-cam.")
-    ] = _METHODS.is_cam_samples,
+    ] = 4,
+    is_cam_samples: Annotated[int, typer.Option(min=1, help="Steps of is-cam.")] = 10,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Masked images that go through the network at once.")
     ] = 8,
@@ -167,6 +156,12 @@ def evaluate(
     only what is missing is computed. Images that have changed are evaluated again. Under torchrun
     the processes share the images. Ends with status 1 if some images failed.
     """
+    import torch
+
+    from captum_advise.evaluation.data import check_output
+    from captum_advise.evaluation.metric_checks import checked
+    from captum_advise.metrics import AVXProtocol
+
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
     # Quick checks come before the network is loaded.
     saved = _saved_maps(maps or [])
@@ -183,14 +178,14 @@ def evaluate(
             "--check-metrics degrades the map of the first of --methods: leave --maps out."
         )
     check_output(output, data)
-    settings = MetricSettings(
+    settings = evaluation.MetricSettings(
         steps=steps,
         on_request=frozenset(
             name for name, asked in zip(ON_REQUEST, (infidelity, sensitivity), strict=True) if asked
         ),
         protocol=AVXProtocol.reference() if reference_protocol else AVXProtocol(),
     )
-    method_settings = MethodSettings(
+    method_settings = evaluation.MethodSettings(
         integrated_gradients_steps=integrated_gradients_steps,
         expected_gradients_samples=expected_gradients_samples,
         smooth_grad_samples=smooth_grad_samples,
@@ -202,13 +197,7 @@ def evaluate(
         is_cam_samples=is_cam_samples,
     )
     try:
-        network = zoo.load(
-            model,
-            layer=layer,
-            weights=weights,
-            device=options.resolve_device(device),
-            seed=seed,
-        )
+        network = load_network(model, layer=layer, weights=weights, device=device, seed=seed)
         network.check_layout()
         # Convolutions are faster so, and differ by rounding only.
         fast = network.model.to(memory_format=torch.channels_last)
@@ -259,7 +248,7 @@ def _saved_maps(options: Sequence[str]) -> dict[str, SavedMaps]:
             raise ValueError(f"--maps takes NAME=FOLDER, got {option!r}.")
         if name in saved:
             raise ValueError(f"--maps names {name} twice: give each folder its own name.")
-        saved[name] = SavedMaps(Path(folder))
+        saved[name] = evaluation.SavedMaps(Path(folder))
     return saved
 
 
@@ -277,6 +266,8 @@ def _show(result: Evaluation) -> None:
 
 
 def _show_checks(result: Evaluation, checks: pd.DataFrame) -> None:
+    from captum_advise.evaluation.metric_checks import NOTE, SECTIONS
+
     for section in SECTIONS:
         table = Table("metric", *section.changes, title=section.title)
         for row in section.rows(checks):

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captum_advise import zoo
-from captum_advise._utils.optional_dependencies import import_optional
 
 if TYPE_CHECKING:
     from PIL import Image
 
-# The page that lists the results of several images.
-INDEX = "index.html"
+# Of the files in a folder that are read. Any format is read of a file that is named.
+_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,16 @@ class Source:
             return zoo.example_image()
         if self.path.is_dir():
             raise ValueError(
-                f"The folder {self.path} holds no image: files of the types "
-                f"{', '.join(_extensions())} are read."
+                f"The folder {self.path} holds no image: files of the types {', '.join(_ENDINGS)} "
+                "are read."
             )
+        if self.path.exists() and not self.path.is_file():
+            # Reading a pipe would wait for ever.
+            raise ValueError(f"{self.path} is not a file, but a pipe or a device.")
         return zoo.open_image(self.path)
 
 
-def find_sources(given: Sequence[Path], output: Path) -> list[Source]:
+def find_sources(given: Sequence[Path], output: Path) -> tuple[list[Source], str]:
     """The images of files, folders and patterns, each once, in order.
 
     Folders are searched to any depth, without hidden files and without the output folder. What
@@ -60,36 +62,26 @@ def find_sources(given: Sequence[Path], output: Path) -> list[Source]:
         given: Files, folders, and patterns with ``*``, ``?`` or ``[...]``. None: the example image.
         output: Folder of the results.
 
+    Returns:
+        The images, and a sentence about files of folders that are skipped; empty if there are none.
+
     Raises:
         ValueError: A folder of images is the output folder.
     """
     if not given:
-        return [Source("chelsea (from scikit-image)", "chelsea", None)]
+        return [Source("chelsea (from scikit-image)", "chelsea", None)], ""
     own = output.resolve()
     paths: dict[Path, Path] = {}
+    skipped: list[Path] = []
     for path in given:
         if path.is_dir() and path.resolve() == own:
             raise ValueError(
                 f"{path} is the folder of images and of the results: give another --output."
             )
-        for found in _inside(path, own) if path.is_dir() else _matching(path):
+        for found in _inside(path, own, skipped) if path.is_dir() else _matching(path):
             paths.setdefault(found.resolve(), found)
-    return [Source(str(path), path.stem or path.name, path) for path in paths.values()]
-
-
-def output_names(sources: Sequence[Source], folder: Path) -> list[str]:
-    """A name per image. One that is taken, or would replace an input image, gets a number."""
-    originals = {source.path.resolve() for source in sources if source.path is not None}
-    taken = {Path(INDEX).stem}
-    names = []
-    for source in sources:
-        name, number = source.stem, 1
-        while name.casefold() in taken or (folder / f"{name}.png").resolve() in originals:
-            number += 1
-            name = f"{source.stem}-{number}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+    sources = [Source(str(path), path.stem or path.name, path) for path in paths.values()]
+    return sources, _about(skipped)
 
 
 def _matching(path: Path) -> list[Path]:
@@ -99,22 +91,24 @@ def _matching(path: Path) -> list[Path]:
     return [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] or [path]
 
 
-def _inside(folder: Path, without: Path) -> list[Path]:
-    found = []
+def _inside(folder: Path, without: Path, skipped: list[Path]) -> list[Path]:
+    """The images of a folder, or the folder itself if there are none."""
+    found: list[Path] = []
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".") and (Path(root) / name).resolve() != without
         )
-        found += [
-            Path(root) / name
-            for name in sorted(files)
-            if name.lower().endswith(_extensions()) and not name.startswith(".")
-        ]
+        for path in (Path(root) / name for name in sorted(files) if not name.startswith(".")):
+            # A pipe is no image, whatever its name.
+            is_image = path.name.lower().endswith(_ENDINGS) and path.is_file()
+            (found if is_image else skipped).append(path)
     return found or [folder]
 
 
-def _extensions() -> tuple[str, ...]:
-    known: tuple[str, ...] = import_optional("torchvision.datasets.folder", "zoo").IMG_EXTENSIONS
-    return known
+def _about(skipped: Sequence[Path]) -> str:
+    if not skipped:
+        return ""
+    kinds = sorted({path.suffix.lower() or "without ending" for path in skipped})
+    return f"{len(skipped)} file{'s' * (len(skipped) > 1)} skipped: {', '.join(kinds)}"

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from captum_advise import zoo
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.cli import options
 from captum_advise.cli.console import show, show_message
+from captum_advise.cli.networks import load_network
 
 # \b keeps the lines as they are.
 EXAMPLES = """\b
@@ -52,7 +52,7 @@ def local_page(
         from captum_advise import _app
 
         # A model that cannot be loaded is an error of the command, not of the page.
-        network = zoo.load(model, device=options.resolve_device(device))
+        network = load_network(model, device=device)
         page = _app.build(network, folder)
         _app.start(page, host, port)
         if not _is_loopback(host):

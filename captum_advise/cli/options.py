@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from captum_advise import zoo
@@ -14,7 +12,9 @@ from captum_advise import zoo
 Model = Annotated[
     str,
     typer.Option(
-        help=f"The network: {', '.join(zoo.list_networks())}, torchvision/NAME or timm/NAME.",
+        help=f"The network: {', '.join(zoo.list_networks())}, torchvision/NAME or timm/NAME; or "
+        "your own, PACKAGE.MODULE:NAME or FILE.py:NAME, where NAME is a function without arguments "
+        "that returns it.",
         autocompletion=lambda: list(zoo.list_networks()),
     ),
 ]
@@ -22,7 +22,7 @@ Layer = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The layer, by its dotted module name.",
+        help="The layer, by its dotted module name; captum-advise layers lists them.",
         show_default="the network's own",
     ),
 ]
@@ -53,12 +53,3 @@ Device = Annotated[
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.")
 ]
-
-
-def resolve_device(name: str) -> str:
-    """The device of this process: ``auto``, and ``cuda`` under torchrun, depend on it."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.getenv("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    return name

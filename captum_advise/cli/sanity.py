@@ -8,24 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
-from captum.attr import LayerGradCam
 from rich.table import Table
-from torch import nn
 
 from captum_advise import zoo
 from captum_advise._utils.io import atomic_write
-from captum_advise.axioms.checks import Subject
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show
-from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS
-from captum_advise.gated_grad_cam import GatedGradCam
-from captum_advise.layer_advise import LayerAdvise
-from captum_advise.visualization.maps import LAYER_ADVISE
-from captum_advise.visualization.style import to_png
+from captum_advise.cli.networks import load_network
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from captum_advise.axioms.sanity import LabelRandomization, MapMethod, ParameterRandomization
 
 EXAMPLES = """\b
@@ -33,14 +27,6 @@ Examples:
   captum-advise sanity
   captum-advise sanity dog.jpg --model resnet50 --seeds 3 --output checks
 """
-
-# The network of the digits takes images as they are. Its layers have one resolution.
-_ON_DIGITS: dict[str, MapMethod] = {
-    LAYER_ADVISE: Subject(LAYER_ADVISE, LayerAdvise),
-    SEVERAL_LAYERS: Subject(
-        SEVERAL_LAYERS, lambda model, layer: GatedGradCam(model, [model.get_submodule("1"), layer])
-    ),
-}
 
 # Half way between the similarity of unrelated maps and that of the edge detector.
 _DEPENDS_BELOW = 0.5
@@ -69,10 +55,13 @@ def sanity(
     the maps with those of the network as it was (Adebayo et al. 2018). Writes sanity_curves.png,
     sanity_maps.png and sanity.csv. GatedGradCam takes part where the network has layers for it.
     """
+    import torch
+
     from captum_advise.axioms import figures
     from captum_advise.axioms.sanity import randomize_labels, randomize_parameters
+    from captum_advise.visualization.style import to_png
 
-    network = zoo.load(model, layer=layer, weights=weights)
+    network = load_network(model, layer=layer, weights=weights)
     network.check_layout()
     opened = zoo.example_image() if image is None else zoo.open_image(image)
     inputs = network.transform(opened).unsqueeze(0)
@@ -102,7 +91,8 @@ def sanity(
     atomic_write(output / "sanity.csv", _csv(results))
     shuffled = None
     if labels:
-        shuffled = randomize_labels({name: _ON_DIGITS.get(name, methods[name]) for name in methods})
+        on_digits = _on_digits()
+        shuffled = randomize_labels({name: on_digits.get(name, methods[name]) for name in methods})
     show(f"{network.name}, {network.layer_name}: {network.class_names[explained]}")
     _show(list(methods), results, shuffled)
     for path in (curves, maps, output / "sanity.csv"):
@@ -112,7 +102,13 @@ def sanity(
 
 def _methods(network: zoo.Network) -> dict[str, MapMethod]:
     """The methods to check, by name."""
+    from captum.attr import LayerGradCam
+
+    from captum_advise import GatedGradCam, LayerAdvise
+    from captum_advise.axioms import Method
     from captum_advise.axioms.sanity import edge_detector
+    from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS
+    from captum_advise.visualization.maps import LAYER_ADVISE
 
     def advise(model: nn.Module, layer: nn.Module) -> LayerAdvise:
         return LayerAdvise(model, layer, pixel_space=network.pixel_space)
@@ -123,12 +119,29 @@ def _methods(network: zoo.Network) -> dict[str, MapMethod]:
         return GatedGradCam(model, layers, reshape_transform=network.reshape_transforms)
 
     methods: dict[str, MapMethod] = {
-        LAYER_ADVISE: Subject(LAYER_ADVISE, advise),
-        GRAD_CAM: Subject(GRAD_CAM, LayerGradCam),
+        LAYER_ADVISE: Method(LAYER_ADVISE, advise),
+        GRAD_CAM: Method(GRAD_CAM, LayerGradCam),
     }
     if network.layers:
-        methods[SEVERAL_LAYERS] = Subject(SEVERAL_LAYERS, several_layers)
+        methods[SEVERAL_LAYERS] = Method(SEVERAL_LAYERS, several_layers)
     return {**methods, "edge detector": edge_detector}
+
+
+def _on_digits() -> dict[str, MapMethod]:
+    """Methods for the network of the digits, which takes images as they are."""
+    from captum_advise import GatedGradCam, LayerAdvise
+    from captum_advise.axioms import Method
+    from captum_advise.comparisons import SEVERAL_LAYERS
+    from captum_advise.visualization.maps import LAYER_ADVISE
+
+    def several_layers(model: nn.Module, layer: nn.Module) -> GatedGradCam:
+        # Its layers have one resolution.
+        return GatedGradCam(model, [model.get_submodule("1"), layer])
+
+    return {
+        LAYER_ADVISE: Method(LAYER_ADVISE, LayerAdvise),
+        SEVERAL_LAYERS: Method(SEVERAL_LAYERS, several_layers),
+    }
 
 
 def _show(

@@ -5,40 +5,7 @@ stopped, and ``torchrun`` splits it over processes. ``captum-advise evaluate`` d
 command line.
 """
 
-from captum_advise.evaluation.data import ImageDataset, image_dataset
-from captum_advise.evaluation.image_evaluation import MethodError, MetricSettings
-from captum_advise.evaluation.methods import (
-    ClassMaps,
-    Context,
-    Method,
-    MethodSettings,
-    SavedMaps,
-    as_method,
-    get_methods,
-    list_methods,
-)
-from captum_advise.evaluation.metric_checks import check_metrics
-from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
-from captum_advise.evaluation.runner import Evaluation, evaluate
-from captum_advise.evaluation.store import OutputError
+from captum_advise._utils.lazy_names import lazy_names
 
-__all__ = [
-    "ClassMaps",
-    "Context",
-    "Evaluation",
-    "ImageDataset",
-    "Method",
-    "MethodError",
-    "MethodSettings",
-    "MetricSettings",
-    "MosaicDataset",
-    "OutputError",
-    "SavedMaps",
-    "as_method",
-    "check_metrics",
-    "evaluate",
-    "get_methods",
-    "image_dataset",
-    "list_methods",
-    "mosaic_dataset",
-]
+# The command line's help is shown without torch.
+__getattr__, __dir__, __all__ = lazy_names(__name__)

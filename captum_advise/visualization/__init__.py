@@ -7,15 +7,7 @@ It takes NumPy arrays and torch tensors. New figures belong to the caller: none 
 ``%matplotlib inline``.
 """
 
-from captum_advise.visualization.maps import group_maps, overlay, overlays, panel
-from captum_advise.visualization.units import densities, groups, unit_gallery
+from captum_advise._utils.lazy_names import lazy_names
 
-__all__ = [
-    "densities",
-    "group_maps",
-    "groups",
-    "overlay",
-    "overlays",
-    "panel",
-    "unit_gallery",
-]
+# Matplotlib takes time to import, which a command line's help should not.
+__getattr__, __dir__, __all__ = lazy_names(__name__)

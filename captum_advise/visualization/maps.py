@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_advise._explanation_io import avx_in_words
 from captum_advise.visualization.heat import (
     COLOURS,
     OPACITY,
@@ -18,6 +19,7 @@ from captum_advise.visualization.heat import (
     evidence_bar,
     heat_colours,
 )
+from captum_advise.visualization.methods import n_units, shown_name
 from captum_advise.visualization.style import (
     PANEL,
     ROW,
@@ -32,16 +34,14 @@ from captum_advise.visualization.units import groups
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from PIL import Image
 
     from captum_advise.explanation import Candidate, Explanation
-    from captum_advise.visualization.style import Array, ManyAxes
-
-# What figures call the map of an explanation.
-LAYER_ADVISE = "LayerAdvise"
+    from captum_advise.visualization.style import Array, ManyAxes, Pixels
 
 
 def overlay(
-    image: Array,
+    image: Array | Image.Image,
     attribution: Array,
     *,
     title: str | None = None,
@@ -56,7 +56,7 @@ def overlay(
     protocol does before it masks with it.
 
     Args:
-        image: (3 or 1, H, W) tensor, or (H, W, 3 or 1) or (H, W) array, in [0, 1].
+        image: (3 or 1, H, W) tensor, or (H, W, 3 or 1) or (H, W) array, in [0, 1], or a PIL image.
         attribution: A map, (h, w) with or without leading dimensions of size 1, of any size.
         title: Written above.
         ax: Where to draw; a new figure if None, which then has a colour bar.
@@ -86,10 +86,9 @@ def overlay(
 
 
 def overlays(
-    images: Array | Sequence[Array],
-    attributions: Explanation | Mapping[str, Explanation | Array],
+    images: Array | Image.Image | Sequence[Array | Image.Image],
+    maps: Mapping[str, Array],
     *,
-    class_names: Sequence[str] | None = None,
     axes: npt.ArrayLike | None = None,
 ) -> tuple[Figure, ManyAxes]:
     """Images, each followed by the maps that several methods make of it.
@@ -97,10 +96,7 @@ def overlays(
     Args:
         images: (N, 3 or 1, H, W) tensor, (N, H, W, 3 or 1) array, or a sequence of N images as
             :func:`overlay` takes them. One image without N is accepted for N = 1.
-        attributions: By the methods' names, (N, C, h, w) maps, summed over C, or explanations of
-            the N images, whose class and confidence are written above the image if all explain
-            the same classes. A single explanation is called LayerAdvise.
-        class_names: By class, for explanations.
+        maps: By the methods' names, (N, C, h, w), summed over C.
         axes: Where to draw, N x (1 + methods) of them; a new figure if None, which then has a
             colour bar.
 
@@ -113,36 +109,66 @@ def overlays(
     Example::
 
         >>> grad_cam = LayerGradCam(net, net.conv4).attribute(images, target=3)
-        >>> explanation = LayerAdvise(net, net.conv4).explain(images, target=3)
-        >>> figure, axes = overlays(images, {"Grad-CAM": grad_cam, "LayerAdvise": explanation})
+        >>> gated = GatedGradCam(net, [net.conv3, net.conv4]).attribute(images, target=3)
+        >>> figure, axes = overlays(images, {"Grad-CAM": grad_cam, "GatedGradCam": gated})
     """
     pixels = as_images(images)
-    named = attributions if isinstance(attributions, Mapping) else {LAYER_ADVISE: attributions}
-    for name, maps in named.items():
-        if len(maps) != len(pixels):
-            raise ValueError(f"{len(pixels)} images need as many maps of {name}, got {len(maps)}.")
-    columns = 1 + len(named)
-    new = axes is None
-    figure, grid = axes_grid(axes, len(pixels), columns, (SIDE * columns, ROW * len(pixels)))
-    explanations = [maps for maps in named.values() if not isinstance(maps, Tensor | np.ndarray)]
-    # The caption names the class: only where that is the same for all.
-    is_one = len({_targets(explanation) for explanation in explanations}) == 1
+    for name, of_method in maps.items():
+        if len(of_method) != len(pixels):
+            raise ValueError(
+                f"{len(pixels)} images need as many maps of {name}, got {len(of_method)}."
+            )
+    figure, grid, is_new = _rows(axes, len(pixels), 1 + len(maps))
     for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
         _draw_image(row[0], image)
-        if is_one:
-            class_name = class_name_of(explanations[0], index, class_names)
-            caption = "\n".join(_class_and_confidence(explanations[0], index, class_name))
-            row[0].set_title(caption, fontsize="medium", parse_math=False)
-        for ax, (name, maps) in zip(row[1:], named.items(), strict=True):
-            _draw_map(figure, ax, image, name, maps, index)
-            ax.title.set_fontsize("medium")
-    if new:
+        for ax, (name, of_method) in zip(row[1:], maps.items(), strict=True):
+            _draw_map(figure, ax, image, of_method[index], f"{name}\n{_positions(of_method)}")
+    if is_new:
+        evidence_bar(figure, grid)
+    return figure, grid
+
+
+def gallery(
+    explanation: Explanation,
+    *,
+    class_names: Sequence[str] | None = None,
+    axes: npt.ArrayLike | None = None,
+) -> tuple[Figure, ManyAxes]:
+    """The images of an explanation, each followed by all its maps, the recommended one first.
+
+    Above an image are its class and the confidence in it, above a map its method, and its units and
+    AVX or its size.
+
+    Args:
+        explanation: With images.
+        class_names: By class; those of ``explanation.setup`` if None.
+        axes: Where to draw, N x (1 + maps) of them; a new figure if None, which then has a colour
+            bar.
+
+    Returns:
+        The figure, and the axes (N, 1 + maps).
+
+    Raises:
+        ValueError: The explanation has no images, the number of axes differs, or there are too few
+            class names.
+
+    Example::
+
+        >>> figure, axes = gallery(LayerAdvise(net, net.conv4).explain(images))
+    """
+    pixels = images_of(explanation)
+    figure, grid, is_new = _rows(axes, len(pixels), 1 + len(explanation.maps))
+    for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
+        _draw_image(row[0], image)
+        caption = _class_and_confidence(explanation, index, class_names)
+        row[0].set_title("\n".join(caption), fontsize="medium", parse_math=False)
+        _draw_maps(figure, row[1:], image, explanation, index)
+    if is_new:
         evidence_bar(figure, grid)
     return figure, grid
 
 
 def group_maps(
-    image: Array,
     explanation: Explanation,
     *,
     index: int = 0,
@@ -154,9 +180,8 @@ def group_maps(
     The title of the selected group is bold.
 
     Args:
-        image: As in :func:`overlay`.
-        explanation: From :meth:`captum_advise.LayerAdvise.explain`.
-        index: Which example of the explanation the image is.
+        explanation: With images.
+        index: Which of its examples.
         columns: Maps per row of a new figure.
         axes: Where to draw, one for each candidate; a new figure if None, which then has a colour
             bar.
@@ -165,74 +190,58 @@ def group_maps(
         The figure, and one axes per candidate.
 
     Raises:
-        ValueError: There are no candidates, or the number of axes differs.
+        ValueError: The explanation has no images or no candidates, or the number of axes differs.
 
     Example::
 
-        >>> explanation = LayerAdvise(net, net.conv4).explain(images)
-        >>> figure, axes = group_maps(images[0], explanation)
+        >>> figure, axes = group_maps(LayerAdvise(net, net.conv4).explain(images), index=1)
     """
-    pixels = as_image(image)
+    image = images_of(explanation)[index]
     candidates = explanation.candidates[index]
-    new = axes is None
     figure, shown = axes_gallery(axes, len(candidates), columns, "groups")
-    weights = explanation.unit_weights[index]
     for ax, candidate in zip(shown, candidates, strict=True):
-        draw_heat(figure, ax, pixels, candidate.attributions)
+        draw_heat(figure, ax, image, candidate.attributions)
+        is_bold = is_selected(candidate, explanation.selected_units[index])
         ax.set_title(
             candidate.describe().replace(": ", "\n"),
             fontsize="medium",
-            fontweight="bold" if is_selected(candidate, weights) else "normal",
+            fontweight="bold" if is_bold else "normal",
         )
-    if new:
+    if axes is None:
         evidence_bar(figure, shown)
     return figure, shown
 
 
 def panel(
-    image: Array,
-    explanation: Explanation,
-    comparisons: Mapping[str, Explanation | Array],
-    *,
-    index: int = 0,
-    class_name: str | None = None,
-    axes: npt.ArrayLike | None = None,
+    explanation: Explanation, *, index: int = 0, axes: npt.ArrayLike | None = None
 ) -> tuple[Figure, ManyAxes]:
-    """Image, other maps, that of an explanation, and the groups of which it selected one, in a row.
+    """An image, all its maps, and the groups of which one was selected, in a row.
 
     Args:
-        image: As in :func:`overlay`.
-        explanation: From :meth:`captum_advise.LayerAdvise.explain`.
-        comparisons: Other maps by their names, as in :func:`overlays`.
-        index: Which example of the explanation and of the maps the image is.
-        class_name: Of the class that is explained; its number if None.
-        axes: Where to draw, 3 + comparisons of them; a new figure if None, which then has a title
-            and a colour bar.
+        explanation: With images.
+        index: Which of its examples.
+        axes: Where to draw, 2 + maps of them; a new figure if None, which then has a title and a
+            colour bar.
 
     Returns:
         The figure, and the axes.
 
     Raises:
-        ValueError: The number of axes differs, or a map cannot be drawn.
+        ValueError: The explanation has no images, or the number of axes differs.
 
     Example::
 
-        >>> advise = LayerAdvise(net, net.conv4)
-        >>> explanation = advise.explain(images)
-        >>> grad_cam = advise.explain(images, explanation.target, unit_selection=None)
-        >>> figure, axes = panel(images[0], explanation, {"Grad-CAM": grad_cam})
+        >>> figure, axes = panel(LayerAdvise(net, net.conv4).explain(images))
     """
-    pixels = as_image(image)
-    named = {**comparisons, LAYER_ADVISE: explanation}
-    new, count = axes is None, len(named)
+    image = images_of(explanation)[index]
+    count = len(explanation.maps)
     figure, (row,) = axes_grid(
         axes, 1, 2 + count, (PANEL * (count + 2.2), 3.7), width_ratios=[1] * (1 + count) + [1.2]
     )
     first, shown, chart = row[0], row[1:-1], row[-1]
-    _draw_image(first, pixels)
+    _draw_image(first, image)
     first.set_title("image")
-    for ax, (name, maps) in zip(shown, named.items(), strict=True):
-        _draw_map(figure, ax, pixels, name, maps, index)
+    _draw_maps(figure, shown, image, explanation, index, fontsize="large")
     relevance = explanation.unit_relevance
     groups(
         explanation.candidates[index],
@@ -241,84 +250,92 @@ def panel(
         ax=chart,
     )
     chart.set_title(f"groups of units\n{explanation.describe_selection(index)}")
-    if new:
-        caption = ", ".join(_class_and_confidence(explanation, index, class_name))
+    if axes is None:
+        caption = ", ".join(_class_and_confidence(explanation, index))
         figure.suptitle(caption, fontweight="bold", parse_math=False)
         evidence_bar(figure, shown)
     return figure, row
 
 
-def is_selected(candidate: Candidate, weights: Tensor) -> bool:
-    """Whether an example's weights of units (C,) are those of a candidate."""
-    return int((weights > 0).sum()) == len(candidate.units) and torch.equal(
-        weights[candidate.units], candidate.weights
-    )
+def images_of(explanation: Explanation) -> list[Pixels]:
+    """The images of an explanation as arrays (H, W, 3) in [0, 1].
+
+    Raises:
+        ValueError: There are none.
+    """
+    if explanation.images is None:
+        raise ValueError(
+            "The explanation has no images to draw, because its inputs are not images: "
+            "visualization.overlay draws a map over any image."
+        )
+    return as_images(explanation.images)
 
 
-def class_name_of(
-    explanation: Explanation, index: int, class_names: Sequence[str] | None
-) -> str | None:
-    """The name of the class that is explained, or its number; None where there is neither."""
-    class_name = _class_name(explanation, index, class_names)
-    if class_name is None and explanation.target is not None:
-        return f"class {explanation.target[index].tolist()}"
-    return class_name
+def is_selected(candidate: Candidate, selected: Tensor) -> bool:
+    """Whether the selected units of an example, bool (C,), are those of a candidate."""
+    return int(selected.sum()) == len(candidate.units) and bool(selected[candidate.units].all())
 
 
-def _draw_image(ax: Axes, image: npt.NDArray[np.floating]) -> None:
+def _rows(axes: npt.ArrayLike | None, rows: int, columns: int) -> tuple[Figure, ManyAxes, bool]:
+    figure, grid = axes_grid(axes, rows, columns, (SIDE * columns, ROW * rows))
+    return figure, grid, axes is None
+
+
+def _draw_image(ax: Axes, image: Pixels) -> None:
     ax.imshow(image)
     ax.set_axis_off()
 
 
-def _draw_map(
+def _draw_maps(
     figure: Figure,
-    ax: Axes,
-    image: npt.NDArray[np.floating],
-    name: str,
-    maps: Explanation | Array,
+    row: ManyAxes,
+    image: Pixels,
+    explanation: Explanation,
     index: int,
+    fontsize: str = "medium",
 ) -> None:
-    """A map of an example with its name, and its units and AVX or its resolution."""
-    if isinstance(maps, Tensor | np.ndarray):
-        values = torch.as_tensor(maps[index])
-        caption = "{} x {} positions".format(*values.shape[-2:])
-    else:
-        values, caption = maps.attributions[index], _units_and_avx(maps, index)
+    for ax, (method, maps) in zip(row, explanation.maps.items(), strict=True):
+        title = f"{shown_name(method)}\n{_units_and_avx(explanation, method, index)}"
+        _draw_map(figure, ax, image, maps[index], title, fontsize)
+
+
+def _draw_map(
+    figure: Figure, ax: Axes, image: Pixels, values: Array, title: str, fontsize: str = "medium"
+) -> None:
+    values = torch.as_tensor(values)
     draw_heat(figure, ax, image, values.sum(0) if values.dim() == 3 else values)
-    ax.set_title(f"{name}\n{caption}", parse_math=False)
+    ax.set_title(title, fontsize=fontsize, parse_math=False)
 
 
-def _targets(explanation: Explanation) -> str:
-    return "" if explanation.target is None else str(explanation.target.tolist())
+def _positions(maps: Array) -> str:
+    return "{} x {} positions".format(*maps.shape[-2:])
+
+
+def _units_and_avx(explanation: Explanation, method: str, index: int) -> str:
+    """What a map of an explanation is made of, and its AVX; else its size."""
+    count = n_units(explanation, method, index)
+    if count is None:
+        return _positions(explanation.maps[method])
+    is_all = count == explanation.unit_weights.shape[1]
+    text = f"{'all ' * is_all}{count} unit{'s' * (count != 1)}"
+    metrics = explanation.map_metrics.get(method)
+    return text + avx_in_words(None if metrics is None else metrics[index])
 
 
 def _class_and_confidence(
-    explanation: Explanation, index: int, class_name: str | None
+    explanation: Explanation, index: int, class_names: Sequence[str] | None = None
 ) -> list[str]:
     """The class and the confidence in it, where they are known."""
-    parts = []
-    if class_name is None and explanation.target is not None:
-        class_name = f"class {explanation.target[index].tolist()}"
-    if class_name is not None:
-        parts.append(class_name)
+    name = explanation.class_name(index)
+    if class_names is not None and explanation.target is not None:
+        number = int(explanation.target[index])
+        if number >= len(class_names):
+            raise ValueError(
+                f"Class {number} needs as many class_names as there are classes, "
+                f"got {len(class_names)}."
+            )
+        name = class_names[number]
+    parts = [] if name is None else [name]
     if explanation.confidence is not None:
         parts.append(f"confidence {explanation.confidence[index].item():.1%}")
     return parts
-
-
-def _class_name(
-    explanation: Explanation, index: int, class_names: Sequence[str] | None
-) -> str | None:
-    if class_names is None or explanation.target is None or explanation.target[index].dim():
-        return None
-    return class_names[int(explanation.target[index])]
-
-
-def _units_and_avx(explanation: Explanation, index: int) -> str:
-    selected = explanation.selected_units[index]
-    count = int(selected.sum())
-    text = f"{'all ' * bool(selected.all())}{count} unit{'s' * (count != 1)}"
-    metrics = explanation.metrics
-    if metrics is None or metrics.avx[index].isnan():
-        return text
-    return f"{text}, AVX {metrics.avx[index].item():.3f}"

@@ -12,8 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_advise.visualization.html import GENERATOR
+
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from PIL import Image
 
     Array: TypeAlias = Tensor | npt.NDArray[np.generic]
     ManyAxes: TypeAlias = npt.NDArray[np.object_]
@@ -35,14 +38,14 @@ PANEL = 2.8
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
-    """The content of a PNG file.
+    """The content of a PNG file, which says that captum-advise made it.
 
     Args:
         figure: Any figure.
         dpi: Pixels per inch.
     """
     with io.BytesIO() as stream:
-        figure.savefig(stream, format="png", dpi=dpi)
+        figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": GENERATOR})
         return stream.getvalue()
 
 
@@ -108,25 +111,29 @@ def as_array(values: Array) -> npt.NDArray[np.generic]:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
-def as_images(images: Array | Sequence[Array]) -> list[Pixels]:
+def as_images(images: Array | Image.Image | Sequence[Array | Image.Image]) -> list[Pixels]:
     """A batch, a sequence of images or a single image as arrays (H, W, 3) in [0, 1].
 
     Raises:
         ValueError: One of them is not an image.
     """
-    if isinstance(images, Tensor | np.ndarray) and (
-        images.ndim == 2 or (images.ndim == 3 and _has_image_channels(images))
-    ):
-        images = [images]
-    return [as_image(image) for image in images]
+    if isinstance(images, Tensor | np.ndarray):
+        is_one = images.ndim == 2 or (images.ndim == 3 and _has_image_channels(images))
+        return [as_image(image) for image in ([images] if is_one else images)]
+    return [as_image(image) for image in (images if isinstance(images, Sequence) else [images])]
 
 
-def as_image(image: Array) -> Pixels:
-    """A (3 or 1, H, W) tensor, or (H, W, 3 or 1) or (H, W) array, as (H, W, 3) in [0, 1].
+def as_image(image: Array | Image.Image) -> Pixels:
+    """An image as (H, W, 3) in [0, 1].
+
+    Args:
+        image: (3 or 1, H, W) tensor, (H, W, 3 or 1) or (H, W) array, or PIL image.
 
     Raises:
         ValueError: It has another shape, or its values are not floating-point ones in [0, 1].
     """
+    if not isinstance(image, Tensor | np.ndarray):
+        image = np.asarray(image.convert("RGB")) / 255
     if isinstance(image, Tensor):
         if image.dim() != 3 or not _has_image_channels(image):
             raise ValueError(

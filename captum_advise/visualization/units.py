@@ -196,7 +196,8 @@ def unit_gallery(
 
     Args:
         image: As in :func:`overlay`.
-        contributions: (C, h, w) or (1, C, h, w), ``attribute(..., attr_dim_summation=False)``.
+        contributions: (C, h, w) or (1, C, h, w): ``explanation.units.contributions[i]``, or
+            ``attribute(..., attr_dim_summation=False)``.
         count: How many units; fewer if fewer have evidence.
         unit_relevance: (C,), ``explanation.unit_relevance[i]``: adds the relevance to the titles.
         columns: Units per row of a new figure.
@@ -211,11 +212,10 @@ def unit_gallery(
 
     Example::
 
-        >>> advise = LayerAdvise(net, net.conv4)
-        >>> explanation = advise.explain(images, attr_dim_summation=False)
+        >>> explanation = LayerAdvise(net, net.conv4).explain(images, keep_units=True)
         >>> figure, axes = unit_gallery(
         ...     images[0],
-        ...     explanation.attributions[0],
+        ...     explanation.units.contributions[0],
         ...     unit_relevance=explanation.unit_relevance[0],
         ... )
     """

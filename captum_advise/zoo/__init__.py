@@ -1,17 +1,6 @@
 """Named networks with their layer, pixel space, transform and class names."""
 
-from captum_advise.zoo.description import describe
-from captum_advise.zoo.images import example_image, open_image, to_rgb
-from captum_advise.zoo.loading import load
-from captum_advise.zoo.network import Network
-from captum_advise.zoo.registry import list_networks
+from captum_advise._utils.lazy_names import lazy_names
 
-__all__ = [
-    "Network",
-    "describe",
-    "example_image",
-    "list_networks",
-    "load",
-    "open_image",
-    "to_rgb",
-]
+# The command line lists the networks without torch.
+__getattr__, __dir__, __all__ = lazy_names(__name__)

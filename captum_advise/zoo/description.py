@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_advise._core.arguments import check_not_exported
+from captum_advise._utils.errors import reason
 from captum_advise._utils.modes import in_eval_mode
-from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.pixels import PixelSpace
+from captum_advise.zoo.families import Inputs
 from captum_advise.zoo.images import to_rgb
 from captum_advise.zoo.layer_probe import probe
-from captum_advise.zoo.loading import (
-    find_module,
-    imagenet_or_numbers,
-    layer_of,
-    layers_of_advise,
-    numbered,
-    usable_device,
-)
-from captum_advise.zoo.network import Network, device_of
+from captum_advise.zoo.loading import imagenet_or_numbers, numbered, usable_device
+from captum_advise.zoo.measurement import measure
+from captum_advise.zoo.network import Network, place_of
 from captum_advise.zoo.recognition import (
+    check_head,
     classifier_of,
     family,
     is_processor,
-    normalization,
     processing,
     recognize,
     unwrapped,
@@ -42,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def describe(
-    model: nn.Module,
+    model: nn.Module | Network,
     *,
     layer: str | nn.Module | None = None,
     transform: Callable[..., Any] | None = None,
@@ -54,28 +49,31 @@ def describe(
 ) -> Network:
     """Find all that is needed to explain a classifier of timm, torchvision or Hugging Face.
 
-    The layer is found by one forward and backward pass on noise, as in :func:`load`. Whatever is
-    passed is not looked for. Any other image classifier needs ``transform``, and ``pixel_space``
-    unless the transform holds a ``Normalize`` of torchvision. The model is left unchanged.
+    The layer is found by one forward and backward pass on noise, as in :func:`load`. The pixel
+    space of a transform is measured: black, grey, white and red images go through it. Whatever is
+    passed is not looked for. Any other image classifier needs ``transform``. The model is left
+    unchanged.
 
     Args:
-        model: An image classifier. Compiled models and ``DataParallel`` are explained as the model
-            in them.
+        model: An image classifier. Compiled models, ``DataParallel`` and models of PEFT are
+            explained as the model in them. A :class:`Network`, of which what is passed changes.
         layer: The module to explain, or its dotted name.
-        transform: PIL image to model input (3, H, W), or an image processor of Hugging Face. The
+        transform: PIL image to model input (C, H, W), or an image processor of Hugging Face. The
             default is that of timm's data configuration, of torchvision's default weights for this
             architecture, or of the checkpoint's image processor.
-        pixel_space: Taken from the transform if None.
+        pixel_space: That of the transform if None.
         reshape_transform: For a layer that is not (N, C, H, W).
         class_names: K names, in the order of the logits.
         input_shape: (C, H, W) of the inputs; found with the transform if None.
         device: Where the network goes. For another device than the model's, it gets a copy.
 
     Returns:
-        Network: With ``weights="the model's"``, in the model's own mode.
+        Network: With ``weights="the model's"``, in the model's own mode. Its transform gives
+        inputs of the model's dtype.
 
     Raises:
-        TypeError: ``model`` is not a module whose layers can be hooked.
+        TypeError: ``model`` is not a module whose layers can be hooked, or ``layer`` neither a
+            module nor a name.
         ValueError: The transform or the pixel space is not known, the model is not an image
             classifier, there is no such layer, or the number of class names differs.
         ImportError: A package of the model's family is missing.
@@ -86,51 +84,60 @@ def describe(
         >>> network = zoo.describe(torchvision.models.resnet18().eval())
         >>> network.layer_name, network.source
         ('layer4', "torchvision's transform for ResNet18_Weights.IMAGENET1K_V1")
+        >>> zoo.describe(network, layer="layer3").layer_name
+        'layer3'
     """
+    if isinstance(model, Network):
+        known = model
+        network = describe(
+            known.model,
+            layer=layer or known.layer_name,
+            transform=transform or known.transform,
+            pixel_space=pixel_space or (known.pixel_space if transform is None else None),
+            reshape_transform=reshape_transform or (known.reshape_transform if not layer else None),
+            class_names=class_names or known.class_names,
+            input_shape=input_shape,
+            device=device,
+        )
+        source = known.source if transform is None else network.source
+        return replace(network, name=known.name, source=source, weights=known.weights)
     model = _hookable(unwrapped(model))
     brand = family(model)
     name = type(model).__name__ if brand is None else f"{brand} {type(model).__name__}"
     layer_name = _name_of(layer, model, name)
-    if device is not None and usable_device(device) != device_of(model):
+    check_head(model, name)
+    if device is not None and usable_device(device) != place_of(model)[0]:
         model = copy.deepcopy(model).to(device)
     classifier, own_names = classifier_of(model)
     inputs = _inputs(model, name, transform, pixel_space, input_shape)
-    with in_eval_mode(model):
-        probed = probe(
-            model,
-            inputs.size,
-            name,
-            layer=layer_name,
-            channels=inputs.channels,
-            forward=classifier.forward,
-        )
-    layer_name = layer_of(probed, name)
+    try:
+        with in_eval_mode(model):
+            probed = probe(
+                model,
+                inputs.shape[1:],
+                name,
+                layer=layer_name,
+                channels=inputs.shape[0],
+                forward=classifier.forward,
+                reshape_transform=reshape_transform,
+            )
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} fails on inputs of the shape {tuple(inputs.shape)}, from {inputs.source}: "
+            f"{reason(error)}; pass transform if it takes others."
+        ) from error
     if class_names is None and own_names is None and brand is not None:
         own_names = imagenet_or_numbers(probed.classes)
     return Network(
         name=name,
         model=classifier,
-        layer=find_module(model, layer_name, name),
-        layer_name=layer_name,
         pixel_space=inputs.pixel_space,
         transform=inputs.transform,
         class_names=_checked(class_names or own_names, probed.classes, name),
         weights="the model's",
-        reshape_transform=reshape_transform or probed.layouts.get(layer_name),
         source=inputs.source,
-        **layers_of_advise(model, probed),
+        **probed.layers_of(model),
     )
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """How images become inputs of a model."""
-
-    transform: Callable[[Image.Image], Tensor]
-    pixel_space: PixelSpace
-    channels: int
-    size: tuple[int, int]
-    source: str
 
 
 def _inputs(
@@ -138,43 +145,33 @@ def _inputs(
     name: str,
     transform: Callable[..., Any] | None,
     pixel_space: PixelSpace | None,
-    input_shape: tuple[int, int, int] | None,
-) -> _Inputs:
+    shape: tuple[int, int, int] | None,
+) -> Inputs:
     source = "the caller"
-    if transform is not None:
-        pixel_space = pixel_space or normalization(transform)
-        transform = processing(transform) if is_processor(transform) else transform
-    elif input_shape is None or pixel_space is None:
-        parts = recognize(model)
-        if parts is None:
+    if transform is None and (shape is None or pixel_space is None):
+        known = recognize(model, pixel_space)
+        if known is None:
             raise ValueError(
-                f"{name} is not a model of timm, torchvision or Hugging Face, so its transform and "
-                "its normalisation are not known: pass transform, a function from a PIL image to a "
-                "tensor (3, H, W), and pixel_space=PixelSpace(mean, std)."
+                f"{name} is not a model of timm, torchvision or Hugging Face, so its transform is "
+                "not known: pass transform, a function from a PIL image to a tensor (3, H, W)."
             )
-        transform, source = parts.transform, parts.source
-        pixel_space = pixel_space or parts.pixel_space
-    if pixel_space is None:
-        raise ValueError(
-            "The transform has no Normalize, so it is not known how the model's inputs relate to "
-            "pixels: pass pixel_space, which is PixelSpace.identity() for inputs in [0, 1]."
-        )
-    whole = _no_transform if transform is None else _of_any_image(transform)
-    if input_shape is None:
-        pixels = whole(import_optional("PIL.Image", "zoo").new("RGB", (256, 256)))
-        if not isinstance(pixels, Tensor) or pixels.dim() != 3:
-            raise ValueError(
-                "The transform must turn a PIL image into a tensor (3, H, W), got "
-                f"{tuple(pixels.shape) if isinstance(pixels, Tensor) else type(pixels).__name__}."
-            )
-        input_shape = (pixels.shape[0], pixels.shape[1], pixels.shape[2])
-    return _Inputs(whole, pixel_space, input_shape[0], input_shape[1:], source)
+        transform, source = known.transform, known.source
+        pixel_space, shape = pixel_space or known.pixel_space, shape or known.shape
+    elif transform is not None and is_processor(transform):
+        transform = processing(transform)
+    whole = _no_transform if transform is None else _of_any_image(transform, place_of(model)[1])
+    if pixel_space is None or shape is None:
+        measured, pixel_space = measure(whole, pixel_space)
+        shape = shape or measured
+    return Inputs(whole, shape, pixel_space, source)
 
 
-def _of_any_image(transform: Callable[..., Any]) -> Callable[[Image.Image], Tensor]:
+def _of_any_image(
+    transform: Callable[..., Any], dtype: torch.dtype
+) -> Callable[[Image.Image], Tensor]:
     def of_any_image(image: Image.Image) -> Tensor:
-        inputs: Tensor = transform(to_rgb(image))
-        return inputs
+        inputs: Any = transform(to_rgb(image))
+        return inputs.to(dtype) if isinstance(inputs, Tensor) else inputs
 
     return of_any_image
 
@@ -200,9 +197,13 @@ def _hookable(model: object) -> nn.Module:
     return model
 
 
-def _name_of(layer: str | nn.Module | None, model: nn.Module, name: str) -> str | None:
-    if not isinstance(layer, nn.Module):
+def _name_of(layer: object, model: nn.Module, name: str) -> str | None:
+    if layer is None or isinstance(layer, str):
         return layer
+    if not isinstance(layer, nn.Module):
+        raise TypeError(
+            f"layer must be a module of the model or its dotted name, got {type(layer).__name__}."
+        )
     names: list[str] = [key for key, module in model.named_modules() if module is layer and key]
     if names:
         return names[0]

@@ -44,7 +44,10 @@ def open_image(path: str | Path) -> Image.Image:
     except pil.DecompressionBombError as error:
         raise ValueError(f"The image {path} has too many pixels to be opened safely.") from error
     except pil.UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image in a format that can be read.") from error
+        raise ValueError(
+            f"{path} is not an image in a format that can be read, such as JPEG, PNG, GIF, WebP, "
+            "TIFF or BMP."
+        ) from error
     except PermissionError as error:
         raise ValueError(f"The image {path} may not be read: permission denied.") from error
     # What a decoder raises on a damaged file differs from format to format.

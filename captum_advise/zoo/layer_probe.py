@@ -6,13 +6,17 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from captum_advise._utils.modes import in_eval_mode
+from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.layouts import Tokens, channels_last
+from captum_advise.zoo.network import Network, did_you_mean, place_of
+from captum_advise.zoo.recognition import unwrapped
 
 if TYPE_CHECKING:
     from captum_advise.layouts import ReshapeTransform
@@ -28,17 +32,28 @@ class Probe:
     """What one pass shows of a network.
 
     Attributes:
-        layer: The layer to explain, or None if there is none.
+        layer: The layer to explain.
         layouts: How to rearrange the outputs of layers that are not (N, C, H, W).
         classes: The number of classes.
         layers: The layers of :class:`captum_advise.GatedGradCam`, in the order of the forward pass.
             The last one is the layer to explain. Empty if there is no finer one.
     """
 
-    layer: str | None
+    layer: str
     layouts: Mapping[str, ReshapeTransform]
     classes: int
     layers: tuple[str, ...] = ()
+
+    def layers_of(self, model: nn.Module) -> dict[str, Any]:
+        """What a :class:`captum_advise.zoo.Network` says about layers: its attributes by name."""
+        return {
+            "layer": model.get_submodule(self.layer),
+            "layer_name": self.layer,
+            "reshape_transform": self.layouts.get(self.layer),
+            "layers": tuple(model.get_submodule(name) for name in self.layers),
+            "layer_names": self.layers,
+            "reshape_transforms": tuple(self.layouts.get(name) for name in self.layers),
+        }
 
 
 def probe(
@@ -49,6 +64,7 @@ def probe(
     layer: str | None = None,
     channels: int = 3,
     forward: Callable[[Tensor], Tensor] | None = None,
+    reshape_transform: ReshapeTransform | None = None,
 ) -> Probe:
     """Find the layer to explain by one forward and backward pass on noise.
 
@@ -67,139 +83,167 @@ def probe(
         layer: The layer to explain, where it is known.
         channels: Of its inputs.
         forward: Inputs to class scores, for a model that returns something else.
+        reshape_transform: How to rearrange what ``layer`` returns, where it is known.
 
     Raises:
-        ValueError: The model does not return class scores (N, K).
+        ValueError: The model does not return class scores (N, K), or has no such layer, or the
+            layer gives no feature map.
     """
-    record = _Record(size)
-    with _hooked(model, record), _no_head_at_zero(model), torch.enable_grad():
-        generator = torch.Generator().manual_seed(0)
-        image = torch.rand(1, channels, *size, generator=generator)
+    with (
+        # Also where the caller switched gradients off.
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _recorded(model, size) as outputs,
+        _no_head_at_zero(model),
+    ):
         # Not a leaf, which a model could not change in place.
-        image = image.to(*_device_and_dtype(model)).requires_grad_().clone()
+        image = _noise(channels, *size).to(*place_of(model)).requires_grad_().clone()
         source = _edge(image)
         logits = (forward or model)(image)
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             raise ValueError(
-                f"{name} does not return class scores (N, K): "
-                "only image classifiers can be explained."
+                f"{name} returns {_words(logits)}, not class scores (N, K): only image classifiers "
+                "can be explained; where the scores are a part of it, explain "
+                "captum_advise.targets.Output(model, key)."
             )
-        layer = layer or _last_that_matters(record.candidates(), record.layouts, logits)
-        layers = _layers_of_gated_grad_cam(model, record, layer, source, logits) if layer else ()
-    return Probe(layer, record.layouts, logits.shape[1], layers)
+        if layer is None:
+            layer = _last_that_matters(_maps(outputs), logits, name)
+        else:
+            _check_layer(layer, model, outputs, name, is_reshaped=reshape_transform is not None)
+        layers = _layers_of_gated_grad_cam(layer, _maps(outputs), source, logits)
+    layouts = {key: output.layout for key, output in outputs.items() if output.layout is not None}
+    if reshape_transform is not None:
+        layouts[layer] = reshape_transform
+    return Probe(layer, layouts, logits.shape[1], layers)
 
 
-def _device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            return parameter.device, parameter.dtype
-    return torch.device("cpu"), torch.get_default_dtype()
+def feature_layers(network: Network) -> dict[str, tuple[int, int, int]]:
+    """The layers that give feature maps, in the order in which they run, with (C, h, w) of each.
 
-
-@dataclass(frozen=True)
-class FeatureLayer:
-    """A layer that gives feature maps.
-
-    Attributes:
-        name: Its dotted name.
-        shape: (C, h, w), after rearranging.
-        layout: How to rearrange its output, unless that is (N, C, H, W).
-    """
-
-    name: str
-    shape: tuple[int, int, int]
-    layout: ReshapeTransform | None
-
-
-def feature_layers(model: nn.Module, inputs: Tensor) -> list[FeatureLayer]:
-    """The layers that give feature maps, in the order in which they run.
-
-    Of a module and its last part, which return the same tensor, only the module is listed. Modules
-    that return what they get are left out.
+    Of a module and its last part, which return the same tensor, only the module is listed, unless
+    the network names the part. Modules that return what they get are left out.
 
     Args:
-        model: An image classifier in eval mode, left unchanged.
-        inputs: (1, 3, H, W).
+        network: Left unchanged.
     """
-    record = _Record((inputs.shape[2], inputs.shape[3]))
-    with torch.no_grad(), _hooked(model, record):
-        model(inputs)
-    maps = record.candidates()
-
-    def is_part(name: str) -> bool:
-        parents = [name[:at] for at, letter in enumerate(name) if letter == "."]
-        return any(parent in maps and maps[parent] is maps[name] for parent in parents)
-
-    layers = []
-    for name, value in maps.items():
-        if not is_part(name) and not isinstance(model.get_submodule(name), nn.Identity):
-            layout = record.layouts.get(name)
-            _, units, height, width = (value if layout is None else layout(value)).shape
-            layers.append(FeatureLayer(name, (units, height, width), layout))
-    return layers
+    image = import_optional("PIL.Image", "zoo").new("RGB", (256, 256))
+    inputs = network.transform(image)[None].to(network.device)
+    model = unwrapped(network.model)
+    size = (inputs.shape[2], inputs.shape[3])
+    with torch.no_grad(), in_eval_mode(model), _recorded(model, size) as outputs:
+        network.model(inputs)
+    maps = _maps(outputs)
+    named = {network.layer_name, *network.layer_names}
+    return {
+        name: _shape(output)
+        for name, output in maps.items()
+        if name in named or not (_is_part(name, maps) or isinstance(output.module, nn.Identity))
+    }
 
 
 # A tensor in the graph: the function that made it, and which of its results it is.
 _Edge: TypeAlias = tuple[Any, int]
 
 
-@dataclass
-class _Record:
-    """Feature maps and their layouts, in the order of the modules' calls."""
+@dataclass(frozen=True)
+class _Output:
+    """What a module returned in its last call.
 
-    size: tuple[int, int]
-    maps: dict[str, Tensor] = field(default_factory=dict)
-    layouts: dict[str, ReshapeTransform] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
-    edges: dict[str, _Edge] = field(default_factory=dict)
+    Attributes:
+        module: The module.
+        words: The output in words.
+        has_positions: Whether it can be a feature map, if only after rearranging.
+        map: The output if it is a feature map, and the module's only one.
+        layout: How to rearrange it, unless it is (N, C, H, W).
+        edge: Where it is in the graph.
+    """
 
-    def hook(self, key: str) -> Callable[[nn.Module, Any, Any], None]:
-        def record(module: nn.Module, _inputs: Any, output: Any) -> None:
-            self.calls[key] = self.calls.get(key, 0) + 1
-            is_map, layout = _layout(output, self.size)
-            if layout is not None:
-                self.layouts[key] = layout
-            # Tokens only where they are normalised: elsewhere they grow from block to block.
-            is_tokens = isinstance(layout, Tokens)
-            if is_map and (not is_tokens or "norm" in type(module).__name__.lower()):
-                self.maps.pop(key, None)
-                self.maps[key] = output
-                # Now, because a module after it may change the tensor in place.
-                self.edges[key] = _edge(output)
-
-        return record
-
-    def candidates(self) -> dict[str, Tensor]:
-        # A hook on a module that is called again sees several values and keeps only one.
-        return {
-            key: value
-            for key, value in self.maps.items()
-            if self.calls[key] == 1 and not _INSIDE_ATTENTION.search(key)
-        }
+    module: nn.Module
+    words: str
+    has_positions: bool
+    map: Tensor | None
+    layout: ReshapeTransform | None
+    edge: _Edge
 
 
 @contextmanager
-def _hooked(model: nn.Module, record: _Record) -> Iterator[None]:
-    """Record the outputs of all modules for a while."""
-    hooks = []
+def _recorded(model: nn.Module, size: tuple[int, int]) -> Iterator[dict[str, _Output]]:
+    """Record the outputs of all modules for a while, in the order of their calls."""
+    outputs: dict[str, _Output] = {}
+
+    def hook(key: str) -> Callable[[nn.Module, Any, Any], None]:
+        def record(module: nn.Module, _inputs: Any, output: Any) -> None:
+            is_map, layout = _layout(output, size)
+            # Tokens only where they are normalised: elsewhere they grow from block to block.
+            if isinstance(layout, Tokens):
+                is_map = "norm" in type(module).__name__.lower()
+            # A hook on a module that is called again sees several values and keeps only one.
+            if key in outputs or _INSIDE_ATTENTION.search(key):
+                is_map = False
+            is_tensor = isinstance(output, Tensor)
+            outputs[key] = _Output(
+                module,
+                _words(output),
+                not is_tensor or output.dim() > 2,
+                output if is_map else None,
+                layout,
+                # Now, because a module after it may change the tensor in place.
+                _edge(output) if is_tensor else (None, 0),
+            )
+
+        return record
+
+    hooks = [part.register_forward_hook(hook(key)) for key, part in model.named_modules() if key]
     try:
-        for key, module in model.named_modules():
-            if key:
-                hooks.append(module.register_forward_hook(record.hook(key)))
-        yield
+        yield outputs
     finally:
         for handle in hooks:
             handle.remove()
+
+
+def _maps(outputs: Mapping[str, _Output]) -> dict[str, _Output]:
+    return {key: output for key, output in outputs.items() if output.map is not None}
+
+
+def _is_part(name: str, maps: Mapping[str, _Output]) -> bool:
+    """Whether a module around this one returns the same tensor."""
+    parents = [name[:at] for at, letter in enumerate(name) if letter == "."]
+    return any(parent in maps and maps[parent].map is maps[name].map for parent in parents)
+
+
+def _shape(output: _Output) -> tuple[int, int, int]:
+    """(C, h, w) of a map."""
+    assert output.map is not None
+    value = output.map if output.layout is None else output.layout(output.map)
+    return value.shape[1], value.shape[2], value.shape[3]
+
+
+def _edge(tensor: Tensor) -> _Edge:
+    return tensor.grad_fn, tensor.output_nr
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of the shape {tuple(value.shape)}"
+    keys = f" with {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
+    return f"a {type(value).__name__}{keys}"
+
+
+def _noise(*shape: int) -> Tensor:
+    # Whatever the defaults of device and dtype are.
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.rand(1, *shape, generator=generator, device="cpu", dtype=torch.float32)
 
 
 @contextmanager
 def _no_head_at_zero(model: nn.Module) -> Iterator[None]:
     """Give linear layers that start from zero, as some heads do, random weights for a while."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and not m.weight.any()]
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     try:
         for layer in layers:
-            layer.weight.data.normal_(generator=generator)
+            values = torch.empty(layer.weight.shape, device="cpu", dtype=torch.float32)
+            layer.weight.data.copy_(values.normal_(generator=generator))
         yield
     finally:
         for layer in layers:
@@ -226,45 +270,75 @@ def _layout(output: Any, size: tuple[int, int]) -> tuple[bool, ReshapeTransform 
     return False, None
 
 
-def _last_that_matters(
-    maps: Mapping[str, Tensor], layouts: Mapping[str, ReshapeTransform], logits: Tensor
-) -> str | None:
+def _check_layer(
+    layer: str, model: nn.Module, outputs: Mapping[str, _Output], name: str, *, is_reshaped: bool
+) -> None:
+    """Require that a layer exists, runs, and has positions.
+
+    Raises:
+        ValueError: It does not; the message names layers that could be meant.
+    """
+    if layer not in dict(model.named_modules()):
+        problem = f"{name} has no layer {layer!r}"
+    elif layer not in outputs:
+        problem = f"The layer {layer!r} of {name} does not run when it classifies an image"
+    elif is_reshaped or outputs[layer].has_positions:
+        return
+    else:
+        words = outputs[layer].words
+        problem = f"The layer {layer!r} of {name} returns {words}, not a feature map"
+    maps = _maps(outputs)
+    last = [key for key in reversed(maps) if not _is_part(key, maps)]
+    hint = did_you_mean(layer, maps) or f": its last feature maps are {', '.join(last[:3])}"
+    raise ValueError(f"{problem}{hint}.")
+
+
+def _last_that_matters(maps: dict[str, _Output], logits: Tensor, name: str) -> str:
     """The last map of which more than one position leads to the prediction.
 
     After a transformer's last attention only the class token does.
+
+    Raises:
+        ValueError: There is no map, or none has gradients.
     """
-    names = [name for name, value in maps.items() if value.requires_grad]
-    gradients = torch.autograd.grad(logits.max(), [maps[name] for name in names], allow_unused=True)
-    for name, gradient in reversed(list(zip(names, gradients, strict=True))):
+    if not maps:
+        raise ValueError(f"{name} has no layer with a feature map that could be explained.")
+    tensors = {k: found.map for k, found in maps.items() if found.map is not None and found.edge[0]}
+    if not tensors or not logits.requires_grad:
+        raise ValueError(
+            f"No gradient leads from the class scores of {name} to a layer with a feature map: it "
+            "computes them under torch.no_grad, or detaches them."
+        )
+    gradients = torch.autograd.grad(logits.max(), list(tensors.values()), allow_unused=True)
+    for key, gradient in reversed(list(zip(tensors, gradients, strict=True))):
         if gradient is not None:
-            plain = layouts[name](gradient) if name in layouts else gradient
+            layout = maps[key].layout
+            plain = gradient if layout is None else layout(gradient)
             if int((plain != 0).any(1).sum()) > 1:
-                return name
-    return next(reversed(list(maps)), None)
+                return key
+    return next(reversed(maps))
 
 
 def _layers_of_gated_grad_cam(
-    model: nn.Module, record: _Record, layer: str, source: _Edge, logits: Tensor
+    layer: str, maps: Mapping[str, _Output], source: _Edge, logits: Tensor
 ) -> tuple[str, ...]:
     """The layers of ``GatedGradCam``, the last of which is ``layer``; see :func:`probe`."""
-    maps = record.candidates()
     if layer not in maps:
         return ()
     names = list(maps)
-    earlier = names[: names.index(layer)]
-    side = {name: _resolution(maps[name], record.layouts.get(name)) for name in names}
-    graph = _Graph(logits, source)
-    own = record.edges[layer]
+    _, *side = _shape(maps[layer])
 
     def last(scale: int, wanted: Callable[[str], bool]) -> str | None:
         """The last earlier map of other values, ``scale`` times as fine, that all paths pass."""
-        for name in reversed(earlier):
-            ratio = [round(a / b) for a, b in zip(side[name], side[layer], strict=True)]
+        for name in reversed(names[: names.index(layer)]):
+            edge = maps[name].edge
+            _, *finer = _shape(maps[name])
+            ratio = [round(a / b) for a, b in zip(finer, side, strict=True)]
             if (
                 ratio == [scale, scale]
                 and wanted(name)
-                and record.edges[name] != own
-                and graph.is_cut_by(record.edges[name])
+                and edge != maps[layer].edge
+                and _all_paths_pass(edge, _edge(logits), source)
             ):
                 return name
         return None
@@ -272,44 +346,22 @@ def _layers_of_gated_grad_cam(
     finer = last(2, lambda name: True)
     if finer is None:
         return ()
-    block = last(
-        1,
-        lambda name: (
-            next(model.get_submodule(name).children(), None) is not None
-            and not finer.startswith(f"{name}.")
-        ),
-    )
+    blocks = [name for name in names if next(maps[name].module.children(), None) is not None]
+    block = last(1, lambda name: name in blocks and not finer.startswith(f"{name}."))
     return (finer, layer) if block is None else (finer, block, layer)
 
 
-def _resolution(value: Tensor, layout: ReshapeTransform | None) -> tuple[int, int]:
-    _, _, height, width = (value if layout is None else layout(value)).shape
-    return height, width
-
-
-def _edge(tensor: Tensor) -> _Edge:
-    return tensor.grad_fn, tensor.output_nr
-
-
-class _Graph:
-    """The graph of autograd from class scores back to the image."""
-
-    def __init__(self, logits: Tensor, source: _Edge) -> None:
-        self._start = _edge(logits)
-        self._source = source
-
-    def is_cut_by(self, edge: _Edge) -> bool:
-        """Whether every path from the class scores to the image passes through a tensor."""
-        if edge[0] is None:
+def _all_paths_pass(edge: _Edge, start: _Edge, source: _Edge) -> bool:
+    """Whether every path of the graph from the class scores to the image passes a tensor."""
+    if edge[0] is None:
+        return False
+    seen = {edge}
+    waiting = [start]
+    while waiting:
+        current = waiting.pop()
+        if current == source:
             return False
-        seen = {edge}
-        waiting = [self._start]
-        while waiting:
-            current = waiting.pop()
-            if current in seen or current[0] is None:
-                continue
-            if current == self._source:
-                return False
+        if current not in seen and current[0] is not None:
             seen.add(current)
             waiting.extend(current[0].next_functions)
-        return True
+    return True

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.zoo.families import build
 from captum_advise.zoo.images import to_rgb
 from captum_advise.zoo.layer_probe import Probe, probe
-from captum_advise.zoo.network import Network, did_you_mean
-from captum_advise.zoo.registry import build, find_entry
+from captum_advise.zoo.network import Network
+from captum_advise.zoo.registry import find_entry
 from captum_advise.zoo.weights import load_state_dict, read_state_dict
 
 
@@ -70,7 +69,7 @@ def load(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            parts = build(entry, weights == "default")
+            model, inputs = build(entry, weights == "default")
         except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             if weights != "default":
                 raise
@@ -78,61 +77,24 @@ def load(
                 f"The pretrained weights of {name} are not on this machine and could not be "
                 f"downloaded ({reason(error)}): give a state-dict file with --weights PATH."
             ) from error
-    model = parts.model
     if state is not None:
         load_state_dict(model, state, name, weights)
     model.eval()
     if entry.layer is not None and layer in (None, entry.layer):
         probed = Probe(entry.layer, {}, 1000, (*entry.finer_layers, entry.layer))
     else:
-        probed = probe(model, parts.size, name, layer=layer)
-    layer_name = layer_of(probed, name)
+        probed = probe(model, inputs.shape[1:], name, layer=layer)
     compose = import_optional("torchvision.transforms", "zoo").Compose
     return Network(
         name=name,
         model=model.to(device),
-        layer=find_module(model, layer_name, name),
-        layer_name=layer_name,
-        pixel_space=parts.pixel_space,
-        transform=compose([to_rgb, parts.transform]),
+        pixel_space=inputs.pixel_space,
+        transform=compose([to_rgb, inputs.transform]),
         class_names=imagenet_or_numbers(probed.classes),
         weights=weights,
-        reshape_transform=probed.layouts.get(layer_name),
-        source=parts.source,
-        **layers_of_advise(model, probed),
+        source=inputs.source,
+        **probed.layers_of(model),
     )
-
-
-def layer_of(probed: Probe, name: str) -> str:
-    """The layer that a probe found.
-
-    Raises:
-        ValueError: It found none.
-    """
-    if probed.layer is None:
-        raise ValueError(f"{name} has no layer with a feature map that could be explained.")
-    return probed.layer
-
-
-def layers_of_advise(model: nn.Module, probed: Probe) -> dict[str, Any]:
-    """What a :class:`Network` says about the layers of ``GatedGradCam``: its attributes by name."""
-    return {
-        "layers": tuple(model.get_submodule(name) for name in probed.layers),
-        "layer_names": probed.layers,
-        "reshape_transforms": tuple(probed.layouts.get(name) for name in probed.layers),
-    }
-
-
-def find_module(model: nn.Module, layer_name: str, name: str) -> nn.Module:
-    """A module by its dotted name.
-
-    Raises:
-        ValueError: There is no such module; the message names similar ones.
-    """
-    modules: dict[str, nn.Module] = {key: part for key, part in model.named_modules() if key}
-    if layer_name not in modules:
-        raise ValueError(f"{name} has no layer {layer_name!r}{did_you_mean(layer_name, modules)}.")
-    return modules[layer_name]
 
 
 def imagenet_or_numbers(classes: int) -> tuple[str, ...]:
@@ -159,7 +121,8 @@ def usable_device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=chosen)
     # Which error depends on how torch was built and on the driver.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f"The device {str(device)!r} cannot be used here ({reason(error)})."
-        ) from error
+        why = reason(error)
+        if why.startswith("Expected one of"):  # all devices that torch could be built for
+            why = "devices are cpu, cuda, cuda:1, mps, ..."
+        raise ValueError(f"The device {str(device)!r} cannot be used here ({why}).") from error
     return chosen

@@ -29,7 +29,7 @@ class Network:
         layer: The module of ``model`` to explain.
         layer_name: Its dotted name.
         pixel_space: How the model's inputs relate to images in [0, 1].
-        transform: PIL image of any mode to a (3, H, W) float tensor, a model input: upright,
+        transform: PIL image of any mode to a (C, H, W) float tensor, a model input: upright,
             in colour, resized and cropped as the network's authors do to evaluate it.
         class_names: K names, in the order of the logits.
         weights: ``"default"``, ``"random"``, the path of the state-dict file, or ``"the model's"``
@@ -67,7 +67,7 @@ class Network:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return device_of(self.model)
+        return place_of(self.model)[0]
 
     def check_layout(self) -> None:
         """For methods that have no ``reshape_transform``.
@@ -129,10 +129,12 @@ class Network:
         )
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the parameters of a model are; cpu for one without parameters."""
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
+def place_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype of the parameters of a model; cpu and float32 without parameters."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter.device, parameter.dtype
+    return torch.device("cpu"), torch.float32
 
 
 def did_you_mean(text: str, known: Iterable[str]) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.pixels import PixelSpace
-from captum_advise.zoo.registry import Parts, timm_parts, torchvision_parts
+from captum_advise.zoo.families import Inputs, timm_inputs, torchvision_inputs
+from captum_advise.zoo.measurement import measure
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,20 +34,49 @@ class LogitsOf(nn.Module):
         self.training = model.training
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Images as the model takes them to its logits."""
-        logits: Tensor = self.model(pixel_values=inputs).logits
+        """Images as the model takes them to its logits.
+
+        Raises:
+            ValueError: The model returns none.
+        """
+        outputs = self.model(pixel_values=inputs)
+        if getattr(outputs, "logits", None) is None:
+            raise ValueError(
+                f"{type(self.model).__name__} has no classification head: explain a model "
+                "...ForImageClassification."
+            )
+        logits: Tensor = outputs.logits
         return logits
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``."""
+    """The model inside ``torch.compile``, ``DataParallel``, PEFT and :class:`LogitsOf`."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
+        elif isinstance(model, LogitsOf):
+            inner = model.model
+        elif callable(base := getattr(model, "get_base_model", None)):  # adapters are its layers
+            inner = base()
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def check_head(model: nn.Module, name: str) -> None:
+    """Require that a model of timm or torchvision was not built, or left, without its head.
+
+    Raises:
+        ValueError: It has none, so that its features would pass for class scores.
+    """
+    last = next(reversed(list(model.children())), None)
+    is_headless = family(model) == "torchvision" and isinstance(last, nn.Identity)
+    if is_headless or (family(model) == "timm" and getattr(model, "num_classes", None) == 0):
+        raise ValueError(
+            f"{name} has no head: it returns features, not class scores (N, K); build it with "
+            "num_classes, or put a linear layer in the head's place."
+        )
 
 
 def family(model: nn.Module) -> str | None:
@@ -70,11 +101,12 @@ def classifier_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...] | None]:
     return model, tuple(labels) if labels else None
 
 
-def recognize(model: nn.Module) -> Parts | None:
+def recognize(model: nn.Module, pixel_space: PixelSpace | None) -> Inputs | None:
     """The inputs of a model of timm, torchvision or Hugging Face; None for any other model.
 
     Args:
         model: From :func:`unwrapped`.
+        pixel_space: Where it is known.
 
     Raises:
         ImportError: A package that the family needs is missing.
@@ -83,23 +115,11 @@ def recognize(model: nn.Module) -> Parts | None:
     if found == "torchvision":
         return _torchvision(model)
     if found == "transformers":
-        return _transformers(model)
+        processor, source = _processor(model)
+        transform = processing(processor)
+        return Inputs(transform, *measure(transform, pixel_space), source)
     # Models that others register with timm have a data configuration, too.
-    return timm_parts(model) if found == "timm" or hasattr(model, "pretrained_cfg") else None
-
-
-def normalization(transform: Callable[..., Any]) -> PixelSpace | None:
-    """The mean and std of a transform; None if it does not normalise in a way that is known.
-
-    Args:
-        transform: A Normalize, a preset of torchvision's weights, a Compose with one of them, or
-            an image processor of Hugging Face.
-    """
-    if is_processor(transform):
-        return PixelSpace(transform.image_mean, transform.image_std)  # type: ignore[attr-defined]
-    parts = getattr(transform, "transforms", [transform])
-    known = [part for part in parts if hasattr(part, "mean") and hasattr(part, "std")]
-    return PixelSpace(known[-1].mean, known[-1].std) if known else None
+    return timm_inputs(model) if found == "timm" or hasattr(model, "pretrained_cfg") else None
 
 
 def is_processor(transform: object) -> bool:
@@ -107,7 +127,7 @@ def is_processor(transform: object) -> bool:
     return hasattr(transform, "image_mean")
 
 
-def _torchvision(model: nn.Module) -> Parts:
+def _torchvision(model: nn.Module) -> Inputs:
     models = import_optional("torchvision.models", "zoo")
     count = _parameters_with_1000_classes(model)
     for name in models.list_models(module=models):
@@ -116,9 +136,8 @@ def _torchvision(model: nn.Module) -> Parts:
         enum = models.get_model_weights(name)
         for weights in (enum.DEFAULT, *enum):
             if weights.meta["num_params"] == count:
-                return torchvision_parts(model, weights)
-    usual = torchvision_parts(model, models.get_weight(_USUAL))
-    return Parts(model, usual.size, usual.pixel_space, usual.transform, "ImageNet's defaults")
+                return torchvision_inputs(weights)
+    return replace(torchvision_inputs(models.get_weight(_USUAL)), source="ImageNet's defaults")
 
 
 def _parameters_with_1000_classes(model: nn.Module) -> int:
@@ -129,15 +148,6 @@ def _parameters_with_1000_classes(model: nn.Module) -> int:
         return count
     per_class = linear[-1].in_features + (linear[-1].bias is not None)
     return count + per_class * (1000 - linear[-1].out_features)
-
-
-def _transformers(model: Any) -> Parts:
-    processor, source = _processor(model)
-    transform = processing(processor)
-    pixels = transform(import_optional("PIL.Image", "zoo").new("RGB", (256, 256)))
-    height, width = pixels.shape[-2:]
-    space = PixelSpace(tuple(processor.image_mean), tuple(processor.image_std))
-    return Parts(LogitsOf(model), (height, width), space, transform, source)
 
 
 def processing(processor: Any) -> Callable[[Image.Image], Tensor]:
@@ -175,7 +185,8 @@ def _processor(model: Any) -> tuple[Any, str]:
     size = getattr(model.config, "image_size", None)
     processor = cls()
     if isinstance(size, int):
-        processor = cls(size=dict.fromkeys(processor.to_dict()["size"], size))
+        sizes = {key: processor.to_dict().get(key) for key in ("size", "crop_size")}
+        processor = cls(**{key: dict.fromkeys(old, size) for key, old in sizes.items() if old})
     warnings.warn(
         f"The checkpoint of this {type(model).__name__} has no image processor on this machine, so "
         f"{cls.__name__} is used with its default mean and std, which may not be those of the "

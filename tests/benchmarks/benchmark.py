@@ -2,7 +2,7 @@
 
     python tests/benchmarks/benchmark.py [--threads 2] [--repeats 5] [--csv FILE]
         [--networks resnet50,alexnet,...] [--batches 1,8] [--device cpu|cuda] [--peers NETWORK]
-        [--tables attribution,density,large,peers]
+        [--tables attribution,density,large,peers,start]
 
 Compared methods take turns, after a warm-up. A time is the median of the repeats, and a ratio is
 one of medians. Memory is the peak above what the process held before the call; on a CPU, Linux
@@ -15,8 +15,10 @@ from __future__ import annotations
 import argparse
 import csv
 import ctypes
+import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -293,6 +295,42 @@ def large_rows(repeats: int, device: torch.device) -> list[dict[str, object]]:
     return rows
 
 
+def start_rows(repeats: int) -> list[dict[str, object]]:
+    """What a user waits for before anything is computed, each in a process of its own."""
+    completion = {
+        "_CAPTUM_ADVISE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "captum-advise explain --model alex",
+        "COMP_CWORD": "3",
+    }
+
+    def process(*arguments: str, **environment: str) -> Callable[[], object]:
+        return lambda: subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+
+    command = ("-m", "captum_advise")
+    calls = {
+        "import torch": process("-c", "import torch"),
+        "import captum_advise": process("-c", "import captum_advise"),
+        "captum-advise --help": process(*command, "--help"),
+        "captum-advise explain --help": process(*command, "explain", "--help"),
+        "captum-advise evaluate --help": process(*command, "evaluate", "--help"),
+        "TAB after explain --model alex": process(*command, **completion),
+    }
+    medians = timings(calls, repeats, torch.device("cpu"))
+    return [
+        {
+            "what": name,
+            "seconds": seconds,
+            "times import torch": seconds / medians["import torch"],
+        }
+        for name, seconds in medians.items()
+    ]
+
+
 def show(title: str, rows: list[dict[str, object]]) -> None:
     table = Table(title=title)
     for name in rows[0]:
@@ -314,7 +352,7 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tables", default="attribution,density,large,peers")
+    parser.add_argument("--tables", default="attribution,density,large,peers,start")
     parser.add_argument("--peers", default="efficientnet-lite0", help="network of table peers")
     parser.add_argument("--csv", type=Path, help="also write the rows there")
     arguments = parser.parse_args()
@@ -338,6 +376,7 @@ def main() -> None:
         "density": lambda: density_rows(arguments.repeats, device),
         "large": lambda: large_rows(arguments.repeats, device),
         "peers": lambda: peer_rows(arguments.peers, arguments.repeats, device),
+        "start": lambda: start_rows(arguments.repeats),
     }
     tables = {}
     for title in arguments.tables.split(","):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import collections
 import html.parser
-import importlib
 import json
 import os
 import subprocess
@@ -17,12 +16,11 @@ from captum.attr import LayerGradCam
 from pages import data_of, unpacked
 from PIL import Image
 from skimage import data
+from torch import nn
 
-from captum_advise import cli, visualization, zoo
-from captum_advise.cli.explain import _finite
-
-# The package has a function of this name.
-explain_module = importlib.import_module("captum_advise.cli.explain")
+import captum_advise
+from captum_advise import GatedGradCam, cli, visualization, zoo
+from captum_advise.cli.image_results import ImageResult, _rounded
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random")
 
@@ -61,22 +59,35 @@ def default_run(tmp_path_factory):
     return finished, output
 
 
-def test_default_run_prints_the_prediction_and_both_metrics(default_run):
+def test_default_run_prints_the_classes_and_what_was_found(default_run):
     finished, output = default_run
     assert finished.stderr == ""
     result = read_json(output / "chelsea.json")
-    advise, grad_cam = (result[name]["metrics"]["avx"] for name in ("layer-advise", "grad_cam"))
-    for part in (
-        f"{result['predicted']['name']} ({result['predicted']['index']})",
-        f"confidence {result['predicted']['confidence']:.1%}",
-        f"relevance {result['layer-advise']['selected']} selected: "
-        f"{result['layer-advise']['units']} of 1280",
-        "GatedGradCam: a map from 3 layers, in the panel",
-        str(output / "chelsea.png"),
-    ):
-        assert part in finished.stdout
-    (avx,) = (line.split("│") for line in finished.stdout.split("\n") if " AVX " in line)
+    units = len(result["selected_units"])
+    best, *others = result["top"]
+    assert finished.stdout.splitlines() == [
+        f"chelsea (from scikit-image): {best['name']} ({best['index']}), "
+        f"confidence {best['confidence']:.1%}",
+        *(f"  {one['confidence']:6.1%}  {one['name']} ({one['index']})" for one in others),
+        "  GatedGradCam: from blocks.5.0.bn1, blocks.6, bn2",
+        f"  LayerAdvise: relevance {result['selected']} selected, {units} of 1280 units, "
+        f"AVX {result['maps']['layer-advise']['metrics']['avx']:.3f}",
+        f"  {output / 'chelsea.png'}",
+        f"  {output / 'chelsea.json'}",
+    ]
+
+
+def test_verbose(cat, tmp_path, capsys):
+    assert explain(cat, *SMALL, "--verbose", output=tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"Setup: {SMALL[1]} on ")
+    result = read_json(tmp_path / "out" / "cat.json")
+    maps = result["maps"]
+    advise, grad_cam = (maps[name]["metrics"]["avx"] for name in ("layer-advise", "grad-cam"))
+    (avx,) = (line.split("│") for line in printed.split("\n") if "│ AVX " in line)
     assert [cell.strip() for cell in avx[2:4]] == [f"{advise:.3f}", f"{grad_cam:.3f}"]
+    for group in result["groups"]:
+        assert f"    relevance {group['relevance']}: {group['units']} unit" in printed
 
 
 def test_default_run_against_the_network_and_captum(default_run):
@@ -87,16 +98,29 @@ def test_default_run_against_the_network_and_captum(default_run):
     assert result["predicted"]["index"] == index.item()
     assert result["predicted"]["confidence"] == pytest.approx(confidence.item(), abs=1e-5)
     assert "cat" in result["predicted"]["name"]
-    assert result["target"] == result["predicted"]
+    assert result["target"] == result["predicted"] == result["top"][0]
+    best = net.model(inputs).softmax(1)[0].topk(5).indices.tolist()
+    assert [found["index"] for found in result["top"]] == best
     grad_cam = LayerGradCam(net.model, net.layer).attribute(inputs, index)[0, 0]
-    torch.testing.assert_close(torch.tensor(result["attributions"]["grad_cam"]), grad_cam)
+    shown = result["maps"]["grad-cam"]
+    assert (shown["size"], shown["units"]) == ([7, 7], 1280)
+    # Five significant digits.
+    torch.testing.assert_close(torch.tensor(shown["values"]), grad_cam, rtol=1e-4, atol=1e-6)
+    gated = GatedGradCam(net.model, net.layers).attribute(inputs, index)[0, 0]
+    values = torch.tensor(result["maps"]["gated-grad-cam"]["values"])
+    torch.testing.assert_close(values, gated, rtol=1e-4, atol=1e-6)
+
+
+def test_default_run_has_the_recommended_map_first(default_run):
+    result = read_json(default_run[1] / "chelsea.json")
+    assert list(result["maps"]) == ["gated-grad-cam", "layer-advise", "grad-cam"]
 
 
 def test_default_run_names_the_layers_of_gated_grad_cam(default_run):
-    finished, output = default_run
-    layers = ["blocks.5.0.bn1", "blocks.6", "bn2"]
-    assert read_json(output / "chelsea.json")["gated_layers"] == layers
-    assert f"GatedGradCam at {' + '.join(layers)}, " in finished.stdout.splitlines()[0]
+    _, output = default_run
+    setup = read_json(output / "chelsea.json")["setup"]
+    assert setup["gated_layers"] == ["blocks.5.0.bn1", "blocks.6", "bn2"]
+    assert (setup["model"], setup["layer"]) == ("efficientnet-lite0", "bn2")
 
 
 def test_default_run_selects_the_best_group(default_run):
@@ -105,8 +129,9 @@ def test_default_run_selects_the_best_group(default_run):
     assert len(result["unit_relevance"]) == 1280
     assert all(counts[group["relevance"]] == group["units"] for group in result["groups"])
     best = max(result["groups"], key=lambda group: group["metrics"]["avx"])
-    assert result["layer-advise"]["selected"] == best["relevance"]
-    assert result["layer-advise"]["metrics"]["avx"] == best["metrics"]["avx"]
+    assert result["selected"] == best["relevance"]
+    assert result["maps"]["layer-advise"]["metrics"]["avx"] == best["metrics"]["avx"]
+    assert not result["fallback"]
     assert result["selected_units"] == [
         unit
         for unit, relevance in enumerate(result["unit_relevance"])
@@ -132,10 +157,58 @@ def test_html(cat, tmp_path, capsys):
     assert example["name"] == str(cat)
     assert example["class"] == result["target"]["name"]
     assert unpacked(example["units"]["relevance"]).tolist() == result["unit_relevance"]
-    grad_cam, advise = example["comparisons"]
-    assert (grad_cam["name"], advise["name"]) == ("Grad-CAM", "GatedGradCam")
-    assert advise["values"]["shape"] == [160, 160]
-    assert grad_cam["metrics"]["avx"] == pytest.approx(result["grad_cam"]["metrics"]["avx"])
+    gated, advise, grad_cam = example["maps"][:3]
+    names = [shown["name"] for shown in (gated, advise, grad_cam)]
+    assert names == ["GatedGradCam", "LayerAdvise", "Grad-CAM"]
+    assert gated["values"]["shape"] == [160, 160]
+    for shown, name in ((advise, "layer-advise"), (grad_cam, "grad-cam")):
+        avx = result["maps"][name]["metrics"]["avx"]
+        assert shown["metrics"]["avx"] == pytest.approx(avx, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "passes"),
+    [("efficientnet-lite0", 1), ("timm/test_resnet", 2)],
+    ids=["known", "probe"],
+)
+def test_an_image_passes_at_most_twice(model, passes, cat, tmp_path, monkeypatch):
+    """Once for all maps, and once more, as noise, where the layer is not known."""
+    seen = []
+    load = zoo.load
+
+    def counting(*arguments, **options):
+        hook = nn.modules.module.register_module_forward_pre_hook(record)
+        handles.append(hook)
+        network = load(*arguments, **options)
+        networks.append(network)
+        return network
+
+    def record(module, inputs):
+        if inputs and isinstance(inputs[0], torch.Tensor):
+            seen.append((module, inputs[0].detach().clone()))
+
+    handles, networks = [], []
+    monkeypatch.setattr(zoo, "load", counting)
+    try:
+        assert explain(cat, "--model", model, "--weights", "random", "--html", output=tmp_path) == 0
+    finally:
+        for handle in handles:
+            handle.remove()
+    (network,) = networks
+    image = network.transform(zoo.open_image(cat))[None]
+    batches = [batch for module, batch in seen if module is network.model]
+    # Masked images keep their black parts; noise has none of the image.
+    unmasked = [batch for batch in batches if len(batch) == 1 and not is_masked(batch, image)]
+    assert len(unmasked) == passes
+    assert sum(torch.equal(batch, image) for batch in unmasked) == 1
+    assert len(batches) > passes
+
+
+def is_masked(batch, image):
+    """Whether each pixel lies between that of the image and black."""
+    black = image.amin()
+    between = (batch <= image + 1e-4) & (batch >= black - 1e-1)
+    return bool(between.all()) and not torch.equal(batch, image)
 
 
 def titles(monkeypatch) -> list[list[str]]:
@@ -155,12 +228,12 @@ def titles(monkeypatch) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("model", "names"),
     [
-        ("timm/test_resnet", ["Grad-CAM", "GatedGradCam", "LayerAdvise"]),
-        ("timm/test_mambaout", ["Grad-CAM", "GatedGradCam", "LayerAdvise"]),  # channels last
-        ("timm/test_vit", ["Grad-CAM", "LayerAdvise"]),
+        ("timm/test_resnet", ["GatedGradCam", "LayerAdvise", "Grad-CAM"]),
+        ("timm/test_mambaout", ["GatedGradCam", "LayerAdvise", "Grad-CAM"]),  # channels last
+        ("timm/test_vit", ["LayerAdvise", "Grad-CAM"]),
     ],
 )
-def test_panels_have_advise_where_there_are_layers(
+def test_panels_have_gated_grad_cam_where_there_are_layers(
     model, names, cat, tmp_path, capsys, monkeypatch
 ):
     drawn = titles(monkeypatch)
@@ -169,9 +242,8 @@ def test_panels_have_advise_where_there_are_layers(
     assert shown[1:-1] == names
     printed = capsys.readouterr().out
     is_found = "GatedGradCam" in names
-    assert ("GatedGradCam at " in printed.splitlines()[0]) == is_found
-    assert ("in the panel" in printed) == is_found
-    assert bool(read_json(tmp_path / "cat.json")["gated_layers"]) == is_found
+    assert ("GatedGradCam: from " in printed) == is_found
+    assert bool(read_json(tmp_path / "cat.json")["setup"]["gated_layers"]) == is_found
 
 
 # --- images
@@ -252,7 +324,12 @@ def test_a_failed_write_leaves_no_file(cat, tmp_path, capsys, monkeypatch):
 @pytest.fixture
 def no_panels(monkeypatch):
     """Panels take most of the time, and other tests look at them."""
-    monkeypatch.setitem(explain_module._FILES, ".png", lambda _: b"")
+    content = ImageResult.content
+    monkeypatch.setattr(
+        ImageResult,
+        "content",
+        lambda result, end: b"Software\0captum-advise" if end == ".png" else content(result, end),
+    )
 
 
 def test_folders_patterns_and_files_name_each_image_once(photos, tmp_path, capsys, no_panels):
@@ -282,26 +359,25 @@ def test_batches_equal_single_images(photos, tmp_path, no_panels):
         assert explain(photos, *SMALL, "--batch-size", size, output=tmp_path / size) == 0
     for name in ("astronaut", "chelsea", "coffee"):
         one, many = (read_json(tmp_path / size / f"{name}.json") for size in ("1", "3"))
-        for key in ("layer-advise", "grad_cam"):
-            torch.testing.assert_close(
-                torch.tensor(many["attributions"][key]), torch.tensor(one["attributions"][key])
-            )
+        for key in ("gated-grad-cam", "layer-advise", "grad-cam"):
+            several, single = (torch.tensor(r["maps"][key]["values"]) for r in (many, one))
+            # Five significant digits.
+            torch.testing.assert_close(several, single, rtol=1e-4, atol=1e-5)
         assert many["selected_units"] == one["selected_units"]
         assert many["target"]["index"] == one["target"]["index"]
-        assert many["layer-advise"]["metrics"]["avx"] == pytest.approx(
-            one["layer-advise"]["metrics"]["avx"], abs=1e-4
-        )
+        avx = [result["maps"]["layer-advise"]["metrics"]["avx"] for result in (many, one)]
+        assert avx[0] == pytest.approx(avx[1], abs=1e-4)
 
 
 def test_an_image_that_spoils_its_batch(photos, tmp_path, capsys, monkeypatch, no_panels):
-    results = explain_module._Job._results
+    whole, bad = captum_advise.explain, Image.open(photos / "chelsea.png").tobytes()
 
-    def fragile(self, images):
-        if any(shown.endswith("chelsea.png") for shown, _ in images):
+    def fragile(images, *arguments, **options):
+        if any(image.tobytes() == bad for image in images):
             raise RuntimeError("Out of memory.")
-        return results(self, images)
+        return whole(images, *arguments, **options)
 
-    monkeypatch.setattr(explain_module._Job, "_results", fragile)
+    monkeypatch.setattr(captum_advise, "explain", fragile)
     assert explain(photos, *SMALL, output=tmp_path) == 1
     errors = capsys.readouterr().err.splitlines()
     assert errors[0] == f"error: {photos / 'chelsea.png'}: Out of memory."
@@ -336,7 +412,7 @@ def test_summary_and_page(photos, tmp_path, capsys, no_panels):
     for cell in (
         "tabby",
         f"{result['target']['confidence']:.1%}",
-        f"{result['layer-advise']['metrics']['avx']:.3f}",
+        f"{result['maps']['layer-advise']['metrics']['avx']:.3f}",
     ):
         assert f"│ {cell}" in row
     assert str(output / "index.html") in out
@@ -379,8 +455,10 @@ def test_json_on_standard_output(photos, tmp_path, capsys, no_panels):
     results = json.loads(printed.out)
     assert [Path(result["image"]).stem for result in results] == ["astronaut", "chelsea", "coffee"]
     assert results[0] == read_json(tmp_path / "out" / "astronaut.json")
+    assert not [name for name in files(tmp_path / "out") if not name.endswith(".json")]
     assert printed.err.splitlines() == [
-        f"error: {photos / 'bad.png'} is not an image in a format that can be read.",
+        f"error: {photos / 'bad.png'} is not an image in a format that can be read, such as JPEG, "
+        "PNG, GIF, WebP, TIFF or BMP.",
         "error: 1 of 4 images could not be explained.",
     ]
 
@@ -390,18 +468,93 @@ def test_json_of_nothing(tmp_path, capsys, no_panels):
     assert json.loads(capsys.readouterr().out) == []
 
 
+def test_json_draws_nothing(cat, tmp_path):
+    """So it needs no figures, which take time to import."""
+    code = (
+        "import sys; from captum_advise import cli; status = cli.main(sys.argv[1:]); "
+        "sys.exit(status or 10 * ('captum_advise.visualization.style' in sys.modules))"
+    )
+    command = ["explain", str(cat), *SMALL, "--format", "json", "-o", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["image"] == str(cat)
+
+
 def test_a_stopped_run_keeps_what_is_done(photos, tmp_path, capsys, monkeypatch, no_panels):
-    results = explain_module._Job._results
+    whole, last = captum_advise.explain, Image.open(photos / "coffee.png").tobytes()
 
-    def stopped(self, images):
-        if any(shown.endswith("coffee.png") for shown, _ in images):
+    def stopped(images, *arguments, **options):
+        if any(image.tobytes() == last for image in images):
             raise KeyboardInterrupt
-        return results(self, images)
+        return whole(images, *arguments, **options)
 
-    monkeypatch.setattr(explain_module._Job, "_results", stopped)
+    monkeypatch.setattr(captum_advise, "explain", stopped)
     assert explain(photos, *SMALL, "--batch-size", "1", output=tmp_path) == 130
+    assert capsys.readouterr().err == "stopped after 2 of 3 images\n"
     assert Page(tmp_path / "index.html").rows == 2
     assert not [name for name in files(tmp_path) if name.endswith(".part")]
+
+
+# --- files of the user
+
+
+def test_files_of_the_user_are_not_replaced(cat, photos, tmp_path):
+    """Whatever their names: cat.png, cat.json, an index.html of a site."""
+    site = tmp_path / "site"
+    site.mkdir()
+    own = {"cat.png": b"a photo", "coffee.json": b"{}", "index.html": b"<title>my site</title>"}
+    for name, content in own.items():
+        (site / name).write_bytes(content)
+    for _ in range(2):  # the second run replaces the files of the first one
+        assert explain(cat, photos / "coffee.png", *SMALL, "--html", output=site) == 0
+        assert {name: (site / name).read_bytes() for name in own} == own
+        endings = ("html", "json", "png")
+        made = [f"{name}-2.{end}" for name in ("cat", "coffee") for end in endings]
+        assert files(site) == sorted([*own, *made, "index-2.html"])
+
+
+def test_files_of_a_first_run_are_replaced(cat, tmp_path, no_panels):
+    for target in ("tabby", "EGYPTIAN"):
+        assert explain(cat, *SMALL, "--target", target, output=tmp_path / "out") == 0
+    assert files(tmp_path / "out") == ["cat.json", "cat.png"]
+    assert read_json(tmp_path / "out" / "cat.json")["target"]["name"] == "Egyptian cat"
+
+
+def test_a_panel_that_is_explained_is_not_replaced(cat, tmp_path):
+    assert explain(cat, *SMALL, output=tmp_path) == 0
+    before = (tmp_path / "cat.png").read_bytes()
+    assert explain(tmp_path / "cat.png", *SMALL, output=tmp_path) == 0
+    assert (tmp_path / "cat.png").read_bytes() == before
+    assert "cat-2.png" in files(tmp_path)
+
+
+def test_folders_say_what_they_skip(photos, tmp_path, capsys, no_panels):
+    Image.open(photos / "coffee.png").save(photos / "moving.gif")
+    for name in ("a.heic", "b.HEIC", "readme"):
+        (photos / name).write_bytes(b"not read")
+    os.mkfifo(photos / "pipe.png")
+    assert explain(photos, *SMALL, output=tmp_path) == 0
+    printed = capsys.readouterr().err
+    assert printed == "4 files skipped: .heic, .png, without ending\n"
+    assert "moving.json" in files(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert explain(tmp_path / "pipe.png", *SMALL, output=tmp_path / "out") == 1
+    assert "pipe.png is not a file, but a pipe or a device." in capsys.readouterr().err
+
+
+def test_names_do_nothing_to_the_terminal(cat, photos, tmp_path, capsys, no_panels):
+    evil = photos / "\x1b[2J\x1b]0;title\x07.jpg"
+    cat.rename(evil)
+    (photos / "\x1b[31m.png").write_text("not an image")
+    assert explain(photos, *SMALL, output=tmp_path) == 1
+    assert explain(evil, *SMALL, output=tmp_path / "one") == 0
+    printed = capsys.readouterr()
+    assert not {"\x1b", "\x07"} & set(printed.out + printed.err)
+    assert printed.out.count(r"\x1b[2J") >= 2
+    assert r"\x1b[31m.png is not an image" in printed.err
 
 
 # --- options
@@ -425,10 +578,15 @@ def test_selection_of_relevances(cat, tmp_path, capsys):
     assert f"{len(selected)} of 96 units" in capsys.readouterr().out
 
 
-def test_selection_that_no_unit_has(cat, tmp_path, capsys):
-    assert explain(cat, *SMALL, "--selection", "99", output=tmp_path) == 0
-    assert read_json(tmp_path / "cat.json")["layer-advise"]["units"] == 0
-    assert "no units selected: 0 of 96 units" in capsys.readouterr().out
+def test_selection_that_no_unit_has(cat, photos, tmp_path, capsys, no_panels):
+    for images, shown in (([cat], cat), ([cat, photos / "coffee.png"], photos / "coffee.png")):
+        assert explain(*images, *SMALL, "--selection", "98,99", output=tmp_path / "out") == 1
+        printed = capsys.readouterr()
+        complaint = printed.err.splitlines()[len(images) - 1]
+        start = f"error: {shown}: no unit has relevance 98 or 99: the units have relevance 0, "
+        assert complaint.startswith(start)
+        assert "warning" not in printed.err
+        assert files(tmp_path / "out") == []
 
 
 def test_activation_range_and_confidence(cat, tmp_path):
@@ -437,7 +595,8 @@ def test_activation_range_and_confidence(cat, tmp_path):
     result = read_json(tmp_path / "cat.json")
     least = min(group["metrics"]["average_drop"] for group in result["groups"])
     assert (result["activation_range"], result["selection"]) == ("minmax", "average_drop")
-    assert result["layer-advise"]["metrics"]["average_drop"] == pytest.approx(least, abs=1e-6)
+    drop = result["maps"]["layer-advise"]["metrics"]["average_drop"]
+    assert drop == pytest.approx(least, abs=1e-6)
 
 
 def test_weights_from_a_file(cat, tmp_path):
@@ -448,8 +607,8 @@ def test_weights_from_a_file(cat, tmp_path):
     result = read_json(tmp_path / "out" / "cat.json")
     with torch.no_grad():
         logits = seeded.model(seeded.transform(zoo.open_image(cat)).unsqueeze(0))
-    assert result["predicted"]["confidence"] == pytest.approx(logits.softmax(1).max().item(), 1e-5)
-    assert result["weights"] == str(tmp_path / "w.pth")
+    assert result["predicted"]["confidence"] == pytest.approx(logits.softmax(1).max().item(), 1e-4)
+    assert result["setup"]["weights"] == str(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize(
@@ -462,7 +621,7 @@ def test_weights_from_a_file(cat, tmp_path):
         (("--selection", "best"), "--selection must be"),
         (("--selection", "-1"), "--selection must be"),
         (("--activation-range", "tanh"), "--activation-range must be"),
-        (("--device", "gpu"), "device 'gpu'"),
+        (("--device", "gpu"), "not 'gpu'"),
         (("--format", "yaml"), "--format must be"),
         (("--batch-size", "0"), "--batch-size"),
         (("--weights", "missing.pth"), "no weights file missing.pth"),
@@ -484,11 +643,13 @@ def test_an_output_folder_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / "out").write_text("a file")
     assert explain(output=tmp_path / "out") == 2
     (complaint,) = capsys.readouterr().err.splitlines()
-    assert "out cannot be made" in complaint
+    assert "out cannot be made: a file has this name; give another --output." in complaint
 
 
-def test_numbers_that_json_does_not_have():
-    assert _finite({"a": [float("nan"), 1.0], "b": float("inf")}) == {
+def test_numbers_of_json():
+    assert _rounded({"a": [float("nan"), 1.0], "b": float("inf"), "c": (2, True, "x")}) == {
         "a": [None, 1.0],
         "b": None,
+        "c": [2, True, "x"],
     }
+    assert json.dumps(_rounded([1 / 3, 123456.7, 1e-9 / 3])) == "[0.33333, 123460.0, 3.3333e-10]"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import pytest
@@ -13,7 +15,9 @@ import pytest
 from captum_advise import __version__, cli, zoo
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random")
-COMMANDS = ("explain", "evaluate", "sanity", "axioms")
+COMMANDS = ("explain", "evaluate", "layers", "sanity", "axioms", "app")
+MAIN = "import sys; from captum_advise.cli import main; sys.exit(main())"
+HEAVY = {"captum", "matplotlib", "numpy", "pandas", "PIL", "scipy", "timm", "torch", "torchvision"}
 
 
 def test_unknown_command(capsys):
@@ -45,6 +49,15 @@ def test_help_has_examples(command, capsys):
     assert f"  {' '.join(['captum-advise', *command])} " in examples
 
 
+def completing(typed):
+    """The environment in which the script of --install-completion calls us at every tab."""
+    return {
+        "_CAPTUM_ADVISE_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(typed.count(" ")),
+    }
+
+
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
@@ -54,19 +67,60 @@ def test_help_has_examples(command, capsys):
     ],
 )
 def test_completion_in_bash(typed, completed):
-    # What the script that --install-completion writes calls at every tab.
     done = subprocess.run(
-        [sys.executable, "-c", "from captum_advise.cli import main; main()"],
-        env={
-            **os.environ,
-            "_CAPTUM_ADVISE_COMPLETE": "complete_bash",
-            "COMP_WORDS": typed,
-            "COMP_CWORD": str(typed.count(" ")),
-        },
+        [sys.executable, "-c", MAIN],
+        env={**os.environ, **completing(typed)},
         capture_output=True,
         text=True,
     )
     assert done.stdout.split() == completed, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        ([], {}),
+        (["--version"], {}),
+        (["explian"], {}),
+        *(([command, "--help"], {}) for command in COMMANDS),
+        ([], completing("captum-advise ev")),
+        ([], completing("captum-advise explain --model alex")),
+    ],
+)
+def test_help_and_completion_do_not_wait_for_torch(arguments, environment):
+    code = f"""
+import atexit, json, sys
+atexit.register(lambda: sys.stderr.write("\\n" + json.dumps(list(sys.modules))))
+{MAIN}"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    modules = {name.partition(".")[0] for name in json.loads(done.stderr.splitlines()[-1])}
+    assert {"captum_advise", "typer"} <= modules
+    assert not modules & HEAVY
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
+@pytest.mark.parametrize("package", ["typer", "torch"])
+def test_an_interrupt_during_imports_shows_no_traceback(package, tmp_path):
+    # A package that takes long to import, and says when it begins.
+    slow = tmp_path / f"{package}.py"
+    slow.write_text("import time; print('now', flush=True); time.sleep(60)")
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN, "explain", "--device", "cpu"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "now\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1].strip() in ("", "Aborted.")
+        assert process.returncode == 130
 
 
 @pytest.mark.filterwarnings("always")
@@ -84,13 +138,13 @@ def test_warnings_are_one_line(cat, tmp_path, capsys, monkeypatch):
     assert warnings.showwarning is shown
 
 
-def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.delitem(sys.modules, "captum_advise.cli")
+def test_a_missing_package_names_the_extra(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "captum_advise.cli.commands", raising=False)
     monkeypatch.setitem(sys.modules, "typer", None)
-    with pytest.raises(
-        SystemExit, match=r'error: .*typer is missing: pip install "captum-advise\[demo\]"'
-    ):
-        importlib.import_module("captum_advise.cli")
+    assert cli.main(["--help"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith('typer is missing: pip install "captum-advise[demo]".')
 
 
 @pytest.mark.parametrize("command", [["explain"], ["sanity"], ["evaluate", "--data", "photos"]])

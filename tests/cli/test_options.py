@@ -5,8 +5,8 @@ import inspect
 import pytest
 import torch
 
-from captum_advise.cli import axioms, evaluate, explain, options, sanity
-from captum_advise.cli.options import resolve_device
+from captum_advise.cli import axioms, evaluate, explain, layers, options, sanity
+from captum_advise.cli.networks import resolve_device
 
 
 def test_devices_without_a_gpu(monkeypatch):
@@ -26,8 +26,14 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     assert chosen == [0, 1, 0]
 
 
+@pytest.mark.parametrize("name", ["gpu", "cpu:x", "the fast one"])
+def test_what_is_no_device(name):
+    with pytest.raises(ValueError, match=rf"^--device takes cpu, .* or auto, not '{name}'\.$"):
+        resolve_device(name)
+
+
 @pytest.mark.parametrize(
-    "command", [explain.explain, evaluate.evaluate, sanity.sanity, axioms.axioms]
+    "command", [explain.explain, evaluate.evaluate, layers.layers, sanity.sanity, axioms.axioms]
 )
 def test_shared_options_are_declared_once(command):
     shared = {

@@ -6,8 +6,9 @@ import dataclasses
 
 import torch
 
-from captum_advise.explanation import Candidate, Explanation
+from captum_advise.explanation import Candidate, Explanation, Setup
 from captum_advise.metrics import VisualExplainability
+from captum_advise.pixels import PixelSpace
 
 
 def metrics(avx: float) -> VisualExplainability:
@@ -27,13 +28,26 @@ def candidate(relevance, units, avx=None) -> Candidate:
     )
 
 
-def explanation() -> Explanation:
-    """30 units of relevance 0 to 3; those of relevance 0 have no map; relevance 2 is selected."""
+def explanation(**maps: torch.Tensor) -> Explanation:
+    """30 units of relevance 0 to 3; those of relevance 0 have no map; relevance 2 is selected.
+
+    The image is a ramp of 224 x 224. Maps of other methods come first, ``_`` for ``-``.
+    """
     relevance = torch.tensor([[0] * 3 + [1] * 20 + [2] * 6 + [3]])
+    attributions = torch.arange(49.0).reshape(1, 1, 7, 7) - 10
+    ramp = torch.linspace(0, 1, 224 * 224).reshape(1, 1, 224, 224)
     return Explanation(
-        attributions=torch.arange(49.0).reshape(1, 1, 7, 7) - 10,
+        maps={
+            **{name.replace("_", "-"): values for name, values in maps.items()},
+            "layer-advise": attributions,
+            "grad-cam": attributions.flip(-1),
+        },
+        map_metrics={"layer-advise": metrics(0.71), "grad-cam": metrics(0.55)},
+        attributions=attributions,
         target=torch.tensor([285]),
         confidence=torch.tensor([0.42]),
+        confidences=None,
+        images=torch.cat([ramp, ramp.flip(-1), ramp.mT], 1),
         unit_relevance=relevance,
         selected=torch.tensor([2]),
         unit_weights=(relevance == 2).float(),
@@ -43,31 +57,41 @@ def explanation() -> Explanation:
     )
 
 
-def grad_cam() -> Explanation:
-    """The same with all units."""
-    return dataclasses.replace(
-        explanation(),
-        selected=torch.tensor([-1]),
-        unit_weights=torch.ones(1, 30),
-        metrics=metrics(0.55),
-    )
-
-
 def two_examples() -> Explanation:
     """The same example twice; the second one selects relevance 1 and has another map."""
     one = explanation()
     both = {
         name: torch.cat([getattr(one, name)] * 2)
-        for name in ("target", "unit_relevance", "fallback")
+        for name in ("target", "unit_relevance", "fallback", "images")
     }
     relevance = both["unit_relevance"]
+    attributions = torch.cat([one.attributions, -one.attributions])
+    own = VisualExplainability.concatenate([metrics(0.3), metrics(0.8)])
     return dataclasses.replace(
         one,
         **both,
-        attributions=torch.cat([one.attributions, -one.attributions]),
+        maps={"layer-advise": attributions, "grad-cam": attributions},
+        map_metrics={"layer-advise": own},
+        attributions=attributions,
         unit_weights=torch.stack([relevance[0] == 2, relevance[1] == 1]).float(),
         confidence=torch.tensor([0.1, 0.9]),
         selected=torch.tensor([2, 1]),
-        metrics=VisualExplainability.concatenate([metrics(0.3), metrics(0.8)]),
+        metrics=own,
         candidates=one.candidates * 2,
+    )
+
+
+def setup_with(class_names: list[str]) -> Setup:
+    """Of a network with these classes."""
+    return Setup(
+        model="net",
+        weights="random",
+        layer="layer",
+        layout="N x C x H x W",
+        gated_layers=(),
+        input_size=(224, 224),
+        transform="the caller",
+        pixel_space=PixelSpace.identity(),
+        class_names=tuple(class_names),
+        device="cpu",
     )

@@ -6,7 +6,8 @@ import stat
 import pytest
 import torch
 
-from captum_advise._utils.io import atomic_write, pack_tensors, unpack_tensors
+from captum_advise._utils.io import atomic_write
+from captum_advise._utils.tensor_files import pack_tensors, unpack_tensors
 
 
 def test_text_and_bytes(tmp_path):

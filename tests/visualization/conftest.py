@@ -3,7 +3,6 @@
 import pytest
 import torch
 from example_explanations import explanation as example
-from example_explanations import grad_cam as example_grad_cam
 from matplotlib import pyplot as plt
 from skimage import data
 
@@ -23,11 +22,6 @@ def image():
 @pytest.fixture
 def explanation():
     return example()
-
-
-@pytest.fixture
-def grad_cam():
-    return example_grad_cam()
 
 
 @pytest.fixture

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 from drawn import assert_legible, bars, colour_bars, image_and_heat, rendered, texts
-from example_explanations import candidate, two_examples
+from example_explanations import candidate, setup_with, two_examples
+from example_explanations import explanation as example
 from matplotlib.figure import Figure
+from messages import one_sentence
+from PIL import Image
 
 from captum_advise import visualization
 
@@ -102,37 +105,25 @@ def test_overlay_errors(image, attribution, message):
 # --- overlays
 
 
-def test_overlays_of_explanations_and_maps(image):
-    both = two_examples()
-    maps = {"Grad-CAM": np.ones((2, 3, 7, 7)) * np.eye(7), "ADVISE": both}
+def test_overlays_of_maps(image):
+    maps = {
+        "fine": np.ones((2, 3, 7, 7)) * np.eye(7),
+        "two": torch.stack([torch.zeros(1, 4, 5), torch.ones(1, 4, 5)]),
+    }
     images = np.stack([image, image[::-1]])
-    names = [str(index) for index in range(285)] + ["Egyptian cat"]
-    figure, axes = visualization.overlays(images, maps, class_names=names)
+    figure, axes = visualization.overlays(images, maps)
     assert axes.shape == (2, 3)
-    assert [ax.get_title() for ax in axes[1]] == [
-        "Egyptian cat\nconfidence 90.0%",
-        "Grad-CAM\n7 x 7 positions",
-        "ADVISE\n20 units, AVX 0.800",
-    ]
+    titles = ["", "fine\n7 x 7 positions", "two\n4 x 5 positions"]
+    assert [ax.get_title() for ax in axes[1]] == titles
     for row, pixels in zip(axes, images, strict=True):
         assert np.array_equal(row[0].get_images()[0].get_array(), pixels)
     # Maps of several channels are summed: all of this one lies on the diagonal.
     heat = image_and_heat(axes[0, 1])[1]
     assert heat[16, 16] > 0.9 > 0.1 > heat[16, 200]
-    # The second map is the first one turned negative: evidence where the other has none.
-    first, second = (image_and_heat(row[2])[1] for row in axes)
-    assert first[0, 0] == 0 < second[0, 0]
-    assert first[-1, -1] > 0 == second[-1, -1]
+    # Each image has its own map.
+    assert [image_and_heat(row[2])[1].max() for row in axes] == [0, 1]
     assert len(colour_bars(figure)) == 1
     assert_legible(figure)
-
-
-def test_an_image_has_a_caption_only_where_all_explain_the_same(image, explanation):
-    other = dataclasses.replace(explanation, target=torch.tensor([3]))
-    _, axes = visualization.overlays(image, {"a": explanation, "b": explanation})
-    assert axes[0, 0].get_title() == "class 285\nconfidence 42.0%"
-    _, axes = visualization.overlays(image, {"a": explanation, "b": other})
-    assert axes[0, 0].get_title() == ""
 
 
 @pytest.mark.parametrize(
@@ -142,42 +133,81 @@ def test_an_image_has_a_caption_only_where_all_explain_the_same(image, explanati
         lambda image: torch.from_numpy(image).permute(2, 0, 1),
         lambda image: [image],
         lambda image: image[..., 0],
+        lambda image: Image.fromarray((255 * image).astype(np.uint8)),
     ],
-    ids=["array", "tensor", "list", "grey"],
+    ids=["array", "tensor", "list", "grey", "PIL"],
 )
-def test_overlays_of_one_image(image, explanation, given):
-    figure, axes = visualization.overlays(given(image), explanation)
+def test_overlays_of_one_image(image, given):
+    figure, axes = visualization.overlays(given(image), {"own": torch.rand(1, 1, 9, 9)})
     assert axes.shape == (1, 2)
-    assert axes[0, 1].get_title() == "LayerAdvise\n6 units, AVX 0.710"
+    assert axes[0, 1].get_title() == "own\n9 x 9 positions"
     assert_legible(figure)
 
 
-def test_overlays_errors(image, explanation):
-    with pytest.raises(ValueError, match="2 images need as many maps of LayerAdvise, got 1"):
-        visualization.overlays(np.stack([image] * 2), explanation)
+def test_overlays_errors(image):
+    one = torch.rand(1, 1, 7, 7)
+    with pytest.raises(ValueError, match="2 images need as many maps of own, got 1"):
+        visualization.overlays(np.stack([image] * 2), {"own": one})
     with pytest.raises(ValueError, match="1 x 2 axes are needed to draw on, got 3"):
-        visualization.overlays(image, explanation, axes=Figure().subplots(1, 3))
+        visualization.overlays(image, {"own": one}, axes=Figure().subplots(1, 3))
 
 
-def test_an_explanation_plots_itself(image, explanation):
+# --- gallery
+
+
+def test_gallery():
+    both = two_examples()
+    figure, axes = visualization.gallery(both)
+    assert axes.shape == (2, 3)
+    assert [ax.get_title() for ax in axes[1]] == [
+        "class 285\nconfidence 90.0%",
+        "LayerAdvise\n20 units, AVX 0.800",
+        "Grad-CAM\nall 30 units",
+    ]
+    for row, pixels in zip(axes, both.images, strict=True):
+        assert np.array_equal(row[0].get_images()[0].get_array(), pixels.permute(1, 2, 0))
+    # The second map is the first one turned negative: evidence where the other has none.
+    first, second = (image_and_heat(row[1])[1] for row in axes)
+    assert first[0, 0] == 0 < second[0, 0]
+    assert first[-1, -1] > 0 == second[-1, -1]
+    assert len(colour_bars(figure)) == 1
+    assert_legible(figure)
+
+
+def test_gallery_with_class_names(explanation):
+    names = [str(index) for index in range(285)] + ["Egyptian cat"]
+    _, axes = visualization.gallery(explanation, class_names=names)
+    assert axes[0, 0].get_title() == "Egyptian cat\nconfidence 42.0%"
+    with pytest.raises(ValueError, match=r"Class 285 needs as many class_names as .* got 10"):
+        visualization.gallery(explanation, class_names=["few"] * 10)
+
+
+def test_gallery_draws_on_the_given_axes(explanation):
     figure = Figure()
-    given = figure.subplots(1, 2)
-    drawn_on, axes = explanation.plot(image, axes=given)
+    given = figure.subplots(1, 3)
+    drawn_on, axes = visualization.gallery(explanation, axes=given)
     assert drawn_on is figure
     assert list(axes[0]) == list(given) == figure.axes
     assert image_and_heat(given[1])[1].any()
 
 
-def test_an_explanation_plots_other_maps_before_its_own(image, explanation, grad_cam):
-    _, axes = explanation.plot(image, comparisons={"all": grad_cam, "fine": torch.rand(1, 9, 9)})
-    assert [ax.get_title().split("\n")[0] for ax in axes[0, 1:]] == ["all", "fine", "LayerAdvise"]
+def test_the_recommended_map_comes_first():
+    fine = torch.zeros(1, 1, 224, 224)
+    fine[..., 30:40, 100:110] = 1
+    several = example(gated_grad_cam=fine, my_own=fine)
+    shown = [visualization.gallery(several)[1][0, 1:], visualization.panel(several)[1][1:-1]]
+    for axes in shown:
+        names = [ax.get_title().split("\n")[0] for ax in axes]
+        assert names == ["GatedGradCam", "my-own", "LayerAdvise", "Grad-CAM"]
+        assert axes[0].get_title() == "GatedGradCam\n224 x 224 positions"
+        np.testing.assert_allclose(image_and_heat(axes[0])[1], fine[0, 0], atol=1e-6)
 
 
 # --- maps of groups
 
 
-def test_group_maps(image, explanation):
-    figure, axes = visualization.group_maps(image, explanation)
+def test_group_maps(explanation):
+    figure, axes = visualization.group_maps(explanation)
     assert [ax.get_title() for ax in axes] == [
         "relevance 1\n20 units, AVX 0.600",
         "relevance 2\n6 units, AVX 0.710",
@@ -187,89 +217,87 @@ def test_group_maps(image, explanation):
     assert_legible(figure)
 
 
-def test_the_selected_group_is_bold(image, explanation):
+def test_the_selected_group_is_bold(explanation):
     candidates = (candidate(1, 20, 0.6), candidate(2, 6, 0.71))
     candidates[1].units.add_(23)  # units 23 to 28 have relevance 2
     shown = dataclasses.replace(explanation, candidates=(candidates,))
-    _, axes = visualization.group_maps(image, shown)
+    _, axes = visualization.group_maps(shown)
     assert [ax.title.get_fontweight() for ax in axes] == ["normal", "bold"]
 
 
-def test_group_maps_without_groups(image, explanation):
+def test_group_maps_without_groups(explanation):
     with pytest.raises(ValueError, match="no groups"):
-        visualization.group_maps(image, dataclasses.replace(explanation, candidates=((),)))
+        visualization.group_maps(dataclasses.replace(explanation, candidates=((),)))
 
 
 # --- panel
 
 
-def test_panel(image, explanation, grad_cam):
-    figure, axes = visualization.panel(
-        image, explanation, {"Grad-CAM": grad_cam}, class_name="Egyptian cat"
-    )
-    assert figure.get_suptitle() == "Egyptian cat, confidence 42.0%"
+def test_panel(explanation):
+    figure, axes = visualization.panel(explanation)
+    assert figure.get_suptitle() == "class 285, confidence 42.0%"
     assert [ax.get_title() for ax in axes] == [
         "image",
-        "Grad-CAM\nall 30 units, AVX 0.550",
         "LayerAdvise\n6 units, AVX 0.710",
+        "Grad-CAM\nall 30 units, AVX 0.550",
         "groups of units\nrelevance 2 selected",
     ]
-    assert np.array_equal(axes[0].get_images()[0].get_array(), image)
+    shown = axes[0].get_images()[0].get_array()
+    assert np.array_equal(shown, explanation.images[0].permute(1, 2, 0))
     assert len(colour_bars(figure)) == 1
 
 
-def test_panel_with_maps_of_several_methods(image, explanation, grad_cam):
-    fine = torch.zeros(1, 1, 224, 224)
-    fine[..., 30:40, 100:110] = 1
-    comparisons = {"Grad-CAM": grad_cam, "GatedGradCam": fine}
-    _, axes = visualization.panel(image, explanation, comparisons)
-    assert [ax.get_title() for ax in axes] == [
-        "image",
-        "Grad-CAM\nall 30 units, AVX 0.550",
-        "GatedGradCam\n224 x 224 positions",
-        "LayerAdvise\n6 units, AVX 0.710",
-        "groups of units\nrelevance 2 selected",
-    ]
-    np.testing.assert_allclose(image_and_heat(axes[2])[1], fine[0, 0], atol=1e-6)
-
-
-def test_panel_takes_one_example_of_a_batch(image):
-    both = two_examples()
-    text = texts(visualization.panel(image, both, {"Grad-CAM": both}, index=1)[0])
+def test_panel_takes_one_example_of_a_batch():
+    text = texts(visualization.panel(two_examples(), index=1)[0])
     assert "class 285, confidence 90.0%" in text
     assert "relevance 1 selected" in text
     assert "AVX 0.800" in text
 
 
-def test_panel_of_other_selections(image, explanation, grad_cam):
-    bare = dataclasses.replace(grad_cam, metrics=None, candidates=((),))
-    assert "all units selected" in texts(visualization.panel(image, bare, {})[0])
+def test_panel_of_other_selections(explanation):
+    everything = torch.ones(1, 30)
+    bare = dataclasses.replace(
+        explanation, unit_weights=everything, map_metrics={}, metrics=None, candidates=((),)
+    )
+    assert "all units selected" in texts(visualization.panel(bare)[0])
     lost = dataclasses.replace(bare, fallback=torch.tensor([True]))
-    assert "no group has evidence" in texts(visualization.panel(image, lost, {})[0])
+    assert "no group has evidence" in texts(visualization.panel(lost)[0])
     relevance = explanation.unit_relevance
     two = dataclasses.replace(bare, unit_weights=((relevance == 1) | (relevance == 3)).float())
-    figure, axes = visualization.panel(image, two, {})
+    figure, axes = visualization.panel(two)
     assert "1, 3 selected" in texts(figure)
-    shown = bars(axes[2])
+    shown = bars(axes[-1])
     assert shown[1][1] == shown[3][1] != shown[0][1] == shown[2][1]
     none = dataclasses.replace(bare, unit_weights=(relevance == 9).float())
-    assert "no units selected" in texts(visualization.panel(image, none, {})[0])
+    assert "no units selected" in texts(visualization.panel(none)[0])
 
 
 @pytest.mark.parametrize("size", [(224, 224), (160, 240), (300, 200)])
-def test_nothing_is_clipped_or_overlaps(image, explanation, grad_cam, size):
-    resized = np.resize(image, (*size, 3))
+def test_nothing_is_clipped_or_overlaps(size):
     name = "white wolf, Arctic wolf, Canis lupus tundrarum, the longest of the names"
-    comparisons = {"Grad-CAM": grad_cam, "GatedGradCam": torch.rand(1, 1, *size)}
-    figure, _ = visualization.panel(resized, explanation, comparisons, class_name=name)
+    several = dataclasses.replace(
+        example(gated_grad_cam=torch.rand(1, 1, *size)),
+        images=torch.rand(1, 3, *size),
+        setup=setup_with([name] * 300),
+    )
+    figure, _ = visualization.panel(several)
+    assert name in figure.get_suptitle()
     assert_legible(figure)
 
 
-def test_panel_draws_on_the_given_axes(image, explanation, grad_cam):
+def test_panel_draws_on_the_given_axes(explanation):
     figure = Figure()
     given = figure.subplots(2, 2)
-    drawn_on, axes = visualization.panel(image, explanation, {"Grad-CAM": grad_cam}, axes=given)
+    drawn_on, axes = visualization.panel(explanation, axes=given)
     assert drawn_on is figure
     assert list(axes) == list(given.ravel())
     assert figure.get_suptitle() == ""
     assert not colour_bars(figure)
+
+
+@pytest.mark.parametrize("draw", ["gallery", "panel", "group_maps", "page"])
+def test_explanations_of_what_is_not_an_image(explanation, draw):
+    without = dataclasses.replace(explanation, images=None)
+    with pytest.raises(ValueError) as error:
+        getattr(visualization, draw)(without)
+    assert "has no images to draw" in one_sentence(error)

@@ -9,12 +9,10 @@ import torch
 import torchvision
 from messages import one_sentence
 from torch import nn
-from torchvision import transforms as v1
-from torchvision.transforms import v2
 
 from captum_advise import LayerAdvise, PixelSpace, explain, zoo
 from captum_advise.layouts import Tokens
-from captum_advise.zoo.recognition import normalization, unwrapped
+from captum_advise.zoo.recognition import unwrapped
 
 
 @pytest.mark.parametrize(
@@ -62,16 +60,6 @@ def test_models_in_models(chelsea):
         network = zoo.describe(wrapped)
         assert network.model is model
         assert network.layer is model.layer4
-
-
-def test_normalizations():
-    space = PixelSpace((0.1, 0.2, 0.3), (1, 2, 3))
-    for package in (v1, v2):
-        normalize = package.Normalize(space.mean, space.std)
-        assert normalization(normalize) == space
-        assert normalization(package.Compose([package.Resize(9), normalize])) == space
-        assert normalization(package.Compose([package.Resize(9)])) is None
-    assert normalization(lambda image: image) is None
 
 
 # --- Hugging Face

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from captum_advise import GatedGradCam, zoo
+from captum_advise.zoo.families import build
 from captum_advise.zoo.layer_probe import probe
-from captum_advise.zoo.registry import build, find_entry
+from captum_advise.zoo.registry import find_entry
 
 
 def names_of(network):
@@ -25,8 +26,8 @@ def names_of(network):
 )
 def test_fixed_layers_are_those_of_the_probe(name):
     entry = find_entry(name)
-    parts = build(entry, pretrained=False)
-    found = probe(parts.model.eval(), parts.size, name, layer=entry.layer).layers
+    model, inputs = build(entry, pretrained=False)
+    found = probe(model.eval(), inputs.shape[1:], name, layer=entry.layer).layers
     assert found == (*entry.finer_layers, entry.layer)
 
 

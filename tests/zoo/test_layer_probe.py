@@ -4,8 +4,10 @@ import pytest
 import torch
 from messages import one_sentence
 from torch import nn
+from torchvision.transforms import v2
 
-from captum_advise.zoo import load
+from captum_advise.layouts import Tokens
+from captum_advise.zoo import describe, load
 from captum_advise.zoo.layer_probe import feature_layers, probe
 
 
@@ -78,8 +80,9 @@ def test_layers_with_feature_maps():
     net.flat = nn.Flatten()
     net.head = nn.Linear(16, 5)
     before = {name: len(module._forward_hooks) for name, module in net.named_modules()}
-    layers = feature_layers(net.eval(), torch.rand(1, 3, 16, 16))
-    assert {layer.name: layer.shape for layer in layers} == {
+    transform = v2.Compose([v2.Resize(16), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    network = describe(net, transform=transform, layer="block")
+    assert feature_layers(network) == {
         "stem": (8, 8, 8),
         "block.0": (16, 4, 4),
         "block": (16, 4, 4),  # which is block.1 as well
@@ -89,7 +92,5 @@ def test_layers_with_feature_maps():
 
 def test_layers_of_a_transformer_are_rearranged():
     network = load("timm/test_vit", weights="random")
-    found = feature_layers(network.model, torch.rand(1, 3, 160, 160))
-    (layer,) = [layer for layer in found if layer.name == network.layer_name]
-    assert layer.shape == (64, 10, 10)
-    assert layer.layout == network.reshape_transform
+    assert feature_layers(network)[network.layer_name] == (64, 10, 10)
+    assert network.reshape_transform == Tokens(1, (10, 10))

@@ -18,64 +18,13 @@
     return new ARRAYS[packed.dtype](bytes.buffer);
   };
   const number = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-3 || Math.abs(value) >= 1e4
-    ? value.toExponential(1) : value.toPrecision(3));
+    ? value.toExponential(1) : String(Number(value.toPrecision(3))));
   const percent = (value) => `${(100 * value).toFixed(1)}%`;
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
   const colours = unpack(data.colours);
-  const state = { example: 0, map: 0, comparison: 0, opacity: 0.65, position: null, held: false, unit: null, listed: PER_PAGE };
+  const state = { example: 0, map: 0, comparison: null, opacity: 0.65, position: null, held: false, unit: null, listed: PER_PAGE };
   let example, units, ranked;
-
-  // --- heat, as captum_advise.pixels.upsample_maps makes it
-
-  function taps(length, size) {
-    return Array.from({ length: size }, (_, index) => {
-      const centre = ((index + 0.5) * length) / size - 0.5;
-      const first = Math.floor(centre) - 1;
-      const found = [];
-      for (let place = Math.max(first, 0); place <= Math.min(first + 3, length - 1); place++) {
-        const x = Math.abs(place - centre); // Keys' cubic with a = -0.5
-        const weight = x <= 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
-        found.push([place, weight]);
-      }
-      const total = found.reduce((sum, [, weight]) => sum + weight, 0);
-      return found.map(([place, weight]) => [place, weight / total]);
-    });
-  }
-
-  function normalized(values) {
-    const positive = Float64Array.from(values, (value) => Math.max(value, 0));
-    const low = positive.reduce((a, b) => Math.min(a, b), Infinity);
-    const high = positive.reduce((a, b) => Math.max(a, b), 0);
-    if (high - low <= 1e-6 * high) return positive.fill(high > 0 ? 1 : 0);
-    return positive.map((value) => (value - low) / (high - low));
-  }
-
-  function enlarged(values, [rows, columns], [height, width]) {
-    const down = taps(rows, height), across = taps(columns, width);
-    const wide = new Float64Array(rows * width), result = new Float64Array(height * width);
-    for (let row = 0; row < rows; row++)
-      for (let x = 0; x < width; x++)
-        for (const [column, weight] of across[x]) wide[row * width + x] += weight * values[row * columns + column];
-    for (let y = 0; y < height; y++)
-      for (const [row, weight] of down[y])
-        for (let x = 0; x < width; x++) result[y * width + x] += weight * wide[row * width + x];
-    return result;
-  }
-
-  function drawHeat(canvas, values, shape, size) {
-    [canvas.height, canvas.width] = size;
-    const context = canvas.getContext("2d");
-    if (!values) return;
-    const heat = enlarged(normalized(values), shape, size);
-    const picture = context.createImageData(size[1], size[0]);
-    heat.forEach((value, index) => {
-      const level = Math.round(255 * clamp(value, 0, 1));
-      for (let channel = 0; channel < 3; channel++) picture.data[4 * index + channel] = colours[3 * level + channel];
-      picture.data[4 * index + 3] = level; // the canvas has the opacity
-    });
-    context.putImageData(picture, 0, 0);
-  }
 
   // --- images that answer to pointer and keyboard
 
@@ -105,7 +54,7 @@
         image.height = example.size[0];
         root.classList.toggle("plain", !values);
         root.setAttribute("aria-label", `${label}: ${description}. Arrow keys move the position, Enter holds it, Escape leaves it.`);
-        drawHeat(canvas, values, shape, example.size);
+        heat.draw(canvas, values, shape, example.size, colours);
         this.mark();
       },
       mark() {
@@ -182,44 +131,35 @@
   function unpackUnits(packed) {
     if (!packed) return null;
     const found = { count: packed.count, index: unpack(packed.index), relevance: packed.relevance && unpack(packed.relevance) };
-    for (const name of ["activations", "low", "step", "mean_gradient", "evidence"]) found[name] = unpack(packed[name]);
-    found.places = new Map(Array.from(found.index, (unit, place) => [unit, place]));
-    found.densities = packed.densities && {
-      points: packed.densities.curves.shape[1],
-      curves: unpack(packed.densities.curves),
-      modes: packed.densities.modes,
-      range: packed.densities.activation_range,
-      rows: new Map(Array.from(unpack(packed.densities.index), (unit, row) => [unit, row])),
-    };
-    return found;
+    for (const name of ["activations", "low", "step", "factor", "evidence", "ranges", "curves"]) found[name] = unpack(packed[name]);
+    return { ...found, modes: packed.modes, points: packed.curves.shape[1], places: new Map(Array.from(found.index, (unit, place) => [unit, place])) };
   }
 
   const positions = () => example.layer[0] * example.layer[1];
   const activation = (place, position) => units.low[place] + units.step[place] * units.activations[place * positions() + position];
   const currentMap = () => example.maps[state.map];
 
-  function weightsOf(map) {
-    if (!map || !map.units) return null;
-    const weights = map.weights && unpack(map.weights);
-    return new Map(Array.from(unpack(map.units), (unit, place) => [unit, weights ? weights[place] : 1]));
+  function isMember(map) {
+    const members = map.units && new Set(unpack(map.units));
+    return (unit) => map.n_units !== null && (!members || members.has(unit));
   }
 
   function rank() {
     if (!units) return [];
-    const members = weightsOf(currentMap());
+    const isIn = isMember(currentMap()), only = byId("only").checked && !byId("only").disabled;
     const position = state.position && state.position[0] * example.layer[1] + state.position[1];
     const values = Array.from(units.index, (_, place) => position === null
-      ? units.evidence[place] : Math.max(units.mean_gradient[place] * activation(place, position), 0));
+      ? units.evidence[place] : Math.max(units.factor[place] * activation(place, position), 0));
     const total = position === null ? 1 : values.reduce((sum, value) => sum + value, 0);
     return values
-      .map((value, place) => ({ place, share: total > 0 ? value / total : 0, member: !members || members.has(units.index[place]) }))
-      .filter(({ share, member }) => share > 0 && (member || !byId("only").checked))
+      .map((value, place) => ({ place, share: total > 0 ? value / total : 0, member: isIn(units.index[place]) }))
+      .filter(({ share, member }) => share > 0 && (member || !only))
       .sort((a, b) => b.share - a.share);
   }
 
   function showRanking() {
     byId("place").textContent = placeText();
-    byId("whole").hidden = !state.position;
+    byId("whole").classList.toggle("idle", !state.position);
     ranked = rank();
     const list = byId("ranking");
     const focused = list.contains(document.activeElement);
@@ -241,7 +181,7 @@
     }));
     if (units && !ranked.length) list.append(element("li", "No unit has evidence here."));
     if (focused) list.querySelector("[aria-current]")?.focus();
-    byId("more").hidden = ranked.length <= state.listed;
+    byId("more").classList.toggle("idle", ranked.length <= state.listed);
   }
 
   function showUnit(unit) {
@@ -252,65 +192,65 @@
     byId("unit").value = unit;
     byId("unit").setCustomValidity("");
     stages.unit.show(values, example.layer, `activation of unit ${unit}`);
-    const weight = weightsOf(currentMap())?.get(unit) ?? (currentMap()?.units ? 0 : 1);
     const facts = [
       ["Relevance", units.relevance ? units.relevance[place] : null],
       ["Share of the evidence", percent(units.evidence[place])],
       ["Activation", `${number(units.low[place])} to ${number(units.low[place] + LEVELS * units.step[place])}`],
-      ["Mean gradient", number(units.mean_gradient[place])],
-      ["In the map", weight === 0 ? "no" : weight === 1 ? "yes" : `with weight ${number(weight)}`],
+      ["Mean gradient", number(units.factor[place])],
+      ["In the map", currentMap().n_units === null ? null : isMember(currentMap())(unit) ? "yes" : "no"],
     ];
     byId("facts").replaceChildren(...facts.filter(([, value]) => value !== null).map(([name, value]) => {
       const pair = element("div");
       pair.append(element("dt", name), element("dd", value));
       return pair;
     }));
-    showDensity(unit, place);
+    showDensity(place);
     showRanking();
   }
 
-  function showDensity(unit, place) {
-    const { densities } = units, row = densities?.rows.get(unit);
-    const svg = byId("density");
+  // A curve from 0 to 1 of the range that counts, with what lies beyond it on either side.
+  function showDensity(place) {
+    const svg = byId("density"), [low, high] = units.ranges.subarray(2 * place, 2 * place + 2);
     svg.replaceChildren();
-    svg.toggleAttribute("hidden", row === undefined);
-    if (row === undefined) {
-      byId("density-note").textContent = 
-        `Not in this page: densities at this layer take long, so it has those of the ${densities?.rows.size ?? 0} units with the most evidence.`;
-      return;
-    }
     const shape = (name, attributes, text) => {
       const node = document.createElementNS(SVG, name);
       for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
       if (text !== undefined) node.textContent = text;
       svg.append(node);
     };
-    const x = (value) => 12 + 396 * value, y = (value) => 106 - 96 * value;
-    const curve = densities.curves.subarray(row * densities.points, (row + 1) * densities.points);
-    const isMinmax = densities.range === "minmax";
-    shape("line", { class: "axis", x1: x(0), x2: x(1), y1: 120, y2: 120 });
-    for (const value of [0, 0.5, 1]) shape("text", { x: x(value), y: 133, "text-anchor": "middle" }, value);
-    shape("text", { x: x(0.5), y: 147, "text-anchor": "middle" }, isMinmax ? "activation, stretched to [0, 1]" : "activation");
-    let inside = 0;
+    const left = -0.15, right = 1.15;
+    const x = (value) => 22 + (386 * (value - left)) / (right - left), y = (value) => 106 - 92 * value;
+    const word = (at, height, text) => shape("text", { x: at, y: height, "text-anchor": "middle" }, text);
+    for (const [from, to] of [[left, 0], [1, right]])
+      shape("rect", { class: "outside", x: x(from), width: x(to) - x(from), y: 6, height: 114 });
+    shape("line", { class: "axis", x1: x(left), x2: x(right), y1: 120, y2: 120 });
+    for (const value of [0, 0.5, 1]) word(x(value), 134, number(low + value * (high - low)));
+    word(x(0.5), 152, "activation");
+    shape("text", { transform: "translate(12 60) rotate(-90)", "text-anchor": "middle" }, "density");
+    const rounding = units.step[place] / 2;
+    let inside = 0, below = 0;
     for (let position = 0; position < positions(); position++) {
-      const level = units.activations[place * positions() + position];
-      const value = isMinmax ? level / LEVELS : units.low[place] + units.step[place] * level;
-      const rounding = isMinmax ? 0 : units.step[place] / 2;
-      if (value < -rounding || value > 1 + rounding) continue;
-      inside++;
-      shape("line", { class: "sample", x1: x(value), x2: x(value), y1: 111, y2: 119 });
+      const value = activation(place, position), part = high > low ? (value - low) / (high - low) : NaN;
+      if (value >= low - rounding && value <= high + rounding) inside++;
+      else if (value < low) below++;
+      if (part >= left && part <= right) shape("line", { class: "sample", x1: x(part), x2: x(part), y1: 111, y2: 119 });
     }
+    const above = positions() - inside - below;
+    if (below) word(x(left / 2), 20, `${below} below`);
+    if (above) word(x(1 - left / 2), 20, `${above} above`);
+    const curve = units.curves.subarray(place * units.points, (place + 1) * units.points);
+    const range = `${number(low)} to ${number(high)}`;
     if (!curve.some((value) => value > 0)) {
-      byId("density-note").textContent = `No density: it is not defined for so few different activations in [0, 1], ${inside} of ${positions()}.`;
+      byId("density-note").textContent = `No density: it is not defined for so few different activations from ${range}, ${inside} of ${positions()}.`;
       return;
     }
-    const points = Array.from(curve, (value, point) => `${x(point / (densities.points - 1)).toFixed(1)},${y(value / 255).toFixed(1)}`);
+    const points = Array.from(curve, (value, point) => `${x(point / (units.points - 1)).toFixed(1)},${y(value / 255).toFixed(1)}`);
     shape("polyline", { class: "curve", points: points.join(" ") });
-    const modes = densities.modes[row];
+    const modes = units.modes[place];
     for (const [value, height] of modes) shape("circle", { class: "mode", cx: x(value), cy: y(height), r: 4.5 });
-    const where = modes.map(([value]) => value.toFixed(2)).join(", ");
+    const where = modes.map(([value]) => number(low + value * (high - low))).join(", ");
     const text = modes.length ? `${modes.length} mode${modes.length > 1 ? "s" : ""} at ${where}.` : "No mode inside the range.";
-    byId("density-note").textContent = `${text} A tick is an activation: ${inside} of ${positions()} are in [0, 1].`;
+    byId("density-note").textContent = `${text} A tick is an activation. Those from ${range} count, ${inside} of ${positions()}; the rest is shaded.`;
   }
 
   function stepUnit(step) {
@@ -337,23 +277,28 @@
     const map = currentMap();
     byId("map").value = index;
     byId("map-note").textContent = note(map);
+    byId("only").disabled = map.n_units === null; // a map that is no sum of units
     stages.map.show(unpack(map.values), map.values.shape, map.name);
+    const column = inTable().indexOf(map);
     for (const row of document.querySelectorAll("table tr"))
-      Array.from(row.children).forEach((cell, column) => cell.classList.toggle("current", column === index + 1));
-    const head = byId("metrics-head").children[index + 1], label = byId("metrics-head").children[0];
+      Array.from(row.children).forEach((cell, place) => cell.classList.toggle("current", place === column + 1 && column >= 0));
+    document.querySelectorAll("thead button").forEach((button, place) => button.setAttribute("aria-pressed", place === column));
+    if (column >= 0) scrollTo(byId("metrics-head").children[column + 1], byId("metrics-head").children[0]);
+    if (units && state.unit !== null) showUnit(state.unit);
+    else showRanking();
+  }
+
+  function scrollTo(head, label) {
     const frame = document.querySelector(".scroll"), start = head.offsetLeft - frame.scrollLeft;
     if (start < label.offsetWidth || start + head.offsetWidth > frame.clientWidth)
       frame.scrollLeft = head.offsetLeft - label.offsetWidth;
-    document.querySelectorAll("thead button").forEach((button, place) => button.setAttribute("aria-pressed", place === index));
-    if (units && state.unit !== null) showUnit(state.unit);
-    else showRanking();
   }
 
   const stepMap = (step) => showMap((state.map + step + example.maps.length) % example.maps.length);
 
   function showComparison(index) {
     state.comparison = index;
-    const map = example.comparisons[index];
+    const map = example.maps[index];
     byId("comparison").value = index;
     byId("comparison-note").textContent = map ? note(map) : "Without heat";
     if (map) stages.comparison.show(unpack(map.values), map.values.shape, map.name);
@@ -363,18 +308,17 @@
   const cellText = (value) => value === null || value === undefined ? "–"
     : typeof value === "boolean" ? (value ? "yes" : "no") : value.toFixed(3);
 
+  // A map without units has nothing to show in the table.
+  const inTable = () => example.maps.filter((map) => map.n_units !== null);
+
   function showTable() {
-    // A map alone has nothing to show in the table.
-    const all = [...example.maps, ...example.comparisons.filter((map) => map.n_units !== null)];
-    const heads = all.map((map, index) => {
-      const head = element("th");
+    const all = inTable();
+    const heads = all.map((map) => {
+      const head = element("th"), button = element("button", map.name);
       head.scope = "col";
-      if (index < example.maps.length) {
-        const button = element("button", map.name);
-        button.type = "button";
-        button.addEventListener("click", () => showMap(index));
-        head.append(button);
-      } else head.textContent = map.name;
+      button.type = "button";
+      button.addEventListener("click", () => showMap(example.maps.indexOf(map)));
+      head.append(button);
       if (map.selected) head.append(element("span", "selected"));
       return head;
     });
@@ -388,14 +332,27 @@
     const rows = data.metrics
       .filter(({ key }) => all.some((map) => (map.metrics?.[key] ?? null) !== null))
       .map(({ key, label }) => line(label, all.map((map) => cellText(map.metrics?.[key]))));
-    byId("metrics").replaceChildren(line("units", all.map((map) => map.n_units ?? "–")), ...rows);
+    byId("metrics").replaceChildren(line("units", all.map((map) => map.n_units)), ...rows);
   }
 
-  function fill(select, texts) {
-    select.replaceChildren(...texts.map((text, index) => {
+  function optionsOf(texts, first = 0) {
+    return texts.map((text, index) => {
       const option = element("option", text);
-      option.value = index;
+      option.value = first + index;
       return option;
+    });
+  }
+
+  // The methods' maps, then the groups', in lists of their own.
+  function fillMaps(select, ...more) {
+    const of = (kind) => example.maps.filter((map) => map.kind === kind).map(describe);
+    const methods = of("method"), groups = of("group");
+    const lists = [["Methods", methods, 0], ["Groups of units", groups, methods.length], ["No map", more, example.maps.length]];
+    select.replaceChildren(...lists.filter(([, texts]) => texts.length).map(([label, texts, first]) => {
+      const list = element("optgroup");
+      list.label = label;
+      list.append(...optionsOf(texts, first));
+      return list;
     }));
   }
 
@@ -404,18 +361,24 @@
     example = data.examples[index];
     units = unpackUnits(example.units);
     Object.assign(state, { position: null, held: false, listed: PER_PAGE, unit: null });
-    byId("headline").textContent = example.class ?? example.name ?? "ADVISE explanation";
+    byId("headline").textContent = example.class ?? example.name ?? "Explanation";
     const confidence = example.confidence === null ? null : `confidence ${percent(example.confidence)}`;
-    byId("summary").textContent = ["ADVISE explanation", example.name, confidence, example.selection].filter(Boolean).join(" · ");
-    fill(byId("map"), example.maps.map(describe));
-    fill(byId("comparison"), [...example.comparisons.map((map) => map.name), "Image"]);
+    byId("summary").textContent = [example.name, confidence, `LayerAdvise: ${example.selection}`].filter(Boolean).join(" · ");
+    byId("classes").hidden = !example.top.length;
+    byId("top").replaceChildren(...example.top.map(({ name, confidence }) => {
+      const item = element("li", name);
+      item.append(element("span", percent(confidence)));
+      return item;
+    }));
+    fillMaps(byId("map"));
+    fillMaps(byId("comparison"), "Image");
     showTable();
     for (const id of ["previous-map", "next-map"]) byId(id).hidden = example.maps.length < 2;
     for (const id of ["ranking-card", "unit-card", "density-card", "hint"]) byId(id).hidden = !units;
-    document.querySelector(".table-card").classList.toggle("whole", !units);
     document.querySelector("main").classList.toggle("maps-only", !units);
-    showComparison(Math.min(state.comparison, example.comparisons.length));
-    showMap(Math.max(example.maps.findIndex((map) => map.selected), 0));
+    const methods = example.maps.filter(({ kind }) => kind === "method").length;
+    showComparison(Math.min(state.comparison ?? methods - 1, example.maps.length));
+    showMap(0);
     if (!units) return;
     byId("unit").max = units.count - 1;
     const best = ranked.find(({ member }) => member) ?? ranked[0];
@@ -425,7 +388,7 @@
   // --- controls
 
   byId("example-control").hidden = data.examples.length < 2;
-  fill(byId("example"), data.examples.map(({ name, class: label }, index) => [`${index + 1}`, name, label].filter(Boolean).join(" · ")));
+  byId("example").replaceChildren(...optionsOf(data.examples.map(({ name, class: label }, index) => [`${index + 1}`, name, label].filter(Boolean).join(" · "))));
   byId("example").addEventListener("change", (event) => showExample(Number(event.target.value)));
   byId("map").addEventListener("change", (event) => showMap(Number(event.target.value)));
   byId("previous-map").addEventListener("click", () => stepMap(-1));
@@ -461,6 +424,12 @@
   const scale = byId("scale").getContext("2d"), picture = scale.createImageData(256, 1);
   for (let level = 0; level < 256; level++) picture.data.set([...colours.subarray(3 * level, 3 * level + 3), level], 4 * level);
   scale.putImageData(picture, 0, 0);
+  addEventListener("beforeprint", () => (byId("help").open = true));
+  // A page that frames this one may not look into it, and needs its height.
+  if (parent !== window) {
+    const tell = () => parent.postMessage({ explanationHeight: Math.ceil(document.documentElement.getBoundingClientRect().height) }, "*");
+    new ResizeObserver(tell).observe(document.body);
+  }
   // A browser may restore the slider of an earlier visit.
   byId("opacity").value = 65;
   showExample(0);

@@ -1,0 +1,23 @@
+from captum_advise._explain import explain as explain
+from captum_advise._version import __version__ as __version__
+from captum_advise.density import AdaptiveKDE as AdaptiveKDE
+from captum_advise.density import adaptive_kde as adaptive_kde
+from captum_advise.density import count_modes as count_modes
+from captum_advise.explanation import Candidate as Candidate
+from captum_advise.explanation import Explanation as Explanation
+from captum_advise.explanation import Setup as Setup
+from captum_advise.explanation import Units as Units
+from captum_advise.gated_grad_cam import GatedGradCam as GatedGradCam
+from captum_advise.layer_advise import LayerAdvise as LayerAdvise
+from captum_advise.metrics import AVXProtocol as AVXProtocol
+from captum_advise.pixels import PixelSpace as PixelSpace
+from captum_advise.relevance import unit_relevance as unit_relevance
+
+from . import axioms as axioms
+from . import evaluation as evaluation
+from . import layouts as layouts
+from . import metrics as metrics
+from . import pixels as pixels
+from . import targets as targets
+from . import visualization as visualization
+from . import zoo as zoo

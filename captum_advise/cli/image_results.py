@@ -1,0 +1,206 @@
+"""What ``captum-advise explain`` writes and prints for one image."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from captum_advise import visualization
+from captum_advise._version import __version__
+from captum_advise.cli.console import show
+from captum_advise.visualization.methods import n_units, shown_name
+
+if TYPE_CHECKING:
+    from captum_advise import Explanation
+    from captum_advise.metrics import VisualExplainability
+
+COLUMNS = ("image", "class", "confidence", "AVX", "selected")
+
+_TOP = 5  # classes
+_METRICS = {
+    "avx": ("AVX", "higher"),
+    "average_drop": ("average drop", "lower"),
+    "ssim": ("SSIM", "higher"),
+    "fsim": ("FSIMc", "higher"),
+    "mse": ("MSE", "lower"),
+    "class_sensitivity": ("class sensitivity", "lower"),
+    "hit": ("hit (top 5)", "yes"),
+    "increase_in_confidence": ("increase in confidence", "yes"),
+    "average_gain": ("average gain", "higher"),
+}
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The explanation of one image.
+
+    Attributes:
+        shown: The image in messages and results.
+        explanation: Of one example, with setup and confidences.
+        options: With which it was made, for the JSON file.
+    """
+
+    shown: str
+    explanation: Explanation
+    options: Mapping[str, Any]
+
+    def content(self, ending: str) -> bytes:
+        """Of the file with this ending: ``.png``, ``.json`` or ``.html``."""
+        if ending == ".json":
+            return self.json.encode()
+        if ending == ".html":
+            return visualization.page(self.explanation, names=[self.shown]).encode()
+        from captum_advise.visualization.style import to_png
+
+        return to_png(visualization.panel(self.explanation)[0])
+
+    def row(self) -> tuple[str, ...]:
+        """The image in a line of a table, as in :data:`COLUMNS`."""
+        explanation = self.explanation
+        metrics = _values(explanation.metrics)
+        return (
+            self.shown,
+            self._target["name"],
+            f"{self._target['confidence']:.1%}",
+            _cell(metrics.get("avx")),
+            explanation.describe_selection(),
+        )
+
+    def show(self, *, verbose: bool) -> None:
+        """Print the prediction and what was found."""
+        best, *others = self._top
+        show(f"{self.shown}: {_class(best)}")
+        for other in others:
+            show(f"  {other['confidence']:6.1%}  {other['name']} ({other['index']})")
+        if self._target["index"] != best["index"]:
+            show(f"  explained: {_class(self._target)}")
+        setup = self.explanation.setup
+        assert setup is not None
+        if setup.gated_layers:
+            show(f"  GatedGradCam: from {', '.join(setup.gated_layers)}")
+        units = self.explanation.selected_units[0]
+        avx = _values(self.explanation.metrics).get("avx")
+        show(
+            f"  LayerAdvise: {self.explanation.describe_selection()}, {int(units.sum())} of "
+            f"{len(units)} units" + (f", AVX {avx:.3f}" if avx is not None else "")
+        )
+        if verbose:
+            for group in self.explanation.candidates[0]:
+                show(f"    {group.describe()}")
+            show(self._table())
+
+    def _table(self) -> Table:
+        metrics = {
+            shown_name(method): _values(found[0])
+            for method, found in self.explanation.map_metrics.items()
+        }
+        table = Table("", *metrics, "better")
+        for key, (label, better) in _METRICS.items():
+            table.add_row(label, *(_cell(found.get(key)) for found in metrics.values()), better)
+        return table
+
+    @cached_property
+    def json(self) -> str:
+        """All numbers, a field per line, with five significant digits."""
+        lines = (
+            f"  {json.dumps(key)}: {json.dumps(_rounded(value), allow_nan=False)}"
+            for key, value in self._numbers().items()
+        )
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    def _numbers(self) -> dict[str, Any]:
+        explanation = self.explanation
+        assert explanation.setup is not None
+        setup = asdict(explanation.setup)
+        del setup["class_names"]
+        selected, relevance = int(explanation.selected[0]), explanation.unit_relevance
+        return {
+            # By its first field, a file is known to be ours.
+            "captum_advise": __version__,
+            "image": self.shown,
+            "setup": setup,
+            **self.options,
+            "predicted": self._top[0],
+            "target": self._target,
+            "top": self._top,
+            "selected": selected if selected >= 0 else None,
+            "fallback": bool(explanation.fallback[0]),
+            "selected_units": explanation.selected_units[0].nonzero()[:, 0].tolist(),
+            "unit_relevance": None if relevance is None else relevance[0].tolist(),
+            "groups": [
+                {
+                    "relevance": candidate.relevance,
+                    "units": len(candidate.units),
+                    "metrics": _values(candidate.metrics),
+                }
+                for candidate in explanation.candidates[0]
+            ],
+            "maps": {method: self._map_numbers(method) for method in explanation.maps},
+        }
+
+    def _map_numbers(self, method: str) -> dict[str, Any]:
+        values = self.explanation.maps[method][0].sum(0)
+        metrics = self.explanation.map_metrics.get(method)
+        return {
+            "size": list(values.shape),
+            "units": n_units(self.explanation, method, 0),
+            "metrics": _values(metrics),
+            "values": values.tolist(),
+        }
+
+    @cached_property
+    def _top(self) -> list[dict[str, Any]]:
+        """The most probable classes."""
+        confidences = self.explanation.confidences
+        assert confidences is not None
+        best = confidences[0].argsort(descending=True, stable=True)[:_TOP]
+        return [self._numbers_of_class(index) for index in best.tolist()]
+
+    @cached_property
+    def _target(self) -> dict[str, Any]:
+        assert self.explanation.target is not None
+        return self._numbers_of_class(int(self.explanation.target[0]))
+
+    def _numbers_of_class(self, index: int) -> dict[str, Any]:
+        setup, confidences = self.explanation.setup, self.explanation.confidences
+        assert setup is not None
+        assert confidences is not None
+        name, confidence = setup.class_names[index], confidences[0, index].item()
+        return {"index": index, "name": name, "confidence": confidence}
+
+
+def _class(numbers: Mapping[str, Any]) -> str:
+    return f"{numbers['name']} ({numbers['index']}), confidence {numbers['confidence']:.1%}"
+
+
+def _values(metrics: VisualExplainability | None) -> dict[str, Any]:
+    """The metrics of one image by their names; those that do not apply are None."""
+    if metrics is None:
+        return {}
+    values = {key: getattr(metrics, key).reshape(()).item() for key in _METRICS}
+    return {key: None if math.isnan(value) else value for key, value in values.items()}
+
+
+def _cell(value: float | bool | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}"
+
+
+def _rounded(value: Any) -> Any:
+    """The same with five significant digits, and null for the numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,195 @@
+"""The network that ``--model`` names: one of the zoo, or one of the caller's."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from captum_advise import zoo
+from captum_advise._utils.errors import reason
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def load_network(
+    model: str,
+    *,
+    layer: str | None = None,
+    weights: str = "default",
+    device: str = "cpu",
+    seed: int = 0,
+) -> zoo.Network:
+    """Load the network that ``--model`` names.
+
+    Args:
+        model: A name that :func:`captum_advise.zoo.load` takes; or ``PACKAGE.MODULE:NAME`` or
+            ``FILE.py:NAME``, a function without arguments that returns a model or a
+            :class:`captum_advise.zoo.Network`, or one of these itself.
+        layer: Dotted module name; the network's own if None.
+        weights: ``"default"``, ``"random"`` (networks of the zoo), or a state-dict file.
+        device: As ``--device``.
+        seed: Of random weights. The global random state is not changed.
+
+    Raises:
+        ValueError: There is no such model, it fails, or it cannot be explained.
+        FileNotFoundError: There is no such file.
+    """
+    device = resolve_device(device)
+    source, separator, name = model.rpartition(":")
+    if not separator:
+        if model.endswith(".py"):
+            raise ValueError(f"--model {model} names no function: give {model}:NAME.")
+        return zoo.load(model, layer=layer, weights=weights, device=device, seed=seed)
+    if weights == "random":
+        raise ValueError(f"--weights random is for networks of the zoo: {model} sets its own.")
+    made = _made(model, source, name, seed)
+    inner = made.model if isinstance(made, zoo.Network) else made
+    inner.to(device).eval()
+    if weights != "default":
+        from captum_advise.zoo.recognition import unwrapped
+        from captum_advise.zoo.weights import load_state_dict, read_state_dict
+
+        load_state_dict(unwrapped(inner), read_state_dict(Path(weights)), model, weights)
+    if isinstance(made, zoo.Network) and layer is None:
+        network = made
+    else:
+        try:
+            network = zoo.describe(made, layer=layer)
+        except (TypeError, ValueError) as error:
+            hint = ""
+            if "pass " in str(error):  # an argument, which the command line does not have
+                hint = f"; {name} can do so and return captum_advise.zoo.describe(model, ...)"
+            raise ValueError(f"{model}: {reason(error)}{hint}.") from error
+    return replace(
+        network, name=model, weights=network.weights if weights == "default" else weights
+    )
+
+
+def resolve_device(name: str) -> str:
+    """The device of this process: ``auto``, and ``cuda`` under torchrun, depend on it.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"--device takes cpu, cuda, cuda:1, mps, ... or auto, not {name!r}."
+        ) from error
+    if name == "cuda" and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.getenv("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return name
+
+
+def _made(model: str, source: str, name: str, seed: int) -> nn.Module | zoo.Network:
+    """What a factory makes: a model or a network."""
+    import torch
+    from torch import nn
+
+    folder = Path(source).parent if source.endswith(".py") else Path()
+    with _importable(folder), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module = _imported(source)
+        torch.default_generator.manual_seed(seed)  # also where it was imported before
+        try:
+            made = getattr(module, name)
+        except AttributeError:
+            public = [key for key in vars(module) if not key.startswith("_")]
+            close = difflib.get_close_matches(name, public)
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise ValueError(f"{source} has no {name!r}{hint}.") from None
+        if not isinstance(made, nn.Module | zoo.Network) and callable(made):
+            made = _called(made, model)
+    if not isinstance(made, nn.Module | zoo.Network):
+        raise ValueError(
+            f"{model} gives a {type(made).__name__}, not a torch.nn.Module or a "
+            "captum_advise.zoo.Network."
+        )
+    return made
+
+
+def _called(factory: Any, model: str) -> Any:
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise ValueError(
+            f"{model} is called without arguments and needs some ({reason(error)}): write a "
+            "function that needs none."
+        ) from error
+    except ValueError:  # what is not written in Python may have no signature
+        pass
+    try:
+        return factory()
+    except Exception as error:
+        raise ValueError(f"{model} fails: {_where(error)}.") from error
+
+
+def _imported(source: str) -> ModuleType:
+    """A module by its dotted name, or a file as a module.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: There is no such module, or it cannot be imported.
+    """
+    try:
+        if not source.endswith(".py"):
+            return importlib.import_module(source)
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"There is no file {source}.")
+        # Not the file's own name, which may be that of a package. The module stays known: classes
+        # are looked up in it.
+        name = f"captum_advise_model_{Path(source).stem}"
+        spec = importlib.util.spec_from_file_location(name, source)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
+        if missing and f"{source}.".startswith(f"{missing}."):
+            raise ValueError(
+                f"There is no module {missing!r}, here or among the installed packages."
+            ) from error
+        raise ValueError(f"{source} cannot be imported: {_where(error)}.") from error
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let modules of a folder be imported for a while, as Python does for a script."""
+    before = list(sys.path)
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _where(error: Exception) -> str:
+    """An error with its place in the caller's code, in words."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}, {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    last = [frame for frame in frames if "site-packages" not in frame.filename][-1]
+    place = f"{Path(last.filename).name}, line {last.lineno}"
+    return f"{type(error).__name__} in {place}: {reason(error)}"

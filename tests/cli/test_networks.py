@@ -1,0 +1,179 @@
+"""Networks of the caller's: --model PACKAGE.MODULE:NAME and FILE.py:NAME."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from messages import one_sentence
+from torch import nn
+
+from captum_advise import PixelSpace, cli, zoo
+from captum_advise.cli.networks import load_network
+
+CODE = """
+from dataclasses import dataclass
+
+import timm, torch
+from torch import nn
+from torchvision.transforms import v2
+
+import colours
+from captum_advise import zoo
+
+@dataclass
+class Settings:
+    classes: int = 3
+
+class Net(nn.Sequential):
+    def __init__(self, classes=Settings().classes):
+        super().__init__(
+            nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(4, classes),
+        )
+
+def small():
+    return timm.create_model("test_resnet", num_classes=5)
+
+def network():
+    steps = [v2.Resize((32, 32)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    return zoo.describe(
+        Net(), transform=v2.Compose([*steps, v2.Normalize(colours.MEAN, colours.MEAN)]),
+        class_names=["cat", "dog", "cow"], layer="1",
+    )
+
+instance = small()
+number = 3
+def sized(classes, /, depth=2): return small()
+def broken(): return 1 / 0
+def wrong(): return {"model": small()}
+"""
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A folder with a file and a package of models, the current one."""
+    (tmp_path / "mine.py").write_text(CODE)
+    (tmp_path / "colours.py").write_text("MEAN = [0.25, 0.5, 0.75]")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "models.py").write_text(CODE)
+    (tmp_path / "syntax.py").write_text("x = (")
+    (tmp_path / "needs.py").write_text("import a_package_that_is_not_there")
+    (tmp_path / "raises.py").write_text("x = 1\nraise ValueError('two\\nlines')")
+    monkeypatch.chdir(tmp_path)
+    for name in ("colours", "package", "package.models"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("source", ["mine.py", "./mine.py", "package.models", "/mine.py"])
+def test_a_model_of_a_function(source, models):
+    source = f"{models}{source}" if source.startswith("/") else source
+    before = list(sys.path), torch.get_rng_state()
+    network = load_network(f"{source}:small")
+    assert (sys.path, torch.get_rng_state().equal(before[1])) == (before[0], True)
+    assert (network.name, network.weights) == (f"{source}:small", "the model's")
+    assert (network.layer_name, len(network.class_names)) == ("layer4", 5)
+    assert not network.model.training
+    assert type(network.model).__module__.startswith("timm")
+    again = load_network(f"{source}:small")
+    assert network.model.fc.weight.equal(again.model.fc.weight)  # the seed's
+    assert not load_network(f"{source}:small", seed=1).model.fc.weight.equal(again.model.fc.weight)
+
+
+def test_an_instance_and_a_layer_by_name(models):
+    assert load_network("mine.py:instance", layer="layer3").layer_name == "layer3"
+
+
+def test_a_network_is_taken_as_it_is(models):
+    network = load_network("mine.py:network")
+    assert network.pixel_space == PixelSpace((0.25, 0.5, 0.75), (0.25, 0.5, 0.75))
+    assert network.class_names == ("cat", "dog", "cow")
+    assert network.transform(zoo.example_image()).shape == (3, 32, 32)
+    other = load_network("mine.py:network", layer="0")
+    assert other.layer is other.model[0]
+    assert (other.name, other.pixel_space) == ("mine.py:network", network.pixel_space)
+
+
+def test_weights_are_loaded_into_it(models):
+    state = {key: torch.ones_like(value) for key, value in nn.Linear(4, 3).state_dict().items()}
+    network = load_network("mine.py:network")
+    torch.save({**network.model.state_dict(), "4.weight": state["weight"]}, "w.pth")
+    loaded = load_network("mine.py:network", weights="w.pth")
+    assert loaded.weights == "w.pth"
+    assert loaded.model[4].weight.eq(1).all()
+    with pytest.raises(ValueError, match=r"does not fit mine\.py:small") as error:
+        load_network("mine.py:small", weights="w.pth")
+    one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("there_is_none.py:make", r"^There is no file there_is_none.py\.$"),
+        ("there.is_none:make", "^There is no module 'there', here or among"),
+        ("package.none:make", "^There is no module 'package.none', here or among"),
+        (r"C:\\x\\file.py:make", r"^There is no file C:\\\\x\\\\file.py\.$"),
+        ("mine.py", "names no function: give mine.py:NAME"),
+        ("mine.py:smal", r"^mine.py has no 'smal' \(did you mean small"),
+        ("mine.py:", "^mine.py has no ''"),
+        ("package.models:netwrk", r"has no 'netwrk' \(did you mean network"),
+        ("mine.py:number", "gives a int, not a torch.nn.Module"),
+        ("mine.py:wrong", "gives a dict, not a torch.nn.Module or a captum_advise.zoo.Network"),
+        ("mine.py:sized", "called without arguments and needs some .*'classes'"),
+        (
+            "mine.py:broken",
+            r"^mine.py:broken fails: ZeroDivisionError in mine.py, line 35: division by zero\.$",
+        ),
+        ("syntax.py:make", "syntax.py cannot be imported: line 1, '.' was never closed"),
+        ("needs.py:make", "cannot be imported: .* No module named 'a_package_that_is_not_there'"),
+        ("raises.py:make", r"^raises.py cannot be imported: ValueError in raises.py, line 2: two"),
+        (
+            "mine.py:Net",
+            "^mine.py:Net: Net is not a model of timm.* pass transform.*; Net can do so and return "
+            r"captum_advise.zoo.describe\(model, ...\)",
+        ),
+    ],
+)
+def test_what_is_no_model(model, message, models):
+    before = list(sys.path)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        load_network(model)
+    one_sentence(error)
+    assert sys.path == before
+
+
+def test_options_that_do_not_fit(models):
+    with pytest.raises(ValueError, match="--weights random is for networks of the zoo") as error:
+        load_network("mine.py:small", weights="random")
+    one_sentence(error)
+    with pytest.raises(ValueError, match=r"no layer 'layer9' \(did you mean layer") as error:
+        load_network("mine.py:small", layer="layer9")
+    assert "describe" not in one_sentence(error)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("command", ["explain", "evaluate", "sanity", "layers"])
+def test_commands_take_it(command, models, cat, photos, capsys):
+    arguments = {
+        "explain": [str(cat), "--format", "json", "--target", "dog", "--output", "out"],
+        "evaluate": [
+            *("--data", str(photos), "--output", "out", "--limit", "1", "--steps", "2"),
+            *("--methods", "grad-cam,random"),
+        ],
+        "sanity": [str(cat), "--no-labels", "--output", "out"],
+        "layers": [],
+    }
+    model = "package.models:network"
+    assert cli.main([command, *arguments[command], "--model", model]) == 0
+    out = capsys.readouterr().out
+    if command == "explain":
+        (record,) = json.loads(out)
+        assert record["model"] == "package.models:network"
+        assert record["target"]["name"] == "dog"
+    elif command == "layers":
+        assert "4 x 32 x 32" in out
+    else:
+        assert list((models / "out").iterdir())
