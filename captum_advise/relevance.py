@@ -127,7 +127,7 @@ def on_unit_interval(units: Tensor, activation_range: ActivationRange) -> Tensor
 
 
 def counted_ranges(feature_maps: Tensor, activation_range: ActivationRange) -> Tensor:
-    r"""(N, C, 2) the lowest and highest activation that count, of feature maps (N, C, \*spatial)."""
+    r"""(N, C, 2) lowest and highest activation that count, of maps (N, C, \*spatial)."""
     if activation_range == "minmax":
         units = feature_maps.flatten(2)
         return torch.stack([units.amin(2), units.amax(2)], 2)

@@ -56,17 +56,28 @@ def as_grad_kwargs(grad_kwargs: object) -> dict[str, Any]:
     return grad_kwargs or {}
 
 
-def check_forward_func(forward_func: object) -> None:
-    """Require the model, or a function.
+def check_setup(
+    forward_func: object, pixel_space: object, confidence: object, layer_run: object
+) -> None:
+    """Check what every attribution of this package takes.
 
     Raises:
-        TypeError: It is neither, or an exported program.
+        TypeError: An argument is of the wrong type; the message names it.
     """
     check_not_exported(forward_func)
     if not callable(forward_func):
         raise TypeError(
             f"forward_func must be the model or a function, got {type(forward_func).__name__}."
         )
+    if pixel_space is not None and not isinstance(pixel_space, PixelSpace):
+        raise TypeError(
+            "pixel_space must be a captum_advise.PixelSpace or None, got "
+            f"{type(pixel_space).__name__}."
+        )
+    if confidence is not None and not callable(confidence):
+        raise TypeError(f"confidence must be a function of a tensor, got {confidence!r}.")
+    if layer_run is not None and (not isinstance(layer_run, int) or isinstance(layer_run, bool)):
+        raise TypeError(f"layer_run must be an int or None, got {layer_run!r}.")
 
 
 def check_layer(name: str, layer: object) -> None:
@@ -92,19 +103,6 @@ def check_layer(name: str, layer: object) -> None:
         )
 
 
-def check_pixel_space(pixel_space: object) -> None:
-    """Require a :class:`captum_advise.PixelSpace` or None.
-
-    Raises:
-        TypeError: It is neither.
-    """
-    if pixel_space is not None and not isinstance(pixel_space, PixelSpace):
-        raise TypeError(
-            "pixel_space must be a captum_advise.PixelSpace or None, got "
-            f"{type(pixel_space).__name__}."
-        )
-
-
 def check_reshape_transform(reshape_transform: object) -> None:
     """Require a function or None.
 
@@ -115,26 +113,6 @@ def check_reshape_transform(reshape_transform: object) -> None:
         raise TypeError(
             f"reshape_transform must be a function of a tensor, got {reshape_transform!r}."
         )
-
-
-def check_confidence(confidence: object) -> None:
-    """Require a function or None.
-
-    Raises:
-        TypeError: It is neither.
-    """
-    if confidence is not None and not callable(confidence):
-        raise TypeError(f"confidence must be a function of a tensor, got {confidence!r}.")
-
-
-def check_layer_run(layer_run: object) -> None:
-    """Require an int or None.
-
-    Raises:
-        TypeError: It is neither.
-    """
-    if layer_run is not None and (not isinstance(layer_run, int) or isinstance(layer_run, bool)):
-        raise TypeError(f"layer_run must be an int or None, got {layer_run!r}.")
 
 
 def check_protocol(protocol: object) -> None:

@@ -45,10 +45,7 @@ class LayerSetup:
         confidence: Callable[[Tensor], Tensor] | None,
         layer_run: int | None,
     ) -> None:
-        arguments.check_forward_func(forward_func)
-        arguments.check_pixel_space(pixel_space)
-        arguments.check_confidence(confidence)
-        arguments.check_layer_run(layer_run)
+        arguments.check_setup(forward_func, pixel_space, confidence, layer_run)
         self.pixel_space = pixel_space
         self.confidence = default_confidence(forward_func) if confidence is None else confidence
         is_given = confidence is not None or isinstance(forward_func, HasConfidence)

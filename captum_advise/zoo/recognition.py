@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.pixels import PixelSpace
 from captum_advise.targets import Output
 from captum_advise.zoo.families import Inputs, timm_inputs, torchvision_inputs
