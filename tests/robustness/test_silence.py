@@ -416,6 +416,7 @@ def test_targets_in_other_forms(target, expected):
 @pytest.mark.case(
     "`target=1` of a single logit", "ValueError that says how to get the negative one"
 )
+@pytest.mark.filterwarnings("ignore:.* no group")
 def test_the_negative_class_of_a_single_logit():
     net = network(classes=1)
     advise = LayerAdvise(net, net.layer, confidence=torch.sigmoid)
