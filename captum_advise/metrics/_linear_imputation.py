@@ -36,7 +36,7 @@ def impute(images: Tensor, known: Tensor) -> Tensor:
 
     Returns:
         Tensor like ``images``, equal to it where pixels are known. Elsewhere, the distance to the
-        exact solution is at most about 2% of the image's range, and less than 0.1% on average.
+        exact solution is at most about 2% of the image's range, and about 0.1% on average.
     """
     n_images, channels, height, width = images.shape
     with torch.autocast(images.device.type, enabled=False):
