@@ -36,10 +36,14 @@ def default_confidence(forward_func: Callable[..., Any]) -> Callable[[Tensor], T
     """What makes probabilities of a model's outputs where the caller does not say it.
 
     Args:
-        forward_func: A wrapper of :mod:`captum_advise.targets` has its own; else softmax.
+        forward_func: A wrapper of :mod:`captum_advise.targets` has its own. A model of Hugging Face
+            for independent labels needs a sigmoid. Else it is softmax.
     """
-    uncompiled = getattr(forward_func, "_orig_mod", forward_func)
-    return uncompiled.confidence if isinstance(uncompiled, HasConfidence) else softmax_over_classes
+    model = getattr(forward_func, "_orig_mod", forward_func)  # of torch.compile
+    if isinstance(model, HasConfidence):
+        return model.confidence
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    return torch.sigmoid if problem == "multi_label_classification" else softmax_over_classes
 
 
 def are_probabilities(outputs: Tensor) -> bool:

@@ -93,7 +93,7 @@ class Rewrite:
     exactness: Exactness
     reason: str
     needs: Mapping[str, tuple[Any, ...]]
-    build: Callable[[NetworkSpec, torch.Generator], _Rewritten] = field(repr=False)
+    build: Callable[[NetworkSpec, torch.Generator], Any] = field(repr=False)
 
     def __call__(self, spec: NetworkSpec, seed: int) -> EquivalentPair:
         """Rewrite a network.
@@ -108,7 +108,7 @@ class Rewrite:
                     f"{self.name} cannot rewrite a network with {name}={value!r}: it must be "
                     f"{' or '.join(map(repr, values))}."
                 )
-        made = self.build(spec, generator(seed))
+        made: _Rewritten = self.build(spec, generator(seed))
         return EquivalentPair(
             self,
             SmallNetwork(spec) if made.original is None else made.original,
@@ -139,10 +139,11 @@ def _rewrite(
 @_rewrite("units in another order", "rounding", "the head adds the units in another order")
 def permuted_units(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
     """The units of the explained convolution, and the weights that read them, in another order."""
-    order: list[int | None] = []
-    for group in torch.arange(spec.units).chunk(spec.groups):
-        order += group[torch.randperm(len(group), generator=source)].tolist()
-    return _Rewritten(_reordered(spec, order, source), units=order)
+
+    def shuffled(group: list[int]) -> list[int | None]:
+        return [group[i] for i in torch.randperm(len(group), generator=source).tolist()]
+
+    return _reordered(spec, shuffled, source)
 
 
 @_rewrite(
@@ -152,10 +153,7 @@ def permuted_units(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
 )
 def dead_units(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
     """One more unit per group of the explained convolution, read with weights of zero."""
-    order: list[int | None] = []
-    for group in torch.arange(spec.units).chunk(spec.groups):
-        order += [*group.tolist(), None]
-    return _Rewritten(_reordered(spec, order, source), units=order)
+    return _reordered(spec, lambda group: [*group, None], source)
 
 
 @_rewrite(
@@ -348,9 +346,13 @@ def _affine(module: nn.Linear | Convolution, values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _reordered(
-    spec: NetworkSpec, order: Sequence[int | None], source: torch.Generator
-) -> SmallNetwork:
-    """The network with its units in this order; None is a new unit that nothing reads."""
+    spec: NetworkSpec,
+    reorder: Callable[[list[int]], list[int | None]],
+    source: torch.Generator,
+) -> _Rewritten:
+    """The units of each group in another order; None is a new unit that nothing reads."""
+    groups = torch.arange(spec.units).chunk(spec.groups)
+    order = [unit for group in groups for unit in reorder(group.tolist())]
     original = SmallNetwork(spec)
     network = SmallNetwork(replace(spec, units=len(order)))
     draw_parameters(network.convolution, source)
@@ -371,7 +373,7 @@ def _reordered(
     if network.last is not network.reader:
         network.last.load_state_dict(original.last.state_dict())
     network.stem.load_state_dict(original.stem.state_dict())
-    return network
+    return _Rewritten(network, units=order)
 
 
 def _scale_rows(module: nn.Module, factors: Tensor) -> None:

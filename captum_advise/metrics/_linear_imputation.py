@@ -36,7 +36,7 @@ def impute(images: Tensor, known: Tensor) -> Tensor:
 
     Returns:
         Tensor like ``images``, equal to it where pixels are known. Elsewhere, the distance to the
-        exact solution is at most about 2% of the image's range, and less than 0.1% on average.
+        exact solution is at most about 2% of the image's range, and about 0.1% on average.
     """
     n_images, channels, height, width = images.shape
     with torch.autocast(images.device.type, enabled=False):
@@ -161,7 +161,7 @@ def _first_guess(grids: list[_Grid], shown: Tensor, weight: Tensor) -> Tensor:
     for _ in grids[1:]:
         pyramid.append((_halve(pyramid[-1][0]), _halve(pyramid[-1][1])))
     total = _repeat(pyramid[-1][1].sum((2, 3), keepdim=True), channels)
-    guess = (pyramid[-1][0].sum((2, 3), keepdim=True) / total).expand_as(pyramid[-1][0])
+    guess = pyramid[-1][0].sum((2, 3), keepdim=True) / total
     for shown, weight in reversed(pyramid):
         is_known = weight > 0
         means = shown * _repeat(is_known / torch.where(is_known, weight, 1.0), channels)
@@ -182,14 +182,15 @@ def _halve(values: Tensor) -> Tensor:
 
 
 def _enlarge(values: Tensor, like: Tensor) -> Tensor:
-    """To the finer grid, or as it is if it has the size.
+    """To the finer grid; a single value, to any grid.
 
     By exactly two, also where the finer grid's size is odd: its last cell is then half as large.
     """
     height, width = like.shape[-2:]
-    if values.shape[-2:] == like.shape[-2:]:
-        return values
-    larger = F.interpolate(values, scale_factor=2, mode="bilinear", align_corners=False)
+    size = (height, width)
+    if values.shape[-2:].numel() > 1:
+        size = (2 * values.shape[-2], 2 * values.shape[-1])
+    larger = F.interpolate(values, size, mode="bilinear", align_corners=False)
     return larger[..., :height, :width]
 
 

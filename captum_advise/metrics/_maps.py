@@ -52,6 +52,11 @@ def pixel_ranks(maps: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(2, order, positions).view_as(maps)
 
 
+def numbers(maps: Tensor) -> Tensor:
+    """Maps that can be ranked: masks become 0 and 1."""
+    return maps.to(torch.uint8) if maps.dtype == torch.bool else maps
+
+
 def floating(maps: Tensor) -> torch.dtype:
     """The type of values of maps: theirs, or single precision for integers."""
     return maps.dtype if maps.is_floating_point() else torch.float32

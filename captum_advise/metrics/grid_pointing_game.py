@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.checks import check_count, check_real
-from captum_advise.metrics._maps import check_finite, single
+from captum_advise.metrics._maps import check_finite, numbers, single
 from captum_advise.metrics.energy_pointing_game import mass_share
 
 
@@ -72,6 +72,7 @@ def grid_pointing_game(maps: Tensor, cells: Tensor, *, side: int = 2) -> GridPoi
             f"{tuple(maps.shape)} and {tuple(cells.shape)}."
         )
     check_finite(maps)
+    maps = numbers(maps)
     height, width = maps.shape[2:]
     if height % side or width % side:
         raise ValueError(
@@ -95,7 +96,6 @@ def _top_share(maps: Tensor, masks: Tensor, n_cells: int) -> Tensor:
     """The share (N, M) of the highest pixels that lie in the masks, which are as large."""
     count = maps.shape[2:].numel() // n_cells
     values = maps.flatten(2)
-    values = values.to(torch.uint8) if values.dtype == torch.bool else values
     inside = masks.flatten(2)
     limit = values.topk(count, 2).values[..., -1:]
     above, tied = values > limit, values == limit

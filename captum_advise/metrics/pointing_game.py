@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_advise._utils.checks import check_count
-from captum_advise.metrics._maps import single
+from captum_advise.metrics._maps import numbers, single
 from captum_advise.metrics._regions import region_masks
 
 
@@ -43,7 +43,7 @@ def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tens
     """
     check_count("tolerance", tolerance, at_least=0)
     masks = _within(region_masks(maps, regions), tolerance)
-    maps = maps.to(torch.uint8) if maps.dtype == torch.bool else maps
+    maps = numbers(maps)
     is_maximum = maps == maps.amax((2, 3), keepdim=True)
     hits = (is_maximum & masks).sum((2, 3)).float() / is_maximum.sum((2, 3))
     return single(hits)

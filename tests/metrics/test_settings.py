@@ -158,31 +158,30 @@ def test_probabilities_as_they_are_give_what_logits_give(name):
     assert not torch.allclose(said, logits)
 
 
+WRAPPED = {
+    "sigmoid": targets.Output(network(), confidence=torch.sigmoid),
+    "identity": targets.Output(ends_in_softmax(), confidence=nn.Identity()),
+    "regression": targets.Regression(network(), (-5, 5)),
+    "segmentation": targets.Segmentation(nn.Conv2d(3, 4, 1), confidence=nn.Sigmoid()),
+    "embedding": targets.Embedding(network(), torch.eye(7)),
+}
+
+
 @pytest.mark.parametrize("name", WITH_CONFIDENCE)
-@pytest.mark.parametrize(
-    "wrapped",
-    [
-        targets.Output(network(), confidence=torch.sigmoid),
-        targets.Output(ends_in_softmax(), confidence=nn.Identity()),
-        targets.Regression(network(), (-5, 5)),
-        targets.Segmentation(
-            nn.Conv2d(3, 4, 1), confidence=nn.Sigmoid()
-        ),
-        targets.Embedding(network(), torch.eye(7)),
-    ],
-    ids=["sigmoid", "identity", "regression", "segmentation", "embedding"],
-)  # fmt: skip
+@pytest.mark.parametrize("wrapped", WRAPPED.values(), ids=WRAPPED)
 def test_a_wrapper_brings_its_confidence(name, wrapped):
     def value(forward_func, **options):
         torch.manual_seed(0)
         return WITH_CONFIDENCE[name](forward_func, INPUTS, MAPS, TARGET, **options)
 
+    def probabilities(inputs):
+        return wrapped.confidence(wrapped(inputs))
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         own = value(wrapped)
     assert torch.equal(own, value(wrapped, confidence=wrapped.confidence))
-    assert torch.equal(own, value(lambda inputs: wrapped.confidence(wrapped(inputs)),
-                                  confidence=nn.Identity()))  # fmt: skip
+    assert torch.equal(own, value(probabilities, confidence=nn.Identity()))
 
 
 def test_a_part_of_a_model_that_is_called_confidence_is_not_taken_for_one():

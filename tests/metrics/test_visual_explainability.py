@@ -129,3 +129,14 @@ def test_an_unknown_part_makes_avx_unknown_and_not_zero(unknown):
 def test_an_unknown_class_sensitivity_makes_the_avx_of_a_miss_unknown():
     assert darkened(0.05, sensitivity=torch.nan, rank=6).avx.isnan()
     assert darkened(0.45, sensitivity=torch.nan).avx > 0
+
+
+@pytest.mark.parametrize("size", [(1, 40), (40, 1)])
+def test_images_of_one_row_or_column_have_an_avx(size):
+    images, confidences = torch.rand(2, 3, *size), torch.tensor([[0.7, 0.3]]).expand(2, 2)
+    result = visual_explainability(
+        images, 0.7 * images, confidences, confidences, torch.tensor([0, 1]), torch.zeros(2)
+    )
+    parts = zip(result.ssim.tolist(), result.fsim.tolist(), result.mse.tolist(), strict=True)
+    expected = [hmean([ssim, fsim, 1 - mse, 1]) for ssim, fsim, mse in parts]
+    assert result.avx.tolist() == pytest.approx(expected, rel=1e-5)
