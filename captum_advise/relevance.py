@@ -98,7 +98,8 @@ def relevance_of(feature_maps: Tensor, options: DensityOptions) -> Tensor:
         units = units.cpu()
     units = units.double()
     units = on_unit_interval(units, options.activation_range)
-    grid = torch.linspace(0, 1, positions, dtype=torch.float64, device=units.device)
+    # On the CPU, where the checks of the grid do not wait for a GPU.
+    grid = torch.linspace(0, 1, positions, dtype=torch.float64, device="cpu")
     density = adaptive_kde(units, grid, n_bandwidths=options.n_bandwidths).density
     return count_modes(density, min_prominence=options.min_prominence).to(device)
 
