@@ -14,15 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.checks import check_count, check_real
-from captum_advise.density._blocks import blocks
 from captum_advise.density._engine import engine_for
-from captum_advise.density._progress import with_progress
-from captum_advise.density._working_grids import (
-    duplicates,
-    histograms,
-    onto_grid,
-    working_lengths,
-)
 
 
 class AdaptiveKDE(NamedTuple):
@@ -87,22 +79,12 @@ def adaptive_kde(samples: Tensor, grid: Tensor, *, n_bandwidths: int = 80) -> Ad
     """
     grid = _checked_grid(samples, grid)
     check_count("n_bandwidths", n_bandwidths, at_least=2)
-    shape = (*samples.shape[:-1], len(grid))
-    device, n_points = grid.device, len(grid)
     span = float(grid[-1] - grid[0])
-    engine = engine_for(device, n_points)
-    grid = grid.to(engine.device)
+    estimate, engine_device = engine_for(samples.device, len(grid))
+    grid = grid.to(engine_device)
     rows = samples.detach().to(grid).reshape(math.prod(samples.shape[:-1]), samples.shape[-1])
-    estimate = grid.new_full((2, len(rows), n_points), math.nan)
-
-    lengths = working_lengths(rows, grid)
-    distinct, which = torch.unique(lengths, return_inverse=True)
-    counts = histograms(rows, grid, distinct, which)
-    representative = duplicates(lengths, counts)
-    cut = blocks(lengths, counts, representative, span, n_bandwidths, engine.block_size)
-    for block in with_progress(cut):
-        estimate[:, block.index] = onto_grid(engine.estimate(block), block.lengths, n_points)
-    density, bandwidth = estimate[:, representative].to(device)
+    density, bandwidth = estimate(rows, grid, span, n_bandwidths).to(samples.device)
+    shape = (*samples.shape[:-1], len(grid))
     return AdaptiveKDE((density / span).view(shape), (bandwidth * span).view(shape))
 
 
@@ -114,7 +96,7 @@ def _checked_grid(samples: Tensor, grid: Tensor) -> Tensor:
         raise ValueError(f"grid must be (L,) with at least two points, got {tuple(grid.shape)}.")
     is_rounded = grid.is_floating_point() and grid.dtype != torch.float64
     epsilon = torch.finfo(grid.dtype).eps if is_rounded else 0.0
-    grid = grid.detach().to(samples.device, torch.float64)
+    grid = grid.detach().to(torch.float64)
     steps = grid.diff()
     tolerance = 1e-3 * steps.mean() + 4 * epsilon * grid.abs().amax()
     if not bool((steps > 0).all()) or bool(steps.max() - steps.min() > tolerance):

@@ -37,10 +37,10 @@ class Block:
         return int((self.lengths * n_bins).sum())
 
 
-def blocks(
+def cut(
     lengths: Tensor,
     counts: Tensor,
-    representative: Tensor,
+    is_first: Tensor,
     span: float,
     n_bandwidths: int,
     block_size: int,
@@ -50,13 +50,12 @@ def blocks(
     Args:
         lengths: int64 (R,) points of each row's working grid.
         counts: (R, L) histograms.
-        representative: int64 (R,) from :func:`captum_advise.density._working_grids.duplicates`.
+        is_first: bool (R,) whether no earlier row is equal.
         span: Length of the grid.
         n_bandwidths: Number of candidate bandwidths.
         block_size: Points times occupied bins of all rows of a block, roughly.
     """
     occupied = (counts > 0).sum(-1)
-    is_first = representative == torch.arange(len(lengths), device=lengths.device)
     has_density = (lengths >= 2) & (occupied > 0) & is_first
     # Rows with the same working grid share tables. Rows with as many bins need little padding.
     order = (lengths * counts.shape[1] + occupied).argsort(stable=True)
@@ -65,7 +64,7 @@ def blocks(
     work = (lengths * occupied.clamp(min=n_bandwidths))[order].cumsum(0)
     number = torch.div(work, block_size, rounding_mode="floor")
     sizes = torch.unique_consecutive(number, return_counts=True)[1].tolist()
-    cut = []
+    blocks = []
     for index in torch.split(order, sizes) if sizes else ():
         distinct, segment, n_rows = torch.unique_consecutive(
             lengths[index], return_inverse=True, return_counts=True
@@ -73,7 +72,7 @@ def blocks(
         segments = tuple(zip(distinct.tolist(), n_rows.tolist(), strict=True))
         windows = candidate_bandwidths(distinct, span, n_bandwidths)
         longest = segments[-1][0]
-        cut.append(
+        blocks.append(
             Block(index, lengths[index], counts[index, :longest], segment, segments, windows)
         )
-    return cut
+    return blocks

@@ -43,7 +43,7 @@ def optimal_bandwidths(
     n_windows = windows.shape[1]
     n_rows, longest = counts.shape
     optimal = counts.new_zeros(n_rows, n_windows, longest, dtype=_index_type(n_windows))
-    kernels = _smoothing_kernels([length for length, _ in segments], windows).to(counts)
+    kernels = smoothing_kernels([length for length, _ in segments], windows).to(counts)
     penalties = (2 / math.sqrt(2 * math.pi) / windows).to(counts)
     block = _CUDA_SMOOTHING_BLOCK if counts.is_cuda else _SMOOTHING_BLOCK
     members: list[int] = []
@@ -106,7 +106,7 @@ def _unfolded(values: Tensor, length: int) -> Tensor:
     return torch.cat([first, second[..., : length // 2].flip(-1)], -1)
 
 
-def _smoothing_kernels(lengths: list[int], windows: Tensor) -> Tensor:
+def smoothing_kernels(lengths: list[int], windows: Tensor) -> Tensor:
     """Each window's Gaussian (S, M, L) at distances from zero up, on grids of these lengths.
 
     Zero padding to a power of two and circular wrap-round are part of the method.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 GOLDEN = (math.sqrt(5) - 1) / 2
+LOW = 1e-12
 MAX_STEPS = 29
 BRACKET = 1e-5
 # Costs can be exactly flat; rounding must not decide which way the search goes there.
@@ -30,7 +31,7 @@ def search_stiffness(cost_at: Callable[[Tensor], Tensor], n_rows: int, like: Ten
         n_rows: B.
         like: A tensor of the type and on the device of the result.
     """
-    low, high = like.new_full((n_rows,), 1e-12), like.new_ones(n_rows)
+    low, high = like.new_full((n_rows,), LOW), like.new_ones(n_rows)
     left, right = _between(low, high)
     left_cost, right_cost = cost_at(left), cost_at(right)
     latest = right

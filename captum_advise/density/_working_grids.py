@@ -44,13 +44,18 @@ def working_lengths(rows: Tensor, grid: Tensor) -> Tensor:
     return torch.where(inside.sum(-1) >= 2, lengths, 0)
 
 
-def histograms(rows: Tensor, grid: Tensor, distinct: Tensor, which: Tensor) -> Tensor:
+def histograms(rows: Tensor, grid: Tensor, distinct: Tensor, which: Tensor, longest: int) -> Tensor:
     """Samples per bin, (R, longest) (step 2). Bins are half open and centred on the working grid.
 
     The last bin takes only samples equal to its left edge. Samples right of that edge are lost.
+
+    Args:
+        rows: (R, n) samples.
+        grid: (L,) the user's grid.
+        distinct: int64 (S,) points of working grids.
+        which: int64 (R,) index of each row's working grid among these.
+        longest: Points of the longest one, at least two.
     """
-    # At least two points: then there is a step even if no row has a working grid.
-    longest = max([2, *distinct.tolist()])
     cells = torch.arange(longest, device=rows.device, dtype=rows.dtype)
     last = (distinct - 1).clamp(min=1)[:, None]
     points = grid[0] + cells * (grid[-1] - grid[0]) / last

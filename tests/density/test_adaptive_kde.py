@@ -198,7 +198,7 @@ def test_smoothing_kernels(length, width):
     transfer = np.exp(-0.5 * (2 * np.pi * np.fft.fftfreq(circle) * width) ** 2)
     expected = np.fft.ifft(transfer).real[:length]
     windows = torch.tensor([[width]], dtype=torch.float64)
-    kernel = _local_costs._smoothing_kernels([length], windows)[0, 0]
+    kernel = _local_costs.smoothing_kernels([length], windows)[0, 0]
     np.testing.assert_allclose(kernel, expected, rtol=0, atol=1e-15)
 
 
