@@ -14,7 +14,8 @@ import typer
 
 from captum_advise._utils.errors import USER_ERRORS, first_line
 from captum_advise._version import __version__
-from captum_advise.cli import axioms, evaluate, explain, layers, local_page, sanity
+from captum_advise.cli import app as page
+from captum_advise.cli import axioms, evaluate, explain, layers, sanity
 from captum_advise.cli.console import show_error, warnings_in_one_line
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=sanity.EXAMPLES)(sanity.sanity)
 app.command(epilog=axioms.EXAMPLES)(axioms.axioms)
 app.command(epilog=layers.EXAMPLES)(layers.layers)
-app.command("app", epilog=local_page.EXAMPLES)(local_page.local_page)
+app.command("app", epilog=page.EXAMPLES)(page.serve)
 
 
 def run(arguments: Sequence[str] | None) -> int:

@@ -187,7 +187,7 @@ def _together(
         return {}
     try:
         with warnings.catch_warnings():
-            # An error here: see _check_relevance.
+            # An error here: see check_relevance.
             warnings.filterwarnings("ignore", ".* have no unit with relevance")
             found = captum_advise.explain(list(images.values()), network, **how)
         return {name: found[index] for index, name in enumerate(images)}
@@ -229,7 +229,7 @@ class _Run:
         try:
             if isinstance(outcome, BaseException):
                 raise outcome
-            _check_relevance(outcome, self.how["unit_selection"])
+            check_relevance(outcome, self.how["unit_selection"])
             self._write(name, ImageResult(source.shown, outcome, self._options()))
         except USER_ERRORS as error:
             text = first_line(error)
@@ -287,7 +287,7 @@ class _Run:
         return index_page(self.setup, COLUMNS, self.rows, self.failures, with_pages=with_pages)
 
 
-def _check_relevance(explanation: Explanation, selection: UnitSelection) -> None:
+def check_relevance(explanation: Explanation, selection: UnitSelection) -> None:
     """Raise if no unit has a relevance that was asked for."""
     if isinstance(selection, str) or selection is None or explanation.selected_units.any():
         return

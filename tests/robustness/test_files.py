@@ -359,18 +359,23 @@ def small_disk(tmp_path):
 
 @pytest.mark.case(
     "output folder on a full or read-only file system, `explain`",
-    "a line per image; what was there is whole, nothing half-written",
+    "one line, and nothing more is computed; what was there is whole, nothing half-written",
 )
 @pytest.mark.filterwarnings("ignore:.* no group")
 def test_explain_on_a_full_disk(small_disk, noise, tmp_path, capfd):
-    (tmp_path / "p.jpg").write_bytes(encoded(noise, "jpg"))
+    images = [tmp_path / f"{name}.jpg" for name in "pqr"]
+    for image in images:
+        image.write_bytes(encoded(noise, "jpg"))
     (small_disk / "old").write_bytes(bytes(200_000))
-    assert cli.main(["explain", str(tmp_path / "p.jpg"), *SMALL, "-o", str(small_disk)]) == 1
-    assert "p.png cannot be written: No space left" in capfd.readouterr().err
+    command = ["explain", *map(str, images), *SMALL, "-o", str(small_disk), "--batch-size", "1"]
+    assert cli.main(command) == 1
+    written, stopped = capfd.readouterr().err.splitlines()
+    assert "p.png cannot be written: No space left" in written
+    assert stopped == "error: stopped after 0 of 3 images."
     assert os.listdir(small_disk) == ["old"]
 
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    assert cli.main(["explain", str(tmp_path / "p.jpg"), *SMALL, "-o", str(small_disk)]) == 1
+    assert cli.main(["explain", str(images[0]), *SMALL, "-o", str(small_disk)]) == 1
     assert "Read-only file system" in capfd.readouterr().err
     assert os.listdir(small_disk) == ["old"]
 

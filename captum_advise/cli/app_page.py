@@ -7,28 +7,31 @@ link. It reads only files that the user uploads.
 from __future__ import annotations
 
 import html
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from captum_advise import zoo
+import captum_advise
+from captum_advise import visualization, zoo
 from captum_advise._utils.errors import USER_ERRORS, first_line
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise.comparisons import comparisons_of
-from captum_advise.layer_advise import LayerAdvise, UnitSelection
+from captum_advise.cli.app_uploads import MAX_BYTES, Guard
+from captum_advise.cli.explain import check_relevance
+from captum_advise.layer_advise import UnitSelection
 from captum_advise.relevance import ActivationRange
-from captum_advise.visualization.page import unit_tensors
 from captum_advise.zoo.layer_probe import feature_layers
+from captum_advise.zoo.recognition import unwrapped
 
-MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
 # Pillow's other formats run other programs or are rare.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _EXAMPLES = ("chelsea", "coffee", "rocket", "astronaut")
 # Densities of larger layers take minutes.
 _MOST_POSITIONS = 32 * 32
+_PATIENCE = 120.0  # seconds that a request waits for others
 
 _SELECTIONS: dict[str, UnitSelection] = {
     "the group with the highest AVX": "avx",
@@ -44,21 +47,31 @@ _RANGES: dict[str, ActivationRange] = {
     "each unit's own range, mapped to [0, 1]": "minmax",
 }
 
-# Gradio's own page needs inline scripts and styles. Nothing comes from elsewhere.
-_POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
-    "base-uri 'self'; frame-ancestors 'self'"
-)
-
-# The frame is as high as its page, which has fewer columns where it is narrow.
+# Gradio leaves a list of choices open where a tab leads away from it.
 _STYLE = """
-#result iframe { width: 100%; height: 72rem; border: 0; }
-@media (max-width: 66rem) { #result iframe { height: 115rem; } }
-@media (max-width: 42rem) { #result iframe { height: 200rem; } }
+div:not(:focus-within) > div:has(> ul[role=listbox]) { display: none; }
+#result iframe { width: 100%; height: 40rem; border: 0; }
+#result [role=alert] {
+  margin: 0; padding: .8rem 1rem; border: 2px solid #a32a00; border-left-width: .6rem;
+  border-radius: 5px; background: #fff4ef; color: #7a1f00; font-weight: 600;
+}
 """
+# The frame, which nobody may look into, tells its height. A list of choices that scrolls would take
+# the focus at a tab, and stay open.
+_SCRIPT = """<script>
+addEventListener("message", (event) => {
+  const frame = document.querySelector("#result iframe");
+  const height = Number(event.data?.explanationHeight);
+  if (frame && event.source === frame.contentWindow && height > 0)
+    frame.style.height = `${Math.min(height, 20000)}px`;
+});
+addEventListener("keydown", (event) => {
+  if (event.key === "Tab") for (const list of document.querySelectorAll("ul")) list.tabIndex = -1;
+}, true);
+</script>"""
 
 
-def build(network: zoo.Network, folder: str) -> Any:
+def build(network: zoo.Network, folder: Path) -> Any:
     """The page.
 
     Args:
@@ -72,8 +85,8 @@ def build(network: zoo.Network, folder: str) -> Any:
     networks = _Networks(network)
     names = list(dict.fromkeys((network.name, *zoo.list_networks())))
     layers = networks.layer_choices(network.name)
-    with gradio.Blocks(title="ADVISE", analytics_enabled=False, fill_width=True) as page:
-        gradio.Markdown("# ADVISE\nWhich part of an image did a network base its prediction on?")
+    with gradio.Blocks(title="captum-advise", analytics_enabled=False, fill_width=True) as page:
+        gradio.Markdown("# Which part of an image did a network base its prediction on?")
         with gradio.Row():
             with gradio.Column():
                 image = gradio.Image(
@@ -84,7 +97,7 @@ def build(network: zoo.Network, folder: str) -> Any:
                 with gradio.Row():
                     examples = {
                         path: gradio.Button(path.stem, icon=path, size="sm", min_width=120)
-                        for path in _example_files(Path(folder))
+                        for path in _example_files(folder)
                     }
             with gradio.Column():
                 model = gradio.Dropdown(names, value=network.name, label="Network")
@@ -103,17 +116,19 @@ def build(network: zoo.Network, folder: str) -> Any:
 
         def update_layers(name: str) -> tuple[Any, str]:
             try:
-                choices = networks.layer_choices(name)
-                default = networks.load(name).layer_name
+                with alone():
+                    choices = networks.layer_choices(name)
+                    default = networks.load(name).layer_name
             except USER_ERRORS as error:
-                return gradio.Dropdown(choices=[], value=None), _message(first_line(error))
+                return gradio.Dropdown(choices=[], value=None), _message(_in_words(error, name))
             return gradio.Dropdown(choices=choices, value=default), ""
 
         def explain(*arguments: Any) -> str:
             try:
-                return _frame(_explained(networks, *arguments))
+                with alone():
+                    return _frame(_explained(networks, *arguments))
             except USER_ERRORS as error:
-                return _message(first_line(error))
+                return _message(_in_words(error, arguments[1]))
 
         private = {"api_visibility": "private"}
         model.change(update_layers, model, [layer, result], **private)
@@ -121,30 +136,53 @@ def build(network: zoo.Network, folder: str) -> Any:
         button.click(explain, inputs, result, **private)
         for path, example in examples.items():
             example.click(partial(str, path), None, image, **private)
-    # One explanation at a time: they share the network and the processor.
-    return page.queue(max_size=16, default_concurrency_limit=1)
+    # Nobody passes the queue by.
+    return page.queue(max_size=16, default_concurrency_limit=1, api_open=False)
 
 
-def start(page: Any, host: str, port: int) -> None:
+_lock = threading.Lock()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One computation at a time, whoever asks: they share the network, the processor, the memory.
+
+    Raises:
+        ValueError: Others take too long.
+    """
+    if not _lock.acquire(timeout=_PATIENCE):
+        raise ValueError("The page is busy with other images: try again in a minute.")
+    try:
+        yield
+    finally:
+        _lock.release()
+
+
+def start(page: Any, host: str, port: int, uploads: Path) -> None:
     """Serve the page, and return.
 
     Args:
         page: From :func:`build`.
         host: The address to listen on.
         port: The port.
+        uploads: Where Gradio puts what is uploaded.
 
     Raises:
         OSError: The port is in use, or the address is not one of this machine.
     """
     gradio = import_optional("gradio", "app")
     middleware = import_optional("starlette.middleware", "app").Middleware
-    hosts = import_optional("starlette.middleware.trustedhost", "app").TrustedHostMiddleware
-    # A page elsewhere whose name is made to lead to this machine must not reach us.
-    known = ["*"] if host in ("0.0.0.0", "::") else ["localhost", "127.0.0.1", host]
+    hosts = None if host in ("0.0.0.0", "::") else {"localhost", "127.0.0.1", host}
     system = ["system-ui", "sans-serif"]
+    theme = gradio.themes.Base(font=system, font_mono=["ui-monospace", "monospace"]).set(
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_300",
+    )
     try:
         page.launch(
-            server_name=host,
+            server_name=in_address(host),
             server_port=port,
             share=False,
             inbrowser=False,
@@ -157,17 +195,21 @@ def start(page: Any, host: str, port: int) -> None:
             pwa=False,
             mcp_server=False,
             enable_monitoring=False,
-            theme=gradio.themes.Base(font=system, font_mono=["ui-monospace", "monospace"]),
+            theme=theme,
             css=_STYLE,
-            app_kwargs={
-                "middleware": [middleware(hosts, allowed_hosts=known), middleware(_Policy)],
-            },
+            head=_SCRIPT,
+            app_kwargs={"middleware": [middleware(Guard, hosts=hosts, folder=uploads)]},
         )
     except OSError as error:
         raise OSError(
             f"The page cannot listen on {host}, port {port}: the port is in use, or the address is "
             "not one of this machine; give another one with --port or --host."
         ) from error
+
+
+def in_address(host: str) -> str:
+    """A host in the address of a page: IPv6 addresses have brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 class _Networks:
@@ -190,10 +232,13 @@ class _Networks:
         }
 
     def layer_choices(self, name: str) -> list[tuple[str, str]]:
-        """Texts and names of the layers, the last layer first."""
+        """Texts and names of the layers: blocks, then single layers, of each the last one first."""
+        model = unwrapped(self.load(name).model)
+        last_first = list(reversed(self.layers(name).items()))
+        last_first.sort(key=lambda layer: not any(model.get_submodule(layer[0]).children()))
         return [
             (f"{layer}: {units} units, {height} x {width}", layer)
-            for layer, (units, height, width) in reversed(self.layers(name).items())
+            for layer, (units, height, width) in last_first
         ]
 
     def with_layer(self, name: str, layer: str) -> zoo.Network:
@@ -223,30 +268,17 @@ def _explained(
         raise ValueError("There is no image: upload one, or choose an example.")
     image = _open(Path(path))
     network = networks.with_layer(model, layer)
-    device = next(network.model.parameters()).device
-    inputs = network.transform(image)[None].to(device)
-    with torch.no_grad():
-        predicted = network.model(inputs).argmax(1)
-    index = network.class_index(target) if target.strip() else int(predicted)
-    advise = LayerAdvise(
-        network.model,
-        network.layer,
-        pixel_space=network.pixel_space,
-        reshape_transform=network.reshape_transform,
+    chosen = _SELECTIONS[selection]
+    explanation = captum_advise.explain(
+        image,
+        network,
+        target.strip() or None,
+        unit_selection=chosen,
+        activation_range=_RANGES[values],
+        keep_units=True,
     )
-    activation_range = _RANGES[values]
-    explanation = advise.explain(
-        inputs, index, unit_selection=_SELECTIONS[selection], activation_range=activation_range
-    )
-    feature_maps, contributions = unit_tensors(advise, inputs, index)
-    return explanation.to_html(
-        network.pixel_space.to_pixels(inputs).clamp(0, 1),
-        feature_maps=feature_maps,
-        contributions=contributions,
-        comparisons=comparisons_of(network, advise, inputs, index),
-        class_names=network.class_names,
-        activation_range=activation_range,
-    )
+    check_relevance(explanation, chosen)
+    return visualization.page(explanation)
 
 
 def _open(path: Path) -> Any:
@@ -285,30 +317,15 @@ def _frame(page: str) -> str:
     """A page within another, without access to it."""
     # Gradio fills in what looks like a template.
     text = html.escape(page).replace("{", "&#123;").replace("$", "&#36;")
-    return f'<iframe title="Explanation" sandbox="allow-scripts" srcdoc="{text}"></iframe>'
+    frame = '<iframe title="Explanation" sandbox="allow-scripts" scrolling="no" srcdoc="'
+    return f'{frame}{text}"></iframe>'
+
+
+def _in_words(error: BaseException, network: str) -> str:
+    command = f"by captum-advise app --model {network} --weights PATH"
+    return first_line(error).replace("with --weights PATH", command)
 
 
 def _message(text: str) -> str:
     safe = html.escape(text).replace("{", "&#123;").replace("$", "&#36;")
     return f'<p role="alert">{safe}</p>'
-
-
-class _Policy:
-    """Middleware that forbids the browser to load anything from other machines."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def send_with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = [
-                    *message.get("headers", ()),
-                    (b"content-security-policy", _POLICY.encode()),
-                    (b"referrer-policy", b"no-referrer"),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await self.app(scope, receive, send_with_policy)

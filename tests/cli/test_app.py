@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+import warnings
 from contextlib import closing
 from html.parser import HTMLParser
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
+import typer
 from browser import chromium, complaints
 from messages import one_sentence
-from pages import data_of
+from pages import data_of, unpacked
 from PIL import Image
 
-from captum_advise import _app, cli, zoo
-from captum_advise.cli.local_page import _is_loopback
+from captum_advise import cli, zoo
+from captum_advise.cli import app_page, app_uploads, commands
+from captum_advise.cli.app import _is_loopback
 
 HOSTILE = "${alert(1)} {{value}} \"'><script>alert(1)</script>"
 
@@ -58,18 +65,19 @@ class Attributes(HTMLParser):
 
 
 def test_pages_and_messages_hold_no_template():
-    for made in (_app._frame(HOSTILE), _app._message(HOSTILE)):
+    for made in (app_page._frame(HOSTILE), app_page._message(HOSTILE)):
         assert "${" not in made
         assert "{{" not in made
         assert "<script" not in made
-    ((_, frame),) = Attributes(_app._frame(HOSTILE)).found
+    ((_, frame),) = Attributes(app_page._frame(HOSTILE)).found
     assert frame["srcdoc"] == HOSTILE
     assert frame["sandbox"] == "allow-scripts"
-    assert Attributes(_app._message(HOSTILE)).text == HOSTILE
+    assert frame["scrolling"] == "no"
+    assert Attributes(app_page._message(HOSTILE)).text == HOSTILE
 
 
 def test_images_are_read_after_a_look_at_them(cat, tmp_path):
-    assert _app._open(cat).size == zoo.example_image().size
+    assert app_page._open(cat).size == zoo.example_image().size
 
 
 @pytest.mark.parametrize(
@@ -92,19 +100,28 @@ def test_images_that_are_refused(name, content, message, tmp_path):
     else:
         path.write_bytes(content)
     with pytest.raises(ValueError) as error:
-        _app._open(path)
+        app_page._open(path)
     assert message in one_sentence(error)
 
 
 @pytest.fixture(scope="module")
 def networks():
-    return _app._Networks(zoo.load("timm/test_resnet", weights="random"))
+    return app_page._Networks(zoo.load("timm/test_resnet", weights="random"))
 
 
 def test_layers_to_choose_from(networks):
     choices = networks.layer_choices("timm/test_resnet")
     names = [name for _, name in choices]
     assert names[0] == networks._first.layer_name == "layer4"
+    # Blocks come before single layers, of each the last one first.
+    model = networks._first.model
+    is_block = [any(model.get_submodule(name).children()) for name in names]
+    assert is_block == sorted(is_block, reverse=True)
+    assert {True, False} == set(is_block)
+    order = [name for name, _ in model.named_modules()]
+    blocks = [order.index(name) for name in names if any(model.get_submodule(name).children())]
+    assert order[blocks[0]] == "layer4"
+    assert names.index("layer3") > names.index("layer4")
     assert {"layer2", "layer3"} <= set(names)
     assert "layer1" not in names  # 40 x 40: densities take long
     assert "layer4: 96 units, 5 x 5" in [text for text, _ in choices]
@@ -120,34 +137,111 @@ def test_layers_to_choose_from(networks):
 
 
 def test_an_explanation(networks, cat):
-    selection, values = list(_app._SELECTIONS)[1], list(_app._RANGES)[1]
-    page = _app._explained(
+    selection, values = list(app_page._SELECTIONS)[1], list(app_page._RANGES)[1]
+    page = app_page._explained(
         networks, str(cat), "timm/test_resnet", "layer4", "egyptian", selection, values
     )
     (example,) = data_of(page)["examples"]
     assert example["class"] == "Egyptian cat"
-    assert example["units"]["densities"]["activation_range"] == "minmax"
-    names = [comparison["name"] for comparison in example["comparisons"]]
-    assert names == ["Grad-CAM", "GatedGradCam"]
-    assert example["comparisons"][1]["values"]["shape"] == [160, 160]
+    ranges = unpacked(example["units"]["ranges"])
+    assert len(set(ranges[:, 1])) > 10  # each unit has its own
+    names = [shown["name"] for shown in example["maps"][:3]]
+    assert names == ["GatedGradCam", "LayerAdvise", "Grad-CAM"]
+    assert example["maps"][0]["values"]["shape"] == [160, 160]
+
+
+def test_a_relevance_that_no_unit_has(networks, cat, monkeypatch):
+    monkeypatch.setitem(app_page._SELECTIONS, "relevance 99", 99)
+    values = next(iter(app_page._RANGES))
+    with warnings.catch_warnings(), pytest.raises(ValueError) as error:
+        warnings.simplefilter("ignore")
+        app_page._explained(
+            networks, str(cat), "timm/test_resnet", "layer4", "", "relevance 99", values
+        )
+    assert "no unit has relevance 99: the units have relevance 0" in one_sentence(error)
+
+
+def test_messages_name_what_the_command_has():
+    text = "give a state-dict file with --weights PATH."
+    shown = app_page._in_words(ValueError(text), "resnet50")
+    assert shown.endswith("by captum-advise app --model resnet50 --weights PATH.")
+    command = typer.main.get_command(commands.app).commands["app"]
+    assert {"--model", "--weights"} <= {name for o in command.params for name in o.opts}
+
+
+def test_one_computation_at_a_time(monkeypatch):
+    running, most = [], []
+
+    def compute(number):
+        with app_page.alone():
+            running.append(number)
+            most.append(len(running))
+            time.sleep(0.02)
+            running.remove(number)
+
+    threads = [threading.Thread(target=compute, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8
+    monkeypatch.setattr(app_page, "_PATIENCE", 0.01)
+    with app_page.alone(), pytest.raises(ValueError) as error, app_page.alone():
+        pass
+    assert "busy" in one_sentence(error)
+
+
+# --- what is uploaded
+
+
+def test_the_oldest_uploads_make_room(tmp_path, monkeypatch):
+    for number in range(5):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (folder / "image.png").write_bytes(bytes(100))
+        os.utime(folder / "image.png", (number, number))
+    monkeypatch.setattr(app_uploads, "MAX_BYTES", 50)
+    monkeypatch.setattr(app_uploads, "QUOTA", 450)  # four uploads at once take up to 200
+    app_uploads._make_room(tmp_path)
+    left = sorted(path.parent.name for path in tmp_path.rglob("*.png"))
+    assert left == ["3", "4"]
+
+
+def test_folders_of_processes_that_were_killed_are_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    user = tmp_path / "captum-advise-of-the-user"
+    user.mkdir()
+    abandoned = tmp_path / "captum-advise-abandoned"
+    (abandoned / "uploads").mkdir(parents=True)
+    (abandoned / "in-use").touch()
+    with app_uploads.upload_folder() as first:
+        assert not abandoned.exists()
+        (first / "image.png").touch()
+        with app_uploads.upload_folder() as second:
+            assert first.parent != second.parent
+            assert (first / "image.png").exists()  # its process is alive
+    assert list(tmp_path.iterdir()) == [user]
 
 
 # --- the running page
 
 
+COMMAND = [sys.executable, "-m", "captum_advise", "app"]
+
+
 class Server:
     """``captum-advise app`` in a process of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, host="127.0.0.1"):
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{app_page.in_address(host)}:{self.port}"
         self.folder = folder
-        (folder / "tmp").mkdir()
-        (folder / "cwd").mkdir()
+        (folder / "tmp").mkdir(exist_ok=True)
+        (folder / "cwd").mkdir(exist_ok=True)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "captum_advise", "app", "--port", str(self.port)],
+            [*COMMAND, "--host", host, "--port", str(self.port)],
             cwd=folder / "cwd",
             env=os.environ | {"TMPDIR": str(folder / "tmp")},
             stdout=subprocess.PIPE,
@@ -176,16 +270,29 @@ class Server:
         )
         return self.post("upload", body, "multipart/form-data; boundary=b")[0]
 
-    def explain(self, path):
-        """What the button's function returns for a file on the server, or None if it fails."""
+    def folders(self):
+        """What the command has among the temporary files."""
+        return [path for path in (self.folder / "tmp").iterdir() if "captum" in path.name]
+
+    def end(self, number):
+        """Output, error output and status after a signal."""
+        self.process.send_signal(number)
+        return *self.process.communicate(timeout=60), self.process.returncode
+
+    def request(self, path):
+        """What asks for an explanation of a file on the server."""
         with urlopen(f"{self.url}/config") as answer:
             functions = json.loads(answer.read())["dependencies"]
         (number,) = [f["id"] for f in functions if f["api_name"] == "explain"]
         image = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        choices = [next(iter(table)) for table in (_app._SELECTIONS, _app._RANGES)]
+        choices = [next(iter(table)) for table in (app_page._SELECTIONS, app_page._RANGES)]
         arguments = [image, "efficientnet-lite0", "bn2", "", *choices]
         content = {"data": arguments, "fn_index": number, "session_hash": "test"}
-        self.post("queue/join", json.dumps(content).encode(), "application/json")
+        return json.dumps(content).encode()
+
+    def explain(self, path):
+        """What the button's function returns for a file on the server, or None if it fails."""
+        self.post("queue/join", self.request(path), "application/json")
         with urlopen(f"{self.url}/gradio_api/queue/data?session_hash=test", timeout=120) as events:
             for line in events:
                 event = json.loads(line.removeprefix(b"data:")) if line.strip() else {}
@@ -229,6 +336,31 @@ def test_another_host_name_is_refused(server):
 
 
 @pytest.mark.slow
+def test_another_site_is_refused(server):
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
+        assert status(server.url, Origin=origin) == 403
+    assert status(server.url, Origin=server.url) == 200
+
+
+@pytest.mark.slow
+def test_an_upload_without_a_length_is_refused(server):
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
+        parts = [b"a" * 1000] * 3
+        connection.request("POST", "/gradio_api/upload", iter(parts), encode_chunked=True)
+        assert connection.getresponse().status == 411
+
+
+@pytest.mark.slow
+def test_the_queue_cannot_be_passed_by(server, cat):
+    content = server.request(server.upload(cat.read_bytes()))
+    for path in ("run/explain", "run/predict", "api/explain", "api/predict"):
+        with pytest.raises(HTTPError) as error:
+            server.post(path, content, "application/json")
+        with error.value:
+            assert error.value.code in (404, 405, 422)
+
+
+@pytest.mark.slow
 def test_files_of_the_machine_are_not_served(server):
     (server.folder / "cwd" / "secret.txt").write_text("secret")
     for path in ("/etc/passwd", server.folder / "cwd" / "secret.txt", "secret.txt"):
@@ -245,7 +377,7 @@ def test_files_that_were_not_uploaded_are_not_read(server):
 @pytest.mark.slow
 def test_an_upload_over_the_limit_is_refused(server):
     with pytest.raises(HTTPError) as error:
-        server.upload(bytes(_app.MAX_BYTES + 1))
+        server.upload(bytes(app_uploads.MAX_BYTES + 1))
     with error.value:
         assert error.value.code == 413
 
@@ -270,7 +402,7 @@ def test_an_upload_that_is_not_an_image(server):
 @pytest.mark.slow
 def test_a_port_in_use(server, capsys):
     finished = subprocess.run(
-        [sys.executable, "-m", "captum_advise", "app", "--port", str(server.port)],
+        [*COMMAND, "--port", str(server.port)],
         capture_output=True,
         text=True,
         check=False,
@@ -280,8 +412,21 @@ def test_a_port_in_use(server, capsys):
     assert "the port is in use" in complaint
 
 
+def lists(driver):
+    return driver.find_elements("css selector", "ul[role=listbox]")
+
+
+def height_of_page(driver, frame):
+    driver.switch_to.frame(frame)
+    page = "return document.documentElement.getBoundingClientRect().height"
+    height = math.ceil(driver.execute_script(page))
+    driver.switch_to.default_content()
+    return height
+
+
 @pytest.mark.slow
 def test_in_a_browser(server):
+    from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import Select, WebDriverWait
 
     with chromium() as driver:
@@ -295,6 +440,12 @@ def test_in_a_browser(server):
         wait.until(lambda _: button("chelsea")).click()
         wait.until(lambda _: driver.find_elements("css selector", "img[src*='chelsea.png']"))
         time.sleep(1)  # until the page knows its new image
+        # A list closes where the focus leaves it.
+        driver.find_element("css selector", "[aria-label='Layer']").click()
+        wait.until(lambda _: [x for x in lists(driver) if x.is_displayed()])
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+        wait.until(lambda _: not [x for x in lists(driver) if x.is_displayed()])
+        assert driver.switch_to.active_element.tag_name in ("input", "textarea")
         button("Explain").click()
         frame = wait.until(lambda _: driver.find_element("css selector", "#result iframe"))
         # Another layer in the list, and a network that changes the list.
@@ -302,6 +453,10 @@ def test_in_a_browser(server):
         outside = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
         hosts = {name.split("/")[2] for name in driver.execute_script(outside) if "//" in name}
         assert hosts == {f"127.0.0.1:{server.port}"}
+        # The frame is as high as its page, also after it is narrower.
+        for width in (1280, 500):
+            driver.set_window_size(width, 1000)
+            wait.until(lambda _: frame.size["height"] == height_of_page(driver, frame) > 1000)
         driver.switch_to.frame(frame)
         wait.until(lambda _: "cat" in driver.find_element("id", "headline").text)
         driver.find_element("css selector", "#ranking button").click()
@@ -312,13 +467,47 @@ def test_in_a_browser(server):
 
 
 @pytest.mark.slow
-def test_leaves_nothing(tmp_path):
+@pytest.mark.parametrize(("ends", "expected"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_leaves_nothing(ends, expected, tmp_path, cat):
     server = Server(tmp_path)
     server.wait()
-    server.process.send_signal(signal.SIGINT)
-    out, err = server.process.communicate(timeout=30)
-    assert server.process.returncode == 130
+    assert os.path.exists(server.upload(cat.read_bytes()))
+    out, err, code = server.end(getattr(signal, ends))
+    assert code == expected
     assert out == f"{server.url} (Ctrl+C stops it)\n"
     assert err == ""
     assert list((tmp_path / "cwd").iterdir()) == []
-    assert [path.name for path in (tmp_path / "tmp").iterdir() if "captum" in path.name] == []
+    assert server.folders() == []
+
+
+@pytest.mark.slow
+def test_leaves_nothing_after_it_was_killed_and_started_again(tmp_path, cat):
+    killed = Server(tmp_path)
+    killed.wait()
+    killed.upload(cat.read_bytes())
+    killed.end(signal.SIGKILL)
+    (left,) = killed.folders()
+    again = Server(tmp_path)
+    try:
+        again.wait()
+        assert not left.exists()
+        assert len(again.folders()) == 1
+    finally:
+        again.end(signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_an_address_of_ipv6(tmp_path):
+    try:
+        with closing(socket.socket(socket.AF_INET6)) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6")
+    server = Server(tmp_path, "::1")
+    try:
+        assert server.wait().status == 200
+        assert status(server.url, Host="evil.example") == 400
+    finally:
+        out, err, _ = server.end(signal.SIGTERM)
+    assert out == f"http://[::1]:{server.port} (Ctrl+C stops it)\n"
+    assert err == ""

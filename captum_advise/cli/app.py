@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import tempfile
+import signal
 import threading
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ Examples:
 """
 
 
-def local_page(
+def serve(
     host: Annotated[
         str,
         typer.Option(
@@ -33,6 +33,7 @@ def local_page(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port.", min=1, max=65535)] = 7860,
     model: options.Model = "efficientnet-lite0",
+    weights: options.Weights = "default",
     device: options.Device = "cpu",
 ) -> int:
     """Explain images on a page in the browser.
@@ -40,24 +41,29 @@ def local_page(
     The page takes image files and examples, and lets you choose the network, the layer and the
     selection of units. Images stay on this machine, and are deleted when the command ends.
     """
-    with tempfile.TemporaryDirectory(prefix="captum-advise-") as folder:
+    for name in ("SIGTERM", "SIGHUP"):
+        # Else the process ends at once, and the images stay.
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _end)
+    from captum_advise.cli.app_uploads import upload_folder
+
+    with upload_folder() as folder:
         # Gradio reads them when it is imported.
         os.environ |= {
             "GRADIO_ANALYTICS_ENABLED": "False",
             "GRADIO_RUN_HISTORY": "False",
-            "GRADIO_TEMP_DIR": folder,
+            "GRADIO_TEMP_DIR": str(folder),
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
         import_optional("gradio", "app")
-        from captum_advise import _app
+        from captum_advise.cli import app_page
 
         # A model that cannot be loaded is an error of the command, not of the page.
-        network = load_network(model, device=device)
-        page = _app.build(network, folder)
-        _app.start(page, host, port)
+        page = app_page.build(load_network(model, weights=weights, device=device), folder.parent)
+        app_page.start(page, host, port, folder)
         if not _is_loopback(host):
             show_message(f"warning: everyone who reaches {host} can use the page.")
-        show(f"http://{host}:{port} (Ctrl+C stops it)")
+        show(f"http://{app_page.in_address(host)}:{port} (Ctrl+C stops it)")
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -65,6 +71,10 @@ def local_page(
         finally:
             page.close(verbose=False)
     return 0
+
+
+def _end(number: int, _frame: Any) -> None:
+    raise SystemExit(128 + number)
 
 
 def _is_loopback(host: str) -> bool:
