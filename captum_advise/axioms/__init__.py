@@ -1,4 +1,4 @@
-"""Axioms of attribution as a reusable property-test suite, and sanity checks.
+"""Axioms of attribution as a reusable property-test suite.
 
 Derive a test class from :class:`AxiomSuite` for a layer attribution, or name the attribution on
 the command line::
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
     from captum_advise.axioms.networks import NetworkSpec, SmallNetwork
     from captum_advise.axioms.reference import REFERENCES, Reference
     from captum_advise.axioms.registry import AXIOMS, Axiom, require, violation
-    from captum_advise.axioms.sanity import (
-        LabelRandomization,
-        MapSimilarity,
-        ParameterRandomization,
-        edge_detector,
-        map_similarity,
-        randomize_labels,
-        randomize_parameters,
-    )
     from captum_advise.axioms.strategies import Case, cases, equivalent_pairs, network_specs
     from captum_advise.axioms.suite import AxiomSuite
 
@@ -38,20 +29,13 @@ __all__ = [
     "AxiomViolation",
     "Case",
     "EquivalentPair",
-    "LabelRandomization",
-    "MapSimilarity",
     "Method",
     "NetworkSpec",
-    "ParameterRandomization",
     "Reference",
     "SmallNetwork",
     "cases",
-    "edge_detector",
     "equivalent_pairs",
-    "map_similarity",
     "network_specs",
-    "randomize_labels",
-    "randomize_parameters",
     "require",
     "violation",
 ]
@@ -62,15 +46,6 @@ _EXPORTS = {
     "networks": ("NetworkSpec", "SmallNetwork"),
     "reference": ("REFERENCES", "Reference"),
     "registry": ("AXIOMS", "Axiom", "require", "violation"),
-    "sanity": (
-        "LabelRandomization",
-        "MapSimilarity",
-        "ParameterRandomization",
-        "edge_detector",
-        "map_similarity",
-        "randomize_labels",
-        "randomize_parameters",
-    ),
     "strategies": ("Case", "cases", "equivalent_pairs", "network_specs"),
     "suite": ("AxiomSuite",),
 }

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
-from captum.attr import LayerGradCam
+from captum.attr import Attribution, LayerGradCam
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from captum_advise import zoo
 from captum_advise._utils.io import atomic_write
-from captum_advise.axioms.method import Method
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show
 from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS
@@ -26,7 +26,11 @@ from captum_advise.visualization.maps import LAYER_ADVISE
 from captum_advise.visualization.style import to_png
 
 if TYPE_CHECKING:
-    from captum_advise.axioms.sanity import LabelRandomization, MapMethod, ParameterRandomization
+    from captum_advise.evaluation.sanity import (
+        LabelRandomization,
+        MapMethod,
+        ParameterRandomization,
+    )
 
 EXAMPLES = """\b
 Examples:
@@ -34,11 +38,24 @@ Examples:
   captum-advise sanity dog.jpg --model resnet50 --seeds 3 --output checks
 """
 
+
+def _attributed(factory: Callable[[nn.Module, nn.Module], Attribution]) -> MapMethod:
+    """The maps of an attribution, without its warnings."""
+
+    def method(model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            maps: Tensor = factory(model, layer).attribute(inputs, target=target)
+        return maps.detach()
+
+    return method
+
+
 # The network of the digits takes images as they are. Its layers have one resolution.
 _ON_DIGITS: dict[str, MapMethod] = {
-    LAYER_ADVISE: Method(LAYER_ADVISE, LayerAdvise),
-    SEVERAL_LAYERS: Method(
-        SEVERAL_LAYERS, lambda model, layer: GatedGradCam(model, [model.get_submodule("1"), layer])
+    LAYER_ADVISE: _attributed(LayerAdvise),
+    SEVERAL_LAYERS: _attributed(
+        lambda model, layer: GatedGradCam(model, [model.get_submodule("1"), layer])
     ),
 }
 
@@ -69,8 +86,8 @@ def sanity(
     the maps with those of the network as it was (Adebayo et al. 2018). Writes sanity_curves.png,
     sanity_maps.png and sanity.csv. GatedGradCam takes part where the network has layers for it.
     """
-    from captum_advise.axioms import figures
-    from captum_advise.axioms.sanity import randomize_labels, randomize_parameters
+    from captum_advise.evaluation import sanity_figures as figures
+    from captum_advise.evaluation.sanity import randomize_labels, randomize_parameters
 
     network = zoo.load(model, layer=layer, weights=weights)
     network.check_layout()
@@ -112,7 +129,7 @@ def sanity(
 
 def _methods(network: zoo.Network) -> dict[str, MapMethod]:
     """The methods to check, by name."""
-    from captum_advise.axioms.sanity import edge_detector
+    from captum_advise.evaluation.sanity import edge_detector
 
     def advise(model: nn.Module, layer: nn.Module) -> LayerAdvise:
         return LayerAdvise(model, layer, pixel_space=network.pixel_space)
@@ -123,11 +140,11 @@ def _methods(network: zoo.Network) -> dict[str, MapMethod]:
         return GatedGradCam(model, layers, reshape_transform=network.reshape_transforms)
 
     methods: dict[str, MapMethod] = {
-        LAYER_ADVISE: Method(LAYER_ADVISE, advise),
-        GRAD_CAM: Method(GRAD_CAM, LayerGradCam),
+        LAYER_ADVISE: _attributed(advise),
+        GRAD_CAM: _attributed(LayerGradCam),
     }
     if network.layers:
-        methods[SEVERAL_LAYERS] = Method(SEVERAL_LAYERS, several_layers)
+        methods[SEVERAL_LAYERS] = _attributed(several_layers)
     return {**methods, "edge detector": edge_detector}
 
 

@@ -20,6 +20,15 @@ from captum_advise.evaluation.methods import (
 from captum_advise.evaluation.metric_checks import check_metrics
 from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
 from captum_advise.evaluation.runner import Evaluation, evaluate
+from captum_advise.evaluation.sanity import (
+    LabelRandomization,
+    MapSimilarity,
+    ParameterRandomization,
+    edge_detector,
+    map_similarity,
+    randomize_labels,
+    randomize_parameters,
+)
 from captum_advise.evaluation.store import OutputError
 
 __all__ = [
@@ -27,18 +36,25 @@ __all__ = [
     "Context",
     "Evaluation",
     "ImageDataset",
+    "LabelRandomization",
+    "MapSimilarity",
     "Method",
     "MethodError",
     "MethodSettings",
     "MetricSettings",
     "MosaicDataset",
     "OutputError",
+    "ParameterRandomization",
     "SavedMaps",
     "as_method",
     "check_metrics",
+    "edge_detector",
     "evaluate",
     "get_methods",
     "image_dataset",
     "list_methods",
+    "map_similarity",
     "mosaic_dataset",
+    "randomize_labels",
+    "randomize_parameters",
 ]

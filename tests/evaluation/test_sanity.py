@@ -12,16 +12,23 @@ from scipy import stats
 from torch import nn
 
 from captum_advise import LayerAdvise
-from captum_advise.axioms import (
-    Method,
+from captum_advise.evaluation import (
     edge_detector,
     map_similarity,
     randomize_labels,
     randomize_parameters,
 )
-from captum_advise.axioms.sanity import parameter_blocks, reset_parameters
+from captum_advise.evaluation.sanity import parameter_blocks, reset_parameters
 
-METHODS = {"Grad-CAM": Method("Grad-CAM", LayerGradCam), "edges": edge_detector}
+
+def attributed(attribution_class):
+    def method(model, layer, inputs, target):
+        return attribution_class(model, layer).attribute(inputs, target).detach()
+
+    return method
+
+
+METHODS = {"Grad-CAM": attributed(LayerGradCam), "edges": edge_detector}
 
 
 class Scale(nn.Module):
@@ -195,8 +202,9 @@ def test_bad_input(model, inputs):
             randomize_labels(METHODS, n_train=number)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_labels():
-    methods = {"ADVISE": Method("ADVISE", LayerAdvise), **METHODS}
+    methods = {"ADVISE": attributed(LayerAdvise), **METHODS}
     state = torch.random.get_rng_state()
     result = randomize_labels(methods, n_train=200, n_explained=8)
     assert torch.equal(torch.random.get_rng_state(), state)
