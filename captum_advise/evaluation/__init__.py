@@ -11,11 +11,11 @@ from captum_advise.evaluation.methods import (
     ClassMaps,
     Context,
     Method,
-    MethodSettings,
     SavedMaps,
     as_method,
     get_methods,
     list_methods,
+    list_settings,
 )
 from captum_advise.evaluation.metric_checks import check_metrics
 from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
@@ -40,7 +40,6 @@ __all__ = [
     "MapSimilarity",
     "Method",
     "MethodError",
-    "MethodSettings",
     "MetricSettings",
     "MosaicDataset",
     "OutputError",
@@ -53,6 +52,7 @@ __all__ = [
     "get_methods",
     "image_dataset",
     "list_methods",
+    "list_settings",
     "map_similarity",
     "mosaic_dataset",
     "randomize_labels",

@@ -51,7 +51,6 @@ from captum_advise.evaluation.items import (
 from captum_advise.evaluation.methods import (
     Context,
     MethodLike,
-    MethodSettings,
     as_method,
     get_methods,
 )
@@ -133,7 +132,7 @@ def evaluate(
     *,
     pixel_space: PixelSpace | None = None,
     confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
-    method_settings: MethodSettings = MethodSettings(),  # noqa: B008 - frozen
+    method_settings: Mapping[str, int] | None = None,
     settings: MetricSettings = MetricSettings(),  # noqa: B008 - frozen
     seed: int = 0,
     internal_batch_size: int = 8,
@@ -178,7 +177,8 @@ def evaluate(
         pixel_space: How the model's inputs relate to images in [0, 1]. None: the minimum of each
             input is black, its maximum white.
         confidence: Class scores to probabilities. Default: softmax.
-        method_settings: Settings of single methods.
+        method_settings: Settings of methods that are named, as in
+            :func:`captum_advise.evaluation.get_methods`.
         settings: Settings of the metrics.
         seed: Seed of random maps, of methods that draw samples, and of the bootstrap.
         internal_batch_size: How many masked images go through the model at once.
@@ -229,11 +229,13 @@ def evaluate(
         import_optional(module, "evaluation")
     from captum_advise.evaluation.report import write_report  # needs matplotlib
 
-    chosen = (
-        {name: as_method(method) for name, method in methods.items()}
-        if isinstance(methods, Mapping)
-        else get_methods([methods] if isinstance(methods, str) else methods)
-    )
+    if isinstance(methods, Mapping):
+        if method_settings:
+            raise ValueError("Settings are for methods that are named: give them to get_methods.")
+        chosen = {name: as_method(method) for name, method in methods.items()}
+    else:
+        names = [methods] if isinstance(methods, str) else methods
+        chosen = get_methods(names, method_settings)
     check_count("seed", seed, at_least=0)
     check_count("internal_batch_size", internal_batch_size, at_least=1)
     check_count("n_mosaics", n_mosaics, at_least=1)
@@ -251,7 +253,7 @@ def evaluate(
         model=model,
         layer=layer,
         methods=chosen,
-        context=Context(pixel_space, confidence, method_settings, internal_batch_size),
+        context=Context(pixel_space, confidence, internal_batch_size),
         settings=settings,
         seed=seed,
         compiled=compiled,

@@ -113,6 +113,24 @@ def test_weights_are_known_by_their_content(photos, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--set", "rise_mask=4"], "no setting 'rise_mask' (did you mean rise_masks?)"),
+        (["--set", "rise_masks=0"], "rise_masks must be at least 1, got 0"),
+        (["--set", "rise_masks"], "A setting is NAME=NUMBER"),
+        (["--methods", "GradCam"], "no method 'GradCam' (did you mean grad-cam"),
+    ],
+)
+def test_methods_and_settings_are_refused_before_anything_is_loaded(
+    options, sentence, photos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(zoo, "load", None)
+    command = ["--data", photos, "--output", tmp_path / "out", *options]
+    assert sentence in complaint(capsys, *command)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("option", "value"),
     [
         ("--batch-size", 0),
@@ -122,15 +140,6 @@ def test_weights_are_known_by_their_content(photos, tmp_path, monkeypatch):
         ("--seed", -1),
         ("--mosaics", 1),
         ("--n-mosaics", 0),
-        ("--integrated-gradients-steps", 0),
-        ("--expected-gradients-samples", 0),
-        ("--smooth-grad-samples", 0),
-        ("--rise-masks", 0),
-        ("--lime-samples", 0),
-        ("--lime-grid", 0),
-        ("--occlusion-windows", 0),
-        ("--smooth-grad-cam-samples", 0),
-        ("--is-cam-samples", 0),
     ],
 )
 def test_numbers_are_refused_before_anything_is_loaded(

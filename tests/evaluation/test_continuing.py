@@ -19,7 +19,6 @@ from torchvision.transforms import v2
 from captum_advise import zoo
 from captum_advise.evaluation import (
     MethodError,
-    MethodSettings,
     MetricSettings,
     OutputError,
     evaluate,
@@ -242,7 +241,7 @@ class TestDataInPython:
 
 
 MANY = ("grad-cam", "random", "layer-cam", "gaussian", "lime")
-QUICK_LIME = {"method_settings": MethodSettings(lime_samples=10, lime_grid=2)}
+QUICK_LIME = {"method_settings": {"lime_samples": 10, "lime_grid": 2}}
 
 
 def rows_of(folder):

@@ -22,7 +22,6 @@ from squares import SPACE, Squares, squares_network
 
 from captum_advise.evaluation import (
     MethodError,
-    MethodSettings,
     MetricSettings,
     OutputError,
     evaluate,
@@ -33,7 +32,7 @@ from captum_advise.metrics import deletion_auc, insertion_auc
 METHODS = ("layer-advise", "grad-cam", "lime", "random")
 OPTIONS = {
     "pixel_space": SPACE,
-    "method_settings": MethodSettings(lime_samples=20, lime_grid=3),
+    "method_settings": {"lime_samples": 20, "lime_grid": 3},
     "settings": MetricSettings(steps=3),
     "progress": False,
 }
@@ -125,7 +124,7 @@ def test_the_report_is_complete(whole):
         with Image.open(whole.folder / name) as image:
             assert min(image.size) > 200
     information = json.loads((whole.folder / "run.json").read_text())
-    assert information["configuration"]["lime_samples"] == 20
+    assert information["configuration"]["methods"]["lime"]["lime_samples"] == 20
     assert information["configuration"]["layer"] == "3"
     assert information["configuration"]["format"] == 4
     assert information["versions"]["torch"] == metadata.version("torch")
@@ -346,7 +345,8 @@ def test_images_that_cannot_be_read_are_recorded(whole, tmp_path):
 def test_dollars_in_names_are_no_formulas(tmp_path):
     data = Squares(2)
     data.names = ["cost $a_b_c$", "$x$"]
-    evaluation = run(tmp_path, data, {"grad-cam": LayerGradCam, "a$b_c_d$": LayerGradCam})
+    methods = {"grad-cam": LayerGradCam, "a$b_c_d$": LayerGradCam}
+    evaluation = run(tmp_path, data, methods, method_settings=None)
     assert (evaluation.folder / "gallery.png").exists()
 
 
@@ -364,7 +364,7 @@ def test_a_run_without_any_result_is_an_error(tmp_path):
         raise RuntimeError("no gradient")
 
     with pytest.raises(MethodError, match=r"images all fail.* method x failed: no gradient"):
-        run(tmp_path / "broken", methods={"x": broken})
+        run(tmp_path / "broken", methods={"x": broken}, method_settings=None)
 
 
 @pytest.mark.usefixtures("no_figures")
