@@ -239,7 +239,7 @@ def _show(result: Evaluation, by_avx: Sequence[str]) -> None:
         table.add_row(escape(method), *values)
     show(table)
     if by_avx:
-        show(f"AVX favours {' and '.join(by_avx)}, which select{'s' * (len(by_avx) == 1)} by it.")
+        show(f"These select by AVX, which favours them: {', '.join(by_avx)}.")
     _show_course(result)
     show(f"Report: {result.folder / 'report.html'}")
 

@@ -22,12 +22,13 @@ from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise.evaluation.columns import MOSAIC_METRICS, columns
+from captum_advise.evaluation.columns import MOSAIC_METRICS, columns, curves
 from captum_advise.evaluation.configuration import configuration_of
 from captum_advise.evaluation.curves import (
     CURVE_COLUMNS,
     curve_rows,
     merge_curves,
+    read_curves,
     repair_curves,
 )
 from captum_advise.evaluation.data import ImageDataset, check_output
@@ -53,9 +54,11 @@ from captum_advise.evaluation.methods import (
     MethodLike,
     as_method,
     get_methods,
+    selecting_by_avx,
 )
-from captum_advise.evaluation.mosaics import MosaicDataset, by_image, mosaic_dataset
+from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
 from captum_advise.evaluation.processes import Processes, processes
+from captum_advise.evaluation.shown_images import ShownImages
 from captum_advise.evaluation.store import (
     FAILURE_COLUMNS,
     Appender,
@@ -227,7 +230,7 @@ def evaluate(
     # All packages are imported first: a missing one must not be found after hours of work.
     for module in ("pandas", "pyarrow", "scipy.stats", "matplotlib", "tqdm"):
         import_optional(module, "evaluation")
-    from captum_advise.evaluation.report import write_report  # needs matplotlib
+    from captum_advise.evaluation.report.page import write_report  # needs matplotlib
 
     if isinstance(methods, Mapping):
         if method_settings:
@@ -302,10 +305,31 @@ def evaluate(
                     **_information(folder, results, seconds, counts, group, _device(model)),
                 }
             )
-            of_mosaics = None
+            rows, metrics = results, evaluator.metrics
             if tiled is not None:
-                of_mosaics = by_image(tiled.merged(evaluated_cells))
-            write_report(evaluator, dataset, folder, results, of_mosaics)
+                cells = tiled.merged(evaluated_cells)
+                cells["image"] = cells["file"].str.partition(": ")[2]
+                cells["index"] += length_of(dataset)
+                rows = import_optional("pandas", "evaluation").concat([rows, cells])
+                metrics = (*metrics, *MOSAIC_METRICS)
+            contents = results.drop_duplicates(["index", "content"])
+            identities = zip(contents["file"], contents["content"], strict=True)
+            failed = read_failures(folder)
+            write_report(
+                folder.path,
+                results=rows,
+                methods=folder.methods,
+                metrics=metrics,
+                curve_titles=curves(metrics),
+                curves=lambda chosen: read_curves(
+                    folder, dict(zip(identities, contents["index"], strict=True)), chosen
+                ),
+                shown=ShownImages(evaluator, dataset, folder, results).explained,
+                information=folder.information_so_far(),
+                class_names=getattr(getattr(dataset, "network", None), "class_names", ()),
+                failures=list(zip(failed["file"], failed["reason"], strict=True)),
+                by_avx=selecting_by_avx(chosen),
+            )
 
         group.first_does(finish)
     results = read_results(folder)

@@ -15,7 +15,6 @@ import torch
 
 from captum_advise import zoo
 from captum_advise.cli import main
-from captum_advise.evaluation import report
 
 QUICK = ("--methods", "grad-cam,random", "--steps", "2", "--limit", "2")
 
@@ -206,9 +205,7 @@ def test_bad_input_is_one_sentence(photos, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.* no group")
-def test_maps_from_files(photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(report, "gallery", lambda *_: None)
-    monkeypatch.setattr(report, "to_png", lambda _: b"")
+def test_maps_from_files(photos, tmp_path, capsys):
     maps = tmp_path / "maps"
     maps.mkdir()
     output = tmp_path / "report"
@@ -249,9 +246,7 @@ def test_maps_from_files(photos, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.* no group")
-def test_metrics_are_checked_with_the_first_method(photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(report, "gallery", lambda *_: None)
-    monkeypatch.setattr(report, "to_png", lambda _: b"")
+def test_metrics_are_checked_with_the_first_method(photos, tmp_path, capsys):
     torn = photos / "chelsea.png"
     torn.write_bytes(torn.read_bytes()[:999])
     output = tmp_path / "checks"

@@ -1,0 +1,100 @@
+"""HTML files that load nothing from a network: images within them, templates, allowed scripts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise._version import __version__
+
+# Files of ours are known by it: see captum_advise.cli.own_files.
+GENERATOR = "captum-advise"
+
+
+def data_uri(image: Any, quality: int = 92) -> str:
+    """An image as the address of a JPEG that an HTML file holds itself.
+
+    Args:
+        image: PIL image, or (H, W, 3) or (H, W) in [0, 1].
+        quality: Of the JPEG, 1 to 95.
+    """
+    pil = import_optional("PIL.Image", "demo")
+    is_pil = isinstance(image, pil.Image)
+    picture = image if is_pil else pil.fromarray(np.rint(image * 255).astype(np.uint8))
+    with io.BytesIO() as stream:
+        picture.save(stream, format="JPEG", quality=quality, subsampling=0, optimize=True)
+        return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def template(package: str, folder: str) -> dict[str, str]:
+    """The parts of a template: ``page``, ``style`` and ``script``, as far as there are files.
+
+    Args:
+        package: Dotted name of the package that has the folder.
+        folder: With one HTML file, one CSS file, and JavaScript files, which are joined by name.
+    """
+    kinds = {".html": "page", ".css": "style", ".js": "script"}
+    parts: dict[str, str] = {}
+    for file in sorted(resources.files(package).joinpath(folder).iterdir(), key=str):
+        if part := kinds.get(Path(file.name).suffix):
+            parts[part] = parts.get(part, "") + file.read_text(encoding="utf-8")
+    return parts
+
+
+def filled(template: Mapping[str, str], parts: Mapping[str, str]) -> str:
+    """A page with its placeholders, ``{{name}}``, filled.
+
+    Args:
+        template: From :func:`template`.
+        parts: Of the placeholders, HTML that is put in as it is. ``style``, ``script``, ``version``
+            and ``generator`` are known, and ``policy``: only this style and this script are used,
+            and nothing is fetched, whatever the texts hold.
+    """
+    rules = ["default-src 'none'", "img-src data:"]
+    rules += [
+        f"{part}-src '{_digest(template[part])}'"
+        for part in ("style", "script")
+        if part in template
+    ]
+    known = {
+        **template,
+        "policy": "; ".join([*rules, "base-uri 'none'", "form-action 'none'"]),
+        "generator": GENERATOR,
+        "version": __version__,
+        **parts,
+    }
+    text = re.sub(r"\{\{(\w+)\}\}", lambda match: known[match[1]], template["page"])
+    # Names of files may hold bytes that are not UTF-8.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def embedded_json(value: Any) -> str:
+    """Data for a ``<script type="application/json">``, which no text in them can end."""
+    text = json.dumps(finite(value), allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def finite(value: Any) -> Any:
+    """The same with None, JSON's null, for the numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
