@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
-from captum.attr import Attribution, LayerGradCam
 from rich.table import Table
-from torch import Tensor, nn
 
 from captum_advise import zoo
 from captum_advise._utils.io import atomic_write
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show
-from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS
-from captum_advise.gated_grad_cam import GatedGradCam
-from captum_advise.layer_advise import LayerAdvise
-from captum_advise.visualization.maps import LAYER_ADVISE
 from captum_advise.visualization.style import to_png
 
 if TYPE_CHECKING:
     from captum_advise.evaluation.sanity import (
         LabelRandomization,
-        MapMethod,
         ParameterRandomization,
     )
 
@@ -38,26 +30,6 @@ Examples:
   captum-advise sanity dog.jpg --model resnet50 --seeds 3 --output checks
 """
 
-
-def _attributed(factory: Callable[[nn.Module, nn.Module], Attribution]) -> MapMethod:
-    """The maps of an attribution, without its warnings."""
-
-    def method(model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            maps: Tensor = factory(model, layer).attribute(inputs, target=target)
-        return maps.detach()
-
-    return method
-
-
-# The network of the digits takes images as they are. Its layers have one resolution.
-_ON_DIGITS: dict[str, MapMethod] = {
-    LAYER_ADVISE: _attributed(LayerAdvise),
-    SEVERAL_LAYERS: _attributed(
-        lambda model, layer: GatedGradCam(model, [model.get_submodule("1"), layer])
-    ),
-}
 
 # Half way between the similarity of unrelated maps and that of the edge detector.
 _DEPENDS_BELOW = 0.5
@@ -80,14 +52,14 @@ def sanity(
     ] = True,
     output: options.Output = Path("sanity-output"),
 ) -> int:
-    """Do maps depend on what the network has learnt? LayerAdvise, Grad-CAM, GatedGradCam, edges.
+    """Do maps depend on what the network has learnt? gated-grad-cam, layer-advise, grad-cam, edges.
 
     Randomises the network's parameters from the top to the bottom, block by block, and compares
     the maps with those of the network as it was (Adebayo et al. 2018). Writes sanity_curves.png,
-    sanity_maps.png and sanity.csv. GatedGradCam takes part where the network has layers for it.
+    sanity_maps.png and sanity.csv. gated-grad-cam takes part where the network has layers for it.
     """
+    from captum_advise.evaluation import Context, randomize_labels, randomize_parameters
     from captum_advise.evaluation import sanity_figures as figures
-    from captum_advise.evaluation.sanity import randomize_labels, randomize_parameters
 
     network = zoo.load(model, layer=layer, weights=weights)
     network.check_layout()
@@ -107,6 +79,7 @@ def sanity(
             torch.tensor([explained]),
             mode=mode,
             seed=seed,
+            context=Context(network.pixel_space),
             progress=lambda steps: progress(steps, "blocks"),
         )
         for mode in ("cascading", "independent")
@@ -119,7 +92,7 @@ def sanity(
     atomic_write(output / "sanity.csv", _csv(results))
     shuffled = None
     if labels:
-        shuffled = randomize_labels({name: _ON_DIGITS.get(name, methods[name]) for name in methods})
+        shuffled = randomize_labels(methods)
     show(f"{network.name}, {network.layer_name}: {network.class_names[explained]}")
     _show(list(methods), results, shuffled)
     for path in (curves, maps, output / "sanity.csv"):
@@ -127,25 +100,12 @@ def sanity(
     return 0
 
 
-def _methods(network: zoo.Network) -> dict[str, MapMethod]:
+def _methods(network: zoo.Network) -> dict[str, Any]:
     """The methods to check, by name."""
-    from captum_advise.evaluation.sanity import edge_detector
+    from captum_advise.evaluation import edge_detector, get_methods
 
-    def advise(model: nn.Module, layer: nn.Module) -> LayerAdvise:
-        return LayerAdvise(model, layer, pixel_space=network.pixel_space)
-
-    def several_layers(model: nn.Module, _layer: nn.Module) -> GatedGradCam:
-        # By name, because the network is a copy.
-        layers = [model.get_submodule(name) for name in network.layer_names]
-        return GatedGradCam(model, layers, reshape_transform=network.reshape_transforms)
-
-    methods: dict[str, MapMethod] = {
-        LAYER_ADVISE: _attributed(advise),
-        GRAD_CAM: _attributed(LayerGradCam),
-    }
-    if network.layers:
-        methods[SEVERAL_LAYERS] = _attributed(several_layers)
-    return {**methods, "edge detector": edge_detector}
+    names = ["gated-grad-cam", "layer-advise", "grad-cam"]
+    return {**get_methods(names if network.layers else names[1:]), "edge-detector": edge_detector}
 
 
 def _show(

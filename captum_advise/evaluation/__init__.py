@@ -7,6 +7,7 @@ command line.
 
 from captum_advise.evaluation.data import ImageDataset, image_dataset
 from captum_advise.evaluation.image_evaluation import MethodError, MetricSettings
+from captum_advise.evaluation.map_similarity import MapSimilarity, map_similarity
 from captum_advise.evaluation.methods import (
     ClassMaps,
     Context,
@@ -22,10 +23,8 @@ from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
 from captum_advise.evaluation.runner import Evaluation, evaluate
 from captum_advise.evaluation.sanity import (
     LabelRandomization,
-    MapSimilarity,
     ParameterRandomization,
     edge_detector,
-    map_similarity,
     randomize_labels,
     randomize_parameters,
 )
