@@ -15,14 +15,17 @@ from rich.table import Table
 from captum_advise import evaluation
 from captum_advise.cli import options
 from captum_advise.cli.console import show, show_message
-from captum_advise.cli.networks import load_network
+from captum_advise.evaluation import Evaluation, MetricSettings, SavedMaps
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, ON_REQUEST
+from captum_advise.evaluation.data import check_output
+from captum_advise.evaluation.methods import MethodLike, parse_settings, selecting_by_avx
+from captum_advise.evaluation.metric_checks import NOTE, SECTIONS, checked
+from captum_advise.metrics import AVXProtocol
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from captum_advise.evaluation import Evaluation, SavedMaps
-    from captum_advise.evaluation.methods import MethodLike
+_METRICS = MetricSettings()
 
 # The others are in the report.
 _SHOWN = ("insertion", "deletion", "road", *ON_REQUEST, "pointing", "grid_top", "avx")
@@ -101,32 +104,15 @@ def evaluate(
     reference_protocol: Annotated[
         bool, typer.Option(help="Use the protocol as the authors' program reads it.")
     ] = False,
-    integrated_gradients_steps: Annotated[
-        int, typer.Option(min=1, help="Points on the path of integrated-gradients.")
-    ] = 32,
-    expected_gradients_samples: Annotated[
-        int, typer.Option(min=1, help="Points on the paths of expected-gradients.")
-    ] = 32,
-    smooth_grad_samples: Annotated[
-        int, typer.Option(min=1, help="Noisy images per map of smooth-grad.")
-    ] = 32,
-    rise_masks: Annotated[int, typer.Option(min=1, help="Random masks per map of rise.")] = 4000,
-    lime_samples: Annotated[
-        int,
+    settings_of_methods: Annotated[
+        list[str] | None,
         typer.Option(
-            min=1, help="Images with superpixels left out, per map of lime and kernel-shap."
+            "--set",
+            metavar="NAME=NUMBER",
+            help="A setting of a method; may be given several times. The settings are "
+            f"{', '.join(f'{k}={v}' for k, v in evaluation.list_settings().items())}.",
         ),
-    ] = 1000,
-    lime_grid: Annotated[
-        int, typer.Option(min=1, help="Superpixels of lime and kernel-shap along each side.")
-    ] = 8,
-    occlusion_windows: Annotated[
-        int, typer.Option(min=1, help="Black windows of occlusion that fit along each side.")
-    ] = 7,
-    smooth_grad_cam_samples: Annotated[
-        int, typer.Option(min=1, help="Noisy images per map of smooth-grad-cam++.")
-    ] = 4,
-    is_cam_samples: Annotated[int, typer.Option(min=1, help="Steps of is-cam.")] = 10,
+    ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Masked images that go through the network at once.")
     ] = 8,
@@ -164,10 +150,11 @@ def evaluate(
     from captum_advise.metrics import AVXProtocol
 
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
+    given = settings_of_methods or []
     # Quick checks come before the network is loaded.
     saved = _saved_maps(maps or [])
     compared: dict[str, MethodLike] = {
-        **(evaluation.get_methods(chosen) if chosen else {}),
+        **(evaluation.get_methods(chosen, parse_settings(given)) if chosen else {}),
         **saved,
     }
     for name in set(chosen) & set(saved):
@@ -186,17 +173,6 @@ def evaluate(
         ),
         protocol=AVXProtocol.reference() if reference_protocol else AVXProtocol(),
     )
-    method_settings = evaluation.MethodSettings(
-        integrated_gradients_steps=integrated_gradients_steps,
-        expected_gradients_samples=expected_gradients_samples,
-        smooth_grad_samples=smooth_grad_samples,
-        rise_masks=rise_masks,
-        lime_samples=lime_samples,
-        lime_grid=lime_grid,
-        occlusion_windows=occlusion_windows,
-        smooth_grad_cam_samples=smooth_grad_cam_samples,
-        is_cam_samples=is_cam_samples,
-    )
     try:
         network = load_network(model, layer=layer, weights=weights, device=device, seed=seed)
         network.check_layout()
@@ -205,7 +181,6 @@ def evaluate(
         dataset = evaluation.image_dataset(data, network, limit=limit)
         arguments: dict[str, Any] = {
             "pixel_space": network.pixel_space,
-            "method_settings": method_settings,
             "settings": settings,
             "seed": seed,
             "internal_batch_size": batch_size,
@@ -221,7 +196,7 @@ def evaluate(
         table = None
         if check_metrics:
             result, table = checked(
-                fast, network.layer, dataset, output, method=chosen[0], **arguments
+                fast, network.layer, dataset, output, method=compared[chosen[0]], **arguments
             )
         else:
             result = evaluation.evaluate(
@@ -235,7 +210,7 @@ def evaluate(
     if int(os.getenv("RANK", "0")) != 0:
         return 0
     if table is None:
-        _show(result)
+        _show(result, selecting_by_avx(compared))
     else:
         _show_checks(result, table)
     return 1 if len(result.failures) else 0
@@ -254,7 +229,7 @@ def _saved_maps(options: Sequence[str]) -> dict[str, SavedMaps]:
     return saved
 
 
-def _show(result: Evaluation) -> None:
+def _show(result: Evaluation, by_avx: Sequence[str]) -> None:
     means = result.summary.pivot(index="method", columns="metric", values="mean")
     shown = [m for m in (*METRICS, *MOSAIC_METRICS) if m.name in means and m.name in _SHOWN]
     table = Table("method", *(metric.heading for metric in shown))
@@ -262,7 +237,8 @@ def _show(result: Evaluation) -> None:
         values = (f"{means.loc[method, metric.name]:.3f}" for metric in shown)
         table.add_row(escape(method), *values)
     show(table)
-    show("AVX favours ADVISE, which selects by it: see summary.md.")
+    if by_avx:
+        show(f"These select by AVX, which favours them: {', '.join(by_avx)}.")
     _show_course(result)
     show(f"Report: {result.folder / 'report.html'}")
 

@@ -17,7 +17,7 @@ from captum_advise.evaluation.identity import Identity, weights_digest
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from captum_advise.evaluation.items import has_regions, reads_files
 from captum_advise.evaluation.methods import SavedMaps
-from captum_advise.evaluation.methods.registry import is_known, package_of
+from captum_advise.evaluation.methods.registry import known_method
 from captum_advise.evaluation.store import FORMAT
 from captum_advise.metrics import AVXProtocol
 from captum_advise.pixels import PixelSpace
@@ -53,9 +53,9 @@ def configuration_of(
 
     identities: dict[str, Any] = {}
     for name, method in evaluator.methods.items():
-        if is_known(name, method):
-            identities[name] = "known by name"
-            packages.update(filter(None, [package_of(name)]))
+        if known := known_method(name, method):
+            identities[name] = {"name": "known by name", **known.settings}
+            packages.update((known.needs or ())[:1])
         elif isinstance(method, SavedMaps):  # each image's map is part of its fingerprint
             identities[name] = "saved maps"
         else:
@@ -79,7 +79,6 @@ def configuration_of(
         "transform": transform,
         "regions": has_regions(dataset),
         "methods": identities,
-        **asdict(context.settings),
         **asdict(settings),
         "on_request": sorted(settings.on_request),
         "protocol": protocol,

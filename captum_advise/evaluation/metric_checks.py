@@ -27,8 +27,8 @@ from captum_advise.evaluation.methods import (
     get_methods,
 )
 from captum_advise.evaluation.mosaics import by_image
+from captum_advise.evaluation.report.statistics import SIGNIFICANCE, p_value_of
 from captum_advise.evaluation.runner import Evaluation, evaluate
-from captum_advise.evaluation.statistics import SIGNIFICANCE, p_value_of
 from captum_advise.evaluation.store import write_output
 from captum_advise.pixels import normalize_maps
 

@@ -21,13 +21,13 @@ from torch.utils.data import Dataset
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise._utils.probabilities import softmax_over_classes
-from captum_advise.evaluation.columns import MOSAIC_METRICS, columns
+from captum_advise.evaluation.columns import MOSAIC_METRICS, columns, curves
 from captum_advise.evaluation.configuration import configuration_of
 from captum_advise.evaluation.curves import (
     CURVE_COLUMNS,
     curve_rows,
     merge_curves,
+    read_curves,
     repair_curves,
 )
 from captum_advise.evaluation.data import ImageDataset, check_output
@@ -51,12 +51,13 @@ from captum_advise.evaluation.items import (
 from captum_advise.evaluation.methods import (
     Context,
     MethodLike,
-    MethodSettings,
     as_method,
     get_methods,
+    selecting_by_avx,
 )
-from captum_advise.evaluation.mosaics import MosaicDataset, by_image, mosaic_dataset
+from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
 from captum_advise.evaluation.processes import Processes, processes
+from captum_advise.evaluation.shown_images import ShownImages
 from captum_advise.evaluation.store import (
     FAILURE_COLUMNS,
     Appender,
@@ -133,7 +134,7 @@ def evaluate(
     *,
     pixel_space: PixelSpace | None = None,
     confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
-    method_settings: MethodSettings = MethodSettings(),  # noqa: B008 - frozen
+    method_settings: Mapping[str, int] | None = None,
     settings: MetricSettings = MetricSettings(),  # noqa: B008 - frozen
     seed: int = 0,
     internal_batch_size: int = 8,
@@ -178,7 +179,8 @@ def evaluate(
         pixel_space: How the model's inputs relate to images in [0, 1]. None: the minimum of each
             input is black, its maximum white.
         confidence: Class scores to probabilities. Default: softmax.
-        method_settings: Settings of single methods.
+        method_settings: Settings of methods that are named, as in
+            :func:`captum_advise.evaluation.get_methods`.
         settings: Settings of the metrics.
         seed: Seed of random maps, of methods that draw samples, and of the bootstrap.
         internal_batch_size: How many masked images go through the model at once.
@@ -227,13 +229,15 @@ def evaluate(
     # All packages are imported first: a missing one must not be found after hours of work.
     for module in ("pandas", "pyarrow", "scipy.stats", "matplotlib", "tqdm"):
         import_optional(module, "evaluation")
-    from captum_advise.evaluation.report import write_report  # needs matplotlib
+    from captum_advise.evaluation.report.page import write_report  # needs matplotlib
 
-    chosen = (
-        {name: as_method(method) for name, method in methods.items()}
-        if isinstance(methods, Mapping)
-        else get_methods([methods] if isinstance(methods, str) else methods)
-    )
+    if isinstance(methods, Mapping):
+        if method_settings:
+            raise ValueError("Settings are for methods that are named: give them to get_methods.")
+        chosen = {name: as_method(method) for name, method in methods.items()}
+    else:
+        names = [methods] if isinstance(methods, str) else methods
+        chosen = get_methods(names, method_settings)
     check_count("seed", seed, at_least=0)
     check_count("internal_batch_size", internal_batch_size, at_least=1)
     check_count("n_mosaics", n_mosaics, at_least=1)
@@ -251,7 +255,7 @@ def evaluate(
         model=model,
         layer=layer,
         methods=chosen,
-        context=Context(pixel_space, confidence, method_settings, internal_batch_size),
+        context=Context(pixel_space, confidence, internal_batch_size),
         settings=settings,
         seed=seed,
         compiled=compiled,
@@ -300,10 +304,31 @@ def evaluate(
                     **_information(folder, results, seconds, counts, group, _device(model)),
                 }
             )
-            of_mosaics = None
+            rows, metrics = results, evaluator.metrics
             if tiled is not None:
-                of_mosaics = by_image(tiled.merged(evaluated_cells))
-            write_report(evaluator, dataset, folder, results, of_mosaics)
+                cells = tiled.merged(evaluated_cells)
+                cells["image"] = cells["file"].str.partition(": ")[2]
+                cells["index"] += length_of(dataset)
+                rows = import_optional("pandas", "evaluation").concat([rows, cells])
+                metrics = (*metrics, *MOSAIC_METRICS)
+            contents = results.drop_duplicates(["index", "content"])
+            identities = zip(contents["file"], contents["content"], strict=True)
+            failed = read_failures(folder)
+            write_report(
+                folder.path,
+                results=rows,
+                methods=folder.methods,
+                metrics=metrics,
+                curve_titles=curves(metrics),
+                curves=lambda chosen: read_curves(
+                    folder, dict(zip(identities, contents["index"], strict=True)), chosen
+                ),
+                shown=ShownImages(evaluator, dataset, folder, results).explained,
+                information=folder.information_so_far(),
+                class_names=getattr(getattr(dataset, "network", None), "class_names", ()),
+                failures=list(zip(failed["file"], failed["reason"], strict=True)),
+                by_avx=selecting_by_avx(chosen),
+            )
 
         group.first_does(finish)
     results = read_results(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,15 +18,12 @@ from captum_advise.pixels import resolve_pixel_space
 if TYPE_CHECKING:
     import pandas as pd
 
-_Explained = tuple[Tensor, dict[str, Tensor]]
-
 
 @dataclass(frozen=True)
 class ShownImages:
     """Images of a run with the maps that were evaluated.
 
-    Maps that took many forward passes are read from the run's folder. The others are made again,
-    once for all figures.
+    Maps that took many forward passes are read from the run's folder. The others are made again.
 
     Attributes:
         evaluator: Makes maps.
@@ -39,26 +36,17 @@ class ShownImages:
     dataset: Dataset[Any]
     folder: RunFolder
     results: pd.DataFrame
-    _made: dict[int, _Explained] = field(default_factory=dict, init=False, repr=False)
 
-    @property
-    def methods(self) -> list[str]:
-        """Their names."""
-        return list(self.evaluator.methods)
-
-    def explained(self, index: int) -> _Explained:
+    def explained(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The image (3, H, W) in [0, 1] at a position, and each method's map (1, 1, h, w)."""
-        if index not in self._made:
-            self._made[index] = self._explained(index)
-        return self._made[index]
-
-    def _explained(self, index: int) -> _Explained:
         item = self.dataset[index]
         inputs = (item[0] if isinstance(item, tuple | list) else item)[None]
         inputs = inputs.to(next(self.evaluator.model.parameters()).device)
         name = name_of(self.dataset, index)
         rows = self.results[self.results["index"] == index].set_index("method")
-        maps = {method: self._kept(name, method, rows.loc[method]) for method in self.methods}
+        maps = {
+            method: self._kept(name, method, rows.loc[method]) for method in self.evaluator.methods
+        }
         others = [method for method, own in maps.items() if own is None]
         made = self.evaluator.maps(name, inputs, int(rows["target"].iloc[0]), others)
         pixels = resolve_pixel_space(self.evaluator.context.pixel_space, inputs).to_pixels(inputs)

@@ -20,7 +20,7 @@ from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
 from captum_advise.evaluation.metric_checks import SECTIONS, compare_changes
 from captum_advise.evaluation.mosaics import by_image
-from captum_advise.evaluation.statistics import SIGNIFICANCE, holm
+from captum_advise.evaluation.report.statistics import SIGNIFICANCE, holm
 
 ROWS = Path(__file__).with_suffix(".csv")
 PAGE = Path(__file__).parents[1] / "explanation" / "which-metric-to-trust.md"

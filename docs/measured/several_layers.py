@@ -70,7 +70,7 @@ from captum_advise._utils.markdown import markdown_table
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation.batches import compiled, fixed_size_batches
 from captum_advise.evaluation.mosaics import MosaicDataset
-from captum_advise.evaluation.statistics import holm
+from captum_advise.evaluation.report.statistics import holm
 from captum_advise.metrics import (
     AVXProtocol,
     deletion_auc,

@@ -19,7 +19,6 @@ from torchvision.transforms import v2
 from captum_advise import zoo
 from captum_advise.evaluation import (
     MethodError,
-    MethodSettings,
     MetricSettings,
     OutputError,
     evaluate,
@@ -34,12 +33,12 @@ STEPS = MetricSettings(steps=1)
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch):
     """Reports are tested elsewhere; these runs write the summary only."""
-    from captum_advise.evaluation import report
+    from captum_advise.evaluation.report import page
 
-    def write_summary(evaluator, dataset, folder, results, mosaics):
-        results.to_csv(folder.path / "summary.csv")
+    def write_summary(folder, *, results, **_):
+        results.to_csv(folder / "summary.csv")
 
-    monkeypatch.setattr(report, "write_report", write_summary)
+    monkeypatch.setattr(page, "write_report", write_summary)
 
 
 def dark(model, layer, inputs, target, context):
@@ -242,7 +241,7 @@ class TestDataInPython:
 
 
 MANY = ("grad-cam", "random", "layer-cam", "gaussian", "lime")
-QUICK_LIME = {"method_settings": MethodSettings(lime_samples=10, lime_grid=2)}
+QUICK_LIME = {"method_settings": {"lime_samples": 10, "lime_grid": 2}}
 
 
 def rows_of(folder):

@@ -16,7 +16,7 @@ from captum.attr._core.lime import SkLearnLasso
 from squares import SPACE, squares_network
 from torch import nn
 
-from captum_advise.evaluation import Context, MethodSettings, get_methods, list_methods
+from captum_advise.evaluation import Context, get_methods, list_methods
 from captum_advise.evaluation.identity import Identity, qualified_name
 
 
@@ -242,18 +242,16 @@ def test_a_model_is_the_same_after_it_has_been_used():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_methods_do_not_change_the_model_s_identity(squares):
-    settings = MethodSettings(
-        integrated_gradients_steps=1, lime_samples=4, lime_grid=2, occlusion_windows=1
-    )
+    settings = {"lime_samples": 4, "lime_grid": 2, "occlusion_windows": 1}
     network = squares_network()
     before = identity(network)
-    for method in get_methods(list_methods()).values():
+    for method in get_methods(list_methods(), settings).values():
         method(
             network,
             network[3],
             squares.inputs[0][None].clone(),
             torch.tensor([1]),
-            Context(SPACE, settings=settings),
+            Context(SPACE),
         )
         assert identity(network) == before
 

@@ -16,13 +16,11 @@ import pandas as pd
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from PIL import Image
 from scipy.integrate import trapezoid
 from squares import SPACE, Squares, squares_network
 
 from captum_advise.evaluation import (
     MethodError,
-    MethodSettings,
     MetricSettings,
     OutputError,
     evaluate,
@@ -33,14 +31,13 @@ from captum_advise.metrics import deletion_auc, insertion_auc
 METHODS = ("layer-advise", "grad-cam", "lime", "random")
 OPTIONS = {
     "pixel_space": SPACE,
-    "method_settings": MethodSettings(lime_samples=20, lime_grid=3),
+    "method_settings": {"lime_samples": 20, "lime_grid": 3},
     "settings": MetricSettings(steps=3),
     "progress": False,
 }
 REPORT = {
-    *("comparison.png", "curves.csv", "gallery.png", "report.html"),
-    *("results.csv", "results.parquet", "rows.csv"),
-    *("run.json", "summary.csv", "summary.md"),
+    *("curves.csv", "report.html", "results.csv", "results.parquet", "rows.csv"),
+    *("run.json", "summary.csv"),
 }
 
 
@@ -116,16 +113,13 @@ def test_the_results_are_those_of_the_metrics(whole):
 
 def test_the_report_is_complete(whole):
     assert {entry.name for entry in whole.folder.iterdir()} == {*REPORT, ".lock"}
-    text = (whole.folder / "summary.md").read_text()
-    assert "favour ADVISE" in text
-    assert text.index("insertion AUC") < text.index("AVX ↑")
-    assert "in 3 steps" in text
-    assert "5 images." in text
-    for name in ("comparison.png", "gallery.png"):
-        with Image.open(whole.folder / name) as image:
-            assert min(image.size) > 200
+    text = (whole.folder / "report.html").read_text()
+    assert "favour layer-advise, which selects by AVX" in text
+    assert text.index("insertion AUC") < text.index('"AVX"')
+    assert '["steps","3"]' in text
+    assert '"images":5,' in text
     information = json.loads((whole.folder / "run.json").read_text())
-    assert information["configuration"]["lime_samples"] == 20
+    assert information["configuration"]["methods"]["lime"]["lime_samples"] == 20
     assert information["configuration"]["layer"] == "3"
     assert information["configuration"]["format"] == 4
     assert information["versions"]["torch"] == metadata.version("torch")
@@ -181,7 +175,6 @@ def test_an_interrupted_run_continues_to_the_same_table(whole, tmp_path):
     assert resumed.evaluated == 3
     pd.testing.assert_frame_equal(reproducible(tmp_path), reproducible(whole.folder))
     assert same_curves(tmp_path, whole.folder)
-    assert (tmp_path / "gallery.png").read_bytes() == (whole.folder / "gallery.png").read_bytes()
     before = (tmp_path / "results.csv").read_bytes()
     assert run(tmp_path).evaluated == 0
     assert (tmp_path / "results.csv").read_bytes() == before
@@ -192,10 +185,6 @@ import os, sys, time
 sys.path[:0] = {path!r}
 import torch
 import test_runner
-from captum_advise.evaluation import report
-
-for name in ("to_png", "gallery", "comparison"):
-    setattr(report, name, lambda *_: b"")
 
 class Slow(test_runner.Squares):
     def __getitem__(self, index):
@@ -224,7 +213,6 @@ def script(tmp_path):
     return written
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_a_killed_run_continues_to_the_same_table(whole, tmp_path, script):
     output = tmp_path / "out"
     part = output / "results.rank0.csv"
@@ -326,7 +314,6 @@ def test_two_processes_continue_and_restart(whole, tmp_path, script):
     assert session["images"] == 5
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_images_that_cannot_be_read_are_recorded(whole, tmp_path):
     evaluation = run(tmp_path, Unreadable())
     assert evaluation.failures.to_dict("records") == [
@@ -336,7 +323,8 @@ def test_images_that_cannot_be_read_are_recorded(whole, tmp_path):
     expected = reproducible(whole.folder)
     expected = expected[~expected["index"].isin(["0", "3"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(reproducible(tmp_path), expected)
-    assert "2 more could not be evaluated" in (tmp_path / "summary.md").read_text()
+    text = (tmp_path / "report.html").read_text()
+    assert '"failures":{"count":2,"shown":[["square 0","The image 0 is damaged."]' in text
     # A later run, which can read them, evaluates them.
     run(tmp_path)
     pd.testing.assert_frame_equal(reproducible(tmp_path), reproducible(whole.folder))
@@ -346,8 +334,9 @@ def test_images_that_cannot_be_read_are_recorded(whole, tmp_path):
 def test_dollars_in_names_are_no_formulas(tmp_path):
     data = Squares(2)
     data.names = ["cost $a_b_c$", "$x$"]
-    evaluation = run(tmp_path, data, {"grad-cam": LayerGradCam, "a$b_c_d$": LayerGradCam})
-    assert (evaluation.folder / "gallery.png").exists()
+    methods = {"grad-cam": LayerGradCam, "a$b_c_d$": LayerGradCam}
+    evaluation = run(tmp_path, data, methods, method_settings=None)
+    assert "a$b_c_d$" in (evaluation.folder / "report.html").read_text()
 
 
 def test_a_run_without_any_result_is_an_error(tmp_path):
@@ -358,16 +347,15 @@ def test_a_run_without_any_result_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"None of the 5 images .* square 0: The disk is gone"):
         run(tmp_path / "unavailable", Unavailable())
     assert (tmp_path / "unavailable" / "failures.csv").read_text().count("\n") == 6
-    assert not (tmp_path / "unavailable" / "summary.md").exists()
+    assert not (tmp_path / "unavailable" / "summary.csv").exists()
 
     def broken(*_):
         raise RuntimeError("no gradient")
 
     with pytest.raises(MethodError, match=r"images all fail.* method x failed: no gradient"):
-        run(tmp_path / "broken", methods={"x": broken})
+        run(tmp_path / "broken", methods={"x": broken}, method_settings=None)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_metrics_on_request_have_columns(tmp_path):
     settings = MetricSettings(
         steps=1, on_request=frozenset({"infidelity", "sensitivity_max"}), n_perturb_samples=2
@@ -377,7 +365,7 @@ def test_metrics_on_request_have_columns(tmp_path):
     assert (rows["infidelity"] >= 0).all()
     assert (rows.loc[(slice(None), "gaussian"), "sensitivity_max"] == 0).all()
     assert (rows.loc[(slice(None), "integrated-gradients"), "sensitivity_max"] > 0).all()
-    assert "max-sensitivity" in (tmp_path / "summary.md").read_text()
+    assert "max-sensitivity" in (tmp_path / "report.html").read_text()
 
 
 def test_another_run_in_the_same_folder_is_refused(whole):
@@ -401,7 +389,6 @@ def test_a_run_of_an_earlier_version_is_refused(whole, tmp_path):
     assert (output / "results.csv").read_bytes() == before
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_a_full_disk_stops_the_run_with_a_sentence(tmp_path, monkeypatch, whole):
     real, calls = os.fsync, []
 

@@ -10,7 +10,7 @@ from captum_advise.evaluation import MetricSettings, evaluate
 from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from captum_advise.evaluation.methods import Context, get_methods
 from captum_advise.evaluation.pictures import as_png
-from captum_advise.evaluation.report_page import embedded
+from captum_advise.evaluation.report.images import embedded
 from captum_advise.evaluation.shown_images import ShownImages
 from captum_advise.evaluation.store import RunFolder
 
@@ -84,7 +84,7 @@ def maps_of(folder):
 
 def test_maps_of_many_passes_are_made_once(calls, tmp_path):
     run(tmp_path)
-    # Both explain the target and the runner-up. Grad-CAM is made again, once for all figures.
+    # Both explain the target and the runner-up. Grad-CAM is made again for the report.
     assert calls.count("costly") == 3 * 2
     assert calls.count("grad-cam") == 3 * 3
     assert len(maps_of(tmp_path)) == 3
@@ -95,7 +95,6 @@ def test_maps_of_many_passes_are_made_once(calls, tmp_path):
     assert (tmp_path / "report.html").read_text() == page
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_pictures_are_those_of_the_evaluated_maps(tmp_path):
     evaluation = run(tmp_path)
     read = [embedded(i, *shown(evaluation).explained(i)) for i in range(3)]
@@ -105,7 +104,6 @@ def test_pictures_are_those_of_the_evaluated_maps(tmp_path):
     assert len({image.maps for image in read}) == 3
 
 
-@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("content", [b"", b"\x89PNG", None], ids=["empty", "truncated", "missing"])
 def test_a_damaged_map_is_made_again(content, calls, tmp_path):
     run(tmp_path)
@@ -118,7 +116,6 @@ def test_a_damaged_map_is_made_again(content, calls, tmp_path):
     assert (tmp_path / "report.html").read_text() == page
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_maps_go_with_their_rows(calls, tmp_path):
     run(tmp_path, {"mine": bright, "costly": costly})
     kept = maps_of(tmp_path)
@@ -137,7 +134,6 @@ def test_maps_go_with_their_rows(calls, tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_a_map_of_an_interrupted_run_with_other_settings_is_not_shown(tmp_path):
     """A kill can leave a map without its row. The next run may take fewer passes."""
     evaluation = run(tmp_path)

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_advise.axioms.sanity import ParameterRandomization
+from captum_advise.evaluation.sanity import ParameterRandomization
 from captum_advise.visualization import overlay, style
 
 _MARKERS = ("o", "s", "^", "D", "v")

@@ -6,14 +6,8 @@ import pytest
 import torch
 from skimage import data
 
-from captum_advise import GatedGradCam, zoo
-from captum_advise.axioms import Subject, randomize_parameters
-
-LAYERS = ("blocks.5.0.bn1", "blocks.6", "bn2")
-
-
-def gated(model, _layer):
-    return GatedGradCam(model, [model.get_submodule(name) for name in LAYERS])
+from captum_advise import zoo
+from captum_advise.evaluation import get_methods, randomize_parameters
 
 
 @pytest.mark.slow
@@ -25,10 +19,7 @@ def test_random_parameters_destroy_the_map():
     inputs = torch.stack([network.transform(Image.fromarray(photo)) for photo in photos])
     with torch.no_grad():
         target = network.model(inputs).argmax(1)
-    methods = {
-        "GatedGradCam": Subject("GatedGradCam", gated),
-        "with occlusion": Subject("with occlusion", gated, {"n_occlusions": 32}),
-    }
+    methods = get_methods(["gated-grad-cam", "gated-grad-cam-occlusion"])
     result = randomize_parameters(methods, network.model, "bn2", inputs, target)
     for similarity in result.similarity.values():
         assert (similarity[-1].spearman_absolute.abs() < 0.5).all()

@@ -11,104 +11,33 @@ The model is left unchanged: every step works on a copy.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from inspect import isclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_advise.metrics import fsim, ssim
-from captum_advise.pixels import upsample_maps
-
-MapMethod = Callable[[nn.Module, nn.Module, Tensor, Tensor], Tensor]
-"""``(model, layer, inputs, target) -> maps (N, 1, h, w)``, for example a :class:`Subject`."""
+from captum_advise.evaluation.map_similarity import MapSimilarity, map_similarity
+from captum_advise.evaluation.methods import ClassMaps, Context, MethodLike, as_method
+from captum_advise.evaluation.methods.layers import choice_of, find_layers
 
 Mode = Literal["cascading", "independent"]
 
-_SHORTEST_SIDE = 32
 _BATCH = 50
 # Without it, a network that was built after torch.manual_seed(0) would be drawn again.
 _SEED_OFFSET = 0x5EED0000
 
 
-@dataclass(frozen=True)
-class MapSimilarity:
-    """Result of :func:`map_similarity`, for absolute and for signed maps.
-
-    All are (N,), and 1 for equal maps.
-
-    Attributes:
-        spearman_absolute: Rank correlation of absolute maps, at the maps' own resolution.
-        spearman_signed: Rank correlation of signed maps, at the maps' own resolution.
-        ssim_absolute: Structural similarity of absolute maps, at the size of the image.
-        ssim_signed: Structural similarity of signed maps, at the size of the image.
-        fsim_absolute: Feature similarity of absolute maps, at the size of the image.
-        fsim_signed: Feature similarity of signed maps, at the size of the image.
-
-    Example::
-
-        >>> maps = torch.randn(2, 1, 7, 7)
-        >>> map_similarity(maps, maps, (64, 64)).spearman_absolute
-        tensor([1.0000, 1.0000], dtype=torch.float64)
-    """
-
-    spearman_absolute: Tensor
-    spearman_signed: Tensor
-    ssim_absolute: Tensor
-    ssim_signed: Tensor
-    fsim_absolute: Tensor
-    fsim_signed: Tensor
-
-    def to_dict(self) -> dict[str, float]:
-        """Means over the examples, under the names of the attributes."""
-        return {f.name: float(getattr(self, f.name).mean()) for f in fields(self)}
-
-
-def map_similarity(maps: Tensor, others: Tensor, size: tuple[int, int]) -> MapSimilarity:
-    """Compare maps as Adebayo et al. do, with FSIM in place of HOG.
-
-    Args:
-        maps: (N, 1, h, w), signed.
-        others: Like ``maps``.
-        size: Size of the images. For SSIM and FSIM, maps are scaled by their largest magnitude
-            and enlarged to this size, but to at least 32 pixels per side, which FSIM's filters
-            need.
-
-    Returns:
-        :class:`MapSimilarity`. The rank correlation with a constant map is 0; that of two
-        constant maps is 1.
-
-    Raises:
-        ValueError: The maps differ in shape, or have more than one channel.
-
-    Example::
-
-        >>> maps = torch.randn(1, 1, 7, 7)
-        >>> round(map_similarity(maps, -maps, (224, 224)).to_dict()["spearman_signed"], 6)
-        -1.0
-    """
-    if maps.shape != others.shape or maps.dim() != 4 or maps.shape[1] != 1:
-        raise ValueError(
-            "Maps to compare must be (N, 1, h, w) of one shape, got "
-            f"{tuple(maps.shape)} and {tuple(others.shape)}."
-        )
-    enlarged = tuple(max(side, _SHORTEST_SIDE) for side in size)
-    pair = [_scaled(values.detach().double()) for values in (maps, others)]
-    absolute = [upsample_maps(values.abs(), enlarged) for values in pair]
-    signed = [upsample_maps((values + 1) / 2, enlarged) for values in pair]
-    return MapSimilarity(
-        spearman_absolute=_spearman(pair[0].abs(), pair[1].abs()),
-        spearman_signed=_spearman(pair[0], pair[1]),
-        ssim_absolute=ssim(absolute[0], absolute[1]),
-        ssim_signed=ssim(signed[0], signed[1]),
-        fsim_absolute=fsim(absolute[0], absolute[1]),
-        fsim_signed=fsim(signed[0], signed[1]),
-    )
-
-
-def edge_detector(_model: nn.Module, _layer: nn.Module, inputs: Tensor, _target: Tensor) -> Tensor:
+def edge_detector(
+    _model: nn.Module,
+    _layer: nn.Module,
+    inputs: Tensor,
+    _target: Tensor,
+    _context: Context | None = None,
+) -> Tensor:
     """Magnitude of the Sobel gradient of the grey image.
 
     It looks like an explanation but does not use the network, so it fails the checks by design.
@@ -118,6 +47,7 @@ def edge_detector(_model: nn.Module, _layer: nn.Module, inputs: Tensor, _target:
         _layer: Not used.
         inputs: (N, C, H, W).
         _target: Not used.
+        _context: Not used.
 
     Returns:
         (N, 1, H, W)
@@ -148,9 +78,9 @@ class ParameterRandomization:
     Example::
 
         >>> result = randomize_parameters(
-        ...     {"edges": edge_detector}, net, "conv4", images, torch.tensor([3, 3])
+        ...     {"edge-detector": edge_detector}, net, "conv4", images, torch.tensor([3, 3])
         ... )
-        >>> result.steps, result.original["edges"].shape
+        >>> result.steps, result.original["edge-detector"].shape
         (('head', 'conv4'), torch.Size([2, 1, 32, 32]))
     """
 
@@ -162,7 +92,7 @@ class ParameterRandomization:
 
 
 def randomize_parameters(
-    methods: Mapping[str, MapMethod],
+    methods: Mapping[str, MethodLike],
     model: nn.Module,
     layer: str,
     inputs: Tensor,
@@ -170,12 +100,14 @@ def randomize_parameters(
     *,
     mode: Mode = "cascading",
     seed: int = 0,
+    context: Context = Context(),  # noqa: B008 - frozen
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> ParameterRandomization:
     """Replace a network's parameters by random ones, block by block, and compare the maps.
 
     Args:
-        methods: By name. All methods explain the same random networks.
+        methods: By name, what :func:`captum_advise.evaluation.as_method` takes, but no objects that
+            hold a model. All methods explain the same random networks.
         model: In eval mode. It is copied and left unchanged.
         layer: Dotted name of the layer that is explained.
         inputs: (N, 1 or 3, H, W).
@@ -184,17 +116,18 @@ def randomize_parameters(
             ``"independent"``: each step randomises one block only.
         seed: Seed of the random parameters. A block gets the same parameters in both modes. The
             global random state is not changed.
+        context: What the methods are given besides.
         progress: Wraps the steps, for example in tqdm.
 
     Raises:
-        ValueError: The model has no such layer or no parameters, or ``mode`` is unknown.
+        ValueError: The model has no such layer or no parameters, a method is bound to a model, or
+            ``mode`` is unknown.
 
     Example::
 
-        >>> from captum_advise.axioms import Subject
-        >>> methods = {"Grad-CAM": Subject("Grad-CAM", LayerGradCam), "edges": edge_detector}
+        >>> methods = {"grad-cam": LayerGradCam, "edge-detector": edge_detector}
         >>> result = randomize_parameters(methods, net, "conv4", images, torch.tensor([3, 3]))
-        >>> for step, similarity in zip(result.steps, result.similarity["edges"]):
+        >>> for step, similarity in zip(result.steps, result.similarity["edge-detector"]):
         ...     print(step, round(similarity.to_dict()["spearman_absolute"], 6))
         head 1.0
         conv4 1.0
@@ -204,12 +137,12 @@ def randomize_parameters(
     if mode not in ("cascading", "independent"):
         raise ValueError(f'mode must be "cascading" or "independent", got {mode!r}.')
     blocks = parameter_blocks(model, inputs)
+    explainers = _explainers(methods, model, layer, inputs)
 
     def maps(network: nn.Module) -> dict[str, Tensor]:
-        explained = network.get_submodule(layer)
         return {
-            name: method(network, explained, inputs, target).detach().cpu()
-            for name, method in methods.items()
+            name: explain(network, inputs, target, context).cpu()
+            for name, explain in explainers.items()
         }
 
     original = maps(copy.deepcopy(model))
@@ -309,8 +242,8 @@ class LabelRandomization:
 
     Example::
 
-        >>> result = randomize_labels({"edges": edge_detector}, n_train=50, n_explained=4)
-        >>> round(result.similarity["edges"].to_dict()["spearman_absolute"], 6)
+        >>> result = randomize_labels({"edge-detector": edge_detector}, n_train=50, n_explained=4)
+        >>> round(result.similarity["edge-detector"].to_dict()["spearman_absolute"], 6)
         1.0
     """
 
@@ -321,31 +254,30 @@ class LabelRandomization:
 
 
 def randomize_labels(
-    methods: Mapping[str, MapMethod], *, seed: int = 0, n_train: int = 500, n_explained: int = 32
+    methods: Mapping[str, MethodLike], *, seed: int = 0, n_train: int = 500, n_explained: int = 32
 ) -> LabelRandomization:
     """Train a small network on digits with true and with shuffled labels, and compare the maps.
 
     The images are the 8 x 8 digits of ``sklearn.datasets.load_digits``. The networks have two
     convolutions and two linear layers, and are trained until they memorise the training images.
-    The maps explain the true class of training images at the second convolution's ReLU.
+    The maps explain the true class of training images at the second convolution's ReLU, those of
+    ``GatedGradCam`` at both ReLUs, although these have one resolution.
 
     Args:
-        methods: By name.
+        methods: As in :func:`randomize_parameters`.
         seed: Seed of the shuffle, the initial parameters and the order of the images.
         n_train: Number of training images, a multiple of 50, at most 1750.
         n_explained: Number of training images on which maps are compared.
 
     Raises:
-        ValueError: ``n_train`` is another number.
+        ValueError: ``n_train`` is another number, or a method is bound to a model.
 
     Example::
 
-        >>> from captum_advise.axioms import Subject
-        >>> methods = {"Grad-CAM": Subject("Grad-CAM", LayerGradCam)}
-        >>> result = randomize_labels(methods, n_train=50, n_explained=4)
+        >>> result = randomize_labels({"grad-cam": LayerGradCam}, n_train=50, n_explained=4)
         >>> result.accuracy, result.shuffled_accuracy
         (1.0, 1.0)
-        >>> result.similarity["Grad-CAM"].spearman_absolute.shape
+        >>> result.similarity["grad-cam"].spearman_absolute.shape
         torch.Size([4])
     """
     from sklearn.datasets import load_digits
@@ -363,9 +295,10 @@ def randomize_labels(
     control, _ = _trained(inputs, true, 3 * seed + 1)
     shuffled_network, shuffled_accuracy = _trained(inputs, shuffled, 3 * seed + 2)
     explained, target = inputs[:n_explained], true[:n_explained]
+    explainers = _explainers(methods, network, "3", explained, gated=("1", "3"))
     maps = [
-        {name: method(trained, trained[3], explained, target) for name, method in methods.items()}
-        for trained in (network, control, shuffled_network)
+        {name: explain(part, explained, target, Context()) for name, explain in explainers.items()}
+        for part in (network, control, shuffled_network)
     ]
     size = (8, 8)
     return LabelRandomization(
@@ -374,6 +307,53 @@ def randomize_labels(
         similarity={name: map_similarity(maps[0][name], maps[2][name], size) for name in methods},
         control={name: map_similarity(maps[0][name], maps[1][name], size) for name in methods},
     )
+
+
+def _explainers(
+    methods: Mapping[str, MethodLike],
+    model: nn.Module,
+    layer: str,
+    inputs: Tensor,
+    gated: tuple[str, ...] = (),
+) -> dict[str, Callable[[nn.Module, Tensor, Tensor, Context], Tensor]]:
+    """From networks like a model, inputs, classes and the context to maps, by name of the method.
+
+    Args:
+        methods: By name.
+        model: Has the layers that the methods explain, which the networks have under their names.
+        layer: Name of the layer of the run.
+        inputs: (N, C, H, W); only the shape and the type count.
+        gated: Names of the layers of ``GatedGradCam``, where they are not looked for.
+    """
+    names = {module: name for name, module in model.named_modules()}
+
+    def explainer(title: str, given: MethodLike) -> Callable[..., Tensor]:
+        method = as_method(given)
+        if method is not given and not isclass(given) and not isinstance(given, tuple):
+            raise ValueError(f"{title} is bound to a model, which stays as it is: give its class.")
+        choice = choice_of(method)
+        own: Sequence[str] = gated
+        if not (gated and choice == "gated-grad-cam"):
+            found = find_layers(model, model.get_submodule(layer), choice, inputs)
+            own = [names[module] for module in found.modules]
+
+        def explain(network: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> Tensor:
+            layers = tuple(network.get_submodule(name) for name in own)
+            last = layers[-1] if layers else network.get_submodule(layer)
+            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+                warnings.simplefilter("ignore")
+                # Methods that draw samples draw the same ones for every network.
+                torch.default_generator.manual_seed(_SEED_OFFSET)
+                # A copy, because Captum leaves gradient flags on the inputs.
+                result = method(
+                    network, last, inputs.clone(), target, replace(context, layers=layers)
+                )
+            maps = result.maps if isinstance(result, ClassMaps) else result
+            return maps.detach().sum(1, keepdim=True)
+
+        return explain
+
+    return {title: explainer(title, given) for title, given in methods.items()}
 
 
 def _trained(inputs: Tensor, labels: Tensor, seed: int) -> tuple[nn.Sequential, float]:
@@ -404,23 +384,3 @@ def _trained(inputs: Tensor, labels: Tensor, seed: int) -> tuple[nn.Sequential, 
                 break
     optimizer.zero_grad()
     return network.eval(), accuracy
-
-
-def _scaled(maps: Tensor) -> Tensor:
-    """Maps divided by their largest magnitude."""
-    largest = maps.flatten(1).abs().amax(1).view(-1, 1, 1, 1)
-    return maps / torch.where(largest > 0, largest, torch.ones_like(largest))
-
-
-def _spearman(maps: Tensor, others: Tensor) -> Tensor:
-    from scipy import stats
-
-    correlations = []
-    pairs = [values.flatten(1).cpu().numpy() for values in (maps, others)]
-    for first, second in zip(pairs[0], pairs[1], strict=True):
-        constant = [bool(np.ptp(values) == 0) for values in (first, second)]
-        if any(constant):
-            correlations.append(float(all(constant)))
-        else:
-            correlations.append(float(stats.spearmanr(first, second).statistic))
-    return torch.tensor(correlations, dtype=torch.float64)

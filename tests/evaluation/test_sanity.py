@@ -12,16 +12,16 @@ from scipy import stats
 from torch import nn
 
 from captum_advise import LayerAdvise
-from captum_advise.axioms import (
-    Subject,
+from captum_advise.evaluation import (
     edge_detector,
+    get_methods,
     map_similarity,
     randomize_labels,
     randomize_parameters,
 )
-from captum_advise.axioms.sanity import parameter_blocks, reset_parameters
+from captum_advise.evaluation.sanity import parameter_blocks, reset_parameters
 
-METHODS = {"Grad-CAM": Subject("Grad-CAM", LayerGradCam), "edges": edge_detector}
+METHODS = {"Grad-CAM": LayerGradCam, "edges": edge_detector}
 
 
 class Scale(nn.Module):
@@ -79,7 +79,7 @@ def test_steps_randomise_their_blocks_and_leave_the_model_unchanged(model, input
     before = copy.deepcopy(model.state_dict())
     randomised = []
 
-    def spy(network, layer, inputs, target):
+    def spy(network, layer, inputs, target, context):
         assert network is not model
         assert layer is network.stem[2]
         same = {
@@ -110,6 +110,34 @@ def test_steps_randomise_their_blocks_and_leave_the_model_unchanged(model, input
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_methods_explain_the_layers_of_the_random_network(model, inputs):
+    seen = []
+
+    def spy(network, layer, inputs, target, context):
+        seen.append((layer is network.stem[1], context.layers == (network.stem[0], layer)))
+        return inputs
+
+    spy.layers = [model.stem[0], "stem.1"]
+    randomize_parameters({"spy": spy}, model, "stem.2", inputs, torch.tensor([0, 1]))
+    assert seen == [(True, True)] * 5
+
+
+def test_methods_that_draw_samples_draw_the_same_ones(model, inputs):
+    methods = get_methods(["random", "rise"], {"rise_masks": 10})
+    state = torch.random.get_rng_state()
+    result = randomize_parameters(methods, model, "stem.2", inputs, torch.tensor([0, 1]))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for maps in result.maps["random"]:
+        assert torch.equal(maps, result.original["random"])
+    assert not torch.equal(result.maps["rise"][-1], result.original["rise"])
+
+
+def test_methods_with_a_model_of_their_own_are_refused(model, inputs):
+    bound = {"mine": LayerGradCam(model, model.stem)}
+    with pytest.raises(ValueError, match="mine is bound to a model, which stays as it is"):
+        randomize_parameters(bound, model, "stem.2", inputs, torch.tensor([0, 1]))
 
 
 def test_both_modes_share_the_first_step_and_seeds_differ(model, inputs):
@@ -196,12 +224,13 @@ def test_bad_input(model, inputs):
 
 
 def test_labels():
-    methods = {"ADVISE": Subject("ADVISE", LayerAdvise), **METHODS}
+    (gated,) = get_methods(["gated-grad-cam"]).values()
+    methods = {"ADVISE": LayerAdvise, "gated": gated, **METHODS}
     state = torch.random.get_rng_state()
     result = randomize_labels(methods, n_train=200, n_explained=8)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert result.accuracy == 1
     assert result.shuffled_accuracy > 0.95
     assert result.similarity["edges"].to_dict()["spearman_absolute"] == pytest.approx(1)
-    for name in ("ADVISE", "Grad-CAM"):
+    for name in ("ADVISE", "gated", "Grad-CAM"):
         assert result.similarity[name].to_dict()["spearman_absolute"] < 0.5
