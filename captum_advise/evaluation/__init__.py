@@ -1,12 +1,13 @@
 """Compare explanation methods on a model and images, from ten images to ImageNet's 50,000.
 
-:func:`evaluate` runs the methods and writes a report. A run that was killed continues where it
-stopped, and ``torchrun`` splits it over processes. ``captum-advise evaluate`` does the same on the
-command line.
+:func:`evaluate` runs the methods and writes a report. What it has computed is kept, so a run that
+was killed continues, and ``torchrun`` splits it over processes. ``captum-advise evaluate`` does the
+same on the command line.
 """
 
-from captum_advise.evaluation.data import ImageDataset, image_dataset
-from captum_advise.evaluation.image_evaluation import MethodError, MetricSettings
+from captum_advise.evaluation.columns import list_metrics
+from captum_advise.evaluation.data.images import ImageDataset, image_dataset
+from captum_advise.evaluation.data.mosaics import MosaicDataset, mosaic_dataset
 from captum_advise.evaluation.methods import (
     ClassMaps,
     Context,
@@ -17,10 +18,10 @@ from captum_advise.evaluation.methods import (
     get_methods,
     list_methods,
 )
-from captum_advise.evaluation.metric_checks import check_metrics
-from captum_advise.evaluation.mosaics import MosaicDataset, mosaic_dataset
-from captum_advise.evaluation.runner import Evaluation, evaluate
-from captum_advise.evaluation.store import OutputError
+from captum_advise.evaluation.metric_values import MetricSettings
+from captum_advise.evaluation.output import OutputError
+from captum_advise.evaluation.run.evaluate import Evaluation, evaluate
+from captum_advise.evaluation.run.image_evaluator import MethodError
 
 __all__ = [
     "ClassMaps",
@@ -35,10 +36,10 @@ __all__ = [
     "OutputError",
     "SavedMaps",
     "as_method",
-    "check_metrics",
     "evaluate",
     "get_methods",
     "image_dataset",
     "list_methods",
+    "list_metrics",
     "mosaic_dataset",
 ]

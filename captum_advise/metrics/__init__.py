@@ -29,6 +29,7 @@ from captum_advise.metrics.pointing_game import pointing_game
 from captum_advise.metrics.road import Road, road
 from captum_advise.metrics.sparseness import sparseness
 from captum_advise.metrics.ssim import ssim
+from captum_advise.metrics.top_pixels import top_pixels
 from captum_advise.metrics.visual_explainability import (
     AVXProtocol,
     VisualExplainability,
@@ -62,5 +63,6 @@ __all__ = [
     "sparseness",
     "ssim",
     "target_confidence",
+    "top_pixels",
     "visual_explainability",
 ]

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,7 +24,7 @@ from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
 from captum_advise.evaluation.methods import list_methods
-from captum_advise.evaluation.mosaics import by_image
+from captum_advise.evaluation.run.results import by_image
 from captum_advise.evaluation.statistics import (
     REFERENCE,
     SIGNIFICANCE,
@@ -51,7 +52,7 @@ PRIMARY = (
 SECONDARY = ("grid_mass", "mu_fidelity", "avx", "average_drop", "average_gain")
 # What describes a map, and does not judge it.
 DESCRIPTIVE = ("sparseness", "seconds")
-ALL_METRICS = {metric.name: metric for metric in (*METRICS, *MOSAIC_METRICS)}
+ALL_METRICS = {metric.name: metric for metric in METRICS}
 OF_MOSAICS = tuple(metric.name for metric in MOSAIC_METRICS)
 # Grad-CAM's map where a mean over positions and a linear classifier follow the layer.
 SAME_AS_REFERENCE = ("hirescam", "xgrad-cam", "layer-gradient-x-activation")
@@ -64,11 +65,18 @@ def title_of(network: object) -> str:
     return str(network).replace("efficientnet-lite", "EfficientNet-Lite")
 
 
+def read_run(run: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """The rows of a finished run: of images, and of cells of mosaics; and its settings."""
+    results = pd.read_csv(run / "results.csv")
+    is_cell = results["file"].str.fullmatch(r"mosaic \d+, cell \d+: .*")
+    configuration = json.loads((run / "run.json").read_text())["configuration"]
+    return results[~is_cell], results[is_cell], configuration
+
+
 def with_run(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
     """The rows and those of a finished run."""
-    configuration = json.loads((run / "run.json").read_text())["configuration"]
-    results = pd.read_csv(run / "results.csv")
-    results["file"] = results["file"].map(lambda file: Path(file).name)
+    results, _, configuration = read_run(run)
+    results = results.assign(file=results["file"].map(lambda file: Path(file).name))
     if results.duplicated(["file", "method"]).any():
         raise ValueError(f"{run} has two images of one name or of one file: rename them.")
     for column in WHERE:
@@ -78,11 +86,9 @@ def with_run(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
 
 def with_mosaics(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
     """The rows of mosaics and those of a finished run, one per image of them and method."""
-    folder = run / "mosaics"
-    if not (folder / "results.csv").exists():
+    _, cells, configuration = read_run(run)
+    if cells.empty:
         return rows
-    configuration = json.loads((folder / "run.json").read_text())["configuration"]
-    cells = pd.read_csv(folder / "results.csv")
     results = by_image(cells)
     results["file"] = results["index"].map(lambda file: Path(file).name)
     for column in MOSAICS_WHERE:

@@ -67,8 +67,8 @@ from captum_advise._core.scoring import image_scorer
 from captum_advise._core.targets import resolve_target, softmax_over_classes
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
-from captum_advise.evaluation.batches import compiled, fixed_size_batches
-from captum_advise.evaluation.mosaics import MosaicDataset
+from captum_advise.evaluation.data.mosaics import MosaicDataset
+from captum_advise.evaluation.run.passes import compiled, fixed_size_batches
 from captum_advise.evaluation.statistics import holm
 from captum_advise.metrics import (
     AVXProtocol,
@@ -205,7 +205,7 @@ def mosaics_of(
     classes = [tuple(int(labels[tile]) for tile in of_mosaic) for of_mosaic in tiles]
     dataset: Any = list(zip(images, labels.tolist(), strict=True))
     mosaics = MosaicDataset(dataset, 2, tuple(tiles), tuple(classes))
-    return (mosaics[index] for index in range(len(mosaics)))
+    return (mosaics[index][:2] for index in range(len(mosaics)))
 
 
 def mosaic_rows(

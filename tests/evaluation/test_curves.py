@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from captum_advise.evaluation.store import Appender, Image, RunFolder
 
 from captum_advise.evaluation.curves import (
     CURVE_COLUMNS,
@@ -12,7 +13,6 @@ from captum_advise.evaluation.curves import (
     read_curves,
     repair_curves,
 )
-from captum_advise.evaluation.store import Appender, Image, RunFolder
 
 METHODS = ("a", 'b, "quoted"')
 

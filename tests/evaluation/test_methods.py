@@ -6,6 +6,7 @@ import pytest
 import torch
 from captum.attr import LayerActivation, LayerGradCam, NoiseTunnel, Saliency
 from captum.attr._utils.attribution import Attribution
+from captum_advise.evaluation.image_evaluation import counted_passes
 from squares import SPACE
 
 from captum_advise.evaluation import (
@@ -16,7 +17,6 @@ from captum_advise.evaluation import (
     get_methods,
     list_methods,
 )
-from captum_advise.evaluation.image_evaluation import counted_passes
 from captum_advise.evaluation.methods.input_attributions import superpixels
 
 CHEAP = MethodSettings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from captum.attr import LayerFeatureAblation, LayerGradCam
+from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from torch import nn
 
 from captum_advise import zoo
@@ -16,7 +17,6 @@ from captum_advise.evaluation import (
     get_methods,
     list_methods,
 )
-from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from captum_advise.evaluation.methods.pytorch_grad_cam_methods import from_pytorch_grad_cam_class
 from captum_advise.pixels import normalize_maps
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from torch import nn
 from torchvision.models import resnet18, vgg11_bn
 
 from captum_advise import zoo
 from captum_advise.evaluation import Context, MethodError, MetricSettings, get_methods
-from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from captum_advise.evaluation.methods.layers import find_layers
 
 IMAGE = torch.zeros(1, 3, 64, 64)

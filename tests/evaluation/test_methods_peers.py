@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from captum_advise.evaluation.identity import Identity
+from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from squares import squares_network
 
 from captum_advise.evaluation import Context, MetricSettings, as_method
-from captum_advise.evaluation.identity import Identity
-from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from captum_advise.pixels import normalize_maps
 
 pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam")

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from captum_advise.evaluation.metric_checks import _MONOTONE, _WORSE
 from squares import SPACE, Squares, squares_network
 
 from captum_advise.evaluation import MetricSettings, SavedMaps, check_metrics
-from captum_advise.evaluation.metric_checks import _MONOTONE, _WORSE
 
 
 def brightness(model, layer, inputs, target, context):

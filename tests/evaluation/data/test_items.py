@@ -4,11 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from squares import Squares
-
 from captum_advise.evaluation.items import compare, read
 from captum_advise.evaluation.processes import Processes
 from captum_advise.evaluation.store import Image
+from squares import Squares
 
 
 @dataclass(frozen=True)

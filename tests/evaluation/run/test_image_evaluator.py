@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from captum_advise.evaluation.batches import fixed_size_batches
+from captum_advise.evaluation.image_evaluation import ImageEvaluator
 from squares import SIZE, SPACE
 
 from captum_advise import AVXProtocol, LayerAdvise
 from captum_advise.evaluation import Context, MethodError, MetricSettings, get_methods
-from captum_advise.evaluation.batches import fixed_size_batches
-from captum_advise.evaluation.image_evaluation import ImageEvaluator
 
 
 @pytest.fixture

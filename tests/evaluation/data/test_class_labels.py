@@ -3,7 +3,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-
 from captum_advise.evaluation.class_labels import ClassLabels
 
 

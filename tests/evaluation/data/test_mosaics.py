@@ -10,7 +10,7 @@ from messages import one_sentence
 from torch import nn
 
 from captum_advise.evaluation import MetricSettings, evaluate, mosaic_dataset
-from captum_advise.evaluation.mosaics import by_image
+from captum_advise.evaluation.run.results import by_image
 from captum_advise.metrics import grid_pointing_game
 
 
