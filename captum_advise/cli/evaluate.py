@@ -25,9 +25,6 @@ from captum_advise.metrics import AVXProtocol
 _METHODS = MethodSettings()
 _METRICS = MetricSettings()
 
-# The others are in the report.
-_N_SHOWN = 8
-
 EXAMPLES = """\b
 Examples:
   captum-advise evaluate --data photos --output report
@@ -248,9 +245,7 @@ def _saved_maps(options: Sequence[str]) -> dict[str, SavedMaps]:
 
 def _show(result: Evaluation) -> None:
     means = result.summary.pivot(index="method", columns="metric", values="mean")
-    tested = [metric for metric in METRICS if metric.tested and metric.name in means]
-    # AVX, and what says most without it.
-    shown = [metric for metric in tested if metric.independent or metric.name == "avx"][:_N_SHOWN]
+    shown = [m for m in METRICS if m.tested and m.in_short and m.name in means]
     table = Table("method", *(metric.heading for metric in shown))
     for method in result.summary["method"].unique():
         values = (f"{means.loc[method, metric.name]:.3f}" for metric in shown)

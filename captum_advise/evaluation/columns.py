@@ -45,6 +45,7 @@ class Metric:
         default: Whether it is computed unless others are asked for.
         of: What has it: images, images that say where their objects are, or mosaics.
         curve: The curve that it summarises.
+        in_short: Whether the command line shows it; the report shows all metrics.
         digits: Decimal places in tables.
     """
 
@@ -56,6 +57,7 @@ class Metric:
     default: bool = True
     of: Literal["images", "regions", "mosaics"] = "images"
     curve: Curve | None = None
+    in_short: bool = True
     digits: int = 3
 
     @property
@@ -80,7 +82,7 @@ class Metric:
         return has_region or self.of == "images"
 
 
-def _area(name: str, title: str, *, higher_is_better: bool) -> Metric:
+def _area(name: str, title: str, *, higher_is_better: bool, in_short: bool = True) -> Metric:
     """A metric that is the area under a curve."""
     done = "inserted" if higher_is_better else "deleted"
     return Metric(
@@ -90,19 +92,21 @@ def _area(name: str, title: str, *, higher_is_better: bool) -> Metric:
         "faithfulness",
         values.area(name),
         curve=Curve(name, f"share of pixels {done}"),
+        in_short=in_short,
     )
 
 
 def _part(name: str, title: str, *, higher_is_better: bool) -> Metric:
     """AVX, or another number of the protocol."""
-    return Metric(name, title, higher_is_better, "protocol", values.of_protocol(name))
+    of_protocol = values.of_protocol(name)
+    return Metric(name, title, higher_is_better, "protocol", of_protocol, in_short=name == "avx")
 
 
 METRICS = (
     _area("insertion", "insertion AUC", higher_is_better=True),
     _area("deletion", "deletion AUC", higher_is_better=False),
     _area("insertion_black", "insertion from black", higher_is_better=True),
-    _area("deletion_blurred", "deletion to blurred", higher_is_better=False),
+    _area("deletion_blurred", "deletion to blurred", higher_is_better=False, in_short=False),
     Metric(
         "road",
         "ROAD",
@@ -133,6 +137,7 @@ METRICS = (
         "location",
         values.in_region(energy_pointing_game),
         of="regions",
+        in_short=False,
     ),
     Metric(
         "top_pixels",
@@ -141,8 +146,11 @@ METRICS = (
         "location",
         values.in_region(top_pixels),
         of="regions",
+        in_short=False,
     ),
-    Metric("sparseness", "sparseness", True, "location", values.of_mask(sparseness)),
+    Metric(
+        "sparseness", "sparseness", True, "location", values.of_mask(sparseness), in_short=False
+    ),
     _part("avx", "AVX", higher_is_better=True),
     _part("average_drop", "average drop", higher_is_better=False),
     _part("average_gain", "average gain", higher_is_better=True),
@@ -162,6 +170,7 @@ METRICS = (
         "location",
         values.in_region(energy_pointing_game),
         of="mosaics",
+        in_short=False,
     ),
     Metric(
         "grid_top",

@@ -97,11 +97,12 @@ def reserved(folder: Path, rows: str) -> Iterator[None]:
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as the content of a CSV file."""
+    """Rows as the content of a CSV file; what a row lacks is ``nan``."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([as_field(row[column]) for column in columns] for row in rows)
+    absent = float("nan")
+    writer.writerows([as_field(row.get(column, absent)) for column in columns] for row in rows)
     return stream.getvalue()
 
 

@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from captum_advise.evaluation.columns import METRICS, ON_REQUEST, Curve
+from captum_advise.evaluation.columns import METRICS, Curve
 from captum_advise.evaluation.curves import Curves, MeanCurve
 from captum_advise.evaluation.report_page import ReportImage, Run
 from captum_advise.evaluation.statistics import compare_methods
 
-SHOWN = [metric for metric in METRICS if metric.name not in ON_REQUEST]
+SHOWN = [
+    metric
+    for metric in METRICS
+    if metric.of != "mosaics" and metric.name not in ("infidelity", "sensitivity_max")
+]
 CURVES = (Curve("insertion", "share of pixels inserted"), Curve("deletion", "share deleted"))
 
 

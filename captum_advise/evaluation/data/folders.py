@@ -13,7 +13,7 @@ from captum_advise.evaluation.data.class_labels import ClassLabels, is_wordnet_i
 
 # Where a message lists names, this many.
 _MOST_NAMED = 5
-_OUTPUT_OF_A_RUN = ("run.json", "results.csv", "summary.md")
+_OUTPUT_OF_A_RUN = ("run.json", "results.csv", "results.sqlite")
 
 
 def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:

@@ -96,8 +96,7 @@ class ImageEvaluator:
 
         Args:
             item: The image, on the model's device.
-            wanted: For each method the metrics to compute. Those that do not apply to the image
-                are NaN.
+            wanted: For each method the metrics to compute.
 
         Raises:
             MethodError: A method fails.
@@ -120,12 +119,7 @@ class ImageEvaluator:
         self, image: _Image, methods: Sequence[str], metrics: Sequence[Metric]
     ) -> dict[str, Row]:
         item = image.item
-        applying = [
-            metric
-            for metric in metrics
-            if metric.applies_to(has_region=item.region is not None, in_mosaic=item.in_mosaic)
-        ]
-        needs_runner_up = any(metric.kind == "protocol" for metric in applying)
+        needs_runner_up = any(metric.kind == "protocol" for metric in metrics)
         results = [self._explained(name, image, needs_runner_up) for name in methods]
         maps = MapsOfImage(
             model=self.model,
@@ -137,13 +131,13 @@ class ImageEvaluator:
             scorer=image.scorer,
             context=self.context,
             settings=self.settings,
-            areas={metric.name for metric in applying if metric.curve is not None},
+            areas={metric.name for metric in metrics if metric.curve is not None},
             seeded=lambda purpose: self._seeded(item.name, purpose),
         )
-        columns = {metric.name: metric.values(maps) for metric in applying}
+        columns = {metric.name: metric.values(maps) for metric in metrics}
         curves = {
             metric.name: maps.road if metric.name == "road" else maps.curves[metric.name]
-            for metric in applying
+            for metric in metrics
             if metric.curve is not None
         }
         return {
@@ -153,7 +147,6 @@ class ImageEvaluator:
                     "predicted": image.predicted,
                     "confidence": float(image.scorer.confidence_in_target()),
                     "layer": self._layers_of(name, item.inputs).name,
-                    **{metric.name: math.nan for metric in metrics},
                     **{column: values[i] for column, values in columns.items()},
                 },
                 curves={
@@ -261,7 +254,7 @@ class ImageEvaluator:
         layers = self._layers_of(method, inputs).modules
         context = replace(self.context, image=name, layers=layers)
         try:
-            with warnings.catch_warnings(), torch.enable_grad():
+            with warnings.catch_warnings(), torch.enable_grad(), _cast_inputs(self.model, inputs):
                 # On every call Captum warns that it sets hooks and gradient flags.
                 warnings.simplefilter("ignore", UserWarning)
                 # A copy, because Captum leaves gradient flags on the inputs.
@@ -292,6 +285,23 @@ class _Image:
     target: Tensor
     predicted: int
     scorer: MapScorer
+
+
+@contextmanager
+def _cast_inputs(model: nn.Module, like: Tensor) -> Iterator[None]:
+    """Let a model in half precision take the noise that methods add in single precision."""
+    if like.dtype not in (torch.float16, torch.bfloat16):
+        yield
+        return
+
+    def cast(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (arguments[0].to(like.dtype), *arguments[1:])
+
+    hook = model.register_forward_pre_hook(cast)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def missing_rows(
         store: The rows.
         keys: As :func:`keys_of` returns them.
         settings: The setting of each method.
-        metrics: Those that every row should have.
+        metrics: Those that the rows of this image should have.
         again: The methods whose rows were deleted to be computed again.
     """
     found: dict[str, Missing] = {}

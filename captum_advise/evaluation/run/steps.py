@@ -141,7 +141,12 @@ class Run:
             keys = keys_of(item, self.settings, evaluator.methods)
         except Exception as error:
             return error
-        missing = missing_rows(store, keys, self.settings, self.metrics, self.again)
+        metrics = [
+            metric
+            for metric in self.metrics
+            if metric.applies_to(has_region=item.region is not None, in_mosaic=item.in_mosaic)
+        ]
+        missing = missing_rows(store, keys, self.settings, metrics, self.again)
         if missing:
             try:
                 item = item.to(evaluator.device)

@@ -250,7 +250,9 @@ class TestMethods:
         assert counts(evaluation) == (3, 3, {"the method changed": 3})
         by_method = evaluation.results.set_index(["method", "index"])
         for column in ("insertion", "avx"):  # dark is the same
-            pd.testing.assert_series_equal(by_method.loc["mine", column], by_method.loc["dark", column])
+            pd.testing.assert_series_equal(
+                by_method.loc["mine", column], by_method.loc["dark", column]
+            )
         again = run(tmp_path, methods={"mine": old, "dark": dark})
         assert counts(again) == (6, 0, {})
         pd.testing.assert_frame_equal(again.results, first.results)
@@ -390,7 +392,7 @@ def test_rows_of_other_calls_are_deleted_on_request(tmp_path):
 @pytest.mark.parametrize("content", [b"mine", b"SQLite format 3\0" + bytes(4080)])
 def test_rows_of_something_else_are_not_touched(content, tmp_path):
     (tmp_path / "results.sqlite").write_bytes(content)
-    with pytest.raises(ValueError, match="results.sqlite is damaged"):
+    with pytest.raises(ValueError, match=r"results.sqlite is damaged"):
         run(tmp_path, prune=True)
     assert (tmp_path / "results.sqlite").read_bytes() == content
     assert not (tmp_path / "results.csv").exists()

@@ -13,11 +13,11 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Lime, Saliency
 from captum.attr._core.lime import SkLearnLasso
-from captum_advise.evaluation.identity import Identity, qualified_name
 from squares import SPACE, squares_network
 from torch import nn
 
 from captum_advise.evaluation import Context, MethodSettings, get_methods, list_methods
+from captum_advise.evaluation.run.identity import Identity, qualified_name
 
 
 def identity(value, model=None):

@@ -172,7 +172,7 @@ def test_a_damaged_file_is_named_and_kept(damage, tmp_path):
     else:
         content[4096:12288] = bytes(8192)
     (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(ValueError, match="results.sqlite is damaged") as error:
+    with pytest.raises(ValueError, match=r"results.sqlite is damaged") as error:
         Store(tmp_path)
     one_sentence(error)
     assert (tmp_path / FILE).read_bytes() == content
@@ -188,9 +188,13 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path):
     with closing(Store(tmp_path)) as store:
         store.add({key("0"): row(0)}, [A])
         store._own.execute("PRAGMA max_page_count = 12")
-        with pytest.raises(OutputError, match=r"cannot be written \(database or disk is full\)"):
+
+        def fill():
             for number in range(1, 999):
                 store.add({key(f"{number} {part}"): row(1, map=bytes(99)) for part in "ab"}, [A])
+
+        with pytest.raises(OutputError, match=r"cannot be written \(database or disk is full\)"):
+            fill()
         written = store.count()
         assert written % 2 == 1
         store._own.execute("PRAGMA max_page_count = 999")
