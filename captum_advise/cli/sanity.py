@@ -110,23 +110,6 @@ def _methods(network: zoo.Network) -> dict[str, Any]:
     return {**get_methods(names if network.layers else names[1:]), "edge-detector": edge_detector}
 
 
-def _on_digits() -> dict[str, MapMethod]:
-    """Methods for the network of the digits, which takes images as they are."""
-    from captum_advise import GatedGradCam, LayerAdvise
-    from captum_advise.axioms import Method
-    from captum_advise.comparisons import SEVERAL_LAYERS
-    from captum_advise.visualization.maps import LAYER_ADVISE
-
-    def several_layers(model: nn.Module, layer: nn.Module) -> GatedGradCam:
-        # Its layers have one resolution.
-        return GatedGradCam(model, [model.get_submodule("1"), layer])
-
-    return {
-        LAYER_ADVISE: Method(LAYER_ADVISE, LayerAdvise),
-        SEVERAL_LAYERS: Method(SEVERAL_LAYERS, several_layers),
-    }
-
-
 def _show(
     methods: Sequence[str],
     results: Sequence[ParameterRandomization],

@@ -8,6 +8,7 @@ import pytest
 import torch
 from captum.attr import LayerActivation, LayerGradCam, NoiseTunnel, Saliency
 from captum.attr._utils.attribution import Attribution
+from captum_advise.evaluation.image_evaluation import ImageEvaluator, counted_passes
 from squares import SPACE
 
 from captum_advise import LayerAdvise
@@ -20,7 +21,6 @@ from captum_advise.evaluation import (
     list_methods,
     list_settings,
 )
-from captum_advise.evaluation.image_evaluation import ImageEvaluator, counted_passes
 from captum_advise.evaluation.methods import parse_settings, selecting_by_avx
 from captum_advise.evaluation.methods.captum_methods import rectangles
 

@@ -15,8 +15,9 @@ from captum_advise.evaluation import (
     get_methods,
     list_methods,
 )
-from captum_advise.evaluation.image_evaluation import ImageEvaluator
+from captum_advise.evaluation.data.items import Item
 from captum_advise.evaluation.methods import as_method
+from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.pixels import normalize_maps
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -167,7 +168,7 @@ def test_every_method_gives_a_map_of_a_real_network():
         seed=0,
     )
     hooks = [len(m._forward_hooks) + len(m._backward_hooks) for m in network.model.modules()]
-    for name, maps in evaluator.maps("image", inputs, 282).items():
+    for name, maps in evaluator.maps(Item(0, "image", inputs, 282), list_methods()).items():
         explains_layer = evaluator._layers[name].name == "bn2" or name == "random"
         side = 7 if explains_layer and name != "guided-grad-cam" else 224
         assert maps.shape[2:] == (112 if name == "layer-cam-multi" else side,) * 2, name

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from captum_advise.evaluation.columns import Curve, Metric
 from captum_advise.evaluation.curves import Curves
+from captum_advise.evaluation.output import write_output
 from captum_advise.evaluation.report.conclusions import (
     conclusions,
     favoured,
@@ -32,7 +33,6 @@ from captum_advise.evaluation.report.statistics import (
     compare_methods,
     default_baseline,
 )
-from captum_advise.evaluation.store import write_output
 from captum_advise.visualization.html import embedded_json, filled, template
 
 if TYPE_CHECKING:

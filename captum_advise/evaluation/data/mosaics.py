@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +18,16 @@ from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
 from captum_advise._utils.io import ENCODING
 from captum_advise._utils.probabilities import softmax_over_classes
-from captum_advise.evaluation.columns import MOSAIC_METRICS
-from captum_advise.evaluation.items import length_of, name_of, read
-
-if TYPE_CHECKING:
-    import pandas as pd
+from captum_advise.evaluation.data.items import Items
 
 
 @dataclass(frozen=True)
-class MosaicDataset(Dataset[tuple[Tensor, int]]):
+class MosaicDataset(Dataset[tuple[Tensor, int, Tensor]]):
     """Mosaics of the images of a data set; every cell in turn is to be explained.
 
-    Items are ``(inputs, target)``: the mosaic, (C, side*H, side*W), and the class of one cell. The
-    images keep their size. The mosaic of item i is ``i // side**2``, and its cell ``i % side**2``,
-    row by row.
+    Items are ``(inputs, target, region)``: the mosaic, (C, side*H, side*W), the class of one cell,
+    and the pixels of this cell, bool (1, side*H, side*W). The images keep their size. The mosaic of
+    item i is ``i // side**2``, and its cell ``i % side**2``, row by row.
 
     Attributes:
         images: The data set of the images.
@@ -43,30 +39,40 @@ class MosaicDataset(Dataset[tuple[Tensor, int]]):
 
         >>> dataset = [(image, label) for label, image in enumerate(torch.rand(4, 3, 8, 8))]
         >>> mosaics = MosaicDataset(dataset, 2, ((0, 1, 2, 3),), ((0, 1, 2, 3),))
-        >>> inputs, target = mosaics[3]
-        >>> len(mosaics), inputs.shape, target
-        (4, torch.Size([3, 16, 16]), 3)
+        >>> inputs, target, region = mosaics[3]
+        >>> len(mosaics), inputs.shape, target, region[0, :, ::4].tolist()[4]
+        (4, torch.Size([3, 16, 16]), 3, [False, False, False, False])
     """
 
     images: Dataset[Any]
     side: int
     tiles: tuple[tuple[int, ...], ...]
     classes: tuple[tuple[int, ...], ...]
+    has_regions = has_cells = True
 
     def __len__(self) -> int:
         return len(self.tiles) * self.side**2
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
         mosaic, cell = divmod(index, self.side**2)
-        tiles = [read(self.images, tile).inputs for tile in self.tiles[mosaic]]
+        tiles = [self._items[tile].inputs[0] for tile in self.tiles[mosaic]]
         rows = [torch.cat(tiles[i : i + self.side], 2) for i in range(0, len(tiles), self.side)]
-        return torch.cat(rows, 1), self.classes[mosaic][cell]
+        inputs = torch.cat(rows, 1)
+        row, column = divmod(cell, self.side)
+        height, width = tiles[0].shape[1:]
+        region = torch.zeros(1, *inputs.shape[1:], dtype=torch.bool)
+        region[:, row * height : (row + 1) * height, column * width : (column + 1) * width] = True
+        return inputs, self.classes[mosaic][cell], region
+
+    @cached_property
+    def _items(self) -> Items:
+        return Items(self.images)
 
     @cached_property
     def names(self) -> list[str]:
         """For each item, the number of the mosaic, that of the cell, and the image in the cell."""
         return [
-            f"mosaic {mosaic + 1}, cell {cell + 1}: {name_of(self.images, tile)}"
+            f"mosaic {mosaic + 1}, cell {cell + 1}: {self._items.names[tile]}"
             for mosaic, tiles in enumerate(self.tiles)
             for cell, tile in enumerate(tiles)
         ]
@@ -93,6 +99,9 @@ def mosaic_dataset(
     If mosaics are still missing, another round tries the images in another order; mosaics of the
     same images are made once. An image may therefore be in several mosaics. Intervals and tests
     of :func:`evaluate` count it once, with its mean.
+
+    ``evaluate(model, layer, images + mosaics, ...)`` evaluates images and mosaics in one run, where
+    ``images`` is a :class:`torch.utils.data.Dataset`.
 
     Args:
         model: Classifier in eval mode that takes images of any size, as one does that is
@@ -125,7 +134,8 @@ def mosaic_dataset(
     check_count("side", side, at_least=2)
     check_count("count", count, at_least=1)
     check_count("seed", seed, at_least=0)
-    device = next(model.parameters()).device
+    parameter = next(model.parameters())
+    device, items = parameter.device, Items(images, parameter.dtype)
     n_cells = side**2
     size: torch.Size | None = None
 
@@ -134,12 +144,12 @@ def mosaic_dataset(
         """The class of an image; None if the model is not sure of it."""
         nonlocal size
         try:
-            item = read(images, index)
+            item = items[index]
             with torch.no_grad():
-                (probabilities,) = confidence(model(item.inputs[None].to(device)))
+                (probabilities,) = confidence(model(item.inputs.to(device)))
         except Exception:  # which evaluating the image records
             return None
-        label = int(probabilities.argmax()) if item.label is None else item.label
+        label = int(probabilities.argmax()) if item.target is None else item.target
         size = size or item.inputs.shape
         is_sure = item.inputs.shape == size and probabilities[label] > threshold
         return label if is_sure else None
@@ -147,7 +157,7 @@ def mosaic_dataset(
     mosaics: dict[frozenset[int], dict[int, int]] = {}  # images to classes with positions
     for number in itertools.count():
         n_before = len(mosaics)
-        order = sorted(range(length_of(images)), key=lambda i: _place(images, i, seed, number))
+        order = sorted(range(len(items)), key=lambda i: _place(items.names[i], seed, number))
         for mosaic in _round(order, sure_class, n_cells, count - n_before):
             mosaics.setdefault(frozenset(mosaic.values()), mosaic)
         if len(mosaics) in (n_before, count):
@@ -173,26 +183,8 @@ def mosaic_dataset(
         tiles=tuple(tuple(mosaic.values()) for mosaic in whole),
         classes=tuple(tuple(mosaic) for mosaic in whole),
     )
-    _check_size(model, dataset[0][0][None].to(device))
+    _check_size(model, dataset[0][0][None].to(parameter))
     return dataset
-
-
-def by_image(results: pd.DataFrame) -> pd.DataFrame:
-    """Means over the cells that show the same image, for intervals and tests.
-
-    An image may be in several mosaics, and its maps in these are alike. So tests take images, not
-    cells or mosaics, as independent.
-
-    Args:
-        results: One row per cell and method, ``file`` as :attr:`MosaicDataset.names` has it.
-
-    Returns:
-        One row per image and method: ``index``, the name of the image, ``method``, ``cells``, the
-        number of cells, and the metrics.
-    """
-    rows = results.assign(index=results["file"].str.partition(": ")[2])
-    metrics = {metric.name: (metric.name, "mean") for metric in MOSAIC_METRICS}
-    return rows.groupby(["index", "method"]).agg(cells=("file", "size"), **metrics).reset_index()
 
 
 def _round(
@@ -211,11 +203,10 @@ def _round(
     return [mosaic for mosaic in mosaics if len(mosaic) == n_cells]
 
 
-def _place(images: Dataset[Any], index: int, seed: int, number: int) -> bytes:
+def _place(name: str, seed: int, number: int) -> bytes:
     """What orders the images in a round. More images leave the order of the others."""
     of_round = f"{number} " if number else ""
-    text = f"{seed} {of_round}{name_of(images, index)}"
-    return hashlib.sha256(text.encode(**ENCODING)).digest()
+    return hashlib.sha256(f"{seed} {of_round}{name}".encode(**ENCODING)).digest()
 
 
 def _check_size(model: nn.Module, mosaic: Tensor) -> None:

@@ -131,8 +131,8 @@ class TestRefused:
 
     @pytest.mark.parametrize("place", ["", "0/", "0/deep/"])
     def test_the_output_of_a_run(self, place, layout, three_classes):
-        root = layout(f"{place}gallery.png", f"{place}comparison.png")
-        for name in ("run.json", "results.csv", "summary.csv"):
+        root = layout(f"{place}picture.png")
+        for name in ("run.json", "results.csv", "results.sqlite"):
             (root / place / name).write_text("{}")
         self.refused(root, three_classes, "is the output of a run")
 

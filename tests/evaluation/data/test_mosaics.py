@@ -10,7 +10,7 @@ from messages import one_sentence
 from torch import nn
 
 from captum_advise.evaluation import MetricSettings, evaluate, mosaic_dataset
-from captum_advise.evaluation.mosaics import by_image
+from captum_advise.evaluation.run.results import by_image
 from captum_advise.metrics import grid_pointing_game
 
 
@@ -56,7 +56,7 @@ def test_a_mosaic_has_images_of_different_classes(labelled):
     assert len(set(used)) == 8
     assert not {4, 7, 9} & set(used)
     for index, name in enumerate(mosaics.names):
-        inputs, target = mosaics[index]
+        inputs, target, region = mosaics[index]
         mosaic, cell = divmod(index, 4)
         assert inputs.shape == (3, 8, 8)
         assert len(set(mosaics.classes[mosaic])) == 4
@@ -65,6 +65,7 @@ def test_a_mosaic_has_images_of_different_classes(labelled):
         row, column = divmod(cell, 2)
         own = images[tile][0] if labelled else images[tile]
         assert torch.equal(inputs[:, row * 4 : row * 4 + 4, column * 4 : column * 4 + 4], own)
+        assert torch.equal(inputs[region.expand(3, -1, -1)].view(3, 4, 4), own)
         assert target == images.classes[tile] == mosaics.targets[index]
 
 
@@ -135,18 +136,27 @@ def test_what_cannot_be_made_is_one_sentence():
     one_sentence(error)
 
 
-def run(output, methods=("grad-cam", "random"), data=None, **options):
+def run(output, methods=("grad-cam", "random"), data=None, count=None, **options):
     model = Brightest().eval()
+    data = Colours() if data is None else data
+    if count is not None:
+        data = data + mosaic_dataset(model, data, count=count)
+    if not isinstance(methods, dict):
+        methods = list(methods)
     return evaluate(
         model,
         model.layer,
-        Colours() if data is None else data,
-        list(methods),
+        data,
+        methods,
         output,
         settings=MetricSettings(steps=1),
         progress=False,
         **options,
     )
+
+
+def cells_of(result):
+    return result.results[result.results["file"].str.startswith("mosaic")]
 
 
 def test_cells_of_the_same_image_count_once():
@@ -174,47 +184,52 @@ def test_cells_of_the_same_image_count_once():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_run_with_mosaics(tmp_path):
     first = run(tmp_path)
-    assert first.mosaics is None
-    result = run(tmp_path, mosaics=2, n_mosaics=2)
+    assert "grid_top" not in first.results
+    result = run(tmp_path, count=2)
     # The images are those of the first run, which knew nothing of mosaics.
-    assert (result.reused, result.evaluated) == (first.evaluated, 0)
-    table = result.mosaics.set_index(["index", "method"])
+    assert result.reused == first.computed
+    assert result.reasons == {"new image": 16}
+    images = result.results.drop(cells_of(result).index)
+    pd.testing.assert_frame_equal(images[first.results.columns], first.results, check_dtype=False)
+    assert images["grid_top"].isna().all()
+    cells = cells_of(result)
+    assert cells[["insertion", "avx", "forward_passes"]].isna().all(axis=None)
+    table = cells.set_index(["index", "method"])
     assert len(table) == 2 * 4 * 2
     # Grad-CAM by hand: a class depends on its own unit alone.
     model = Brightest().eval()
     mosaics = mosaic_dataset(model, Colours(), count=2)
     for index in range(8):
-        inputs, target = mosaics[index]
+        inputs, target, _ = mosaics[index]
         maps = model.layer(inputs[None]).relu()[:, [target]]
         expected = grid_pointing_game(maps, torch.tensor([index % 4]))
-        row = table.loc[(index, "grad-cam")]
+        row = table.loc[(12 + index, "grad-cam")]
         assert row["target"] == target
         assert row["grid_mass"] == pytest.approx(expected.mass.item(), rel=1e-5)
         assert row["grid_top"] == pytest.approx(expected.top.item(), rel=1e-5)
     summary = result.summary.set_index(["metric", "method"])
     for name in ("grid_mass", "grid_top"):
-        mean = result.mosaics.groupby("method")[name].mean()
+        mean = cells.groupby("method")[name].mean()
         assert summary.loc[(name, "random"), "mean"] == pytest.approx(mean["random"], rel=1e-6)
         assert summary.loc[(name, "random"), "images"] == 8
-    assert "top pixels in the cell" in (tmp_path / "report.html").read_text()
-    with pytest.raises(ValueError, match="n_mosaics was 2 and is now 1") as error:
-        run(tmp_path, mosaics=2, n_mosaics=1)
-    one_sentence(error)
+    assert summary.loc[("insertion", "random"), "images"] == 11
+    fewer = run(tmp_path, count=1)
+    assert (fewer.computed, fewer.others) == (0, 8)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_methods_and_images_are_added_to_a_run_with_mosaics(tmp_path):
     def rows(result):
-        return result.mosaics.set_index(["file", "content", "method"]).drop(columns="index")
+        return cells_of(result).set_index(["file", "content", "method"]).drop(columns="index")
 
-    first = run(tmp_path / "out", ["random"], mosaics=2, n_mosaics=2)
-    more = run(tmp_path / "out", mosaics=2, n_mosaics=2)
+    first = run(tmp_path / "out", ["random"], count=2)
+    more = run(tmp_path / "out", count=2)
     pd.testing.assert_frame_equal(rows(first), rows(more).loc[rows(first).index])
-    whole = run(tmp_path / "whole", mosaics=2, n_mosaics=2)
-    pd.testing.assert_frame_equal(more.mosaics, whole.mosaics)
+    whole = run(tmp_path / "whole", count=2)
+    pd.testing.assert_frame_equal(rows(more), rows(whole))
     # All mosaics may be others when the data have more images.
-    larger = run(tmp_path / "out", data=Colours(24), mosaics=2, n_mosaics=2)
-    assert len(larger.mosaics) == 2 * 4 * 2
+    larger = run(tmp_path / "out", data=Colours(24), count=2)
+    assert len(cells_of(larger)) == 2 * 4 * 2
 
 
 def test_a_failing_cell_is_a_failure_and_the_rest_is_done(tmp_path):
@@ -223,32 +238,16 @@ def test_a_failing_cell_is_a_failure_and_the_rest_is_done(tmp_path):
             raise ValueError("no blue")
         return inputs
 
-    model = Brightest().eval()
-    result = evaluate(
-        model,
-        model.layer,
-        Colours(),
-        {"own": fails_on_mosaics},
-        tmp_path,
-        settings=MetricSettings(steps=1),
-        progress=False,
-        mosaics=2,
-        n_mosaics=2,
-    )
-    assert len(result.mosaics) == 6
+    result = run(tmp_path, {"own": fails_on_mosaics}, count=2)
+    assert len(cells_of(result)) == 6
     reasons = result.failures.set_index("file")["reason"]
     assert reasons.str.contains("no blue").sum() == 2
     assert reasons.index.str.startswith("mosaic 1, cell").any()
 
 
-@pytest.mark.parametrize("option", ["restart", "recompute"])
-def test_mosaics_that_cannot_be_made_delete_nothing(option, tmp_path):
-    output = tmp_path / "out"
-    run(output)
-    before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
-    one_class = Colours()
-    one_class.classes = [0] * len(one_class)
-    with pytest.raises(ValueError, match="needs 4 classes"):
-        run(output, mosaics=2, data=one_class, **{option: True})
-    after = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
-    assert after == before
+def test_mosaics_come_with_their_images(tmp_path):
+    model = Brightest().eval()
+    with pytest.raises(ValueError, match="mosaics alone: evaluate them together") as error:
+        run(tmp_path / "out", data=mosaic_dataset(model, Colours(), count=1))
+    one_sentence(error)
+    assert not (tmp_path / "out").exists()

@@ -1,14 +1,15 @@
-"""Identity of objects across processes: what must not have changed when a run continues.
+"""Identity of objects across processes: what a stored row depends on.
 
-A function is known by its module, name and bytecode, and by the values that it uses. An object is
-known by its class and attributes, and a model by its weights, classes and settings. Addresses and
-file names play no part. Installed packages are known by name; their versions stand for their code.
+A function is known by its module, name and code, and by the plain data that it uses: defaults,
+closure, attributes, and the functions, classes and constants that it reads from its module. An
+object is known by its class and attributes, and a model by its weights, classes and settings.
+Addresses and file names play no part. Installed packages are known by name; their versions stand
+for their code.
 """
 
 from __future__ import annotations
 
 import collections
-import dis
 import enum
 import functools
 import hashlib
@@ -23,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_advise.evaluation.digests import DIGITS, tensor_bytes, weights_digest
+
 # Packages that are not a user's own code, wherever they lie.
 _INSTALLED = {"captum", "captum_advise", "numpy", "timm", "torch", "torchcam", "torchvision"}
 # Those whose objects hold settings. Attributes of other packages' objects count if these can be
@@ -35,6 +38,9 @@ _PLAIN = (
     *(bool, int, float, complex, str, bytes, range, slice, PurePath),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
 )
+# What a function may read from its module and seldom changes there. Lists and dictionaries may be
+# traces of its use.
+_FIXED = (*_PLAIN, tuple, Tensor, np.ndarray, types.ModuleType)
 # In these, two definitions of one class may differ although they do the same.
 _CLASS_DETAILS = {
     *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__"),
@@ -44,7 +50,6 @@ _CLASS_DETAILS = {
 # What every module has: parameters, hooks and the like.
 _DETAILS = set(vars(nn.Module()))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -86,18 +91,6 @@ def qualified_name(value: Any) -> str:
     return f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
 
 
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of parameters and buffers, on any device and in any memory format."""
-    digest = hashlib.sha256()
-    # The state dict lacks buffers that are not persistent.
-    tensors = {**dict(model.named_buffers()), **model.state_dict()}
-    for name, value in sorted(tensors.items()):
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-            digest.update(tensor_bytes(value))
-    return digest.hexdigest()
-
-
 class _Stream:
     """Writes objects into a digest."""
 
@@ -109,7 +102,7 @@ class _Stream:
         self._seen: dict[int, tuple[int, Any]] = {}
 
     def digest(self) -> str:
-        return self._hash.hexdigest()[:_DIGITS]
+        return self._hash.hexdigest()[:DIGITS]
 
     def add(self, value: Any) -> None:
         if id(value) in self._known:
@@ -291,27 +284,17 @@ def _installed(module: str) -> str | None:
 
 
 def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """The values that a function reads from its module, and from a user's modules named there."""
-    for code in _nested(function.__code__):
-        instructions = list(dis.get_instructions(code))
-        for position, instruction in enumerate(instructions):
-            name = str(instruction.argval)
-            if instruction.opname not in ("LOAD_GLOBAL", "LOAD_NAME"):
-                continue
-            if name not in function.__globals__:
-                continue
-            value = function.__globals__[name]
-            for following in instructions[position + 1 :]:
-                if following.opname not in ("LOAD_ATTR", "LOAD_METHOD") or not _is_own(value):
-                    break
-                name = f"{name}.{following.argval}"
-                value = getattr(value, str(following.argval), None)
-            yield name, value
-
-
-def _is_own(value: Any) -> bool:
-    """Whether a value is a module of the user."""
-    return isinstance(value, types.ModuleType) and _installed(value.__name__) is None
+    """What a function reads from its module, and from a user's modules named there."""
+    names = {name for code in _nested(function.__code__) for name in code.co_names}
+    for name in sorted(names & function.__globals__.keys()):
+        value = function.__globals__[name]
+        if isinstance(value, types.ModuleType) and _installed(value.__name__) is None:
+            found = {f"{name}.{key}": own for key, own in vars(value).items() if key in names}
+        else:
+            found = {name: value}
+        for key in sorted(found):
+            if isinstance(found[key], _FIXED) or callable(found[key]):
+                yield key, found[key]
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -347,15 +330,3 @@ def _is_state(value: Any) -> bool:
     if isinstance(value, list | tuple | set):
         return not value or any(map(_is_state, value))
     return value is None or isinstance(value, Tensor)
-
-
-def tensor_bytes(tensor: Tensor) -> bytes | memoryview:
-    """The values of a tensor, on any device and in any memory format."""
-    tensor = tensor.detach().cpu().as_subclass(Tensor)
-    if tensor.is_quantized:
-        tensor = tensor.dequantize()
-    if tensor.layout != torch.strided:
-        tensor = tensor.to_dense()
-    flat = tensor.resolve_conj().resolve_neg().contiguous().reshape(-1)
-    data: memoryview = flat.view(torch.uint8).numpy().data
-    return data

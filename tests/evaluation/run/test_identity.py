@@ -17,7 +17,7 @@ from squares import SPACE, squares_network
 from torch import nn
 
 from captum_advise.evaluation import Context, get_methods, list_methods
-from captum_advise.evaluation.identity import Identity, qualified_name
+from captum_advise.evaluation.run.identity import Identity, qualified_name
 
 
 def identity(value, model=None):
@@ -242,16 +242,21 @@ def test_a_model_is_the_same_after_it_has_been_used():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_methods_do_not_change_the_model_s_identity(squares):
-    settings = {"lime_samples": 4, "lime_grid": 2, "occlusion_windows": 1}
+    settings = {
+        "integrated_gradients_steps": 1,
+        "lime_samples": 4,
+        "lime_grid": 2,
+        "occlusion_windows": 1,
+    }
     network = squares_network()
     before = identity(network)
-    for method in get_methods(list_methods(), settings).values():
+    for method in get_methods(list_methods()).values():
         method(
             network,
             network[3],
             squares.inputs[0][None].clone(),
             torch.tensor([1]),
-            Context(SPACE),
+            Context(SPACE, settings=settings),
         )
         assert identity(network) == before
 

@@ -12,10 +12,9 @@ from torch.utils.data import Dataset
 
 from captum_advise import zoo
 from captum_advise._utils.checks import check_count
-from captum_advise.evaluation import image_folders, image_tables
-from captum_advise.evaluation.class_labels import ClassLabels
-from captum_advise.evaluation.fingerprints import file_fingerprint
-from captum_advise.evaluation.regions import Region, region_of
+from captum_advise.evaluation.data import folders, tables
+from captum_advise.evaluation.data.class_labels import ClassLabels
+from captum_advise.evaluation.data.regions import Region, region_of
 
 
 @dataclass(frozen=True)
@@ -64,18 +63,6 @@ class ImageDataset(Dataset[Any]):
         if self.regions is None:
             return inputs, target
         return inputs, target, region_of(self.regions[index], zoo.to_rgb(image), self.network)
-
-    def fingerprint(self, index: int) -> str:
-        """Short hex of the SHA-256 of a file's bytes, its class and its region.
-
-        Args:
-            index: Which file.
-
-        Raises:
-            OSError: A file cannot be read.
-        """
-        region = None if self.regions is None else self.regions[index]
-        return file_fingerprint(self.folder / self.names[index], self.targets[index], region)
 
 
 def image_dataset(
@@ -136,14 +123,14 @@ def image_dataset(
     labels = ClassLabels(network)
     entries: list[tuple[str, int | None, Region | None]]
     if path.is_file():
-        folder, entries = path.parent, image_tables.entries(path, labels)
+        folder, entries = path.parent, tables.entries(path, labels)
     else:
         folder = path
-        entries = [(name, target, None) for name, target in image_folders.entries(path, labels)]
+        entries = [(name, target, None) for name, target in folders.entries(path, labels)]
     if not entries:
         raise ValueError(
             f"There is no image in {path}: give a folder of images "
-            f"({', '.join(image_folders.extensions())}), a folder with one subfolder per class, or "
+            f"({', '.join(folders.extensions())}), a folder with one subfolder per class, or "
             "a CSV file."
         )
     if limit is not None and limit < len(entries):

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from captum_advise.evaluation.class_labels import ClassLabels
-from captum_advise.evaluation.regions import Region
+from captum_advise.evaluation.data.class_labels import ClassLabels
+from captum_advise.evaluation.data.regions import Region
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _FILE = ("file", "path", "image", "filename", "file name", "file path", "image path")

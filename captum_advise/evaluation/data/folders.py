@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise.evaluation.class_labels import ClassLabels, is_wordnet_id
+from captum_advise.evaluation.data.class_labels import ClassLabels, is_wordnet_id
 
 # Where a message lists names, this many.
 _MOST_NAMED = 5
-_OUTPUT_OF_A_RUN = ("run.json", "results.csv", "summary.csv")
+_OUTPUT_OF_A_RUN = ("run.json", "results.csv", "results.sqlite")
 
 
 def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +13,7 @@ from torchvision.transforms import v2
 
 from captum_advise import PixelSpace
 from captum_advise.evaluation import MetricSettings, evaluate, image_dataset
-from captum_advise.metrics import energy_pointing_game, pointing_game
+from captum_advise.metrics import energy_pointing_game, pointing_game, top_pixels
 
 
 class Cropping:
@@ -90,19 +88,6 @@ def test_boxes_are_those_of_the_upright_image(read, tmp_path):
     assert box_of(dataset[0][2])[2] - box_of(dataset[0][2])[0] == 10
 
 
-def test_a_fingerprint_is_also_of_the_region(read, tmp_path):
-    first, second = (
-        read(f"file,x0,y0,x1,y1\na.png,20,8,{x1},32\n").fingerprint(0) for x1 in (40, 41)
-    )
-    plain = read("file\na.png\n").fingerprint(0)
-    assert len({first, second, plain}) == 3
-    masks = []
-    for value in (1, 2):
-        Image.new("L", (60, 40), value).save(tmp_path / "mask.png")
-        masks.append(read("file,mask\na.png,mask.png\n").fingerprint(0))
-    assert masks[0] != masks[1]
-
-
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -170,8 +155,8 @@ def test_the_columns_are_those_of_the_metrics(tmp_path):
     result = run(dataset, tmp_path)
     assert result.results["index"].unique().tolist() == [0, 3, 4]
     reasons = result.failures.set_index("index")["reason"]
-    assert reasons["1"].startswith("An item of data with regions has no region")
-    assert reasons["2"].startswith("The region of the object has no pixel")
+    assert reasons[1].startswith("An item of data with regions has no region")
+    assert reasons[2].startswith("The region of the object has no pixel")
     rows = result.results.set_index(["index", "method"])
     offsets = torch.linspace(-0.5, 0.5, 24)
     gaussian = torch.exp(-8 * (offsets[:, None] ** 2 + offsets**2))[None, None]
@@ -183,11 +168,12 @@ def test_the_columns_are_those_of_the_metrics(tmp_path):
         energy = energy_pointing_game(mask, region).item()
         assert row["energy"] == pytest.approx(energy, rel=1e-5)
         assert row["pointing"] == pointing_game(mask, region).item() == 1
-    assert {"pointing", "energy"} <= set(result.summary["metric"])
-    assert "pointing game" in (tmp_path / "report.html").read_text()
-    assert json.loads((tmp_path / "run.json").read_text())["configuration"]["regions"] is True
-    with pytest.raises(ValueError, match="regions was True and is now False"):
-        run(Squares(), tmp_path)
+        assert row["top_pixels"] == top_pixels(mask, region).item()
+    assert {"pointing", "energy", "top_pixels"} <= set(result.summary["metric"])
+    # Without regions, other images: the content has the region.
+    plain = run(Squares(), tmp_path)
+    assert plain.reasons == {"the image changed": 6, "new image": 4}
+    assert "energy" not in plain.results
 
 
 def test_other_regions_are_other_images(tmp_path):
@@ -198,5 +184,5 @@ def test_other_regions_are_other_images(tmp_path):
 
     run(WithRegions(), tmp_path)
     again = run(Moved(), tmp_path)
-    assert (again.reused, again.changed) == (2, 1)
+    assert (again.reused, again.reasons) == (4, {"the image changed": 2})
     assert not pd.isna(again.results["energy"]).any()

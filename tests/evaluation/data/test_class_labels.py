@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from captum_advise.evaluation.class_labels import ClassLabels
+from captum_advise.evaluation.data.class_labels import ClassLabels
 
 
 def labels(*class_names):
