@@ -462,7 +462,7 @@ def test_weights_from_a_file(cat, tmp_path):
         (("--selection", "best"), "--selection must be"),
         (("--selection", "-1"), "--selection must be"),
         (("--activation-range", "tanh"), "--activation-range must be"),
-        (("--device", "gpu"), "device 'gpu'"),
+        (("--device", "gpu"), "--device takes cpu, cuda"),
         (("--format", "yaml"), "--format must be"),
         (("--batch-size", "0"), "--batch-size"),
         (("--weights", "missing.pth"), "no weights file missing.pth"),
