@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_advise._core.targets import softmax_over_classes
-from captum_advise._core.unit_choice import UnitSelection, as_selection
-from captum_advise._utils.checks import check_count
+from captum_advise._core.unit_choice import UnitSelection, choice_arguments
 from captum_advise._utils.modes import in_eval_mode
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.explanation import GATED_GRAD_CAM, Explanation, Setup
@@ -56,7 +54,7 @@ def explain(
     class_names: Sequence[str] | None = None,
     weights: str | Path = "default",
     device: torch.device | str | None = None,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
     **options: Any,
 ) -> Explanation:
     """Explain what a classifier sees in an image, with nothing to set up.
@@ -168,22 +166,18 @@ def _explained(
     keep_units: bool = False,
 ) -> Explanation:
     """All maps from one forward pass, that of the layers of ``GatedGradCam`` if there are any."""
-    check_count("internal_batch_size", internal_batch_size, at_least=1)
-    selection = as_selection(unit_selection)
+    how = choice_arguments(unit_selection, target, {}, baselines, internal_batch_size)
     # The last of its layers is the layer of LayerAdvise.
     attribution = advise if gated is None else gated
-    layer_pass = attribution._layer_call(inputs, additional_forward_args, False).run()
+    call = attribution._layer_call(inputs, additional_forward_args, False)
+    layer_pass = replace(call, keeps_inputs=True).run()
     maps: dict[str, Tensor] = {}
     messages: list[str | None] = []
     if gated is not None:
         maps[GATED_GRAD_CAM], messages = gated._maps(layer_pass, target, {}, keep_graph=True)
     explanation = advise._explanation(
         layer_pass.at_last_layer(),
-        selection=selection,
-        target=target,
-        grad_kwargs={},
-        baselines=baselines,
-        internal_batch_size=internal_batch_size,
+        **how,
         with_metrics=with_metrics,
         keep_units=keep_units,
         with_grad_cam=with_metrics,

@@ -143,10 +143,10 @@ def _candidates_to_tensors(candidates: tuple[tuple[Candidate, ...], ...]) -> dic
     """All candidates in one list: few tensors, however many examples there are."""
     flat = [candidate for of_example in candidates for candidate in of_example]
     tensors = {
-        "per_example": torch.tensor([len(of_example) for of_example in candidates]),
-        "relevance": torch.tensor([-1 if c.relevance is None else c.relevance for c in flat]),
-        "n_units": torch.tensor([len(candidate.units) for candidate in flat]),
-        "scored": torch.tensor([candidate.metrics is not None for candidate in flat]),
+        "per_example": _list([len(of_example) for of_example in candidates]),
+        "relevance": _list([-1 if c.relevance is None else c.relevance for c in flat]),
+        "n_units": _list([len(candidate.units) for candidate in flat]),
+        "scored": _list([candidate.metrics is not None for candidate in flat], torch.bool),
     }
     if flat:
         tensors["units"] = torch.cat([candidate.units for candidate in flat])
@@ -159,6 +159,10 @@ def _candidates_to_tensors(candidates: tuple[tuple[Candidate, ...], ...]) -> dic
             for name in _METRICS
         }
     return {f"candidates.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _list(values: list[Any], dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device="cpu")
 
 
 def _candidates_from_tensors(tensors: dict[str, Tensor]) -> list[list[dict[str, Any]]]:

@@ -342,7 +342,7 @@ def _one(value: Any, index: int) -> Any:
     if isinstance(value, Tensor | tuple):
         return value[index : index + 1]
     if isinstance(value, VisualExplainability):
-        return value[torch.tensor([index])]
+        return value[torch.tensor([index], device=value.avx.device)]
     if isinstance(value, Units):
         return Units(*(_one(tensor, index) for tensor in vars(value).values()))
     if isinstance(value, dict):

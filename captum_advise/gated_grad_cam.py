@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from captum._utils.common import _format_additional_forward_args
 from captum._utils.typing import TargetType
 from captum.attr._utils.attribution import GradientAttribution
 from captum.log import log_usage
@@ -17,21 +17,22 @@ from captum_advise._core.gated_map import gated_map
 from captum_advise._core.layer_pass import LayerCall, LayerPass
 from captum_advise._core.occlusion_evidence import check_occlusions, corrected_by_occlusion
 from captum_advise._core.setting_warnings import (
-    suspicious_confidence,
+    several_runs,
     suspicious_layout,
-    suspicious_mode,
     suspicious_pixels,
     warn_of,
 )
-from captum_advise._core.targets import resolve_target, softmax_over_classes
+from captum_advise._core.setup import LayerSetup
+from captum_advise._core.targets import as_target, resolve_target
 from captum_advise._utils.checks import check_count
+from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.pixels import PixelSpace
 
 __all__ = ["GatedGradCam"]
 
 
-class GatedGradCam(GradientAttribution):
+class GatedGradCam(LayerSetup, GradientAttribution):
     r"""Computes maps at the size of the image from several layers: Grad-CAM at the deepest
     layer, refined by the evidence of layers before it.
 
@@ -82,12 +83,15 @@ class GatedGradCam(GradientAttribution):
                       Default: None
         confidence (Callable, optional): As in :class:`captum_advise.LayerAdvise`; only
                       ``n_occlusions`` needs it.
-                      Default: softmax over dimension 1
+                      Default: that of forward_func if it is a wrapper of
+                      :mod:`captum_advise.targets`, else softmax over dimension 1
         reshape_transform (Callable or Sequence[Callable or None], optional):
                       Rearranges the tensors of the layers as (N, C, H, W), as in
                       :class:`captum_advise.LayerAdvise`: one function for all layers,
                       or one (or None) per layer.
                       Default: None
+        layer_run (int, optional): As in :class:`captum_advise.LayerAdvise`.
+                      Default: None, the last, with a warning
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -110,16 +114,14 @@ class GatedGradCam(GradientAttribution):
         device_ids: list[int] | None = None,
         *,
         pixel_space: PixelSpace | None = None,
-        confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+        confidence: Callable[[Tensor], Tensor] | None = None,
         reshape_transform: ReshapeTransform | Sequence[ReshapeTransform | None] | None = None,
+        layer_run: int | None = None,
     ) -> None:
-        arguments.check_forward_func(forward_func)
-        arguments.check_pixel_space(pixel_space)
-        arguments.check_confidence(confidence)
         self.layers, self.reshape_transforms = arguments.several_layers(layers, reshape_transform)
+        transforms = self.reshape_transforms
+        self._set_up(forward_func, self.layers, transforms, pixel_space, confidence, layer_run)
         super().__init__(forward_func)
-        self.pixel_space = pixel_space
-        self.confidence = confidence
         self.device_ids = device_ids
 
     @log_usage(part_of_slo=True)
@@ -199,30 +201,16 @@ class GatedGradCam(GradientAttribution):
         check_occlusions(n_occlusions)
         check_count("internal_batch_size", internal_batch_size, at_least=1)
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
+        arguments.check_examples(call.inputs)
+        _images(call)  # before the model runs
         # log_usage wraps this function.
-        warn_of([suspicious_mode(self.forward_func)], stacklevel=4)
-        layer_pass = call.run()
+        warn_of(self._unsteady(), stacklevel=4)
+        layer_pass = replace(call, keeps_inputs=n_occlusions > 0).run()
         maps, messages = self._maps(
             layer_pass, target, grad_kwargs, n_occlusions, internal_batch_size
         )
         warn_of(messages, stacklevel=4)
         return maps
-
-    def _layer_call(
-        self, inputs: object, additional_forward_args: Any, attribute_to_layer_input: bool
-    ) -> LayerCall:
-        call = LayerCall(
-            self.forward_func,
-            self.layers,
-            arguments.as_tensors(inputs),
-            _format_additional_forward_args(additional_forward_args),
-            self.device_ids,
-            attribute_to_layer_input,
-            self.reshape_transforms,
-        )
-        arguments.check_examples(call.inputs)
-        _images(call)  # before the model runs
-        return call
 
     def _maps(
         self,
@@ -237,11 +225,14 @@ class GatedGradCam(GradientAttribution):
         """The maps from a forward pass, which may serve other maps too; and what to warn of."""
         images, size = _images(layer_pass.call)
         self._check_feature_maps(layer_pass)
-        resolved = resolve_target(layer_pass.outputs, target)
+        resolved = resolve_target(layer_pass.outputs, as_target(target))
         gradients = layer_pass.gradients(resolved.captum, keep_graph=keep_graph, **grad_kwargs)
         maps = gated_map(layer_pass.feature_maps, gradients, size)
         tensors = layer_pass.call.inputs
-        messages = [suspicious_layout(layer_pass.call, layer_pass.feature_maps)]
+        messages = [
+            several_runs(layer_pass),
+            suspicious_layout(layer_pass.call, layer_pass.feature_maps),
+        ]
         if n_occlusions:
             maps = corrected_by_occlusion(
                 maps,
@@ -253,7 +244,9 @@ class GatedGradCam(GradientAttribution):
                 confidence=self.confidence,
                 internal_batch_size=internal_batch_size,
             )
-            messages.append(suspicious_confidence(layer_pass.outputs.detach(), self.confidence))
+            if self._asked_confidence is not None:
+                outputs = layer_pass.outputs.detach()
+                messages.append(suspicious_confidence(outputs, self._asked_confidence))
             messages += [suspicious_pixels(tensors[image], self.pixel_space) for image in images]
         return maps, [*messages, _zero_maps(maps)]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from captum._utils.common import _format_additional_forward_args, _format_output
+from captum._utils.common import _format_output
 from captum._utils.typing import BaselineType, TargetType
 from captum.attr import LayerAttribution
 from captum.attr._utils.attribution import GradientAttribution
@@ -17,26 +18,26 @@ from torch.nn import Module
 from captum_advise._core import arguments
 from captum_advise._core.candidates import has_relevance
 from captum_advise._core.grad_cam import check_finite, combine_units, unit_contributions
-from captum_advise._core.layer_pass import LayerCall, LayerPass
-from captum_advise._core.masked_model import InputLayout
+from captum_advise._core.layer_pass import LayerPass
 from captum_advise._core.scoring import check_probabilities, scorer_of
 from captum_advise._core.setting_warnings import (
     missing_relevance,
     suspicious_layout,
-    suspicious_mode,
     warn_of,
 )
-from captum_advise._core.targets import resolve_target, softmax_over_classes
+from captum_advise._core.setup import LayerSetup
+from captum_advise._core.targets import resolve_target
 from captum_advise._core.unit_choice import (
     Choice,
     Selection,
     UnitSelection,
-    as_selection,
     candidates_of,
     check_inputs_suit,
+    choice_arguments,
     choice_messages,
+    layout_of,
+    pass_messages,
 )
-from captum_advise._utils.checks import check_count
 from captum_advise.explanation import Explanation, Units, explanation_of
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.metrics import AVXProtocol
@@ -46,7 +47,7 @@ from captum_advise.relevance import ActivationRange, DensityOptions, relevance_o
 __all__ = ["LayerAdvise", "UnitSelection"]
 
 
-class LayerAdvise(LayerAttribution, GradientAttribution):
+class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
     r"""Computes ADVISE attributions for a chosen layer: Grad-CAM from the units whose
     activation density has a chosen number of modes.
 
@@ -78,7 +79,8 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                       probabilities of the same shape. Pass ``torch.sigmoid`` for
                       independent or single logits, and ``torch.nn.Identity()`` for a
                       model that returns probabilities.
-                      Default: softmax over dimension 1
+                      Default: that of forward_func if it is a wrapper of
+                      :mod:`captum_advise.targets`, else softmax over dimension 1
         reshape_transform (Callable, optional): Rearranges the layer's tensor as
                       (N, C, \*spatial), for layers that have another layout:
                       :func:`captum_advise.layouts.channels_last` (Swin, N x H x W x C),
@@ -105,6 +107,9 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         protocol (AVXProtocol, optional): Reading of the paper's protocol;
                       ``AVXProtocol.reference()`` is that of the authors' program.
                       Default: AVXProtocol()
+        layer_run (int, optional): Which run of the layer to explain, where it runs
+                      several times in a forward pass: 0 is the first, -1 the last.
+                      Default: None, the last, with a warning
 
     Raises:
         TypeError, ValueError: An argument is of the wrong type or out of its range.
@@ -131,23 +136,22 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         device_ids: list[int] | None = None,
         *,
         pixel_space: PixelSpace | None = None,
-        confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+        confidence: Callable[[Tensor], Tensor] | None = None,
         reshape_transform: ReshapeTransform | None = None,
         n_bandwidths: int = 10,
         activation_range: ActivationRange = (0.0, 1.0),
         min_prominence: float = 1e-6,
         protocol: AVXProtocol = AVXProtocol(),  # noqa: B008 - frozen
+        layer_run: int | None = None,
     ) -> None:
-        arguments.check_forward_func(forward_func)
         arguments.check_layer("layer", layer)
-        arguments.check_pixel_space(pixel_space)
-        arguments.check_confidence(confidence)
         arguments.check_reshape_transform(reshape_transform)
         arguments.check_protocol(protocol)
+        self._set_up(
+            forward_func, (layer,), (reshape_transform,), pixel_space, confidence, layer_run
+        )
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
-        self.pixel_space = pixel_space
-        self.confidence = confidence
         self.reshape_transform = reshape_transform
         self.density = DensityOptions(n_bandwidths, activation_range, min_prominence)
         self.protocol = protocol
@@ -244,19 +248,16 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             >>> unimodal = advise.attribute(images, target=3, unit_selection=1)
             >>> grad_cam = advise.attribute(images, target=3, unit_selection=None)
         """
-        selection = as_selection(unit_selection)
-        grad_kwargs = arguments.as_grad_kwargs(grad_kwargs)
-        check_count("internal_batch_size", internal_batch_size, at_least=1)
+        how = choice_arguments(unit_selection, target, grad_kwargs, baselines, internal_batch_size)
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
         # log_usage wraps this function.
-        warn_of([suspicious_mode(self.forward_func)], stacklevel=4)
-        layer_pass = call.run()
+        warn_of(self._unsteady(), stacklevel=4)
+        selection = how["selection"]
+        layer_pass = replace(call, keeps_inputs=isinstance(selection, str)).run()
         if isinstance(selection, str):
-            choice = self._choose(
-                layer_pass, selection, target, grad_kwargs, baselines, internal_batch_size
-            )
-            messages = choice_messages(choice, layer_pass, self.confidence, self.pixel_space)
+            choice = self._choose(layer_pass, **how)
+            messages = choice_messages(choice, layer_pass, self._asked_confidence, self.pixel_space)
             warn_of(messages, stacklevel=4)
             return combine_units(
                 choice.contributions,
@@ -265,10 +266,10 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
                 relu=relu_attributions,
             )
         # Nothing is compared: every tensor of the layer, whatever LayerGradCam accepts.
-        if target is None and layer_pass.outputs.dim() == 2:
-            target = resolve_target(layer_pass.outputs, None).captum
-        gradients = layer_pass.gradients(target, **grad_kwargs)
-        messages, attributions = [suspicious_layout(call, layer_pass.feature_maps)], []
+        if how["target"] is None and layer_pass.outputs.dim() == 2:
+            how["target"] = resolve_target(layer_pass.outputs, None).captum
+        gradients = layer_pass.gradients(how["target"], **how["grad_kwargs"])
+        messages, attributions = pass_messages(layer_pass), []
         for feature_map, gradient in zip(layer_pass.feature_maps, gradients, strict=True):
             weights, contributions = None, unit_contributions(feature_map, gradient)
             if selection is not None:
@@ -323,19 +324,13 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
             >>> explanation.selected.shape, explanation.metrics.avx.shape
             (torch.Size([2]), torch.Size([2]))
         """
-        selection = as_selection(unit_selection)
-        grad_kwargs = arguments.as_grad_kwargs(grad_kwargs)
-        check_count("internal_batch_size", internal_batch_size, at_least=1)
+        how = choice_arguments(unit_selection, target, grad_kwargs, baselines, internal_batch_size)
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
-        warn_of([suspicious_mode(self.forward_func)], stacklevel=3)
+        warn_of(self._unsteady(), stacklevel=3)
         return self._explanation(
-            call.run(),
-            selection=selection,
-            target=target,
-            grad_kwargs=grad_kwargs,
-            baselines=baselines,
-            internal_batch_size=internal_batch_size,
+            replace(call, keeps_inputs=True).run(),
+            **how,
             with_metrics=with_metrics,
             keep_units=keep_units,
             stacklevel=4,
@@ -363,24 +358,11 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         """
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         # torch.no_grad wraps this function.
-        warn_of([suspicious_mode(self.forward_func)], stacklevel=4)
+        warn_of(self._unsteady(), stacklevel=4)
         feature_maps = call.feature_maps()
         warn_of([suspicious_layout(call, feature_maps)], stacklevel=4)
         relevance = tuple(relevance_of(feature_map, self.density) for feature_map in feature_maps)
         return cast("Tensor | tuple[Tensor, ...]", _format_output(len(relevance) > 1, relevance))
-
-    def _layer_call(
-        self, inputs: object, additional_forward_args: Any, attribute_to_layer_input: bool
-    ) -> LayerCall:
-        return LayerCall(
-            self.forward_func,
-            (self.layer,),
-            arguments.as_tensors(inputs),
-            _format_additional_forward_args(additional_forward_args),
-            self.device_ids,
-            attribute_to_layer_input,
-            (self.reshape_transform,),
-        )
 
     def _explanation(
         self,
@@ -395,7 +377,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
     ) -> Explanation:
         """What :meth:`explain` returns, from a forward pass that may serve other maps too."""
         choice = self._choose(layer_pass, all_metrics=with_metrics, **how)
-        found = choice_messages(choice, layer_pass, self.confidence, self.pixel_space)
+        found = choice_messages(choice, layer_pass, self._asked_confidence, self.pixel_space)
         warn_of([*messages, *found], stacklevel=stacklevel)
         units = None
         if keep_units:
@@ -420,7 +402,7 @@ class LayerAdvise(LayerAttribution, GradientAttribution):
         # The layer pass: one feature map per example, and inputs that its maps can mask.
         feature_map = layer_pass.only_feature_map()
         resolved = resolve_target(layer_pass.outputs, target)
-        layout = InputLayout.of(layer_pass.call.inputs, feature_map)
+        layout = layout_of(layer_pass, feature_map)
         check_inputs_suit(selection, layout)
         scorer = scorer_of(
             layer_pass,

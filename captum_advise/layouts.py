@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from torch import Tensor
@@ -38,7 +38,8 @@ class Tokens:
     Args:
         n_prefix: How many tokens before the patches to leave out: 1 for a class token, more for
             distillation or register tokens.
-        size: (H, W), patches in a column and in a row; None for a square of them.
+        size: (H, W), rows and columns of patches. None: the attributions of this package take
+            the grid whose aspect is that of the image; called alone, a square.
 
     Raises:
         ValueError: When called, if the remaining tokens do not fill that grid.
@@ -51,6 +52,25 @@ class Tokens:
 
     n_prefix: int = 0
     size: tuple[int, int] | None = None
+
+    def for_image(self, n_tokens: int, height: int, width: int) -> Tokens:
+        """The same with the grid of patches that fits an image best.
+
+        Args:
+            n_tokens: Of the layer, T.
+            height: Of the image.
+            width: Likewise.
+
+        Returns:
+            Itself where ``size`` is given, or where no patches are left.
+        """
+        patches = n_tokens - self.n_prefix
+        if self.size is not None or patches < 1:
+            return self
+        grids = ((rows, patches // rows) for rows in range(1, patches + 1) if not patches % rows)
+        # Patches are square, or nearly so where images are padded.
+        best = min(grids, key=lambda grid: abs(math.log(height * grid[1] / (width * grid[0]))))
+        return replace(self, size=best)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Tokens (N, T, C) to (N, C, H, W)."""

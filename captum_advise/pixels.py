@@ -11,14 +11,11 @@ from torch import Tensor
 from captum_advise._utils.checks import check_real
 
 __all__ = [
-    "OwnRange",
     "PixelSpace",
     "black",
     "masked_images",
     "normalize_maps",
-    "resolve_pixel_space",
     "upsample_maps",
-    "value_range",
 ]
 
 
@@ -197,7 +194,7 @@ def value_range(inputs: Tensor) -> tuple[Tensor, Tensor]:
         >>> value_range(torch.tensor([[-1.0, 0.0, 3.0]]))
         (tensor([[-1.]]), tensor([[3.]]))
     """
-    shape = (-1,) + (1,) * (inputs.dim() - 1)
+    shape = (len(inputs),) + (1,) * (inputs.dim() - 1)
     flat = inputs.flatten(1)
     return flat.amin(1).view(shape), flat.amax(1).view(shape)
 

@@ -113,7 +113,8 @@ def unit_densities(feature_maps: Tensor, options: DensityOptions) -> Tensor:
     if positions < 2:
         return torch.full_like(units, torch.nan)
     units = on_unit_interval(units, options.activation_range)
-    grid = torch.linspace(0, 1, positions, dtype=torch.float64, device=units.device)
+    # On the CPU, where the checks of the grid do not wait for a GPU.
+    grid = torch.linspace(0, 1, positions, dtype=torch.float64, device="cpu")
     return adaptive_kde(units, grid, n_bandwidths=options.n_bandwidths).density
 
 
@@ -127,7 +128,7 @@ def on_unit_interval(units: Tensor, activation_range: ActivationRange) -> Tensor
 
 
 def counted_ranges(feature_maps: Tensor, activation_range: ActivationRange) -> Tensor:
-    r"""(N, C, 2) the lowest and highest activation that count, of feature maps (N, C, \*spatial)."""
+    r"""(N, C, 2) lowest and highest activation that count, of maps (N, C, \*spatial)."""
     if activation_range == "minmax":
         units = feature_maps.flatten(2)
         return torch.stack([units.amin(2), units.amax(2)], 2)

@@ -1,11 +1,13 @@
 """Unit relevance: modes of known densities, and what leaves it unchanged."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captum_advise import unit_relevance
+from captum_advise import adaptive_kde, unit_relevance
 
 
 def test_units_with_known_modes():
@@ -90,3 +92,41 @@ def test_any_range_counts_the_modes_of_activations_mapped_from_it(low, high):
     mapped = unit_relevance((units - low) / (high - low))
     assert torch.equal(unit_relevance(units, activation_range=(low, high)), mapped)
     assert torch.equal(unit_relevance(units, activation_range=[0, 1]), unit_relevance(units))
+
+
+@contextmanager
+def default(**what):
+    """Other defaults of torch, as a user's program may have."""
+    dtype = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(what.get("dtype", dtype))
+        with torch.device(what.get("device", "cpu")):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@pytest.mark.parametrize("activation_range", [(0.0, 1.0), (-1.0, 2.0), "minmax"])
+@pytest.mark.parametrize(
+    "defaults",
+    [{"device": "meta"}, {"dtype": torch.float64}, {"dtype": torch.float16}],
+    ids=["device", "float64", "float16"],
+)
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
+def test_defaults_of_torch_change_nothing(monkeypatch, defaults, activation_range, compiled):
+    if compiled:
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr("captum_advise.density._engine.compiled", lambda: None)
+    # Rows on the common grid, on grids of their own (few samples), and on grids below six points.
+    generator = torch.Generator().manual_seed(0)
+    units = torch.rand(2, 8, 6, 6, generator=generator)
+    units[:, 4:].masked_fill_(units[:, 4:] < 0.9, -3)
+    for shape in (units, units[..., :2, :2]):
+        expected = adaptive_kde(shape.flatten(2), torch.linspace(0, 1, 36), n_bandwidths=10)
+        grid = torch.linspace(0, 1, 36)
+        relevance = unit_relevance(shape, activation_range=activation_range)
+        with default(**defaults):
+            found = adaptive_kde(shape.flatten(2), grid, n_bandwidths=10)
+            assert torch.equal(unit_relevance(shape, activation_range=activation_range), relevance)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)

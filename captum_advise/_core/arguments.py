@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, ModuleDict, ModuleList
 
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.metrics import AVXProtocol
@@ -31,9 +31,9 @@ def check_examples(inputs: tuple[Tensor, ...]) -> None:
     """Require at least one example.
 
     Raises:
-        ValueError: A tensor has no example, or no values.
+        ValueError: No tensor has an example, or one has no values.
     """
-    if any(tensor.dim() == 0 or len(tensor) == 0 for tensor in inputs):
+    if not any(tensor.dim() and len(tensor) for tensor in inputs):
         raise ValueError(
             "The inputs hold no example: dimension 0 of each is the batch, and it is empty or "
             "missing."
@@ -56,17 +56,28 @@ def as_grad_kwargs(grad_kwargs: object) -> dict[str, Any]:
     return grad_kwargs or {}
 
 
-def check_forward_func(forward_func: object) -> None:
-    """Require the model, or a function.
+def check_setup(
+    forward_func: object, pixel_space: object, confidence: object, layer_run: object
+) -> None:
+    """Check what every attribution of this package takes.
 
     Raises:
-        TypeError: It is neither, or an exported program.
+        TypeError: An argument is of the wrong type; the message names it.
     """
     check_not_exported(forward_func)
     if not callable(forward_func):
         raise TypeError(
             f"forward_func must be the model or a function, got {type(forward_func).__name__}."
         )
+    if pixel_space is not None and not isinstance(pixel_space, PixelSpace):
+        raise TypeError(
+            "pixel_space must be a captum_advise.PixelSpace or None, got "
+            f"{type(pixel_space).__name__}."
+        )
+    if confidence is not None and not callable(confidence):
+        raise TypeError(f"confidence must be a function of a tensor, got {confidence!r}.")
+    if layer_run is not None and (not isinstance(layer_run, int) or isinstance(layer_run, bool)):
+        raise TypeError(f"layer_run must be an int or None, got {layer_run!r}.")
 
 
 def check_layer(name: str, layer: object) -> None:
@@ -80,23 +91,15 @@ def check_layer(name: str, layer: object) -> None:
             f"{name} must be a module of the model, as in model.layer4 or "
             f'model.get_submodule("layer4"), got {type(layer).__name__}.'
         )
+    if isinstance(layer, ModuleList | ModuleDict):
+        raise TypeError(
+            f"{name} is a {type(layer).__name__}, which is never called itself, so no hook sees "
+            "it: name one of the modules in it."
+        )
     if isinstance(layer, torch.jit.ScriptModule):
         raise TypeError(
             "The layer is a scripted or traced module, which calls no hooks: explain the model "
             "before torch.jit.script or torch.jit.trace."
-        )
-
-
-def check_pixel_space(pixel_space: object) -> None:
-    """Require a :class:`captum_advise.PixelSpace` or None.
-
-    Raises:
-        TypeError: It is neither.
-    """
-    if pixel_space is not None and not isinstance(pixel_space, PixelSpace):
-        raise TypeError(
-            "pixel_space must be a captum_advise.PixelSpace or None, got "
-            f"{type(pixel_space).__name__}."
         )
 
 
@@ -110,16 +113,6 @@ def check_reshape_transform(reshape_transform: object) -> None:
         raise TypeError(
             f"reshape_transform must be a function of a tensor, got {reshape_transform!r}."
         )
-
-
-def check_confidence(confidence: object) -> None:
-    """Require a function.
-
-    Raises:
-        TypeError: It is none.
-    """
-    if not callable(confidence):
-        raise TypeError(f"confidence must be a function of a tensor, got {confidence!r}.")
 
 
 def check_protocol(protocol: object) -> None:

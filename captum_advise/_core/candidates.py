@@ -70,7 +70,9 @@ class Candidates:
 
 def all_units(contributions: Tensor) -> Candidates:
     """The only candidate is every unit: Grad-CAM."""
-    every = torch.ones(1, *contributions.shape[:2], device=contributions.device)
+    every = torch.ones(
+        1, *contributions.shape[:2], dtype=torch.float32, device=contributions.device
+    )
     return _unconditional([SEVERAL], every, contributions)
 
 

@@ -18,10 +18,11 @@ from captum._utils.gradient import _extract_device_ids, _forward_layer_distribut
 from captum._utils.typing import TargetType
 from torch import Tensor
 from torch.nn import Module
+from torch.utils.checkpoint import CheckpointError
 
 from captum_advise._core.grad_cam import unit_contributions
 from captum_advise._utils.errors import reason
-from captum_advise.layouts import ReshapeTransform
+from captum_advise.layouts import ReshapeTransform, Tokens
 
 # A hook sees every call of its module, also from other threads, and scoring runs the model too.
 # Two models may share a layer, so there is one lock for all of them.
@@ -39,11 +40,13 @@ class LayerPass:
         call: The call that was made.
         feature_maps: The layers' tensors, (N, C, \*spatial).
         outputs: What ``forward_func`` returned.
+        runs: How often each layer ran.
     """
 
     call: LayerCall
     feature_maps: tuple[Tensor, ...]
     outputs: Tensor
+    runs: tuple[int, ...]
     _leaves: tuple[_ByDevice, ...]
 
     def at_last_layer(self) -> LayerPass:
@@ -52,7 +55,7 @@ class LayerPass:
         last = replace(
             call, layers=call.layers[-1:], reshape_transforms=call.reshape_transforms[-1:]
         )
-        return LayerPass(last, _joined(leaves, last.reshape_transforms), self.outputs, leaves)
+        return LayerPass(last, last._joined(leaves), self.outputs, self.runs[-1:], leaves)
 
     def check_examples(self) -> None:
         """Require one row per example in inputs, feature maps and outputs.
@@ -61,7 +64,7 @@ class LayerPass:
             ValueError: Numbers of rows differ.
         """
         rows = {
-            "inputs": sorted({len(tensor) for tensor in self.call.inputs}),
+            "inputs": sorted({len(tensor) if tensor.dim() else 0 for tensor in self.call.inputs}),
             "layer": sorted({len(feature_map) for feature_map in self.feature_maps}),
             "outputs": [len(self.outputs)],
         }
@@ -105,9 +108,14 @@ class LayerPass:
             leaves = [leaf for by_device in self._leaves for leaves in by_device for leaf in leaves]
             try:
                 gradients = torch.autograd.grad(torch.unbind(selected), leaves, **grad_kwargs)
+            except CheckpointError as error:
+                raise ValueError(_CHECKPOINTING) from error
             except RuntimeError as error:
                 if any(text in str(error) for text in _NO_GRADIENT):
-                    raise ValueError(_NO_GRADIENT_ADVICE) from error
+                    advice = _NO_GRADIENT_ADVICE
+                    if _checkpoints(self.call.forward_func):
+                        advice = _CHECKPOINTING
+                    raise ValueError(advice) from error
                 raise
         if any(gradient is None for gradient in gradients):  # allow_unused
             raise ValueError(_NO_GRADIENT_ADVICE)
@@ -116,7 +124,7 @@ class LayerPass:
             tuple(tuple(next(remaining) for _ in leaves) for leaves in by_device)
             for by_device in self._leaves
         )
-        return _joined(grouped, self.call.reshape_transforms)
+        return self.call._joined(grouped)
 
     def _target_outputs(self, target: TargetType) -> Tensor:
         if isinstance(target, Tensor):
@@ -145,6 +153,20 @@ _NO_GRADIENT_ADVICE = (
 )
 
 
+_CHECKPOINTING = (
+    "The model uses gradient checkpointing, which runs layers again in the backward pass, without "
+    "hooks: switch it off, as by model.gradient_checkpointing_disable() in transformers or "
+    "model.set_grad_checkpointing(False) in timm."
+)
+
+
+def _checkpoints(forward_func: object) -> bool:
+    names = ("gradient_checkpointing", "grad_checkpointing")
+    return isinstance(forward_func, Module) and any(
+        getattr(module, name, False) is True for module in forward_func.modules() for name in names
+    )
+
+
 @dataclass(frozen=True)
 class LayerCall:
     """A call of a model that records layers on its way.
@@ -157,6 +179,9 @@ class LayerCall:
         device_ids: As in Captum.
         attribute_to_layer_input: Whether the layers' inputs are meant instead of their outputs.
         reshape_transforms: Rearrange the tensors of each layer as (N, C, *spatial).
+        layer_run: Which run of a layer is meant that runs several times; None for the last.
+        keeps_inputs: Whether the model gets copies of the inputs, because they are used again and
+            a model may change them.
     """
 
     forward_func: Callable[..., Any]
@@ -166,6 +191,8 @@ class LayerCall:
     device_ids: list[int] | None = None
     attribute_to_layer_input: bool = False
     reshape_transforms: tuple[ReshapeTransform | None, ...] = (None,)
+    layer_run: int | None = None
+    keeps_inputs: bool = False
 
     def run(self) -> LayerPass:
         """Run the model with gradients enabled from the layers on.
@@ -176,7 +203,7 @@ class LayerCall:
                 are on different devices.
         """
         with torch.enable_grad():
-            leaves, outputs = self._hooked()
+            leaves, outputs, runs = self._hooked()
             if not isinstance(outputs, Tensor):
                 raise TypeError(
                     f"forward_func returned a {type(outputs).__name__}, not a tensor: wrap it in "
@@ -188,25 +215,50 @@ class LayerCall:
                     "forward_func must return real numbers, one row per example, got "
                     f"{outputs.dtype} of shape {tuple(outputs.shape)}."
                 )
-            feature_maps = _joined(leaves, self.reshape_transforms)
-        return LayerPass(self, feature_maps, outputs, leaves)
+            feature_maps = self._joined(leaves)
+        return LayerPass(self, feature_maps, outputs, runs, leaves)
 
     @torch.no_grad()
     def feature_maps(self) -> tuple[Tensor, ...]:
         """The layers' feature maps only, without a graph."""
-        leaves, _ = self._hooked()
-        return _joined(leaves, self.reshape_transforms)
+        leaves, _, _ = self._hooked()
+        return self._joined(leaves)
 
-    def _hooked(self) -> tuple[tuple[_ByDevice, ...], Any]:
-        """The tensors of each layer, and the outputs."""
-        with _forward_pass(self.forward_func, self.inputs), _uncompiled():
+    def inputs_seen(self) -> tuple[int, ...]:
+        """Which inputs the run of the last layer depends on. It takes a pass of its own."""
+        copies = tuple(
+            tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
+            for tensor in self.inputs
+        )
+        floating = [index for index, tensor in enumerate(copies) if tensor.requires_grad]
+        with torch.enable_grad():
+            leaves, _, _ = replace(self, inputs=copies, keeps_inputs=False)._hooked()
+            total = sum(one.sum() for by_device in leaves[-1] for one in by_device)
+            gradients = torch.autograd.grad(
+                cast(Tensor, total), [copies[index] for index in floating], allow_unused=True
+            )
+        return tuple(
+            index
+            for index, gradient in zip(floating, gradients, strict=True)
+            if gradient is not None
+        )
+
+    def _hooked(self) -> tuple[tuple[_ByDevice, ...], Any, tuple[int, ...]]:
+        """The tensors of each layer, the outputs, and how often each layer ran."""
+        with (
+            _forward_pass(self.forward_func, self.inputs),
+            _uncompiled(),
+            _recorded_runs(self.layers, self.attribute_to_layer_input) as runs,
+        ):
             try:
                 saved, outputs = _forward_layer_distributed_eval(
                     getattr(self.forward_func, "_orig_mod", self.forward_func),  # torch.compile
                     # Captum's hook sets flags of tensors that are the layer's inputs.
-                    _aliases(self.inputs),
+                    _aliases(self.inputs, copied=self.keeps_inputs),
                     list(self.layers),
-                    additional_forward_args=_aliases(self.additional_forward_args),
+                    additional_forward_args=_aliases(
+                        self.additional_forward_args, copied=self.keeps_inputs
+                    ),
                     attribute_to_layer_input=self.attribute_to_layer_input,
                     forward_hook_with_return=True,
                     require_layer_grads=True,
@@ -217,12 +269,42 @@ class LayerCall:
                         raise ValueError(advice) from error
                 raise
         self._check_order(list(saved))
+        counts = tuple(max(map(len, runs[layer].values()), default=1) for layer in self.layers)
+        if self.layer_run is not None:
+            for layer, count in zip(self.layers, counts, strict=True):
+                if count > 1:
+                    chosen = self._run_of(count)
+                    saved[layer] = {device: every[chosen] for device, every in runs[layer].items()}
         ids = _extract_device_ids(self.forward_func, saved, self.device_ids)
         leaves = tuple(
             tuple(tuple(saved[layer][d]) for d in _sort_key_list(list(saved[layer]), ids))
             for layer in self.layers
         )
-        return leaves, outputs
+        return leaves, outputs, counts
+
+    def _run_of(self, count: int) -> int:
+        assert self.layer_run is not None
+        if not -count <= self.layer_run < count:
+            raise ValueError(
+                f"The layer ran {count} times in the forward pass: layer_run must be from 0 to "
+                f"{count - 1}, got {self.layer_run}."
+            )
+        return self.layer_run
+
+    def _joined(self, layers: tuple[_ByDevice, ...]) -> tuple[Tensor, ...]:
+        """The tensors of layers, each from all devices, as (N, C, *spatial)."""
+        return tuple(
+            tensor if transform is None else self._transformed(tensor, transform)
+            for by_device, transform in zip(layers, self.reshape_transforms, strict=True)
+            for tensor in _reduce_list(list(by_device))
+        )
+
+    def _transformed(self, tensor: Tensor, transform: ReshapeTransform) -> Tensor:
+        if isinstance(transform, Tokens) and tensor.dim() == 3:
+            sizes = {tuple(one.shape[2:]) for one in self.inputs if one.dim() == 4}
+            if len(sizes) == 1 and all(sizes):
+                transform = transform.for_image(tensor.shape[1], *sizes.pop())
+        return _checked(transform(tensor), tensor, {len(one) for one in self.inputs if one.dim()})
 
     def _check_order(self, run: list[Module]) -> None:
         """Require that every layer ran, the last one last; ``run`` is in the order of the calls."""
@@ -293,33 +375,56 @@ def _uncompiled() -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def _aliases(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-    """Views of tensors, so that Captum sets flags on them and not on the caller's tensors."""
+@contextmanager
+def _recorded_runs(
+    layers: tuple[Module, ...], of_inputs: bool
+) -> Iterator[dict[Module, dict[torch.device, list[tuple[Tensor, ...]]]]]:
+    """What Captum's hooks keep of each layer, at every run instead of the last one."""
+    runs: dict[Module, dict[torch.device, list[tuple[Tensor, ...]]]] = {}
+
+    def record(layer: Module, tensors: Any) -> None:
+        values = tuple(tensors) if isinstance(tensors, tuple | list) else (tensors,)
+        if values and isinstance(values[0], Tensor):
+            runs[layer].setdefault(values[0].device, []).append(values)
+
+    handles = []
+    for layer in layers:
+        runs[layer] = {}
+        handles.append(
+            layer.register_forward_pre_hook(lambda _, inputs, layer=layer: record(layer, inputs))
+            if of_inputs
+            else layer.register_forward_hook(lambda _, __, out, layer=layer: record(layer, out))
+        )
+    try:
+        yield runs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _aliases(values: tuple[Any, ...] | None, *, copied: bool = False) -> tuple[Any, ...] | None:
+    """Views of tensors, so that Captum sets flags on them and not on the caller's tensors.
+
+    Args:
+        values: Tensors, and others, which stay what they are.
+        copied: Copies instead of views, for a model that may change its inputs.
+    """
     if values is None:
         return None
     return tuple(
-        value.view_as(value)
+        (value.clone() if copied else value.view_as(value))
         if isinstance(value, Tensor) and value.is_floating_point() and not value.is_sparse
         else value
         for value in values
     )
 
 
-def _joined(
-    layers: tuple[_ByDevice, ...], transforms: tuple[ReshapeTransform | None, ...]
-) -> tuple[Tensor, ...]:
-    """The tensors of all layers, each from all devices, as (N, C, *spatial)."""
-    return tuple(
-        tensor if transform is None else _checked(transform(tensor), tensor)
-        for by_device, transform in zip(layers, transforms, strict=True)
-        for tensor in _reduce_list(list(by_device))
-    )
-
-
-def _checked(reshaped: object, tensor: Tensor) -> Tensor:
+def _checked(reshaped: object, tensor: Tensor, examples: set[int]) -> Tensor:
     if not isinstance(reshaped, Tensor):
         raise TypeError(f"reshape_transform must return a tensor, got a {type(reshaped).__name__}.")
-    if reshaped.dim() < 3 or len(reshaped) != len(tensor) or reshaped.numel() > tensor.numel():
+    # Rows that are not the examples, as frames or tokens first, may be made the examples.
+    is_by_example = len(reshaped) in {len(tensor), *examples}
+    if reshaped.dim() < 3 or not is_by_example or reshaped.numel() > tensor.numel():
         raise ValueError(
             "reshape_transform must rearrange the layer's tensor as (N, C, *spatial); it turned "
             f"{tuple(tensor.shape)} into {tuple(reshaped.shape)}."

@@ -30,33 +30,54 @@ class InputLayout:
     Attributes:
         input_shapes: Of all inputs.
         layer_shape: Of the layer's tensor.
-        maskable: Indices of the inputs that a map can mask: real tensors with the batch, at most
-            one channel dimension, as many spatial dimensions as the layer, and at least one value.
+        maskable: Indices of the inputs that a map can mask: real tensors with the batch, one
+            channel dimension (or none, if no input has one), as many spatial dimensions as the
+            layer, and at least one value.
         is_image: Whether there is one such input, (N, 1 or 3, H, W).
+        has_integer_images: Whether an input would be one, but holds integers.
     """
 
     input_shapes: list[tuple[int, ...]]
     layer_shape: tuple[int, ...]
     maskable: tuple[int, ...]
     is_image: bool
+    has_integer_images: bool
 
     @classmethod
-    def of(cls, inputs: tuple[Tensor, ...], feature_map: Tensor) -> InputLayout:
-        """The layout of some inputs and the layer's tensor for them."""
+    def of(
+        cls,
+        inputs: tuple[Tensor, ...],
+        feature_map: Tensor,
+        seen: tuple[int, ...] | None = None,
+    ) -> InputLayout:
+        """The layout of some inputs and the layer's tensor for them.
+
+        Args:
+            inputs: All inputs.
+            feature_map: The layer's tensor.
+            seen: Which inputs the tensor depends on; None: all.
+        """
         n_spatial = feature_map.dim() - 2
-        maskable = tuple(
+        fitting = [
             index
             for index, tensor in enumerate(inputs)
             if n_spatial in (1, 2, 3)
             and tensor.is_floating_point()
             and tensor.dim() - n_spatial in (1, 2)
             and tensor.numel() > 0
-        )
+            and (seen is None or index in seen)
+        ]
+        # Beside images with channels, what has none is another kind of input.
+        with_channels = [index for index in fitting if inputs[index].dim() - n_spatial == 2]
+        maskable = tuple(with_channels or fitting)
         return cls(
             input_shapes=[tuple(tensor.shape) for tensor in inputs],
             layer_shape=tuple(feature_map.shape),
             maskable=maskable,
             is_image=len(maskable) == 1 and _is_image(inputs[maskable[0]], n_spatial),
+            has_integer_images=any(
+                not tensor.is_floating_point() and _is_image(tensor, n_spatial) for tensor in inputs
+            ),
         )
 
     def images(self, inputs: tuple[Tensor, ...]) -> Tensor | None:
@@ -130,6 +151,7 @@ class MaskedModel:
         confidence: Turns outputs into probabilities of the same shape.
         target: What is explained.
         internal_batch_size: Masked examples in one forward pass.
+        outputs: (N, ...) of the unmasked examples.
     """
 
     forward_func: Callable[..., Any]
@@ -140,6 +162,7 @@ class MaskedModel:
     confidence: Callable[[Tensor], Tensor]
     target: Target
     internal_batch_size: int
+    outputs: Tensor
 
     def mask(
         self, examples: Tensor, maps: Tensor, as_mask: Callable[[Tensor], Tensor]
@@ -166,6 +189,7 @@ class MaskedModel:
     def confidences(self, examples: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         """Confidences (P, K) of all classes for inputs in place of those of ``examples`` (P,)."""
         outputs = run_model(self.forward_func, inputs, self._arguments(examples))
+        self._check_columns(outputs)
         return self.target[examples].class_rows(self.confidence(outputs)).float()
 
     @torch.no_grad()
@@ -210,13 +234,43 @@ class MaskedModel:
         n_examples = len(self.inputs[0])
         return baseline.dim() > 0 and len(baseline) == n_examples and n_examples > 1
 
+    def check_arguments(self) -> None:
+        """Require that further arguments with a row per example belong to the examples.
+
+        Two prompts for two images have two rows as well, and give N x 2 scores.
+
+        Raises:
+            ValueError: The outputs of one example alone differ.
+        """
+        n_examples = len(self.inputs[0])
+        has_rows = any(self._has_rows(argument) for argument in self.additional_forward_args or ())
+        if not has_rows or self.outputs.dim() < 2 or self.outputs.shape[1] != n_examples:
+            return
+        first = torch.zeros(1, dtype=torch.int64, device=self.outputs.device)
+        inputs = tuple(tensor[first.to(tensor.device)] for tensor in self.inputs)
+        with torch.no_grad():
+            alone = run_model(self.forward_func, inputs, self._arguments(first))
+        self._check_columns(alone)
+
+    def _check_columns(self, outputs: Tensor) -> None:
+        if outputs.shape[1:] != self.outputs.shape[1:]:
+            raise ValueError(
+                f"The model returns {tuple(outputs.shape[1:])} scores per example for some of the "
+                f"examples and {tuple(self.outputs.shape[1:])} for all: an argument in "
+                "additional_forward_args has as many rows as there are examples, and does not "
+                "belong to them. Bind it in a function, as in "
+                "lambda images: model(images, prompts)."
+            )
+
+    def _has_rows(self, argument: Any) -> bool:
+        """Whether an argument is taken to belong to the examples."""
+        n_examples = len(self.inputs[0])
+        return isinstance(argument, Tensor) and argument.dim() > 0 and len(argument) == n_examples
+
     def _arguments(self, examples: Tensor) -> tuple[Any, ...] | None:
         if self.additional_forward_args is None:
             return None
-        n_examples = len(self.inputs[0])
         return tuple(
-            argument[examples]
-            if isinstance(argument, Tensor) and argument.dim() and len(argument) == n_examples
-            else argument
+            argument[examples] if self._has_rows(argument) else argument
             for argument in self.additional_forward_args
         )

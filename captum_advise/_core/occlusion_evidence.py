@@ -16,8 +16,9 @@ from torch import Tensor
 
 from captum_advise._core.layer_pass import LayerPass
 from captum_advise._core.masked_model import MaskedModel
-from captum_advise._core.targets import Target, softmax_over_classes
+from captum_advise._core.targets import Target
 from captum_advise._utils.checks import check_count
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.pixels import PixelSpace, black, normalize_maps
 
 # Side of the noise from which masks are made: regions of about a quarter of the image's side. From
@@ -60,13 +61,18 @@ def occlusions(n: int, size: tuple[int, int]) -> Occlusions:
         n: How many, even.
         size: Height and width of the images.
     """
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(n // 2, 1, _NOISE_SIDE, _NOISE_SIDE, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(0)
+    noise = torch.rand(
+        *(n // 2, 1, _NOISE_SIDE, _NOISE_SIDE),
+        generator=generator,
+        dtype=torch.float32,
+        device="cpu",
+    )
     smooth = F.interpolate(noise, size, mode="bicubic", align_corners=False)
     median = smooth.flatten(1).median(1).values[:, None, None, None]
     hidden = ((smooth - median) * _SHARPNESS + 0.5).clamp(0, 1)
     pairs = torch.stack([hidden, 1 - hidden], 1).flatten(0, 1)
-    return Occlusions(pairs, torch.arange(n) // 2 % 2 == 0)
+    return Occlusions(pairs, torch.arange(n, device="cpu") // 2 % 2 == 0)
 
 
 def check_occlusions(n_occlusions: object) -> None:
@@ -136,7 +142,9 @@ def corrected_by_occlusion(
         confidence=confidence,
         target=target,
         internal_batch_size=internal_batch_size,
+        outputs=outputs.detach(),
     )
+    model.check_arguments()
     regions = occlusions(n_occlusions, (maps.shape[2], maps.shape[3]))
     confidences = model.confidence_occluded(*regions)
     if not bool(confidences.isfinite().all()):
@@ -179,7 +187,9 @@ def occlusion_evidence(prior: Tensor, confidences: Tensor, regions: Occlusions) 
     power = expected.square().sum(0)
     # A map that hidden regions contradict is no prior.
     factor = ((expected * log_losses).sum(0) / power.clamp(min=1e-30)).clamp(min=0)
-    noisy = covariance / variance + _NOISE * torch.eye(len(hidden), dtype=torch.float64)
+    noisy = covariance / variance + _NOISE * torch.eye(
+        len(hidden), dtype=torch.float64, device="cpu"
+    )
     weights = torch.cholesky_solve(
         log_losses - factor * expected, torch.linalg.cholesky(noisy), upper=False
     )
@@ -193,7 +203,7 @@ def occlusion_evidence(prior: Tensor, confidences: Tensor, regions: Occlusions) 
 
 def _kernel() -> Tensor:
     """Covariance (cells, cells) of two positions: falls with their distance as a Gaussian does."""
-    positions = (torch.arange(_GRID, dtype=torch.float64) + 0.5) / _GRID
+    positions = (torch.arange(_GRID, dtype=torch.float64, device="cpu") + 0.5) / _GRID
     distances = positions[:, None] - positions
     of_axis = (-distances.square() / (2 * _LENGTH_SCALE**2)).exp()
     return torch.kron(of_axis, of_axis)

@@ -19,7 +19,8 @@ from captum_advise._core.masked_model import (
     as_masks,
     resolve_baselines,
 )
-from captum_advise._core.targets import Target, softmax_over_classes
+from captum_advise._core.targets import Target
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.metrics import (
     AVXProtocol,
     VisualExplainability,
@@ -265,17 +266,20 @@ def scorer_of(
         images = inputs[layout.maskable[0]].detach()
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         pixels = resolve_pixel_space(pixel_space, images)
+    model = MaskedModel(
+        forward_func=layer_pass.call.forward_func,
+        inputs=tuple(tensor.detach() for tensor in inputs),
+        additional_forward_args=layer_pass.call.additional_forward_args,
+        maskable=layout.maskable,
+        baselines=resolve_baselines(inputs, layout, baselines, pixel_space),
+        confidence=confidence,
+        target=target,
+        internal_batch_size=internal_batch_size,
+        outputs=outputs,
+    )
+    model.check_arguments()
     return MapScorer(
-        model=MaskedModel(
-            forward_func=layer_pass.call.forward_func,
-            inputs=tuple(tensor.detach() for tensor in inputs),
-            additional_forward_args=layer_pass.call.additional_forward_args,
-            maskable=layout.maskable,
-            baselines=resolve_baselines(inputs, layout, baselines, pixel_space),
-            confidence=confidence,
-            target=target,
-            internal_batch_size=internal_batch_size,
-        ),
+        model=model,
         confidences=class_confidences(confidence, outputs, target),
         pixels=pixels,
         protocol=protocol,
@@ -314,6 +318,7 @@ def image_scorer(
         confidence=confidence,
         target=target,
         internal_batch_size=internal_batch_size,
+        outputs=outputs,
     )
     return MapScorer(
         model, confidence(outputs).float(), resolve_pixel_space(pixel_space, inputs), protocol

@@ -6,23 +6,22 @@ Each function returns a message, or None where nothing is suspicious.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
-import torch
 from torch import Tensor
-from torch.nn import Module
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from captum_advise._core.candidates import has_relevance
-from captum_advise._core.layer_pass import LayerCall
-from captum_advise._core.targets import softmax_over_classes
+from captum_advise._core.layer_pass import LayerCall, LayerPass
 from captum_advise.pixels import PixelSpace
 
 # Bicubic resizing of tensors leaves [0, 1] by a little.
 _PIXEL_MARGIN = 0.1
+# Units of a layer that could be heads of attention.
+_MOST_HEADS = 64
 # A map whose aspect ratio differs from the image's by more is not a map of it.
 _MOST_DISTORTION = 2.0
+# Of a map that reshape_transform made, which knows rows and columns. Padding may add a row.
+_MOST_DISTORTION_OF_TRANSFORMS = 1.5
 
 
 def warn_of(messages: Iterable[str | None], *, stacklevel: int) -> None:
@@ -36,17 +35,14 @@ def warn_of(messages: Iterable[str | None], *, stacklevel: int) -> None:
         warnings.warn(message, stacklevel=stacklevel)
 
 
-def suspicious_mode(forward_func: object) -> str | None:
-    """A model in training mode, whose batch norm or dropout makes explanations random."""
-    if not isinstance(forward_func, Module) or not any(
-        module.training
-        and (isinstance(module, _BatchNorm) or (isinstance(module, _DropoutNd) and module.p > 0))
-        for module in forward_func.modules()
-    ):
+def several_runs(layer_pass: LayerPass) -> str | None:
+    """A layer that ran more than once, of which no run was asked for."""
+    most = max(layer_pass.runs)
+    if most < 2 or layer_pass.call.layer_run is not None:
         return None
     return (
-        "The model is in training mode: batch norm and dropout make the explanation random, and "
-        "batch norm changes its statistics. Call model.eval() first."
+        f"The layer ran {most} times in the forward pass, and the map explains its last run: "
+        f"pass layer_run, 0 for the first run to {most - 1} for the last."
     )
 
 
@@ -65,26 +61,8 @@ def suspicious_pixels(images: Tensor | None, pixel_space: PixelSpace | None) -> 
     )
 
 
-def suspicious_confidence(outputs: Tensor, confidence: Callable[[Tensor], Tensor]) -> str | None:
-    """Outputs (N, K, ...) that are probabilities already, under softmax."""
-    if confidence is not softmax_over_classes or not _are_probabilities(outputs):
-        return None
-    return (
-        "The outputs are probabilities already (they sum to 1 over dimension 1), and the default "
-        "`confidence` applies softmax to them again: pass confidence=torch.nn.Identity()."
-    )
-
-
-def _are_probabilities(outputs: Tensor) -> bool:
-    if outputs.dim() < 2 or outputs.shape[1] < 2:
-        return False
-    rounding = 16 * torch.finfo(outputs.dtype).eps
-    sums_to_one = (outputs.sum(1) - 1).abs() <= rounding
-    return bool((outputs >= 0).all() & sums_to_one.all())
-
-
 def suspicious_layout(call: LayerCall, feature_maps: tuple[Tensor, ...]) -> str | None:
-    """Tokens or channels-last tensors of an image, at a layer without ``reshape_transform``."""
+    """Tensors of an image that are tokens, channels last, attention, or of another aspect."""
     images = [
         tensor
         for tensor in call.inputs
@@ -98,19 +76,31 @@ def suspicious_layout(call: LayerCall, feature_maps: tuple[Tensor, ...]) -> str 
         transforms = transforms[:1] * len(feature_maps)  # one layer with several tensors
     for feature_map, transform in zip(feature_maps, transforms, strict=True):
         shape = tuple(feature_map.shape)
-        if transform is not None:
-            continue
-        if len(shape) == 3:
+        if len(shape) == 3 and transform is None:
             return (
                 f"The layer's tensor {shape} has one spatial dimension and the image has two: if "
                 "it holds tokens N x T x C, pass "
                 "reshape_transform=captum_advise.layouts.Tokens(n_prefix=1), with the number of "
                 "tokens before the patches."
             )
+        if len(shape) != 4 or not feature_map.numel():
+            continue
+        if _is_attention(feature_map):
+            return (
+                f"The layer's tensor {shape} holds attention weights (non-negative rows that sum "
+                "to 1), not feature maps: name the layer whose tokens are attended to, such as "
+                "the norm before the attention."
+            )
+        distortion = _distortion(shape[2], shape[3], height, width)
+        if transform is not None and distortion > _MOST_DISTORTION_OF_TRANSFORMS:
+            return (
+                f"reshape_transform gives maps of {shape[2]} x {shape[3]} for images of {height} x "
+                f"{width}, which have another aspect: give it the number of rows and columns of "
+                "the patches, rows first, as in Tokens(n_prefix=1, size=(rows, columns))."
+            )
         if (
-            len(shape) == 4
-            and feature_map.numel()
-            and _distortion(shape[2], shape[3], height, width) > _MOST_DISTORTION
+            transform is None
+            and distortion > _MOST_DISTORTION
             and _distortion(shape[1], shape[2], height, width) < _MOST_DISTORTION
         ):
             return (
@@ -119,6 +109,14 @@ def suspicious_layout(call: LayerCall, feature_maps: tuple[Tensor, ...]) -> str 
                 "reshape_transform=captum_advise.layouts.channels_last."
             )
     return None
+
+
+def _is_attention(feature_map: Tensor) -> bool:
+    rows, columns = feature_map.shape[2:]
+    is_square = rows == columns and rows > 1
+    if not is_square or feature_map.shape[1] > _MOST_HEADS or bool((feature_map < 0).any()):
+        return False
+    return bool(((feature_map.detach().float().sum(3) - 1).abs() < 1e-2).all())
 
 
 def _distortion(height: int, width: int, image_height: int, image_width: int) -> float:

@@ -5,23 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from captum._utils.typing import TargetType
 from torch import Tensor
-
-
-def softmax_over_classes(outputs: Tensor) -> Tensor:
-    """Class scores (N, K, ...) to probabilities.
-
-    Raises:
-        ValueError: There is a single output per example, which softmax would turn into one.
-    """
-    if outputs.dim() < 2 or outputs.shape[1] < 2:
-        raise ValueError(
-            f"The outputs have shape {tuple(outputs.shape)}, a single number per example: pass "
-            "`confidence`, a function that turns them into probabilities (torch.sigmoid, say)."
-        )
-    return outputs.softmax(1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +58,21 @@ class Target:
         return Target(None, self.index[examples])
 
 
+def as_target(target: Any) -> Any:
+    """A target with Python's and torch's numbers in place of NumPy's and of 0-d tensors."""
+    if isinstance(target, np.ndarray):
+        return as_target(target.item()) if target.ndim == 0 else torch.from_numpy(target.copy())
+    if isinstance(target, np.integer):
+        return int(target)
+    if isinstance(target, list | tuple):
+        parts = [
+            part.item() if isinstance(part, Tensor) and part.dim() == 0 else as_target(part)
+            for part in target
+        ]
+        return parts if isinstance(target, list) else tuple(parts)
+    return target
+
+
 def resolve_target(outputs: Tensor, target: Any) -> Target:
     """Resolve a target. None on a classifier means the predicted class of each example.
 
@@ -99,6 +101,12 @@ def resolve_target(outputs: Tensor, target: Any) -> Target:
                 f"The outputs have shape {tuple(outputs.shape)}: a target must name one of them "
                 f"per example, by {len(dims)} indices, and {target!r} does not."
             )
+    if dims == [1] and bool((index > 0).any()):
+        raise ValueError(
+            f"The outputs have one column, the score of the positive class, and target {target!r} "
+            "names another: use target=0, and for the negative class a forward_func that returns "
+            "the negative score, as in lambda inputs: -model(inputs)."
+        )
     sizes = torch.tensor(dims, dtype=torch.int64, device=outputs.device)
     if bool(((index >= sizes) | (index < -sizes)).any()):
         raise ValueError(

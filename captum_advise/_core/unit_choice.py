@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
+from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
 
+from captum_advise._core.arguments import as_grad_kwargs
 from captum_advise._core.candidates import Candidates, all_units, groups, units_with
 from captum_advise._core.layer_pass import LayerPass
 from captum_advise._core.masked_model import InputLayout
@@ -16,10 +18,13 @@ from captum_advise._core.scoring import MapScorer
 from captum_advise._core.setting_warnings import (
     missing_relevance,
     no_evidence,
-    suspicious_confidence,
+    several_runs,
     suspicious_layout,
     suspicious_pixels,
 )
+from captum_advise._core.targets import as_target
+from captum_advise._utils.checks import check_count
+from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.metrics import VisualExplainability
 from captum_advise.pixels import PixelSpace
 
@@ -58,12 +63,47 @@ def as_selection(unit_selection: object) -> Selection:
     )
 
 
+def choice_arguments(
+    unit_selection: object,
+    target: TargetType,
+    grad_kwargs: object,
+    baselines: BaselineType,
+    internal_batch_size: int,
+) -> dict[str, Any]:
+    """The arguments of a choice in canonical form, by name.
+
+    Raises:
+        TypeError, ValueError: One is of the wrong type or out of its range.
+    """
+    check_count("internal_batch_size", internal_batch_size, at_least=1)
+    return {
+        "selection": as_selection(unit_selection),
+        "target": as_target(target),
+        "grad_kwargs": as_grad_kwargs(grad_kwargs),
+        "baselines": baselines,
+        "internal_batch_size": internal_batch_size,
+    }
+
+
+def layout_of(layer_pass: LayerPass, feature_map: Tensor) -> InputLayout:
+    """Which inputs a map can mask: those that the run of the layer saw."""
+    layout = InputLayout.of(layer_pass.call.inputs, feature_map)
+    if max(layer_pass.runs) < 2 or len(layout.maskable) < 2:
+        return layout
+    return InputLayout.of(layer_pass.call.inputs, feature_map, layer_pass.call.inputs_seen())
+
+
 def check_inputs_suit(selection: Selection, layout: InputLayout) -> None:
     """Require inputs that the maps can mask, where groups are compared.
 
     Raises:
         ValueError: There are none.
     """
+    if isinstance(selection, str) and not layout.maskable and layout.has_integer_images:
+        raise ValueError(
+            f'unit_selection="{selection}" masks the image, and the inputs {layout.input_shapes} '
+            "hold integers: convert them to floating point, as the model's transform does."
+        )
     if selection == "avx" and not layout.is_image:
         raise ValueError(
             'unit_selection="avx" compares images: it needs one input N x 1 or 3 x '
@@ -142,20 +182,26 @@ class Choice:
         return self.scorer(every.examples, every.pair_maps, rivals)
 
 
+def pass_messages(layer_pass: LayerPass) -> list[str | None]:
+    """What to warn of, after a forward pass."""
+    return [several_runs(layer_pass), suspicious_layout(layer_pass.call, layer_pass.feature_maps)]
+
+
 def choice_messages(
     choice: Choice,
     layer_pass: LayerPass,
-    confidence: Callable[[Tensor], Tensor],
+    confidence: Callable[[Tensor], Tensor] | None,
     pixel_space: PixelSpace | None,
 ) -> list[str | None]:
-    """What to warn of, after a choice."""
+    """What to warn of, after a choice. A confidence that the caller gave is None: it is right."""
     messages = [
-        suspicious_layout(layer_pass.call, layer_pass.feature_maps),
+        *pass_messages(layer_pass),
         no_evidence(choice.candidates.fallback),
     ]
     if choice.relevance is not None and isinstance(choice.selection, frozenset):
         messages.append(missing_relevance(choice.relevance, choice.selection))
     if choice.scorer is not None:
-        messages.append(suspicious_confidence(layer_pass.outputs.detach(), confidence))
+        if confidence is not None:
+            messages.append(suspicious_confidence(layer_pass.outputs.detach(), confidence))
         messages.append(suspicious_pixels(choice.images, pixel_space))
     return messages

@@ -1,7 +1,7 @@
 """Axioms of attribution as a reusable property-test suite, and sanity checks.
 
-Derive a test class from :class:`AxiomSuite` for a layer attribution, or name the attribution on
-the command line::
+Derive a test class from :class:`AxiomSuite` for an attribution, or name the attribution on the
+command line::
 
     captum-advise axioms captum.attr:LayerGradCam
 """
@@ -12,11 +12,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captum_advise.axioms.equivalence import REWRITES, EquivalentPair
-    from captum_advise.axioms.method import AxiomViolation, Method
+    from captum_advise.axioms.checks import AxiomViolation, Subject
+    from captum_advise.axioms.claims import AXIOMS, Axiom
     from captum_advise.axioms.networks import NetworkSpec, SmallNetwork
-    from captum_advise.axioms.reference import REFERENCES, Reference
-    from captum_advise.axioms.registry import AXIOMS, Axiom, require, violation
+    from captum_advise.axioms.rewrites import REWRITES, EquivalentPair, Rewrite
     from captum_advise.axioms.sanity import (
         LabelRandomization,
         MapSimilarity,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
         randomize_parameters,
     )
     from captum_advise.axioms.strategies import Case, cases, equivalent_pairs, network_specs
-    from captum_advise.axioms.suite import AxiomSuite
+    from captum_advise.axioms.suite import REFERENCES, AxiomSuite, require, violation
 
 __all__ = [
     "AXIOMS",
@@ -40,11 +39,11 @@ __all__ = [
     "EquivalentPair",
     "LabelRandomization",
     "MapSimilarity",
-    "Method",
     "NetworkSpec",
     "ParameterRandomization",
-    "Reference",
+    "Rewrite",
     "SmallNetwork",
+    "Subject",
     "cases",
     "edge_detector",
     "equivalent_pairs",
@@ -57,11 +56,10 @@ __all__ = [
 ]
 
 _EXPORTS = {
-    "equivalence": ("REWRITES", "EquivalentPair"),
-    "method": ("AxiomViolation", "Method"),
+    "checks": ("AxiomViolation", "Subject"),
+    "claims": ("AXIOMS", "Axiom"),
     "networks": ("NetworkSpec", "SmallNetwork"),
-    "reference": ("REFERENCES", "Reference"),
-    "registry": ("AXIOMS", "Axiom", "require", "violation"),
+    "rewrites": ("REWRITES", "EquivalentPair", "Rewrite"),
     "sanity": (
         "LabelRandomization",
         "MapSimilarity",
@@ -72,7 +70,7 @@ _EXPORTS = {
         "randomize_parameters",
     ),
     "strategies": ("Case", "cases", "equivalent_pairs", "network_specs"),
-    "suite": ("AxiomSuite",),
+    "suite": ("REFERENCES", "AxiomSuite", "require", "violation"),
 }
 
 

@@ -1,196 +1,90 @@
-r"""The axioms as plain functions. Each raises :class:`AxiomViolation` if its claim fails.
+"""The subject of a check, and the checks that any model can take.
 
-Notation: x are the inputs, A(x) the feature maps (N, C, \*spatial) of the explained layer, and s
-the target's class score. The rest of the network is g, so that s = g(A). M(x) are the method's
-attributions: one map per example (N, 1, \*spatial), or one per unit (N, C, \*spatial).
-
-Tolerance. Where two networks evaluate the same real numbers in another order, attributions are
-compared up to ``1e-9 * max(1, largest magnitude)``. In double precision, each of the few hundred
-operations rounds by 1.1e-16 of its terms. The tolerance therefore leaves six orders of magnitude
-for cancellation, while attributions that really differ are further apart.
-
-A method that *decides* (ADVISE counts modes and selects groups) is compared in the same way. On
-parameters and inputs from continuous distributions, a decision lies within rounding of a tie with
-a probability of about 1e-10. Equal activations, whose order rounding could change, occur only where
-an activation function or a maximum makes them exactly equal, in both networks. Claims marked
-*exact* or *bitwise* have no tolerance.
+Each check raises :class:`AxiomViolation` if its claim fails. The notation, and the reason for the
+tolerance, are in ``captum_advise.axioms.claims``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from captum.attr import Attribution
 from torch import Tensor, nn
 
-from captum_advise.axioms.equivalence import EquivalentPair
-from captum_advise.axioms.method import AxiomViolation, Method
+from captum_advise._utils.modes import in_eval_mode
 
 TOLERANCE = 1e-9
+Factory = Callable[..., Attribution]
 
 
-def implementation_invariance(
-    method: Method, pair: EquivalentPair, inputs: Tensor, target: Tensor
-) -> None:
-    """Functionally equivalent networks with corresponding layers have equal attributions.
+class AxiomViolation(AssertionError):  # noqa: N818 - named after what it reports
+    """A subject does not fulfil an axiom; the message shows the case."""
 
-    Sundararajan, Taly and Yan (2017) require this of attributions to inputs. Attributions to a
-    layer depend on the layer, so the claim is as follows. Let s' = s for all inputs, and let unit
-    j of A' be, up to a positive factor, unit ``unit_map[j]`` of A. Then M' = M for methods with
-    one map. For methods with one map per unit, M'_j = M_unit_map[j], and zero for added units.
 
-    Needs: nothing. Tolerance: none where the pair is bitwise equal, else that of this module.
+@dataclass(frozen=True)
+class Subject:
+    """A Captum attribution that uses a layer, with fixed arguments.
+
+    Attributes:
+        name: The name in messages and tables.
+        attribution: Factory ``(model, layer) -> Attribution``, or the class itself.
+        arguments: Further keyword arguments of the factory or of ``attribute``.
+        spatial_dims: The numbers of spatial dimensions that inputs may have: 1, 2 or 3.
+        channels: The numbers of channels that inputs may have.
+        does_not_hold: Axioms that it is known not to fulfil, each with the reason.
+
+    Example::
+
+        >>> subject = Subject("Grad-CAM", LayerGradCam)
+        >>> subject(net, net.conv4, images, torch.tensor([3, 3])).shape
+        torch.Size([2, 1, 8, 8])
     """
-    original = method(pair.original, pair.original_layer, inputs, target)
-    rewritten = method(pair.rewritten, pair.rewritten_layer, inputs, pair.rewritten_target(target))
-    if original.shape[1] == 1 and rewritten.shape[1] == 1:
-        expected = original
-    else:
-        if rewritten.shape[1] != len(pair.unit_map):
-            raise AxiomViolation(
-                f"{method.name} returned {rewritten.shape[1]} maps for {len(pair.unit_map)} units."
+
+    name: str
+    attribution: Factory = field(repr=False)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    spatial_dims: tuple[int, ...] = (1, 2, 3)
+    channels: tuple[int, ...] = (1, 2, 3)
+    does_not_hold: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __call__(
+        self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
+    ) -> Tensor:
+        r"""Attributions of ``inputs`` (N, ...) for classes (N,): (N, 1 or units, \*spatial).
+
+        The target is not passed if ``attribute`` has no such parameter. Warnings are not part of
+        any axiom and are not shown.
+        """
+        arguments, known = dict(self.arguments), inspect.signature(self.attribution).parameters
+        made = {name: arguments.pop(name) for name in self.arguments if name in known}
+        attribute = self.attribution(model, layer, **made).attribute
+        if "target" in inspect.signature(attribute).parameters:
+            arguments["target"] = target
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            attributions: Any = attribute(inputs, **arguments)
+        if isinstance(attributions, tuple) and len(attributions) == 1:
+            (attributions,) = attributions
+        if not isinstance(attributions, Tensor):
+            raise TypeError(
+                f"{self.name} must return one tensor for a layer with one tensor, got "
+                f"{type(attributions).__name__}."
             )
-        zero = torch.zeros_like(original[:, 0])
-        expected = torch.stack(
-            [zero if unit is None else original[:, unit] for unit in pair.unit_map], 1
-        )
-    what = f"{pair.name}: equivalent networks ({pair.reason}) have different attributions"
-    if pair.exactness == "bitwise":
-        _require_equal(method, rewritten, expected, what)
-    else:
-        _require_close(method, rewritten, expected, what)
-
-
-def zero_units(
-    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, unit: int
-) -> None:
-    """Sensitivity(b), dummy: a unit on which no class score depends is attributed exactly zero.
-
-    For methods with one map per unit. For methods with one map, :func:`equal_attributions`
-    compares two networks that differ in such a unit only.
-
-    Needs: dg/dA_unit = 0 for all inputs, guaranteed by the caller. Exact: the gradient with
-    respect to a value that is multiplied by zero is zero in floating point as well.
-    """
-    attributions = method(model, layer, inputs, target)
-    if attributions.shape[1] > 1:
-        _require_zero(
-            method, attributions[:, unit], f"unit {unit} has no influence on the class scores"
-        )
-
-
-def zero_location(
-    method: Method,
-    model: nn.Module,
-    layer: nn.Module,
-    inputs: Tensor,
-    target: Tensor,
-    location: tuple[int, ...],
-) -> None:
-    """Sensitivity(b), dummy: a location on which no class score depends gets exactly zero.
-
-    Methods that average the gradient over locations (Grad-CAM, ADVISE) do not fulfil it: a
-    unit's weight comes from all locations and is applied to all of them.
-
-    Needs: dg/dA at ``location`` is 0 for all units and inputs, guaranteed by the caller. Exact.
-    """
-    attributions = method(model, layer, inputs, target)
-    index: tuple[Any, ...] = (slice(None), slice(None), *location)
-    _require_zero(
-        method,
-        attributions[index],
-        f"location {location} has no influence on the class scores",
-    )
-
-
-def zero_class(
-    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
-) -> None:
-    """Sensitivity(b), dummy, for the whole layer: a constant class score is attributed zero.
-
-    Needs: the target's class score is the same for all inputs, guaranteed by the caller. Exact.
-    """
-    attributions = method(model, layer, inputs, target)
-    _require_zero(method, attributions, "the target's class score is constant")
-
-
-def equal_attributions(
-    method: Method,
-    first: tuple[nn.Module, nn.Module],
-    second: tuple[nn.Module, nn.Module],
-    inputs: Tensor,
-    target: Tensor,
-    because: str,
-) -> None:
-    """Two networks (model, layer) that a method must not distinguish have equal attributions.
-
-    Two claims use this check. *Dummy unit*, for methods with one map: the networks differ only in
-    the incoming weights of a unit that nothing reads. *Locality*: the networks have equal A(x) and
-    agree on a neighbourhood of A(x). Locality holds for methods that use activations and gradients
-    at x only. It does not hold for methods that evaluate the network elsewhere, along a path from
-    a baseline or at masked inputs; for them this is not a flaw.
-
-    Needs: what ``because`` states, guaranteed by the caller. Tolerance: that of this module.
-    """
-    expected = method(*first, inputs, target)
-    attributions = method(*second, inputs, target)
-    _require_close(method, attributions, expected, f"attributions differ although {because}")
-
-
-def sensitivity(
-    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, where: str
-) -> None:
-    """Sensitivity(a): if the only difference from the baseline matters, it gets attribution.
-
-    The form for a layer, with zero feature maps as the baseline: if A has one unit that is not
-    zero, and g(A) differs from g(0), then the attributions are not zero everywhere. The caller
-    guarantees both, and describes the network in ``where``. Whether the claim holds depends on g:
-
-    - g the mean over locations and then affine: M of Grad-CAM sums to g(A) - g(0), so it holds.
-    - g affine: a unit's mean gradient can vanish while its effect does not. The claim does not
-      hold for Grad-CAM; it holds for gradient times activation.
-    - any g: gradients vanish where g is saturated, so it holds for path methods only.
-
-    Needs: at the method's baseline A is zero. Tolerance: attributions that are all smaller than
-    1e-12 count as zero.
-    """
-    largest = method(model, layer, inputs, target).flatten(1).abs().amax(1)
-    if (largest < 1e-12).any():
-        zero = (largest < 1e-12).nonzero().flatten().tolist()
-        raise AxiomViolation(
-            f"{method.name}: attributions are zero everywhere for the examples {zero}, although "
-            f"their class scores differ from those of zero feature maps, {where}."
-        )
-
-
-def linearity(
-    method: Method,
-    models: tuple[nn.Module, nn.Module, nn.Module],
-    layers: tuple[nn.Module, nn.Module, nn.Module],
-    factors: tuple[float, float],
-    inputs: Tensor,
-    target: Tensor,
-) -> None:
-    """Linearity in the head: if s3 = a s1 + b s2 and A is the same, then M3 = a M1 + b M2.
-
-    It holds for ADVISE with a fixed group of units, because relevance depends on A alone. It does
-    not hold where the group is *selected*, because the selection depends on the head.
-
-    Needs: signed attributions (no ReLU on them). Tolerance: that of this module.
-    """
-    first, second, both = (
-        method(model, layer, inputs, target) for model, layer in zip(models, layers, strict=True)
-    )
-    a, b = factors
-    _require_close(
-        method, both, a * first + b * second, f"attributions of {a:g} s1 + {b:g} s2 are not linear"
-    )
+        if attributions.dim() < 2 or len(attributions) != len(inputs):
+            raise TypeError(
+                f"{self.name} must return one tensor (N, 1 or units, *spatial), got "
+                f"{tuple(attributions.shape)} for {len(inputs)} examples."
+            )
+        return attributions.detach()
 
 
 def determinism(
-    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
+    subject: Subject, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
     """The same call twice gives bitwise equal attributions, whatever the random state.
 
@@ -198,89 +92,84 @@ def determinism(
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(1)
-        first = method(model, layer, inputs, target)
+        first = subject(model, layer, inputs, target)
         torch.default_generator.manual_seed(2)
-        second = method(model, layer, inputs, target)
-    _require_equal(method, second, first, "the same call gave different attributions")
+        second = subject(model, layer, inputs, target)
+    require_equal(subject, second, first, "the same call gave different attributions")
 
 
 def batch_invariance(
-    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
+    subject: Subject, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
     """Attributions of n examples are those of each example alone.
 
     Needs: a model that treats each example independently (eval mode). Tolerance: that of this
     module, because libraries multiply matrices of different sizes in different orders.
     """
-    together = method(model, layer, inputs, target)
+    together = subject(model, layer, inputs, target)
     single = torch.cat(
-        [method(model, layer, inputs[i : i + 1], target[i : i + 1]) for i in range(len(inputs))]
+        [subject(model, layer, inputs[i : i + 1], target[i : i + 1]) for i in range(len(inputs))]
     )
-    _require_close(method, together, single, "an example's attributions depend on its batch")
+    require_close(subject, together, single, "an example's attributions depend on its batch")
 
 
 def grad_mode_invariance(
-    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
+    subject: Subject, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
     """The caller's grad mode, and ``requires_grad`` of parameters and inputs, do not matter.
 
     Claim: M is bitwise the same under ``torch.no_grad()``, with all parameters frozen, and with
     inputs that require a gradient. The call leaves the grad mode unchanged.
     """
-    expected = method(model, layer, inputs, target)
+    expected = subject(model, layer, inputs, target)
     with torch.no_grad():
-        attributions = method(model, layer, inputs, target)
+        attributions = subject(model, layer, inputs, target)
         if torch.is_grad_enabled():
-            raise AxiomViolation(f"{method.name} switched gradients on for its caller.")
-    _require_equal(method, attributions, expected, "attributions differ under torch.no_grad()")
+            raise AxiomViolation(f"{subject.name} switched gradients on for its caller.")
+    require_equal(subject, attributions, expected, "attributions differ under torch.no_grad()")
     if not torch.is_grad_enabled():
         torch.set_grad_enabled(True)
-        raise AxiomViolation(f"{method.name} switched gradients off for its caller.")
+        raise AxiomViolation(f"{subject.name} switched gradients off for its caller.")
     flags = [parameter.requires_grad for parameter in model.parameters()]
     model.requires_grad_(False)
     try:
-        attributions = method(model, layer, inputs, target)
+        attributions = subject(model, layer, inputs, target)
     finally:
         for parameter, flag in zip(model.parameters(), flags, strict=True):
             parameter.requires_grad_(flag)
-    _require_equal(method, attributions, expected, "attributions differ for frozen parameters")
+    require_equal(subject, attributions, expected, "attributions differ for frozen parameters")
     tracked = inputs.clone().requires_grad_()
-    _require_equal(
-        method,
-        method(model, layer, tracked, target),
+    require_equal(
+        subject,
+        subject(model, layer, tracked, target),
         expected,
         "attributions differ for inputs that require a gradient",
     )
 
 
 def training_flag_invariance(
-    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
+    subject: Subject, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
     """If a model computes the same in training and eval mode, M is bitwise the same in both.
 
     Needs: no dropout and no batch norm in the model.
     """
-    flags = [module.training for module in model.modules()]
-    try:
-        model.eval()
-        expected = method(model, layer, inputs, target)
+    with in_eval_mode(model):
+        expected = subject(model, layer, inputs, target)
         model.train()
-        attributions = method(model, layer, inputs, target)
-    finally:
-        for module, flag in zip(model.modules(), flags, strict=True):
-            module.training = flag
-    _require_equal(method, attributions, expected, "attributions differ in training mode")
+        attributions = subject(model, layer, inputs, target)
+    require_equal(subject, attributions, expected, "attributions differ in training mode")
 
 
 def leftover_gradient_invariance(
-    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
+    subject: Subject, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
     """Gradients of earlier backward passes in ``.grad`` neither change M nor are changed.
 
     Claim: with arbitrary ``.grad`` of parameters and inputs, M is bitwise the same, and the call
     leaves every ``.grad`` bitwise unchanged.
     """
-    expected = method(model, layer, inputs, target)
+    expected = subject(model, layer, inputs, target)
     tracked = inputs.clone().requires_grad_()
     tensors = [*model.parameters(), tracked]
     before = [tensor.grad for tensor in tensors]
@@ -288,7 +177,7 @@ def leftover_gradient_invariance(
     for tensor, grad in zip(tensors, leftover, strict=True):
         tensor.grad = grad.clone()
     try:
-        attributions = method(model, layer, tracked, target)
+        attributions = subject(model, layer, tracked, target)
         changed = sum(
             tensor.grad is None or not torch.equal(tensor.grad, grad)
             for tensor, grad in zip(tensors, leftover, strict=True)
@@ -296,30 +185,26 @@ def leftover_gradient_invariance(
     finally:
         for tensor, earlier in zip(tensors, before, strict=True):
             tensor.grad = earlier
-    _require_equal(method, attributions, expected, "attributions depend on leftover .grad")
+    require_equal(subject, attributions, expected, "attributions depend on leftover .grad")
     if changed:
-        raise AxiomViolation(f"{method.name} changed the .grad of {changed} tensors.")
+        raise AxiomViolation(f"{subject.name} changed the .grad of {changed} tensors.")
 
 
 def model_unchanged(
-    method: Method, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
+    subject: Subject, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
     """The call leaves the model and the inputs unchanged.
 
     Claim: parameters, buffers and inputs are bitwise the same. Training flags (a mixture of both),
     ``requires_grad`` flags and ``.grad`` are the same. No forward or backward hook is left.
     """
-    flags = [module.training for module in model.modules()]
-    for number, module in enumerate(model.modules()):
-        # Batch norm in training mode changes its running statistics by itself.
-        module.training = number % 2 == 0 and not list(module.buffers())
-    try:
-        before, values = _state(model, inputs), inputs.clone()
-        method(model, layer, inputs, target)
+    with in_eval_mode(model):
+        for number, module in enumerate(model.modules()):
+            # Batch norm in training mode changes its running statistics by itself.
+            module.training = number % 2 == 0 and not list(module.buffers())
+        before = _state(model, inputs)
+        subject(model, layer, inputs, target)
         after = _state(model, inputs)
-    finally:
-        for module, flag in zip(model.modules(), flags, strict=True):
-            module.training = flag
     for name, value in before.items():
         now = after.get(name)
         same = (
@@ -329,9 +214,7 @@ def model_unchanged(
         )
         if not same:
             shown = "" if isinstance(value, Tensor) else f": {value} became {now}"
-            raise AxiomViolation(f"{method.name} changed {name}{shown}.")
-    if not torch.equal(values, inputs):
-        raise AxiomViolation(f"{method.name} changed the inputs.")
+            raise AxiomViolation(f"{subject.name} changed {name}{shown}.")
 
 
 def _state(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
@@ -345,53 +228,50 @@ def _state(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
         state[f"the hooks of {name or 'the model'}"] = sum(
             len(value) for key, value in vars(module).items() if key.endswith("_hooks")
         )
-    state["requires_grad of the inputs"] = inputs.requires_grad
-    return state
+    return {
+        **state,
+        "the inputs": inputs.detach().clone(),
+        "requires_grad of the inputs": inputs.requires_grad,
+    }
 
 
-def _require_close(method: Method, actual: Tensor, expected: Tensor, what: str) -> None:
-    _require_shape(method, actual, expected, what)
+def require_close(subject: Subject, actual: Tensor, expected: Tensor, what: str) -> None:
+    """Require attributions that are equal up to :data:`TOLERANCE`."""
+    _require_shape(subject, actual, expected, what)
     largest = max(float(t.abs().max()) if t.numel() else 0.0 for t in (actual, expected))
     is_close = (actual - expected).abs().le(TOLERANCE * max(1.0, largest)).all()
     # NaN is never close, and an infinite magnitude would make the tolerance infinite.
     if not is_close or largest == torch.inf:
-        raise AxiomViolation(_difference(method, actual, expected, what))
+        raise AxiomViolation(_difference(subject, actual, expected, what))
 
 
-def _require_equal(method: Method, actual: Tensor, expected: Tensor, what: str) -> None:
-    _require_shape(method, actual, expected, what)
+def require_equal(subject: Subject, actual: Tensor, expected: Tensor, what: str) -> None:
+    """Require attributions that are bitwise equal."""
+    _require_shape(subject, actual, expected, what)
     if not torch.equal(actual, expected):
-        raise AxiomViolation(_difference(method, actual, expected, what))
+        raise AxiomViolation(_difference(subject, actual, expected, what))
 
 
-def _require_shape(method: Method, actual: Tensor, expected: Tensor, what: str) -> None:
+def _require_shape(subject: Subject, actual: Tensor, expected: Tensor, what: str) -> None:
     if actual.shape != expected.shape:
         raise AxiomViolation(
-            f"{method.name}: {what}: shapes {tuple(actual.shape)} and {tuple(expected.shape)}."
+            f"{subject.name}: {what}: shapes {tuple(actual.shape)} and {tuple(expected.shape)}."
         )
 
 
-def _require_zero(method: Method, actual: Tensor, because: str) -> None:
+def require_zero(subject: Subject, actual: Tensor, because: str) -> None:
+    """Require attributions of exactly zero."""
     if actual.ne(0).any():
         raise AxiomViolation(
-            f"{method.name}: {because}, but its attribution is not zero: "
+            f"{subject.name}: {because}, but its attribution is not zero: "
             f"{actual[actual.ne(0)][0].item():.6g}, at most {actual.abs().max().item():.6g}."
         )
 
 
-def _difference(method: Method, actual: Tensor, expected: Tensor, what: str) -> str:
+def _difference(subject: Subject, actual: Tensor, expected: Tensor, what: str) -> str:
     distance = (actual - expected).abs().nan_to_num(torch.inf)
     index = tuple(int(i) for i in torch.unravel_index(distance.argmax(), distance.shape))
     return (
-        f"{method.name}: {what}: by up to {distance.max().item():.3g}, at {index}: "
+        f"{subject.name}: {what}: by up to {distance.max().item():.3g}, at {index}: "
         f"{actual[index].item():.9g} instead of {expected[index].item():.9g}."
     )
-
-
-@contextmanager
-def shown_with(case: object) -> Iterator[None]:
-    """Add the case to the message of a violation."""
-    try:
-        yield
-    except AxiomViolation as violation:
-        raise AxiomViolation(f"{violation}\nCase: {case!r}") from violation

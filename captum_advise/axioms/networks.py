@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,8 @@ Pooling = Literal["none", "max", "average"]
 Head = Literal["pooled", "peak", "flat", "hidden", "convolutional"]
 Layer = Literal["convolution", "norm", "activation"]
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -23,12 +24,6 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
     "none": nn.Identity,
 }
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_MAX_POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-_AVERAGE_POOLINGS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
-_GLOBAL_AVERAGES = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-_GLOBAL_PEAKS = (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
 
 _STEM_UNITS_PER_GROUP = 2
 _HIDDEN_UNITS = 6
@@ -119,18 +114,17 @@ class SmallNetwork(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
-        kind = spec.spatial_dims - 1
         activation = _ACTIVATIONS[spec.activation]
         stem_units = _STEM_UNITS_PER_GROUP * spec.groups
-        features = spec.units * spec.pooled_size**spec.spatial_dims
         # Construction draws from the global generator; these values are replaced below.
         with torch.random.fork_rng(devices=[]):
             self.stem = nn.Sequential(
-                _CONVOLUTIONS[kind](spec.channels, stem_units, 3, padding=1, bias=spec.bias),
+                self._module("Conv", spec.channels, stem_units, 3, padding=1, bias=spec.bias),
                 activation(),
             )
             self.before: nn.Module = nn.Identity()
-            self.convolution = _CONVOLUTIONS[kind](
+            self.convolution: Convolution = self._module(
+                "Conv",
                 stem_units,
                 spec.units,
                 spec.kernel,
@@ -139,41 +133,42 @@ class SmallNetwork(nn.Module):
                 groups=spec.groups,
                 bias=spec.bias,
             )
-            self.norm: nn.Module = (
-                _BATCH_NORMS[kind](spec.units) if spec.batch_norm else nn.Identity()
-            )
+            self.norm: nn.Module = nn.Identity()
+            if spec.batch_norm:
+                self.norm = self._module("BatchNorm", spec.units)
             self.activation = activation()
             self.after: nn.Module = nn.Identity()
-            poolings: dict[str, Callable[[], nn.Module]] = {
-                "none": nn.Identity,
-                "max": lambda: _MAX_POOLINGS[kind](2, ceil_mode=True),
-                "average": lambda: _AVERAGE_POOLINGS[kind](2, ceil_mode=True),
-            }
-            self.pooling = poolings[spec.pooling]()
-            heads: dict[str, Callable[[], nn.Sequential]] = {
-                "pooled": lambda: nn.Sequential(
-                    _GLOBAL_AVERAGES[kind](1), nn.Flatten(), nn.Linear(spec.units, spec.classes)
-                ),
-                "peak": lambda: nn.Sequential(
-                    _GLOBAL_PEAKS[kind](1), nn.Flatten(), nn.Linear(spec.units, spec.classes)
-                ),
-                "flat": lambda: nn.Sequential(nn.Flatten(), nn.Linear(features, spec.classes)),
-                "hidden": lambda: nn.Sequential(
-                    nn.Flatten(),
-                    nn.Linear(features, _HIDDEN_UNITS),
-                    activation(),
-                    nn.Linear(_HIDDEN_UNITS, spec.classes),
-                ),
-                "convolutional": lambda: nn.Sequential(
-                    _CONVOLUTIONS[kind](spec.units, spec.classes, 1),
-                    _GLOBAL_AVERAGES[kind](1),
-                    nn.Flatten(),
-                ),
-            }
-            self.head = heads[spec.head]()
+            self.pooling: nn.Module = nn.Identity()
+            if spec.pooling != "none":
+                name = {"max": "MaxPool", "average": "AvgPool"}[spec.pooling]
+                self.pooling = self._module(name, 2, ceil_mode=True)
+            self.head = nn.Sequential(*self._head())
             self.branch: nn.Module | None = None
         self.double().eval()
         draw_parameters(self, generator(spec.seed))
+
+    def _module(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """The module of this name for the network's number of spatial dimensions."""
+        kind = getattr(nn, f"{name}{self.spec.spatial_dims}d")
+        return kind(*arguments, **options)
+
+    def _head(self) -> list[nn.Module]:
+        spec = self.spec
+        features = spec.units * spec.pooled_size**spec.spatial_dims
+        if spec.head == "flat":
+            return [nn.Flatten(), nn.Linear(features, spec.classes)]
+        if spec.head == "hidden":
+            return [
+                nn.Flatten(),
+                nn.Linear(features, _HIDDEN_UNITS),
+                _ACTIVATIONS[spec.activation](),
+                nn.Linear(_HIDDEN_UNITS, spec.classes),
+            ]
+        if spec.head == "convolutional":
+            class_maps = self._module("Conv", spec.units, spec.classes, 1)
+            return [class_maps, self._module("AdaptiveAvgPool", 1), nn.Flatten()]
+        name = "AdaptiveAvgPool" if spec.head == "pooled" else "AdaptiveMaxPool"
+        return [self._module(name, 1), nn.Flatten(), nn.Linear(spec.units, spec.classes)]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (N, channels, size, ...) to class scores (N, classes)."""
@@ -189,19 +184,17 @@ class SmallNetwork(nn.Module):
         return layer
 
     @property
-    def reader(self) -> nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d:
+    def reader(self) -> nn.Linear | Convolution:
         """The module of the head that reads the units."""
-        return next(self._weighted())
+        return self._weighted()[0]
 
     @property
-    def last(self) -> nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d:
+    def last(self) -> nn.Linear | Convolution:
         """The module of the head with one row of weights per class."""
-        return list(self._weighted())[-1]
+        return self._weighted()[-1]
 
-    def _weighted(self) -> Iterator[nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d]:
-        for module in self.head:
-            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-                yield module
+    def _weighted(self) -> list[nn.Linear | Convolution]:
+        return [module for module in self.head if isinstance(module, nn.Linear | Convolution)]
 
     def outgoing(self) -> Tensor:
         """The weights with which the head reads the units, a view (rows, units, locations)."""
@@ -229,11 +222,11 @@ def draw_parameters(module: nn.Module, source: torch.Generator) -> None:
         tensor.copy_(0.5 + torch.rand(tensor.shape, generator=source, dtype=tensor.dtype))
 
     for part in module.modules():
-        if isinstance(part, (*_CONVOLUTIONS, nn.Linear)):
+        if isinstance(part, nn.Linear | Convolution):
             normal(part.weight, math.sqrt(2 / part.weight[0].numel()))
             if part.bias is not None:
                 normal(part.bias, 0.2)
-        elif isinstance(part, _BATCH_NORMS):
+        elif isinstance(part, nn.modules.batchnorm._BatchNorm):
             uniform(part.weight)
             normal(part.bias, 0.2)
             assert part.running_mean is not None

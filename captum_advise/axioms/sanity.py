@@ -23,7 +23,7 @@ from captum_advise.metrics import fsim, ssim
 from captum_advise.pixels import upsample_maps
 
 MapMethod = Callable[[nn.Module, nn.Module, Tensor, Tensor], Tensor]
-"""``(model, layer, inputs, target) -> maps (N, 1, h, w)``, for example a :class:`Method`."""
+"""``(model, layer, inputs, target) -> maps (N, 1, h, w)``, for example a :class:`Subject`."""
 
 Mode = Literal["cascading", "independent"]
 
@@ -191,8 +191,8 @@ def randomize_parameters(
 
     Example::
 
-        >>> from captum_advise.axioms import Method
-        >>> methods = {"Grad-CAM": Method("Grad-CAM", LayerGradCam), "edges": edge_detector}
+        >>> from captum_advise.axioms import Subject
+        >>> methods = {"Grad-CAM": Subject("Grad-CAM", LayerGradCam), "edges": edge_detector}
         >>> result = randomize_parameters(methods, net, "conv4", images, torch.tensor([3, 3]))
         >>> for step, similarity in zip(result.steps, result.similarity["edges"]):
         ...     print(step, round(similarity.to_dict()["spearman_absolute"], 6))
@@ -340,8 +340,8 @@ def randomize_labels(
 
     Example::
 
-        >>> from captum_advise.axioms import Method
-        >>> methods = {"Grad-CAM": Method("Grad-CAM", LayerGradCam)}
+        >>> from captum_advise.axioms import Subject
+        >>> methods = {"Grad-CAM": Subject("Grad-CAM", LayerGradCam)}
         >>> result = randomize_labels(methods, n_train=50, n_explained=4)
         >>> result.accuracy, result.shuffled_accuracy
         (1.0, 1.0)

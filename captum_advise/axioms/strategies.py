@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from captum_advise.axioms.equivalence import REWRITES, EquivalentPair
 from captum_advise.axioms.networks import Activation, Head, Layer, NetworkSpec, Pooling
+from captum_advise.axioms.rewrites import REWRITES, EquivalentPair
 
 _SEEDS = st.integers(0, 2**31 - 1)
+_CHOICES: dict[str, Sequence[Any]] = {
+    "spatial_dims": (1, 2, 3),
+    "channels": (1, 2, 3),
+    "units": (2, 4, 6, 8),
+    "kernel": (1, 3),
+    "stride": (1, 2),
+    "groups": (1, 2),
+    "bias": (False, True),
+    "batch_norm": (False, True),
+    "activation": get_args(Activation),
+    "pooling": get_args(Pooling),
+    "head": get_args(Head),
+    "classes": (2, 3, 7),
+    "layer": get_args(Layer),
+}
 # Fewer than 50 locations: the cost of a density grows with the square of their number.
 _SIZES = {1: (3, 10), 2: (3, 6), 3: (3, 3)}
 
@@ -52,16 +67,7 @@ class Case:
 
 
 @st.composite
-def network_specs(
-    draw: st.DrawFn,
-    *,
-    spatial_dims: Collection[int] = (1, 2, 3),
-    channels: Collection[int] = (1, 2, 3),
-    activations: Collection[Activation] = get_args(Activation),
-    heads: Collection[Head] = get_args(Head),
-    layers: Sequence[Layer] = get_args(Layer),
-    batch_norm: bool | None = None,
-) -> NetworkSpec:
+def network_specs(draw: st.DrawFn, /, **allowed: Sequence[Any]) -> NetworkSpec:
     """Small convolutional networks of every kind that the arguments allow.
 
     Convolutions in one to three dimensions, strides, groups, batch norm in eval mode, piecewise
@@ -70,47 +76,34 @@ def network_specs(
     Hypothesis does not shrink them to zeros or equal numbers, which real networks do not have.
 
     Args:
-        spatial_dims: Allowed numbers of spatial dimensions.
-        channels: Allowed numbers of input channels.
-        activations: Allowed activation functions.
-        heads: Allowed heads.
-        layers: Allowed explained layers.
-        batch_norm: With, without, or (None) either.
+        allowed: Allowed values of attributes of :class:`NetworkSpec` other than its seed and size,
+            the simplest first.
+
+    Raises:
+        TypeError: An argument is no such attribute.
 
     Example::
 
         >>> from captum_advise.axioms import SmallNetwork
         >>> from hypothesis import given
-        >>> @given(network_specs(spatial_dims=(2,), heads=("pooled",)))
+        >>> @given(network_specs(spatial_dims=(2,), head=("pooled",)))
         ... def test_class_scores(spec):
         ...     class_scores = SmallNetwork(spec)(spec.inputs(2, seed=0))
         ...     assert class_scores.shape == (2, spec.classes)
         >>> test_class_scores()
     """
-    dims = draw(st.sampled_from(sorted(spatial_dims)))
-    groups = draw(st.sampled_from((1, 2)))
-    normed = draw(st.booleans()) if batch_norm is None else batch_norm
-    return NetworkSpec(
-        seed=draw(_SEEDS),
-        spatial_dims=dims,
-        channels=draw(st.sampled_from(sorted(channels))),
-        size=draw(st.integers(*_SIZES[dims])),
-        units=2 * draw(st.integers(1, 4)),
-        kernel=draw(st.sampled_from((1, 3))),
-        stride=draw(st.sampled_from((1, 2))),
-        groups=groups,
-        bias=draw(st.booleans()),
-        batch_norm=normed,
-        activation=draw(st.sampled_from([a for a in get_args(Activation) if a in activations])),
-        pooling=draw(st.sampled_from(get_args(Pooling))),
-        head=draw(st.sampled_from([head for head in get_args(Head) if head in heads])),
-        classes=draw(st.sampled_from((2, 3, 7))),
-        layer=draw(
-            st.sampled_from(
-                [name for name in get_args(Layer) if name in layers and (normed or name != "norm")]
-            )
-        ),
-    )
+    unknown = set(allowed) - set(_CHOICES)
+    if unknown:
+        raise TypeError(
+            f"network_specs has no argument {min(unknown)!r}: it has {', '.join(_CHOICES)}."
+        )
+    drawn: dict[str, Any] = {}
+    for name, values in {**_CHOICES, **allowed}.items():
+        if name == "layer" and not drawn["batch_norm"]:
+            values = [value for value in values if value != "norm"]
+        drawn[name] = draw(st.sampled_from(values))
+    size = draw(st.integers(*_SIZES[drawn["spatial_dims"]]))
+    return NetworkSpec(seed=draw(_SEEDS), size=size, **drawn)
 
 
 @st.composite
@@ -140,75 +133,31 @@ def cases(
     return Case(spec, tuple(targets), draw(_SEEDS), draw(_SEEDS))
 
 
-def rewritable_specs(
-    rewrite: str,
-    *,
-    spatial_dims: Collection[int] = (1, 2, 3),
-    channels: Collection[int] = (1, 2, 3),
-) -> st.SearchStrategy[NetworkSpec]:
-    """Networks to which a rewrite, one of :data:`REWRITES`, can be applied.
-
-    Raises:
-        ValueError: There is no such rewrite.
-    """
-    if rewrite not in REWRITES:
-        raise ValueError(
-            f"There is no rewrite {rewrite!r}: the rewrites are {', '.join(REWRITES)}."
-        )
-    if rewrite == "rescaled_units":
-        return network_specs(
-            spatial_dims=spatial_dims,
-            channels=channels,
-            activations=("relu", "leaky_relu", "none"),
-        )
-    if rewrite == "folded_batch_norm":
-        return network_specs(
-            spatial_dims=spatial_dims,
-            channels=channels,
-            batch_norm=True,
-            layers=("norm", "activation"),
-        )
-    return network_specs(spatial_dims=spatial_dims, channels=channels)
-
-
 @st.composite
 def equivalent_pairs(
-    draw: st.DrawFn,
-    rewrite: str | None = None,
-    *,
-    spatial_dims: Collection[int] = (1, 2, 3),
-    channels: Collection[int] = (1, 2, 3),
+    draw: st.DrawFn, /, rewrite: str | None = None, **allowed: Sequence[Any]
 ) -> EquivalentPair:
     """Two networks that compute the same function, by one rewrite or any.
 
     Args:
         rewrite: One of :data:`REWRITES`; None for any.
-        spatial_dims: Allowed numbers of spatial dimensions.
-        channels: Allowed numbers of input channels.
+        allowed: As in :func:`network_specs`.
+
+    Raises:
+        ValueError: There is no such rewrite.
 
     Example::
 
         >>> from hypothesis import given
         >>> @given(equivalent_pairs("folded_batch_norm"))
         ... def test_equal_outputs(pair):
-        ...     inputs = pair.spec.inputs(2, seed=0)
+        ...     inputs = pair.original.spec.inputs(2, seed=0)
         ...     torch.testing.assert_close(pair.original(inputs), pair.rewritten(inputs))
         >>> test_equal_outputs()
     """
-    name = draw(st.sampled_from(list(REWRITES))) if rewrite is None else rewrite
-    spec = draw(rewritable_specs(name, spatial_dims=spatial_dims, channels=channels))
-    return REWRITES[name](spec, draw(_SEEDS))
-
-
-def one_unit_specs(
-    *, spatial_dims: Collection[int], channels: Collection[int], head: Head
-) -> st.SearchStrategy[NetworkSpec]:
-    """Networks whose layer can be zero except for one unit, with zero maps for zero inputs."""
-    return network_specs(
-        spatial_dims=spatial_dims,
-        channels=channels,
-        activations=("relu", "leaky_relu", "tanh", "gelu", "none"),
-        heads=(head,),
-        layers=("activation",),
-        batch_norm=False,
-    ).map(lambda spec: replace(spec, bias=False, pooling="none", stride=1))
+    if rewrite is not None and rewrite not in REWRITES:
+        raise ValueError(
+            f"There is no rewrite {rewrite!r}: the rewrites are {', '.join(REWRITES)}."
+        )
+    chosen = REWRITES[rewrite or draw(st.sampled_from(list(REWRITES)))]
+    return chosen(draw(network_specs(**{**allowed, **chosen.needs})), draw(_SEEDS))

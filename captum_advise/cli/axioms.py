@@ -63,42 +63,36 @@ def axioms(
     if unknown:
         raise ValueError(f"There is no axiom {sorted(unknown)[0]!r}; they are {', '.join(known)}.")
     tried = [known[name] for name in axiom or known]
-    references = library.REFERENCES
-    if method is None and argument:
-        raise ValueError("--argument needs a method: name one, as in captum.attr:LayerGradCam.")
+    subjects = library.REFERENCES
     if method is not None:
-        given = library.Method(
-            method,
-            _imported(method),
-            dict(_argument(text) for text in argument or ()),
-            _numbers(spatial_dims, most=3),
-            _numbers(channels),
-        )
-        references = (library.Reference(given, {}),)
-    outcomes: dict[str, dict[str, bool]] = {}
+        arguments = dict(_argument(text) for text in argument or ())
+        dims, numbers = _numbers(spatial_dims, most=3), _numbers(channels)
+        subjects = (library.Subject(method, _imported(method), arguments, dims, numbers),)
+    elif argument:
+        raise ValueError("--argument needs a method: name one, as in captum.attr:LayerGradCam.")
+    holds: dict[str, dict[str, bool]] = {subject.name: {} for subject in subjects}
     surprises = 0
-    jobs = [(reference, one) for reference in references for one in tried]
-    for reference, one in progress(jobs, "axioms"):
+    jobs = [(subject, one) for subject in subjects for one in tried]
+    for subject, one in progress(jobs, "axioms"):
         try:
             with _examples(examples):
-                counterexample = library.violation(one, reference.method)
+                effort = 4.0 if one.name in subject.does_not_hold else 1.0
+                counterexample = library.violation(one, subject, effort=effort)
         except TypeError as error:  # of users' methods
             raise ValueError(first_line(error)) from error
-        holds = counterexample is None
-        outcomes.setdefault(reference.method.name, {})[one.name] = holds
-        if holds == (one.name in reference.does_not_hold):
+        holds[subject.name][one.name] = counterexample is None
+        if (counterexample is None) == (one.name in subject.does_not_hold):
             surprises += 1
             text = counterexample or "no counterexample, though one is known"
             show_message(f"{one.name}: {text}\n")
     if markdown:
-        from captum_advise.axioms.reference import axiom_table
+        from captum_advise.axioms.suite import axiom_table
 
-        typer.echo(axiom_table(outcomes))
+        typer.echo(axiom_table(holds))
         return 1 if surprises else 0
-    table = Table("axiom", *map(escape, outcomes))
+    table = Table("axiom", *map(escape, holds))
     for one in tried:
-        cells = ("yes" if column[one.name] else "no" for column in outcomes.values())
-        table.add_row(one.name, *cells)
+        table.add_row(one.name, *("yes" if column[one.name] else "no" for column in holds.values()))
     show(table)
     if method is not None:
         show(f"{method} fulfils {len(tried) - surprises} of {len(tried)} axioms.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -215,6 +216,7 @@ def evaluate(
             "description": {"network": model},
             "restart": restart,
             "recompute": recompute,
+            "progress": sys.stderr.isatty(),
         }
         table = None
         if check_metrics:

@@ -1,12 +1,10 @@
 """Samples -> density -> modes. This package knows nothing of networks.
 
-Order of the modules: ``_grid`` and ``_blocks`` (histograms on working grids), ``_local_costs``
-(the optimal bandwidth around each point), ``_windows`` (bandwidths at a stiffness), ``_balloon``
-(the density and its cost), ``_stiffness_search`` (the best stiffness) with the costs of
-``_bandwidth_cache`` on a CPU and of ``_pointwise`` on a GPU,
-``_estimate`` (these steps in order), ``_adaptive_kde`` (the public function), ``_modes``.
-``_kernels`` and ``_scale_space`` do the steps from ``_local_costs`` on as machine code, where
-``_engine`` finds numba; ``_compiled`` calls them.
+``_adaptive_kde`` is the public function. It makes histograms (``_working_grids``, steps 1 to 3 of
+the method) and cuts them into ``_blocks``, which the engine that ``_engine`` chooses estimates.
+``_torch_engine`` is the reference: ``_local_costs`` (steps 4 and 5), ``_windows`` and ``_balloon``
+(step 6) and ``_stiffness_search`` (step 7). ``_numba_engine`` does the same as machine code for
+CPUs, with ``_numba_kernels`` and, on long grids, ``_numba_scale_space``. ``_modes`` counts modes.
 """
 
 from captum_advise.density._adaptive_kde import AdaptiveKDE, adaptive_kde

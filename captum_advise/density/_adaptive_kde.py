@@ -14,16 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.checks import check_count, check_real
-from captum_advise.density._blocks import blocks
 from captum_advise.density._engine import engine_for
-from captum_advise.density._grid import (
-    candidate_bandwidths,
-    duplicates,
-    histograms,
-    onto_grid,
-    working_lengths,
-)
-from captum_advise.density._progress import with_progress
 
 
 class AdaptiveKDE(NamedTuple):
@@ -88,29 +79,13 @@ def adaptive_kde(samples: Tensor, grid: Tensor, *, n_bandwidths: int = 80) -> Ad
     """
     grid = _checked_grid(samples, grid)
     check_count("n_bandwidths", n_bandwidths, at_least=2)
-    shape = (*samples.shape[:-1], len(grid))
-    device, n_points = grid.device, len(grid)
-    engine = engine_for(device, n_points)
-    grid = grid.to(engine.device)
+    span = float(grid[-1] - grid[0])
+    estimate, engine_device = engine_for(samples.device, len(grid))
+    grid = grid.to(engine_device)
     rows = samples.detach().to(grid).reshape(math.prod(samples.shape[:-1]), samples.shape[-1])
-    density = grid.new_full((len(rows), n_points), math.nan)
-    bandwidth = torch.full_like(density, math.nan)
-
-    lengths = working_lengths(rows, grid)
-    distinct, which = torch.unique(lengths, return_inverse=True)
-    counts = histograms(rows, grid, distinct, which)
-    windows = candidate_bandwidths(distinct, float(grid[-1] - grid[0]), n_bandwidths)
-    representative = duplicates(lengths, counts)
-    for block in with_progress(
-        blocks(lengths, counts, which, windows, representative, engine.block_size)
-    ):
-        block_density, block_bandwidth = engine.estimate(block)
-        density[block.index] = onto_grid(block_density, block.lengths, n_points)
-        bandwidth[block.index] = onto_grid(block_bandwidth, block.lengths, n_points)
-    density, bandwidth = density[representative], bandwidth[representative]
-    span = grid[-1] - grid[0]
-    density, bandwidth = (density / span).view(shape), (bandwidth * span).view(shape)
-    return AdaptiveKDE(density.to(device), bandwidth.to(device))
+    density, bandwidth = estimate(rows, grid, span, n_bandwidths).to(samples.device)
+    shape = (*samples.shape[:-1], len(grid))
+    return AdaptiveKDE((density / span).view(shape), (bandwidth * span).view(shape))
 
 
 def _checked_grid(samples: Tensor, grid: Tensor) -> Tensor:
@@ -121,7 +96,7 @@ def _checked_grid(samples: Tensor, grid: Tensor) -> Tensor:
         raise ValueError(f"grid must be (L,) with at least two points, got {tuple(grid.shape)}.")
     is_rounded = grid.is_floating_point() and grid.dtype != torch.float64
     epsilon = torch.finfo(grid.dtype).eps if is_rounded else 0.0
-    grid = grid.detach().to(samples.device, torch.float64)
+    grid = grid.detach().to(torch.float64)
     steps = grid.diff()
     tolerance = 1e-3 * steps.mean() + 4 * epsilon * grid.abs().amax()
     if not bool((steps > 0).all()) or bool(steps.max() - steps.min() > tolerance):

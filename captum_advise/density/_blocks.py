@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captum_advise.density._working_grids import candidate_bandwidths
+
 
 @dataclass(frozen=True)
 class Block:
@@ -35,12 +37,12 @@ class Block:
         return int((self.lengths * n_bins).sum())
 
 
-def blocks(
+def cut(
     lengths: Tensor,
     counts: Tensor,
-    which: Tensor,
-    windows: Tensor,
-    representative: Tensor,
+    is_first: Tensor,
+    span: float,
+    n_bandwidths: int,
     block_size: int,
 ) -> list[Block]:
     """Cut the rows that have a density, one of each set of duplicates, into blocks of like rows.
@@ -48,38 +50,29 @@ def blocks(
     Args:
         lengths: int64 (R,) points of each row's working grid.
         counts: (R, L) histograms.
-        which: int64 (R,) index of each row's length in ``windows``.
-        windows: (S, M) candidate bandwidths for each distinct length, in cells.
-        representative: int64 (R,) from :func:`captum_advise.density._grid.duplicates`.
+        is_first: bool (R,) whether no earlier row is equal.
+        span: Length of the grid.
+        n_bandwidths: Number of candidate bandwidths.
         block_size: Points times occupied bins of all rows of a block, roughly.
     """
     occupied = (counts > 0).sum(-1)
-    is_first = representative == torch.arange(len(lengths), device=lengths.device)
     has_density = (lengths >= 2) & (occupied > 0) & is_first
     # Rows with the same working grid share tables. Rows with as many bins need little padding.
     order = (lengths * counts.shape[1] + occupied).argsort(stable=True)
     order = order[has_density[order]]
-
     # Blocks of equal work, in bounded memory.
-    work = (lengths * occupied.clamp(min=windows.shape[1]))[order].cumsum(0)
+    work = (lengths * occupied.clamp(min=n_bandwidths))[order].cumsum(0)
     number = torch.div(work, block_size, rounding_mode="floor")
     sizes = torch.unique_consecutive(number, return_counts=True)[1].tolist()
-    if not sizes:
-        return []
-    return [
-        _block(index, lengths[index], counts[index], which[index], windows)
-        for index in torch.split(order, sizes)
-    ]
-
-
-def _block(index: Tensor, lengths: Tensor, counts: Tensor, which: Tensor, windows: Tensor) -> Block:
-    kinds, segment, sizes = torch.unique_consecutive(which, return_inverse=True, return_counts=True)
-    distinct = torch.unique_consecutive(lengths).tolist()
-    return Block(
-        index=index,
-        lengths=lengths,
-        counts=counts[:, : distinct[-1]],
-        segment=segment,
-        segments=tuple(zip(distinct, sizes.tolist(), strict=True)),
-        windows=windows[kinds],
-    )
+    blocks = []
+    for index in torch.split(order, sizes) if sizes else ():
+        distinct, segment, n_rows = torch.unique_consecutive(
+            lengths[index], return_inverse=True, return_counts=True
+        )
+        segments = tuple(zip(distinct.tolist(), n_rows.tolist(), strict=True))
+        windows = candidate_bandwidths(distinct, span, n_bandwidths)
+        longest = segments[-1][0]
+        blocks.append(
+            Block(index, lengths[index], counts[index, :longest], segment, segments, windows)
+        )
+    return blocks

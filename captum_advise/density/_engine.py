@@ -1,17 +1,27 @@
-"""What estimates blocks of densities: compiled kernels on a CPU, torch elsewhere."""
+"""What estimates densities: compiled kernels on a CPU and on a GPU, torch elsewhere."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from captum_advise.density._blocks import Block
-from captum_advise.density._estimate import estimate_block
+from captum_advise.density._blocks import Block, cut
+from captum_advise.density._progress import with_progress
+from captum_advise.density._torch_engine import estimate_in_torch
+from captum_advise.density._working_grids import (
+    duplicates,
+    histograms,
+    onto_grid,
+    working_lengths,
+)
 
+_logger = logging.getLogger(__name__)
 # Elements of the largest temporary: so many that calls cost little, so few that memory is bounded.
 _CPU_BLOCK = 1 << 22
 _CUDA_BLOCK = 1 << 24
@@ -19,49 +29,92 @@ _CUDA_BLOCK = 1 << 24
 _COMPILED_BLOCK = 1 << 26
 # On more points torch takes minutes for each row: its time and memory grow with their square.
 _MOST_POINTS = 128 * 128
+# A program of the GPU keeps a row in its registers.
+_MOST_POINTS_ON_GPU = 256
+
+# From rows (R, n), grid (L,), its length and the number of bandwidths to density and bandwidth
+# (2, R, L), as estimate_in_blocks.
+Engine: TypeAlias = Callable[[Tensor, Tensor, float, int], Tensor]
 
 
-@dataclass(frozen=True)
-class Engine:
-    """An implementation of :func:`captum_advise.density._estimate.estimate_block`.
-
-    Attributes:
-        estimate: From a block to density and bandwidth (B, L).
-        device: Where its tensors must be.
-        block_size: As in :func:`captum_advise.density._blocks.blocks`.
-    """
-
-    estimate: Callable[[Block], tuple[Tensor, Tensor]]
-    device: torch.device
-    block_size: int
-
-
-def engine_for(device: torch.device, n_points: int) -> Engine:
-    """The engine for grids of so many points.
+def engine_for(device: torch.device, n_points: int) -> tuple[Engine, torch.device]:
+    """The engine for grids of so many points, and where its tensors must be.
 
     Raises:
         ValueError: The grid is too long for torch, and the compiled kernels are missing.
     """
-    cpu = torch.device("cpu")
     if device.type == "cpu" or n_points > _MOST_POINTS:
         estimate = compiled()
         if estimate is not None:
-            return Engine(estimate, cpu, _COMPILED_BLOCK)
+            engine = partial(estimate_in_blocks, estimate=estimate, block_size=_COMPILED_BLOCK)
+            return engine, torch.device("cpu")
     if n_points > _MOST_POINTS:
         raise ValueError(
             f"Densities on {n_points} points, as of a layer with so many positions, need compiled "
             f"kernels above {_MOST_POINTS}: install captum-advise[fast], or name a deeper layer."
         )
-    if device.type == "cuda":
-        return Engine(partial(estimate_block, pointwise=True), device, _CUDA_BLOCK)
-    return Engine(estimate_block, device, _CPU_BLOCK)
+    if device.type == "cuda" and n_points <= _MOST_POINTS_ON_GPU:
+        on_gpu = compiled_for_gpu(device, n_points)
+        if on_gpu is not None:
+            return on_gpu, device
+    size = _CUDA_BLOCK if device.type == "cuda" else _CPU_BLOCK
+    return partial(estimate_in_blocks, estimate=estimate_in_torch, block_size=size), device
+
+
+def estimate_in_blocks(
+    rows: Tensor,
+    grid: Tensor,
+    span: float,
+    n_bandwidths: int,
+    estimate: Callable[[Block], Tensor],
+    block_size: int,
+) -> Tensor:
+    """Density, per span of the grid, and bandwidth, likewise: (2, R, L), NaN where undefined.
+
+    Args:
+        rows: (R, n) samples.
+        grid: (L,) points.
+        span: Length of the grid.
+        n_bandwidths: Number of candidate bandwidths.
+        estimate: From a block to its density and bandwidth on the working grids, (2, B, longest).
+        block_size: As in :func:`captum_advise.density._blocks.cut`.
+    """
+    result = grid.new_full((2, len(rows), len(grid)), math.nan)
+    lengths = working_lengths(rows, grid)
+    distinct, which = torch.unique(lengths, return_inverse=True)
+    # At least two points: then there is a step even if no row has a working grid.
+    counts = histograms(rows, grid, distinct, which, max([2, *distinct.tolist()]))
+    first = duplicates(lengths, counts)
+    is_first = first == torch.arange(len(rows), device=rows.device)
+    for block in with_progress(cut(lengths, counts, is_first, span, n_bandwidths, block_size)):
+        result[:, block.index] = onto_grid(estimate(block), block.lengths, len(grid))
+    return result[:, first]
 
 
 @cache
-def compiled() -> Callable[[Block], tuple[Tensor, Tensor]] | None:
+def compiled() -> Callable[[Block], Tensor] | None:
     """The compiled kernels; None where numba is missing or cannot keep what it compiles."""
     try:
-        from captum_advise.density._compiled import estimate_compiled
+        from captum_advise.density._numba_engine import estimate_compiled
     except (ImportError, RuntimeError):
         return None
     return estimate_compiled
+
+
+@cache
+def compiled_for_gpu(device: torch.device, n_points: int) -> Engine | None:
+    """The kernel of a GPU; None where it cannot be compiled, or does not give what torch gives."""
+    try:
+        from captum_advise.density._triton_engine import estimate_in_triton
+
+        # What is missing, too old or wrong shows here: Triton, a C compiler, support of the GPU.
+        rows = torch.tensor([[0.2, 0.3, 0.301, 0.9]], dtype=torch.float64, device=device)
+        grid = torch.linspace(0, 1, n_points, dtype=torch.float64, device=device)
+        found = estimate_in_triton(rows, grid, 1.0, 10)
+        expected = estimate_in_blocks(rows, grid, 1.0, 10, estimate_in_torch, _CUDA_BLOCK)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        _logger.debug("torch estimates densities on %s, not Triton: %s", device, reason)
+        return None
+    return estimate_in_triton

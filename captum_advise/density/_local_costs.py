@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -39,26 +38,27 @@ def optimal_bandwidths(
         windows: (S, M) the bandwidths tried on the grids of each run, in cells.
 
     Returns:
-        (M, B, L) unsigned integers: the number of the bandwidth for each window, row and point.
+        (B, M, L) unsigned integers: the number of the bandwidth for each row, window and point.
     """
     n_windows = windows.shape[1]
-    optimal = counts.new_zeros(n_windows, *counts.shape, dtype=index_type(n_windows))
-    kernels = _smoothing_kernels([length for length, _ in segments], windows).to(counts)
+    n_rows, longest = counts.shape
+    optimal = counts.new_zeros(n_rows, n_windows, longest, dtype=_index_type(n_windows))
+    kernels = smoothing_kernels([length for length, _ in segments], windows).to(counts)
     penalties = (2 / math.sqrt(2 * math.pi) / windows).to(counts)
     block = _CUDA_SMOOTHING_BLOCK if counts.is_cuda else _SMOOTHING_BLOCK
-    for which, groups in groupby(_groups(segments, n_windows, block), key=_segments_of):
-        length = segments[which[-1]][0]
-        members = list(which)
-        smooth = _smoother(kernels[members, :, :length])
-        for group in groups:
-            rows, inside = _rows_of(group, counts.device)
-            best = _least_cost(counts[rows, :length], inside, penalties[members], smooth)
-            optimal[:, rows, :length] = best.permute(2, 0, 1, 3)
+    members: list[int] = []
+    for group in _groups(segments, n_windows, block):
+        length = group[-1].length
+        if members != [piece.segment for piece in group]:
+            members = [piece.segment for piece in group]
+            smooth = _smoother(kernels[members, :, :length])
+        rows, inside = _rows_of(group, counts.device)
+        best = _least_cost(counts[rows, :length], inside, penalties[members], smooth)
+        optimal[rows, :, :length] = best
     return optimal
 
 
-def index_type(n_values: int) -> torch.dtype:
-    """The smallest integer type for so many values: the search reads these tables most."""
+def _index_type(n_values: int) -> torch.dtype:
     return torch.uint8 if n_values <= 256 else torch.int32
 
 
@@ -71,7 +71,7 @@ def _least_cost(counts: Tensor, inside: Tensor, penalties: Tensor, smooth: _Smoo
     smoothed = smoothed * inside[..., None, :]
     local = counts.new_empty(*counts.shape[:3], n_windows * counts.shape[-1])
     least = torch.full_like(local, math.inf)
-    number = torch.arange(n_windows, device=counts.device, dtype=index_type(n_windows))
+    number = torch.arange(n_windows, device=counts.device, dtype=_index_type(n_windows))
     best = torch.zeros_like(local, dtype=number.dtype)
     for j in range(n_windows):
         estimate = smoothed[..., j, :]
@@ -93,6 +93,8 @@ def _folded(values: Tensor) -> Tensor:
 
     A middle point belongs to the first half; the second half has a zero in its place.
     """
+    # [1, 2, 3, 4, 5] < values
+    # [[1, 2, 3], [5, 4, 0]] < result
     length = values.shape[-1]
     half = (length + 1) // 2
     second = F.pad(values[..., half:].flip(-1), (0, 2 * half - length))
@@ -104,7 +106,7 @@ def _unfolded(values: Tensor, length: int) -> Tensor:
     return torch.cat([first, second[..., : length // 2].flip(-1)], -1)
 
 
-def _smoothing_kernels(lengths: list[int], windows: Tensor) -> Tensor:
+def smoothing_kernels(lengths: list[int], windows: Tensor) -> Tensor:
     """Each window's Gaussian (S, M, L) at distances from zero up, on grids of these lengths.
 
     Zero padding to a power of two and circular wrap-round are part of the method.
@@ -121,7 +123,7 @@ def _smoothing_kernels(lengths: list[int], windows: Tensor) -> Tensor:
     # The circle's highest frequency matters to narrow windows, on tiny grids only.
     for which in (windows < NARROW).nonzero().tolist():
         circle = int(circles[tuple(which)])
-        frequency = torch.arange(circle // 2 + 1, device=windows.device) / circle
+        frequency = torch.arange(circle // 2 + 1, device=windows.device).to(windows) / circle
         angle = 2 * math.pi * windows[tuple(which)] * frequency
         kernel = torch.fft.irfft(torch.exp(-0.5 * angle.square()).to(torch.complex128), circle)
         kernels[tuple(which)] = F.pad(kernel, (0, max(0, longest - circle)))[:longest]
@@ -200,10 +202,6 @@ def _groups(
         first += n_rows
     if group:
         yield group
-
-
-def _segments_of(group: list[_Piece]) -> tuple[int, ...]:
-    return tuple(piece.segment for piece in group)
 
 
 def _rows_of(group: list[_Piece], device: torch.device) -> tuple[Tensor, Tensor]:

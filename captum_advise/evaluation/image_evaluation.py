@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise._core.scoring import MapScorer, as_masks, image_scorer
-from captum_advise._core.setting_warnings import suspicious_confidence, suspicious_pixels
+from captum_advise._core.setting_warnings import suspicious_pixels
 from captum_advise._core.targets import resolve_target
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import first_line
 from captum_advise._utils.io import ENCODING
+from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.evaluation.batches import compiled, fixed_size_batches, in_bfloat16
 from captum_advise.evaluation.columns import ON_REQUEST, Metric, metrics
 from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps

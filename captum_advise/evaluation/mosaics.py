@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
 from captum_advise._utils.io import ENCODING
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation.columns import MOSAIC_METRICS
 from captum_advise.evaluation.items import length_of, name_of, read
 

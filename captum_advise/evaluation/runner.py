@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation.columns import MOSAIC_METRICS, columns
 from captum_advise.evaluation.configuration import configuration_of
 from captum_advise.evaluation.curves import (

@@ -3,20 +3,21 @@
 Every function is batch first and returns one value per example. One metric per module.
 """
 
+# For the package itself, and not in ``__all__``.
+from captum_advise.metrics._passes import target_confidence as target_confidence
 from captum_advise.metrics.class_sensitivity import class_sensitivity
 from captum_advise.metrics.confidence import (
     average_drop,
     average_gain,
     hit,
     increase_in_confidence,
-    target_confidence,
 )
 from captum_advise.metrics.energy_pointing_game import energy_pointing_game
 from captum_advise.metrics.fsim import fsim
 from captum_advise.metrics.grid_pointing_game import GridPointing, grid_pointing_game
 from captum_advise.metrics.infidelity import infidelity
+from captum_advise.metrics.insertion_deletion import blurred as blurred
 from captum_advise.metrics.insertion_deletion import (
-    blurred,
     deletion_auc,
     deletion_curve,
     insertion_auc,
@@ -42,7 +43,6 @@ __all__ = [
     "VisualExplainability",
     "average_drop",
     "average_gain",
-    "blurred",
     "class_sensitivity",
     "deletion_auc",
     "deletion_curve",
@@ -61,6 +61,5 @@ __all__ = [
     "sensitivity_max",
     "sparseness",
     "ssim",
-    "target_confidence",
     "visual_explainability",
 ]

@@ -5,23 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_advise._utils.checks import check_real, check_same_shape, kind
-
-
-def check_floating_pair(images: Tensor, others: Tensor) -> None:
-    """Require two batches (N, ...) of floating-point numbers with the same shape.
-
-    Raises:
-        TypeError: One is not a real tensor.
-        ValueError: Their shapes differ, or one does not hold floating-point numbers.
-    """
-    check_real(images=images, others=others)
-    check_same_shape(images=images, others=others)
-    if images.dim() < 2 or not images.is_floating_point() or not others.is_floating_point():
-        raise ValueError(
-            f"images must be (N, ...) of floating-point numbers, got {kind(images)} of shape "
-            f"{tuple(images.shape)}."
-        )
+from captum_advise._utils.checks import check_real, kind
 
 
 def check_image_pair(images: Tensor, others: Tensor) -> None:

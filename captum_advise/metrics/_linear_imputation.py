@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))
-_CYCLES = 3
+# By the number of grids: one is solved exactly, and with few, a cycle visits the coarser ones less.
+_CYCLES, _CYCLES_OF_MANY = {1: 1, 2: 4, 3: 4}, 3
 _SWEEPS = 2  # before and after each visit of the coarser grid
 _VISITS = 2  # of the coarser grid, in each cycle
 # Up to this number of pixels, the system is solved with its inverse.
@@ -35,7 +36,7 @@ def impute(images: Tensor, known: Tensor) -> Tensor:
 
     Returns:
         Tensor like ``images``, equal to it where pixels are known. Elsewhere, the distance to the
-        exact solution is at most about 2% of the image's range, and less than 0.1% on average.
+        exact solution is at most about 2% of the image's range, and about 0.1% on average.
     """
     n_images, channels, height, width = images.shape
     with torch.autocast(images.device.type, enabled=False):
@@ -50,7 +51,7 @@ def impute(images: Tensor, known: Tensor) -> Tensor:
         inverse = grids[-1].inverse()
         shown = values * (1 - grids[0].missing)
         solution = _first_guess(grids, shown, 1 - missing)
-        for _ in range(_CYCLES):
+        for _ in range(_CYCLES.get(len(grids), _CYCLES_OF_MANY)):
             solution = _cycle(grids, inverse, solution, shown)
         solution = solution[0].view(channels, n_images, height, width).transpose(0, 1)
     return torch.where(known, images, solution.to(images.dtype))
@@ -181,7 +182,16 @@ def _halve(values: Tensor) -> Tensor:
 
 
 def _enlarge(values: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(values, like.shape[-2:], mode="bilinear", align_corners=False)
+    """To the finer grid; a single value, to any grid.
+
+    By exactly two, also where the finer grid's size is odd: its last cell is then half as large.
+    """
+    height, width = like.shape[-2:]
+    size = (height, width)
+    if values.shape[-2:].numel() > 1:
+        size = (2 * values.shape[-2], 2 * values.shape[-1])
+    larger = F.interpolate(values, size, mode="bilinear", align_corners=False)
+    return larger[..., :height, :width]
 
 
 def _repeat(values: Tensor, channels: int) -> Tensor:

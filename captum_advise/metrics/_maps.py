@@ -29,7 +29,16 @@ def check_maps(inputs: Tensor, maps: Tensor, target: Tensor) -> None:
         raise ValueError(
             f"target must hold one class per example, ({n_examples},), got {tuple(target.shape)}."
         )
-    if not bool(maps.isfinite().all()):
+    check_finite(maps)
+
+
+def check_finite(*maps: Tensor) -> None:
+    """Require finite maps.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
+    if not all(bool(tensor.isfinite().all()) for tensor in maps):
         raise ValueError("The maps hold values that are not finite, which have no rank.")
 
 
@@ -41,6 +50,16 @@ def pixel_ranks(maps: Tensor) -> Tensor:
     order = maps.flatten(2).argsort(dim=2, descending=True, stable=True)
     positions = torch.arange(order.shape[2], device=maps.device).expand_as(order)
     return torch.empty_like(order).scatter_(2, order, positions).view_as(maps)
+
+
+def numbers(maps: Tensor) -> Tensor:
+    """Maps that can be ranked: masks become 0 and 1."""
+    return maps.to(torch.uint8) if maps.dtype == torch.bool else maps
+
+
+def floating(maps: Tensor) -> torch.dtype:
+    """The type of values of maps: theirs, or single precision for integers."""
+    return maps.dtype if maps.is_floating_point() else torch.float32
 
 
 def single(values: Tensor) -> Tensor:

@@ -2,37 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from captum_advise._utils.checks import check_class_range
-from captum_advise.metrics.confidence import target_confidence
+from captum_advise._utils.checks import check_class_range, check_count
+from captum_advise._utils.errors import warn_caller
+from captum_advise._utils.probabilities import default_confidence, suspicious_confidence
 
 
 def target_confidences(
     forward_func: Callable[[Tensor], Tensor],
-    confidence: Callable[[Tensor], Tensor],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    confidence: Callable[[Tensor], Tensor] | None,
+    images: Iterable[Tensor],
+    examples: Tensor,
     target: Tensor,
+    internal_batch_size: int,
 ) -> Tensor:
-    """The confidence (P,) in the target of all images in all batches.
+    """The confidence (P,) in the target of P images.
 
     Args:
         forward_func: (B, C, H, W) inputs to class scores (B, K).
-        confidence: Class scores to probabilities.
-        batches: Images (B, C, H, W), and the number of the example (B,) that each shows.
+        confidence: Class scores to probabilities. None: :func:`default_confidence`, with a warning
+            if the scores are probabilities already.
+        images: The images (P, C, H, W), in parts of any size.
+        examples: int64 (P,) the number of the example that each image shows.
         target: int64 (N,) the classes of the examples.
+        internal_batch_size: How many images go through the model at once.
 
     Raises:
-        ValueError: A class is out of range.
+        TypeError: ``internal_batch_size`` is not an int.
+        ValueError: A class is out of range, or ``internal_batch_size`` is below one.
     """
+    check_count("internal_batch_size", internal_batch_size, at_least=1)
+    if not len(examples):
+        return examples.new_zeros(0, dtype=torch.float32)
+    convert = default_confidence(forward_func) if confidence is None else confidence
     found: list[Tensor] = []
-    for images, example in batches:
-        confidences = confidence(forward_func(images))
-        if not found:  # once: a GPU waits for the answer
+    batches = zip(
+        _rebatched(images, internal_batch_size),
+        torch.split(examples, internal_batch_size),
+        strict=True,
+    )
+    for batch, example in batches:
+        outputs = forward_func(batch)
+        confidences = convert(outputs)
+        if not found:  # once: a GPU waits for the answers
+            if confidence is None and (message := suspicious_confidence(outputs, convert)):
+                warn_caller(message)
             check_class_range(target, confidences.shape[1])
             target = target.to(confidences.device)
         found.append(target_confidence(confidences, target[example]))
     return torch.cat(found)
+
+
+def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:
+    """The confidence (N,) in the target (N,), from that in all classes (N, K)."""
+    return confidences.gather(1, target[:, None]).squeeze(1)
+
+
+def _rebatched(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The same rows in batches of one size; the last may be smaller."""
+    waiting = None
+    for part in parts:
+        waiting = part if waiting is None else torch.cat([waiting, part])
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    if waiting is not None and len(waiting):
+        yield waiting

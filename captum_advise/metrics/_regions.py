@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.checks import check_real
+from captum_advise.metrics._maps import check_finite
 
 
 def region_masks(maps: Tensor, regions: Tensor) -> Tensor:
@@ -18,9 +19,10 @@ def region_masks(maps: Tensor, regions: Tensor) -> Tensor:
 
     Raises:
         TypeError: An argument is not a real tensor.
-        ValueError: The shapes do not fit, or a region has no pixel.
+        ValueError: The shapes do not fit, a region has no pixel, or the maps are not finite.
     """
     check_real(maps=maps, regions=regions)
+    check_finite(maps)
     n_examples, height, width = (
         (len(maps), *maps.shape[2:]) if maps.dim() == 4 and maps.numel() else (0, 0, 0)
     )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.checks import check_real, check_same_shape
+from captum_advise.metrics._maps import check_finite
 
 
 def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
@@ -23,7 +24,7 @@ def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
 
     Raises:
         TypeError: An argument is not a real tensor.
-        ValueError: The shapes differ, or the maps have no positions.
+        ValueError: The shapes differ, or the maps have no positions or are not finite.
 
     Example::
 
@@ -38,6 +39,7 @@ def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
             "maps must be (N, ...) with at least one example and one position, got "
             f"{tuple(maps.shape)}."
         )
+    check_finite(maps, runner_up_maps)
     first, second = _centred(maps), _centred(runner_up_maps)
     covariance = (first * second).sum(1)
     scale = first.norm(dim=1) * second.norm(dim=1)

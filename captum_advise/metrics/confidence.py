@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from captum_advise._utils.checks import check_classes, check_real, check_same_shape
+from captum_advise.metrics._passes import target_confidence
 
 
 def average_drop(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
@@ -110,24 +111,6 @@ def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
         raise ValueError(f"top must be at least 1, got {top}.")
     check_classes(confidences, target)
     return (confidences > target_confidence(confidences, target)[:, None]).sum(1) < top
-
-
-def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:
-    """The confidence in the target.
-
-    Args:
-        confidences: (N, K) confidences in all classes.
-        target: (N,) int64 classes.
-
-    Returns:
-        (N,)
-
-    Example::
-
-        >>> target_confidence(torch.tensor([[0.1, 0.7, 0.2]]), torch.tensor([2]))
-        tensor([0.2000])
-    """
-    return confidences.gather(1, target[:, None]).squeeze(1)
 
 
 def _check_pair(confidence: Tensor, masked_confidence: Tensor) -> None:

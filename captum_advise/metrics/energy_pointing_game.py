@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from captum_advise.metrics._maps import single
+from captum_advise.metrics._maps import floating, single
 from captum_advise.metrics._regions import region_masks
 
 
@@ -26,7 +25,7 @@ def energy_pointing_game(maps: Tensor, regions: Tensor) -> Tensor:
 
     Raises:
         TypeError: An argument is not a real tensor.
-        ValueError: The shapes do not fit, or a region has no pixel.
+        ValueError: The shapes do not fit, a region has no pixel, or the maps are not finite.
 
     Example::
 
@@ -42,4 +41,4 @@ def mass_share(maps: Tensor, masks: Tensor) -> Tensor:
     mass = maps.double().clamp(min=0)
     total = mass.sum((2, 3))
     inside = (mass * masks).sum((2, 3)) / total.where(total > 0, 1.0)
-    return inside.to(maps.dtype if maps.is_floating_point() else torch.get_default_dtype())
+    return inside.to(floating(maps))

@@ -191,8 +191,9 @@ def _log_gabor_filters(height: int, width: int, like: Tensor) -> Tensor:
     angle = torch.fft.ifftshift(torch.atan2(-across, down))
     low_pass = 1 / (1 + (radius / _CUTOFF) ** (2 * _ORDER))
     radius[0, 0] = 1  # any value with a logarithm
-    wavelengths = _LEAST_WAVELENGTH * 2.0 ** torch.arange(_SCALES, device=like.device)
-    octaves = (radius * wavelengths.to(like)[:, None, None]).log()
+    scales = torch.arange(_SCALES, device=like.device, dtype=like.dtype)
+    wavelengths = _LEAST_WAVELENGTH * 2.0**scales
+    octaves = (radius * wavelengths[:, None, None]).log()
     radial = torch.exp(-octaves.square() / (2 * math.log(_BANDWIDTH) ** 2)) * low_pass
     radial[:, 0, 0] = 0
     orientation = torch.arange(_ORIENTATIONS, device=like.device, dtype=like.dtype)
@@ -206,7 +207,8 @@ def _log_gabor_filters(height: int, width: int, like: Tensor) -> Tensor:
 def _frequencies(size: int, like: Tensor) -> Tensor:
     """Frequencies from -0.5 up, zero in the middle, as the authors' program spaces them."""
     steps = torch.arange(size, device=like.device, dtype=like.dtype)
-    return (steps - (size - 1) / 2) / (size - 1) if size % 2 else (steps - size / 2) / size
+    # A single row or column has no frequency but zero.
+    return (steps - (size - 1) / 2) / max(size - 1, 1) if size % 2 else (steps - size / 2) / size
 
 
 def _noise_thresholds(filters: Tensor) -> Tensor:
@@ -216,7 +218,8 @@ def _noise_thresholds(filters: Tensor) -> Tensor:
     power = filters[:, 0].square().sum((1, 2))
     # The sum of squares, twice, and that of the products of different scales, four times.
     total = 2 * kernels.sum(1).square().sum((1, 2))
-    rayleigh = (total / (2 * math.log(2) * power)).sqrt()
+    # A single pixel passes no filter.
+    rayleigh = (total / (2 * math.log(2) * power.where(power > 0, 1.0))).sqrt()
     deviation = math.sqrt(2 - math.pi / 2)
     noise = rayleigh * (math.sqrt(math.pi / 2) + _NOISE_DEVIATIONS * deviation)
     threshold: Tensor = noise / _NOISE_CORRECTION

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.checks import check_count, check_real
-from captum_advise.metrics._maps import single
+from captum_advise.metrics._maps import check_finite, numbers, single
 from captum_advise.metrics.energy_pointing_game import mass_share
 
 
@@ -51,8 +51,8 @@ def grid_pointing_game(maps: Tensor, cells: Tensor, *, side: int = 2) -> GridPoi
 
     Raises:
         TypeError: An argument is not a real tensor, ``cells`` is not int64, or ``side`` not an int.
-        ValueError: The shapes do not fit, ``side`` does not divide the maps' size, or a cell is out
-            of range.
+        ValueError: The shapes do not fit, ``side`` does not divide the maps' size, a cell is out of
+            range, or the maps are not finite.
 
     Example::
 
@@ -71,6 +71,8 @@ def grid_pointing_game(maps: Tensor, cells: Tensor, *, side: int = 2) -> GridPoi
             "maps must be (N, M, H, W) and cells (N,), got "
             f"{tuple(maps.shape)} and {tuple(cells.shape)}."
         )
+    check_finite(maps)
+    maps = numbers(maps)
     height, width = maps.shape[2:]
     if height % side or width % side:
         raise ValueError(
@@ -100,4 +102,4 @@ def _top_share(maps: Tensor, masks: Tensor, n_cells: int) -> Tensor:
     n_above, n_tied = above.sum(2), tied.sum(2)
     n_inside = (above & inside).sum(2)
     n_tied_inside = (tied & inside).sum(2)
-    return (n_inside + (count - n_above) * n_tied_inside / n_tied) / count
+    return (n_inside + ((count - n_above) * n_tied_inside).float() / n_tied) / count

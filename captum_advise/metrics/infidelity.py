@@ -9,7 +9,7 @@ import torch
 from captum.metrics import infidelity as captum_infidelity
 from torch import Tensor
 
-from captum_advise._utils.checks import check_class_range
+from captum_advise._utils.checks import check_class_range, check_count
 from captum_advise.metrics._maps import check_maps
 
 
@@ -41,9 +41,10 @@ def infidelity(
         (N,) at least zero, smaller is better. Depends on torch's random state.
 
     Raises:
-        TypeError: The maps are not a real tensor, or the target not an int64 one.
-        ValueError: There is not one map of the inputs' size for each input, it is not finite, or a
-            class is out of range.
+        TypeError: The maps are not a real tensor, the target not an int64 one, or a number is not
+            an int.
+        ValueError: There is not one map of the inputs' size for each input, it is not finite, a
+            class is out of range, or a number is below one.
 
     Example::
 
@@ -56,26 +57,41 @@ def infidelity(
     if maps.shape[1] != 1:
         raise ValueError(f"infidelity takes one map for each input, got {maps.shape[1]}.")
 
-    def checked_forward(images: Tensor) -> Tensor:
-        outputs = forward_func(images)
+    check_count("n_perturb_samples", n_perturb_samples, at_least=1)
+    check_count("internal_batch_size", internal_batch_size, at_least=1)
+
+    def in_batches(images: Tensor) -> Tensor:
+        outputs = torch.cat(
+            [forward_func(part) for part in torch.split(images, internal_batch_size)]
+        )
         check_class_range(target, outputs.shape[1])
         return outputs
 
     def perturb(originals: Tensor) -> tuple[Tensor, Tensor]:
-        change = noise * torch.randn(originals.shape).to(originals)  # one seed for all devices
+        # All samples of an image at once, so that they depend on nothing but the seed and the
+        # image's position. On the CPU in single precision: the same for all devices and defaults.
+        shape = (n_perturb_samples, *originals.shape[1:])
+        drawn = [
+            torch.randn(shape, dtype=torch.float32, device="cpu")
+            for _ in range(len(originals) // n_perturb_samples)
+        ]
+        change = noise * torch.cat(drawn).to(originals)
         return change, originals - change
 
-    values = captum_infidelity(
-        checked_forward,
-        perturb,
-        inputs,
-        maps.expand_as(inputs),
-        target=target,
-        n_perturb_samples=n_perturb_samples,
-        max_examples_per_batch=min(
-            max(internal_batch_size, len(inputs)), len(inputs) * n_perturb_samples
-        ),
-        normalize=True,
-    )
+    values = [inputs.new_zeros(0)]
+    n_at_once = max(1, internal_batch_size // n_perturb_samples)
+    for examples in torch.split(torch.arange(len(inputs), device=inputs.device), n_at_once):
+        if len(examples):
+            part = inputs[examples]
+            found = captum_infidelity(
+                in_batches,
+                perturb,
+                part,
+                maps[examples].expand_as(part),
+                target=target[examples],
+                n_perturb_samples=n_perturb_samples,
+                normalize=True,
+            )
+            values.append(cast(Tensor, found))
     # Captum expands a square into a polynomial, which rounding can bring below zero.
-    return cast(Tensor, values).clamp(min=0)
+    return torch.cat(values).clamp(min=0)

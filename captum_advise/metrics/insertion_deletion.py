@@ -9,7 +9,6 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.metrics._maps import check_maps, pixel_ranks, single
 from captum_advise.metrics._passes import target_confidences
@@ -26,7 +25,7 @@ def insertion_auc(
     *,
     baselines: Tensor | None = None,
     steps: int = 32,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
     internal_batch_size: int = 32,
 ) -> Tensor:
     """Area under the confidence in the target while pixels are inserted, most important first.
@@ -41,9 +40,11 @@ def insertion_auc(
             importance are taken row by row.
         target: (N,) int64 classes.
         baselines: What is shown before pixels are inserted, in the model's inputs; must broadcast
-            to ``inputs``. Default: :func:`blurred` inputs, as in RISE.
+            to ``inputs``. Default: blurred inputs, as in RISE (Gaussian with a standard deviation
+            of 5 pixels, cut to 11 x 11).
         steps: The number of equal shares into which the pixels are divided.
-        confidence: Class scores to probabilities. Default: softmax.
+        confidence: Class scores to probabilities. None: that of ``forward_func`` if it is one of
+            :mod:`captum_advise.targets`, else softmax.
         internal_batch_size: How many images go through the model at once.
 
     Returns:
@@ -54,6 +55,9 @@ def insertion_auc(
         TypeError: The maps are not a real tensor, or the target not an int64 one.
         ValueError: The maps do not have the inputs' size or are not finite, a class is out of
             range, or ``steps`` is below one.
+
+    Warns:
+        UserWarning: No confidence was given, and the outputs are probabilities already.
 
     Example::
 
@@ -84,7 +88,7 @@ def deletion_auc(
     baselines: Tensor | None = None,
     pixel_space: PixelSpace | None = None,
     steps: int = 32,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
     internal_batch_size: int = 32,
 ) -> Tensor:
     """Area under the confidence in the target while pixels are deleted, most important first.
@@ -140,7 +144,7 @@ def insertion_curve(
     *,
     baselines: Tensor | None = None,
     steps: int = 32,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
     internal_batch_size: int = 32,
 ) -> Tensor:
     """The confidence while pixels are inserted: what :func:`insertion_auc` integrates.
@@ -194,7 +198,7 @@ def deletion_curve(
     baselines: Tensor | None = None,
     pixel_space: PixelSpace | None = None,
     steps: int = 32,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
     internal_batch_size: int = 32,
 ) -> Tensor:
     """The confidence while pixels are deleted: what :func:`deletion_auc` integrates.
@@ -252,10 +256,6 @@ def blurred(inputs: Tensor) -> Tensor:
         Tensor like ``inputs``. Borders are mirrored. Images with a side below 6 pixels use the
         largest window that mirroring allows.
 
-    Example::
-
-        >>> blurred(images).std() < images.std()
-        tensor(True)
     """
     # Here, so that the rest of the package works without torchvision.
     functional = import_optional("torchvision.transforms.v2.functional")
@@ -279,7 +279,7 @@ def curves_between(
     target: Tensor,
     *,
     steps: int,
-    confidence: Callable[[Tensor], Tensor],
+    confidence: Callable[[Tensor], Tensor] | None,
     internal_batch_size: int,
 ) -> list[Tensor]:
     """The confidence while pixels change from one image to another.
@@ -319,16 +319,19 @@ def curves_between(
         between = itertools.product(range(n_examples), range(n_maps), changed)
         rows += [(names.index(first), names.index(last), *row) for row in between]
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for part in torch.split(torch.tensor(rows, device=maps.device), internal_batch_size):
+    table = torch.tensor(rows, dtype=torch.int64, device=maps.device).view(-1, 5)
+
+    def shown() -> Iterator[Tensor]:
+        for part in torch.split(table, internal_batch_size):
             first_end, last_end, example, map_index, count = part.T
             is_changed = ranks[example, map_index][:, None] < count.view(-1, 1, 1, 1)
-            first_image, last_image = ends[first_end, example], ends[last_end, example]
-            yield torch.where(is_changed, last_image, first_image), example
+            yield torch.where(is_changed, ends[last_end, example], ends[first_end, example])
 
     n_ends = len(names) * n_examples
-    confidences = target_confidences(forward_func, confidence, batches(), target)
-    at_ends = confidences[:n_ends].view(-1, n_examples, 1, 1).expand(-1, -1, n_maps, -1)
+    confidences = target_confidences(
+        forward_func, confidence, shown(), table[:, 2], target, internal_batch_size
+    )
+    at_ends = confidences[:n_ends].view(len(names), n_examples, 1, 1).expand(-1, -1, n_maps, -1)
     inside = confidences[n_ends:].view(len(curves), n_examples, n_maps, steps - 1)
     return [
         torch.cat([at_ends[names.index(first)], inner, at_ends[names.index(last)]], 2)

@@ -8,6 +8,8 @@ from typing import cast
 from captum.metrics import sensitivity_max as captum_sensitivity_max
 from torch import Tensor
 
+from captum_advise._utils.checks import check_int64
+
 
 def sensitivity_max(
     explain: Callable[[Tensor, Tensor], Tensor],
@@ -30,12 +32,21 @@ def sensitivity_max(
         (N,) largest change relative to the map, in the Euclidean norm; at least zero, smaller is
         better. Depends on torch's random state.
 
+    Raises:
+        TypeError: The target is not an int64 tensor.
+        ValueError: There is not one class for each input.
+
     Example::
 
         >>> grad_cam = LayerGradCam(net, net.conv4)
         >>> sensitivity_max(grad_cam.attribute, images, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
+    check_int64(target)
+    if target.shape != inputs.shape[:1]:
+        raise ValueError(
+            f"target must hold one class per example, ({len(inputs)},), got {tuple(target.shape)}."
+        )
 
     def explanation(images: tuple[Tensor, ...], target: Tensor) -> tuple[Tensor, ...]:
         # Captum repeats several classes for the noisy images, but not a single one. A tuple,

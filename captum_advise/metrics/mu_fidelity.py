@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
 from captum_advise.metrics._maps import check_maps, single
 from captum_advise.metrics._passes import target_confidences
@@ -27,7 +26,7 @@ def mu_fidelity(
     n_subsets: int = 64,
     share: float = 0.2,
     grid: int = 14,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
     internal_batch_size: int = 32,
 ) -> Tensor:
     """Correlation of the confidence lost when random subsets are hidden with the mass in them.
@@ -48,7 +47,7 @@ def mu_fidelity(
             their forward passes.
         share: The share of the cells in each subset, between 0 and 1.
         grid: Cells along each side of the image; not more than it has pixels.
-        confidence: Class scores to probabilities. Default: softmax.
+        confidence: As in :func:`captum_advise.metrics.insertion_auc`.
         internal_batch_size: How many images go through the model at once.
 
     Returns:
@@ -61,6 +60,9 @@ def mu_fidelity(
             an int.
         ValueError: The maps do not have the inputs' size or are not finite, a class is out of
             range, or a number is out of range.
+
+    Warns:
+        UserWarning: As in :func:`captum_advise.metrics.insertion_auc`.
 
     Example::
 
@@ -80,16 +82,19 @@ def mu_fidelity(
     hidden = _subsets(n_examples * n_subsets, share, size, grid).to(inputs.device)
     baselines = baselines.expand_as(inputs)
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        every = torch.arange(len(hidden), device=inputs.device)
-        for rows in torch.split(every, internal_batch_size):
-            example = rows // n_subsets
-            yield torch.where(hidden[rows], baselines[example], inputs[example]), example
+    examples = torch.arange(n_examples, device=inputs.device).repeat_interleave(n_subsets)
 
-    confidences = target_confidences(forward_func, confidence, batches(), target)
+    def images() -> Iterator[Tensor]:
+        parts = (torch.split(rows, internal_batch_size) for rows in (examples, hidden))
+        for example, is_hidden in zip(*parts, strict=True):
+            yield torch.where(is_hidden, baselines[example], inputs[example])
+
+    confidences = target_confidences(
+        forward_func, confidence, images(), examples, target, internal_batch_size
+    )
     # What the whole image's confidence is does not matter to the correlation.
     lost = -confidences.view(n_examples, 1, n_subsets).double()
-    masks = hidden.view(n_examples, n_subsets, -1).double()
+    masks = hidden.view(n_examples, n_subsets, size[0] * size[1]).double()
     # Map by map: the order of a product's sums depends on the number of its columns.
     correlations = [
         _pearson((masks @ of_map.double()).mT, lost)
@@ -104,8 +109,8 @@ def _subsets(count: int, share: float, size: list[int], grid: int) -> Tensor:
     n_cells = rows * columns
     n_hidden = min(max(1, round(share * n_cells)), n_cells - 1)
     # On the CPU: one seed gives the same subsets on every device.
-    chosen = torch.rand(count, n_cells).argsort(1)[:, :n_hidden]
-    cells = torch.zeros(count, n_cells).scatter_(1, chosen, 1.0)
+    cells = torch.zeros(count, n_cells, dtype=torch.float32, device="cpu")
+    cells.scatter_(1, torch.rand_like(cells).argsort(1)[:, :n_hidden], 1.0)
     return F.interpolate(cells.view(count, 1, rows, columns), size, mode="nearest") > 0
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_advise._utils.checks import check_count
-from captum_advise.metrics._maps import single
+from captum_advise.metrics._maps import numbers, single
 from captum_advise.metrics._regions import region_masks
 
 
@@ -31,7 +31,8 @@ def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tens
 
     Raises:
         TypeError: An argument is not a real tensor, or ``tolerance`` is not an int.
-        ValueError: The shapes do not fit, a region has no pixel, or ``tolerance`` is negative.
+        ValueError: The shapes do not fit, a region has no pixel, the maps are not finite, or
+            ``tolerance`` is negative.
 
     Example::
 
@@ -42,8 +43,9 @@ def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tens
     """
     check_count("tolerance", tolerance, at_least=0)
     masks = _within(region_masks(maps, regions), tolerance)
+    maps = numbers(maps)
     is_maximum = maps == maps.amax((2, 3), keepdim=True)
-    hits = (is_maximum & masks).sum((2, 3)) / is_maximum.sum((2, 3))
+    hits = (is_maximum & masks).sum((2, 3)).float() / is_maximum.sum((2, 3))
     return single(hits)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from captum_advise._core.targets import softmax_over_classes
 from captum_advise.metrics._linear_imputation import impute
 from captum_advise.metrics._maps import check_maps, pixel_ranks, single
 from captum_advise.metrics._passes import target_confidences
@@ -49,7 +48,7 @@ def road(
     *,
     shares: Sequence[float] = _SHARES,
     noise: float = 0.01,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
     internal_batch_size: int = 32,
 ) -> Road:
     """Confidence with the least relevant pixels removed, minus that with the most relevant ones.
@@ -68,7 +67,7 @@ def road(
         shares: The shares of pixels that are removed, S numbers between 0 and 1.
         noise: Standard deviation of the noise that is added to imputed pixels, in the model's
             inputs. The noise at a pixel is the same for all shares and maps of an input.
-        confidence: Class scores to probabilities. Default: softmax.
+        confidence: As in :func:`captum_advise.metrics.insertion_auc`.
         internal_batch_size: How many images are imputed, and go through the model, at once.
 
     Returns:
@@ -79,6 +78,9 @@ def road(
         TypeError: The maps are not a real tensor, or the target not an int64 one.
         ValueError: The maps do not have the inputs' size or are not finite, a class is out of
             range, or a share is not between 0 and 1.
+
+    Warns:
+        UserWarning: As in :func:`captum_advise.metrics.insertion_auc`.
 
     Example::
 
@@ -94,14 +96,16 @@ def road(
     n_examples, n_maps, height, width = maps.shape
     n_pixels = height * width
     ranks = pixel_ranks(maps)
-    added = noise * torch.randn(inputs.shape).to(inputs)  # on the CPU: one seed for all devices
+    # One seed for all devices, whatever the defaults are.
+    added = noise * torch.randn(inputs.shape, dtype=torch.float32, device="cpu").to(inputs)
 
     # Of an image of few pixels, one is left.
     counts = [min(round(share * n_pixels), n_pixels - 1) for share in shares]
     rows = torch.tensor(
         list(itertools.product(range(n_examples), range(n_maps), (0, 1), counts)),
+        dtype=torch.int64,
         device=maps.device,
-    )
+    ).view(-1, 4)
 
     def imputed_images() -> Iterator[Tensor]:
         # Map by map: rounding depends on the number of images that are imputed together.
@@ -117,24 +121,9 @@ def road(
                 imputed = impute(inputs[example], known)
                 yield torch.where(known, imputed, imputed + added[example])
 
-    batches = zip(
-        _rebatched(imputed_images(), internal_batch_size),
-        torch.split(rows[:, 0], internal_batch_size),
-        strict=True,
+    confidences = target_confidences(
+        forward_func, confidence, imputed_images(), rows[:, 0], target, internal_batch_size
     )
-    confidences = target_confidences(forward_func, confidence, batches, target)
     curves = confidences.view(n_examples, n_maps, 2, len(shares))
     least_first, most_first = single(curves[:, :, 0]), single(curves[:, :, 1])
     return Road((least_first - most_first).mean(-1), least_first, most_first)
-
-
-def _rebatched(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """The same rows in batches of one size; the last may be smaller."""
-    waiting = None
-    for part in parts:
-        waiting = part if waiting is None else torch.cat([waiting, part])
-        while len(waiting) >= size:
-            yield waiting[:size]
-            waiting = waiting[size:]
-    if waiting is not None and len(waiting):
-        yield waiting

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.checks import check_real
+from captum_advise.metrics._maps import check_finite, floating
 
 
 def sparseness(maps: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def sparseness(maps: Tensor) -> Tensor:
 
     Raises:
         TypeError: The maps are not a real tensor.
-        ValueError: There are no pixels.
+        ValueError: There are no pixels, or the maps are not finite.
 
     Example::
 
@@ -35,6 +36,7 @@ def sparseness(maps: Tensor) -> Tensor:
     values = maps.flatten(1) if maps.dim() > 1 else maps
     if values.dim() != 2 or not values.shape[1]:
         raise ValueError(f"maps must be (N, ...) with pixels, got {tuple(maps.shape)}.")
+    check_finite(values)
     # In double precision: the index is a small difference of large sums.
     values = values.double().abs().sort(1).values
     n_pixels = values.shape[1]
@@ -43,5 +45,4 @@ def sparseness(maps: Tensor) -> Tensor:
     total = values.sum(1)
     # Equal values give 0 up to rounding.
     index = 1 - 2 * (values * weight).sum(1) / total.where(total > 0, total.new_ones(()))
-    dtype = maps.dtype if maps.is_floating_point() else torch.get_default_dtype()
-    return torch.where(total > 0, index, torch.zeros_like(index)).clamp(min=0).to(dtype)
+    return torch.where(total > 0, index, torch.zeros_like(index)).clamp(min=0).to(floating(maps))

@@ -10,12 +10,12 @@ from torch import Tensor
 from captum_advise._utils.checks import check_classes
 from captum_advise._utils.records import TensorRecord
 from captum_advise.metrics._image_pairs import check_image_pair
+from captum_advise.metrics._passes import target_confidence
 from captum_advise.metrics.confidence import (
     average_drop,
     average_gain,
     hit,
     increase_in_confidence,
-    target_confidence,
 )
 from captum_advise.metrics.fsim import FSIMFeatureExtractor, FSIMFeatures, fsim_of_features
 from captum_advise.metrics.mse import mse
@@ -262,8 +262,9 @@ def compare(
         1 - drop * penalty,
     )
     usable = is_hit | (class_sensitivity.abs() <= _MAX_CLASS_SENSITIVITY)
+    useless = torch.zeros_like(mean).masked_fill(class_sensitivity.isnan(), torch.nan)
     return VisualExplainability(
-        avx=torch.where(usable, mean, torch.zeros_like(mean)),
+        avx=torch.where(usable, mean, useless),
         average_drop=drop,
         ssim=similarity.ssim,
         fsim=similarity.fsim,
@@ -276,8 +277,9 @@ def compare(
 
 
 def _harmonic_mean(*parts: Tensor) -> Tensor:
-    """Zero where a part is not positive."""
+    """Zero where a part is zero or negative, NaN where one is not known."""
     values = torch.stack(parts)
-    positive = torch.where(values > 0, values, torch.ones_like(values))
+    is_zero = values <= 0
+    positive = torch.where(is_zero, torch.ones_like(values), values)
     mean = len(parts) / positive.reciprocal().sum(0)
-    return torch.where((values > 0).all(0), mean, torch.zeros_like(mean))
+    return torch.where(is_zero.any(0), torch.zeros_like(mean), mean)

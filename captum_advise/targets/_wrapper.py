@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from captum_advise._utils.checks import kind
+from captum_advise._utils.probabilities import HasConfidence
 
 OutputSelector: TypeAlias = str | int | Callable[[Any], Any] | None
 
 
-class Wrapper(nn.Module):
+class Wrapper(HasConfidence, nn.Module):
     """A model as a part of another module, with its mode and without any change to it.
 
     Args:

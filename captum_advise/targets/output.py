@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.probabilities import default_confidence
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
 
 __all__ = ["Output"]
@@ -23,7 +23,8 @@ class Output(Wrapper):
             output itself if it is a tensor, its ``logits`` or ``out``, or its only element.
         confidence: Turns the scores into probabilities: ``torch.sigmoid`` for several independent
             labels or a single logit, ``torch.nn.Identity()`` for probabilities.
-            Default: softmax over dimension 1
+            Default: sigmoid for a Hugging Face model of several independent labels
+            (``model.config.problem_type``), else softmax over dimension 1
 
     Attributes:
         model: The model.
@@ -49,11 +50,11 @@ class Output(Wrapper):
         model: Callable[..., Any],
         output: OutputSelector = None,
         *,
-        confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+        confidence: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(model)
         self.output = output
-        self.confidence = confidence
+        self.confidence = default_confidence(model) if confidence is None else confidence
 
     def forward(self, *inputs: Any) -> Tensor:
         """Inputs and further arguments of the model to its class scores, (N, K) or (N, K, ...)."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_advise._core.targets import softmax_over_classes
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
 
 __all__ = ["Segmentation"]

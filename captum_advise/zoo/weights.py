@@ -65,24 +65,20 @@ def load_state_dict(model: nn.Module, state: dict[str, Tensor], name: str, path:
         ValueError: Entries are missing, unknown, or of another shape.
     """
     own = model.state_dict()
-    shapes = [
-        f"{key} is {_shape(state[key])} instead of {_shape(own[key])}"
+    shapes = {
+        key: f"{key} is {_shape(state[key])} instead of {_shape(own[key])}"
         for key in own
         if key in state and state[key].shape != own[key].shape
-    ]
-    fitting = {key: value for key, value in state.items() if key in own}
-    if not shapes:
-        # Modules know which of their entries older files may lack; a comparison of keys does not.
-        missing = list(model.load_state_dict(fitting, strict=False).missing_keys)
-    else:
-        missing = [key for key in own if key not in state]
-    unknown = [key for key in state if key not in own]
+    }
+    fitting = {key: value for key, value in state.items() if key not in shapes}
+    # Modules know which of their entries older files may lack; a comparison of keys does not.
+    missing, unknown = model.load_state_dict(fitting, strict=False)
     differences = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
         for keys, what in (
-            (missing, "missing"),
+            ([key for key in missing if key not in shapes], "missing"),
             (unknown, "unknown"),
-            (shapes, "of another shape"),
+            (list(shapes.values()), "of another shape"),
         )
         if keys
     ]

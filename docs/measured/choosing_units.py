@@ -15,13 +15,14 @@ import sys
 from collections.abc import Callable, Iterator
 
 import torch
+from captum_advise._core.perturbation import black
 from torch import Tensor
 
 from captum_advise import relevance, zoo
 from captum_advise._core.layer_pass import LayerCall
-from captum_advise._core.perturbation import black
 from captum_advise._core.scoring import as_masks, image_scorer
-from captum_advise._core.targets import resolve_target, softmax_over_classes
+from captum_advise._core.targets import resolve_target
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation import image_dataset
 from captum_advise.metrics import AVXProtocol, blurred
 

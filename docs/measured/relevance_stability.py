@@ -102,12 +102,17 @@ def noise_rows() -> list[dict[str, Any]]:
         network = load("efficientnet-lite0", layer)
         inputs = images(network, 2 * N_IMAGES)
         target = network.model(inputs).argmax(1)
-        advise = LayerAdvise(network.model, network.layer, pixel_space=network.pixel_space)
         for min_prominence in (1e-6, 0.0):
-            plain = advise.explain(inputs, target, min_prominence=min_prominence)
+            advise = LayerAdvise(
+                network.model,
+                network.layer,
+                pixel_space=network.pixel_space,
+                min_prominence=min_prominence,
+            )
+            plain = advise.explain(inputs, target)
             for level in NOISE:
                 with noisy(network.layer, level):
-                    changed = advise.explain(inputs, target, min_prominence=min_prominence)
+                    changed = advise.explain(inputs, target)
                 correlations = [
                     spearmanr(one.flatten(), other.flatten()).statistic
                     for one, other in zip(plain.attributions, changed.attributions, strict=True)

@@ -64,9 +64,10 @@ from captum_advise import GatedGradCam, unit_relevance, zoo
 from captum_advise._core import gated_map as several
 from captum_advise._core.layer_pass import LayerCall
 from captum_advise._core.scoring import image_scorer
-from captum_advise._core.targets import resolve_target, softmax_over_classes
+from captum_advise._core.targets import resolve_target
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation.batches import compiled, fixed_size_batches
 from captum_advise.evaluation.mosaics import MosaicDataset
 from captum_advise.evaluation.statistics import holm

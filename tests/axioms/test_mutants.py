@@ -8,8 +8,8 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 
-from captum_advise.axioms import AXIOMS, Method, require, violation
-from captum_advise.axioms.method import AxiomViolation
+from captum_advise.axioms import AXIOMS, Subject, require, violation
+from captum_advise.axioms.checks import AxiomViolation
 
 
 class WrongClass(LayerGradCam):
@@ -187,8 +187,8 @@ CAUGHT_BY = {
 def test_mutant_is_caught(mutant):
     name = CAUGHT_BY[mutant]
     # Grad-CAM itself fulfils this axiom, so only the mutation can break it.
-    require(AXIOMS[name], Method("Grad-CAM", LayerGradCam), effort=0.25)
-    error = violation(AXIOMS[name], Method(mutant.__name__, mutant))
+    require(AXIOMS[name], Subject("Grad-CAM", LayerGradCam), effort=0.25)
+    error = violation(AXIOMS[name], Subject(mutant.__name__, mutant))
     assert isinstance(error, AxiomViolation)
     assert mutant.__name__ in str(error)
     assert "Case(spec=NetworkSpec(seed=" in str(error)
@@ -197,7 +197,7 @@ def test_mutant_is_caught(mutant):
 def test_the_case_in_the_message_fails_again():
     from captum_advise.axioms import Case, NetworkSpec
 
-    method = Method("UnitOrder", UnitOrder)
+    method = Subject("UnitOrder", UnitOrder)
     with pytest.raises(AxiomViolation) as caught:
         require(AXIOMS["permuted_units"], method)
     text = str(caught.value).partition("Case: ")[2]
@@ -212,7 +212,7 @@ def test_a_method_that_returns_something_else():
             return [super().attribute(inputs, target)]
 
     with pytest.raises(TypeError, match="one tensor"):
-        require(AXIOMS["determinism"], Method("Lists", Lists), effort=0.1)
+        require(AXIOMS["determinism"], Subject("Lists", Lists), effort=0.1)
 
 
 def test_checks_take_any_model():
@@ -224,6 +224,6 @@ def test_checks_take_any_model():
     inputs = torch.rand(3, 1, 4, 4, dtype=torch.float64)
     before = copy.deepcopy(model.state_dict())
     batch_invariance(
-        Method("Grad-CAM", LayerGradCam), model, model[1], inputs, torch.tensor([0, 1, 1])
+        Subject("Grad-CAM", LayerGradCam), model, model[1], inputs, torch.tensor([0, 1, 1])
     )
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

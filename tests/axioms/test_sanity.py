@@ -13,7 +13,7 @@ from torch import nn
 
 from captum_advise import LayerAdvise
 from captum_advise.axioms import (
-    Method,
+    Subject,
     edge_detector,
     map_similarity,
     randomize_labels,
@@ -21,7 +21,7 @@ from captum_advise.axioms import (
 )
 from captum_advise.axioms.sanity import parameter_blocks, reset_parameters
 
-METHODS = {"Grad-CAM": Method("Grad-CAM", LayerGradCam), "edges": edge_detector}
+METHODS = {"Grad-CAM": Subject("Grad-CAM", LayerGradCam), "edges": edge_detector}
 
 
 class Scale(nn.Module):
@@ -196,7 +196,7 @@ def test_bad_input(model, inputs):
 
 
 def test_labels():
-    methods = {"ADVISE": Method("ADVISE", LayerAdvise), **METHODS}
+    methods = {"ADVISE": Subject("ADVISE", LayerAdvise), **METHODS}
     state = torch.random.get_rng_state()
     result = randomize_labels(methods, n_train=200, n_explained=8)
     assert torch.equal(torch.random.get_rng_state(), state)

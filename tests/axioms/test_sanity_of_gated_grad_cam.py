@@ -7,7 +7,7 @@ import torch
 from skimage import data
 
 from captum_advise import GatedGradCam, zoo
-from captum_advise.axioms import Method, randomize_parameters
+from captum_advise.axioms import Subject, randomize_parameters
 
 LAYERS = ("blocks.5.0.bn1", "blocks.6", "bn2")
 
@@ -26,8 +26,8 @@ def test_random_parameters_destroy_the_map():
     with torch.no_grad():
         target = network.model(inputs).argmax(1)
     methods = {
-        "GatedGradCam": Method("GatedGradCam", gated),
-        "with occlusion": Method("with occlusion", gated, {"n_occlusions": 32}),
+        "GatedGradCam": Subject("GatedGradCam", gated),
+        "with occlusion": Subject("with occlusion", gated, {"n_occlusions": 32}),
     }
     result = randomize_parameters(methods, network.model, "bn2", inputs, target)
     for similarity in result.similarity.values():

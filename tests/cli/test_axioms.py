@@ -63,9 +63,9 @@ def test_bad_input_to_axioms(arguments, message, capsys):
 
 def test_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
-    for name in ("registry", "strategies"):
+    for name in ("claims", "strategies"):
         monkeypatch.delitem(sys.modules, f"captum_advise.axioms.{name}", raising=False)
     assert axioms("captum.attr:LayerGradCam") == 2
     assert 'pip install "captum-advise[axioms]"' in capsys.readouterr().err
     monkeypatch.undo()
-    importlib.import_module("captum_advise.axioms.registry")
+    importlib.import_module("captum_advise.axioms.claims")

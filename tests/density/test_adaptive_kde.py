@@ -191,6 +191,17 @@ def test_grids_in_single_precision(low, high, points):
         adaptive_kde(samples, uneven - 2e-3 * uneven.flip(0))
 
 
+@pytest.mark.parametrize(("length", "width"), [(4, 3.1), (6, 5.0), (49, 12.5)])
+def test_smoothing_kernels(length, width):
+    """Against the circular convolution by FFT that the method describes, in double precision."""
+    circle = 2 ** math.ceil(math.log2(length + 3 * width))
+    transfer = np.exp(-0.5 * (2 * np.pi * np.fft.fftfreq(circle) * width) ** 2)
+    expected = np.fft.ifft(transfer).real[:length]
+    windows = torch.tensor([[width]], dtype=torch.float64)
+    kernel = _local_costs.smoothing_kernels([length], windows)[0, 0]
+    np.testing.assert_allclose(kernel, expected, rtol=0, atol=1e-15)
+
+
 @pytest.mark.parametrize("rows", [1, 300])
 def test_groups_are_bounded(rows):
     """Rows and matrices of one group of lengths; a single length may need more."""

@@ -1,4 +1,5 @@
 import piq
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ def test_the_authors_program_gives_the_same(golden, as_batch):
 
 
 @given(
-    st.tuples(st.integers(1, 70), st.integers(1, 70)) | st.just((300, 520)),
+    st.tuples(st.integers(2, 70), st.integers(2, 70)) | st.just((300, 520)),
     st.sampled_from([1, 3]),
     st.integers(0, 100),
 )
@@ -46,3 +47,24 @@ def test_black_and_constant_images():
     for pair in ((black, grey), (grey, grey), (black, torch.rand(1, 3, 32, 32))):
         expected = piq.fsim(*pair, reduction="none")
         torch.testing.assert_close(fsim(*pair), expected, rtol=0, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [(1, 16), (1, 7), (16, 1), (1, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_one_row_or_column(size, channels):
+    # Piq and the authors' program divide zero by zero.
+    images, others = torch.rand(2, 3, channels, *size)
+    torch.testing.assert_close(fsim(images, images), torch.ones(3))
+    value = fsim(images, others)
+    torch.testing.assert_close(value, fsim(others, images))
+    # A single grey pixel has neither gradient nor colour.
+    is_same = (*size, channels) == (1, 1, 1)
+    assert ((value > 0) & ((value == 1) if is_same else (value < 1))).all()
+
+
+def test_constant_rows_differ_at_the_border_alone():
+    """No filter passes a constant, and Scharr's sees the zeros around the image."""
+    images, others = (torch.full((1, 1, 1, 8), grey, dtype=torch.float64) for grey in (0.2, 0.6))
+    at_border, at_others = (10 * 255 * grey / 16 for grey in (0.2, 0.6))
+    similarity = (2 * at_border * at_others + 160) / (at_border**2 + at_others**2 + 160)
+    assert fsim(images, others).item() == pytest.approx((6 + 2 * similarity) / 8)

@@ -92,8 +92,9 @@ def test_several_maps_of_an_input_give_what_each_alone_gives():
         return brightness(images)
 
     for area in (insertion_auc, deletion_auc):
-        together = area(counting, inputs, maps, target, steps=5)
-        alone = [area(brightness, inputs, maps[:, [m]], target, steps=5) for m in range(4)]
+        options = {"steps": 5, "confidence": IDENTITY}
+        together = area(counting, inputs, maps, target, **options)
+        alone = [area(brightness, inputs, maps[:, [m]], target, **options) for m in range(4)]
         torch.testing.assert_close(together, torch.stack(alone, 1))
     # The two ends of a curve are the same for all maps of an input.
     assert sum(batch_sizes) == 2 * (2 * 2 + 2 * 4 * 4)
@@ -139,9 +140,13 @@ def test_a_perfect_map_wins_over_its_reverse():
     inputs[..., :2, :2] = 1.0  # the only evidence
     maps = inputs[:, :1]
     target = torch.tensor([1])
-    good, bad = (insertion_auc(brightness, inputs, m, target) for m in (maps, -maps))
+    good, bad = (
+        insertion_auc(brightness, inputs, m, target, confidence=IDENTITY) for m in (maps, -maps)
+    )
     assert good > bad
-    good, bad = (deletion_auc(brightness, inputs, m, target) for m in (maps, -maps))
+    good, bad = (
+        deletion_auc(brightness, inputs, m, target, confidence=IDENTITY) for m in (maps, -maps)
+    )
     assert good < bad
 
 

@@ -2,6 +2,7 @@ import captum.metrics
 import pytest
 import torch
 from captum.attr import LayerGradCam, Saliency
+from messages import one_sentence
 from torch import nn
 
 from captum_advise.metrics import sensitivity_max
@@ -49,3 +50,17 @@ def test_layer_attributions_return_a_tensor_even_for_a_tuple(model, inputs):
 
 def test_a_constant_map_has_none(inputs):
     assert not sensitivity_max(lambda x, _: torch.ones(len(x), 1, 2, 2), inputs, TARGET).any()
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "text"),
+    [
+        (3, TypeError, "torch.int64, got int"),
+        (TARGET.float(), TypeError, "torch.int64, got torch.float32"),
+        (TARGET[:1], ValueError, r"\(2,\), got \(1,\)"),
+    ],
+)
+def test_other_targets_are_refused(inputs, target, error, text):
+    with pytest.raises(error, match=text) as raised:
+        sensitivity_max(lambda x, _: x, inputs, target)
+    one_sentence(raised)

@@ -109,3 +109,34 @@ def test_no_confidences_give_more_than_the_bound(ssim, fsim, mse, whole, masked,
         protocol,
     )
     assert result.avx <= similarity.highest_avx() + 1e-6
+
+
+@pytest.mark.parametrize("unknown", ["ssim", "fsim", "mse"])
+def test_an_unknown_part_makes_avx_unknown_and_not_zero(unknown):
+    parts = {"ssim": 0.9, "fsim": 0.8, "mse": 0.3}
+    confidences, target = torch.tensor([[0.7, 0.3]]), torch.tensor([0])
+
+    def avx(**values):
+        similarity = Similarity(**{name: torch.tensor([value]) for name, value in values.items()})
+        return compare(
+            similarity, confidences, confidences, target, torch.zeros(1), AVXProtocol()
+        ).avx
+
+    assert avx(**parts).item() == pytest.approx(hmean([0.9, 0.8, 0.7, 1.0]))
+    assert avx(**{**parts, unknown: torch.nan}).isnan()
+
+
+def test_an_unknown_class_sensitivity_makes_the_avx_of_a_miss_unknown():
+    assert darkened(0.05, sensitivity=torch.nan, rank=6).avx.isnan()
+    assert darkened(0.45, sensitivity=torch.nan).avx > 0
+
+
+@pytest.mark.parametrize("size", [(1, 40), (40, 1)])
+def test_images_of_one_row_or_column_have_an_avx(size):
+    images, confidences = torch.rand(2, 3, *size), torch.tensor([[0.7, 0.3]]).expand(2, 2)
+    result = visual_explainability(
+        images, 0.7 * images, confidences, confidences, torch.tensor([0, 1]), torch.zeros(2)
+    )
+    parts = zip(result.ssim.tolist(), result.fsim.tolist(), result.mse.tolist(), strict=True)
+    expected = [hmean([ssim, fsim, 1 - mse, 1]) for ssim, fsim, mse in parts]
+    assert result.avx.tolist() == pytest.approx(expected, rel=1e-5)

@@ -5,7 +5,6 @@ import os
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from toy_networks import Net, images, network
 
 from captum_advise import LayerAdvise, PixelSpace, relevance, unit_relevance
 from captum_advise.density import _balloon, _engine, _local_costs
-from captum_advise.density._estimate import estimate_block
 
 CHOICES = ("avx", "average_drop")
 SELECTIONS = (*CHOICES, 1, None)
@@ -88,7 +86,6 @@ def test_copies_to_the_host():
 def test_scalar_reads_do_not_grow(monkeypatch):
     # As on a GPU; on the CPU, where reads are free, blocks are smaller.
     monkeypatch.setattr(_engine, "compiled", lambda: None)
-    monkeypatch.setattr(_engine, "estimate_block", partial(estimate_block, pointwise=True))
     monkeypatch.setattr(_engine, "_CPU_BLOCK", _engine._CUDA_BLOCK)
     monkeypatch.setattr(_balloon, "_CPU_KERNELS", _balloon._CUDA_KERNELS)
     monkeypatch.setattr(_local_costs, "_SMOOTHING_BLOCK", _local_costs._CUDA_SMOOTHING_BLOCK)

@@ -108,9 +108,10 @@ class Twice(Net):
 
 
 @pytest.mark.case(
-    "module used twice in one forward pass", "its last use is explained, as by `LayerGradCam`"
+    "module used twice in one forward pass",
+    "its last use is explained, as by `LayerGradCam`, with a warning that names `layer_run`",
 )
-@pytest.mark.filterwarnings("ignore:.* no group")
+@pytest.mark.filterwarnings("ignore:.* no group", "ignore:The layer ran 2 times")
 def test_module_used_twice():
     net = network(Twice)
     copy = nn.Conv2d(6, 6, 3, padding=1)
@@ -166,7 +167,7 @@ def test_caller_without_gradients():
 
 @pytest.mark.case(
     "`torch.inference_mode` around `attribute`, or inputs made under it",
-    "ValueError that names `torch.inference_mode`; `unit_relevance` works",
+    "ValueError that names `torch.inference_mode` where gradients are ruled out; else the usual",
 )
 def test_inference_mode():
     net = network()
@@ -174,7 +175,10 @@ def test_inference_mode():
         inputs = images()
         assert_refused(net, net.layer, ValueError, "inference_mode")
         relevance = LayerAdvise(net, net.layer).unit_relevance(inputs)
-    assert_refused(net, net.layer, ValueError, "inference_mode", inputs)
+    # Where maps mask the inputs, the model gets copies of them.
+    assert torch.equal(attribute(net, net.layer, inputs), attribute(net, net.layer))
+    with pytest.raises(ValueError, match="inference_mode"):
+        attribute(net, net.layer, inputs, unit_selection=None)
     assert torch.equal(relevance, LayerAdvise(net, net.layer).unit_relevance(images()))
 
 

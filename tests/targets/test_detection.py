@@ -15,6 +15,7 @@ from toy_networks import images
 
 from captum_advise import LayerAdvise
 from captum_advise.evaluation import evaluate
+from captum_advise.metrics import deletion_auc
 from captum_advise.targets import Detection
 
 detectors = pytest.importorskip("torchvision.models.detection")
@@ -67,6 +68,16 @@ def test_score_times_overlap():
         labels = torch.tensor([label for _, label in cases])
         several = Detection(model, boxes, labels)(torch.ones(2, 3, 20, 20))
     torch.testing.assert_close(several, torch.tensor([list(cases.values())] * 2))
+
+
+def test_metrics_take_the_scores_of_three_boxes_as_they_are():
+    boxes = [(0, 0, 9, 9), (2, 2, 15, 15), (10, 0, 19, 19)]
+    model = detector(*((box, score, 1) for box, score in zip(boxes, (0.9, 0.6, 0.3), strict=True)))
+    detection = Detection(model, torch.tensor(boxes).float(), torch.ones(3, dtype=torch.int64))
+    inputs, maps, target = torch.ones(3, 3, 20, 20), torch.rand(3, 1, 20, 20), torch.arange(3)
+    # The score falls with the mean of the image, in a straight line to zero.
+    area = deletion_auc(detection, inputs, maps, target, baselines=torch.zeros(1, 3, 1, 1))
+    torch.testing.assert_close(area, torch.tensor([0.45, 0.3, 0.15]))
 
 
 CORNER = st.integers(0, 9)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from toy_networks import images, network
+
+from captum_advise import LayerAdvise, targets
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "targets.md"
 SECTIONS = {
@@ -18,28 +19,22 @@ SECTIONS = {
 pytestmark = pytest.mark.filterwarnings("ignore:.*no group of units:UserWarning")
 
 
-class Segmenter(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.backbone, self.head = nn.Conv2d(3, 8, 3, stride=8, padding=1), nn.Conv2d(8, 5, 1)
-        with torch.no_grad():
-            self.head.bias[3] += 0.5
-
-    def forward(self, x):
-        return {"out": self.head(self.backbone(x).relu())}
-
-
-def retinanet():
-    detection = pytest.importorskip("torchvision.models.detection")
-    anchors = pytest.importorskip("torchvision.models.detection.anchor_utils").AnchorGenerator
-    backbone = nn.Conv2d(3, 8, 3, stride=8, padding=1)
-    backbone.out_channels = 8
-    model = detection.RetinaNet(
-        backbone, 4, min_size=64, max_size=64, anchor_generator=anchors(((16, 32),)), score_thresh=0
-    )
-    # Without training all scores are 0.01.
-    nn.init.zeros_(model.head.classification_head.cls_logits.bias)
+def segmenter():
+    segmentation = pytest.importorskip("torchvision.models.segmentation")
+    model = segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=5)
+    with torch.no_grad():
+        model.classifier[-1].bias[3] += 0.5
     return model
+
+
+def detector():
+    detection = pytest.importorskip("torchvision.models.detection")
+    backbone = detection.backbone_utils.resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, trainable_layers=5
+    )
+    return detection.FasterRCNN(
+        backbone, 4, min_size=64, max_size=64, box_score_thresh=0, box_detections_per_img=20
+    )
 
 
 def timm_model():
@@ -66,8 +61,8 @@ def convnext():
 
 
 MODELS = {
-    "Segmentation": Segmenter,
-    "Detection": retinanet,
+    "Segmentation": segmenter,
+    "Detection": detector,
     "Embeddings": timm_model,
     "Zero-shot classification with CLIP": clip,
     "Regression": network,
@@ -99,3 +94,15 @@ def test_the_code_runs(title, tmp_path, monkeypatch):
     if "attributions" in names:
         assert names["attributions"].shape[:2] in {(2, 1), (1, 1)}
         assert names["attributions"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("make", "wrapper"), [(segmenter, "Segmentation"), (detector, "Detection")]
+)
+def test_a_whole_backbone_of_torchvision_is_refused(make, wrapper):
+    model = make().eval()
+    boxes = (torch.tensor([[4.0, 4, 40, 40]]), torch.tensor([1])) if wrapper == "Detection" else ()
+    wrapped = getattr(targets, wrapper)(model, *boxes)
+    advise = LayerAdvise(wrapped, model.backbone, confidence=wrapped.confidence)
+    with pytest.raises(ValueError, match="name a module inside it that returns a tensor"):
+        advise.attribute(images(1, height=64, width=64), target=0)

@@ -149,3 +149,26 @@ def test_hugging_face_vit(transformers):
     advise = LayerAdvise(wrapped, layer, **options)
     inputs = images(height=32, width=32)
     assert advise.attribute(inputs).shape == (3, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "expected"),
+    [
+        ("multi_label_classification", torch.sigmoid),
+        ("single_label_classification", lambda scores: scores.softmax(1)),
+        (None, lambda scores: scores.softmax(1)),
+    ],
+)
+def test_hugging_face_says_whether_labels_are_independent(transformers, problem_type, expected):
+    config = transformers.ConvNextConfig(
+        hidden_sizes=[8], depths=[1], num_stages=1, num_labels=4, problem_type=problem_type
+    )
+    wrapped = Output(transformers.ConvNextForImageClassification(config))
+    scores = torch.randn(2, 4)
+    torch.testing.assert_close(wrapped.confidence(scores), expected(scores))
+    assert Output(wrapped.model, confidence=torch.tanh).confidence is torch.tanh
+
+
+def test_a_wrapper_of_a_wrapper_has_its_confidence():
+    inner = Output(nn.Identity(), confidence=torch.sigmoid)
+    assert Output(inner).confidence is torch.sigmoid

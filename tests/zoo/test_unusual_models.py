@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -111,6 +112,13 @@ def test_mobile_vit_sees_blue_first():
     assert network.pixel_space.to_pixels(inputs[None])[0, :, 32, 32].tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize("transform", [None, TO_TENSOR, Processor(abs)])
+def test_transforms_can_be_sent_to_other_processes(transform, small, chelsea):
+    network = zoo.describe(small, transform=transform)
+    sent = pickle.loads(pickle.dumps(network.transform))
+    assert sent(chelsea).equal(network.transform(chelsea))
+
+
 def test_one_number_for_all_channels():
     transform = v2.Compose([TO_TENSOR, v2.Normalize((0.5,), (0.5,))])
     assert zoo.describe(Net(), transform=transform).pixel_space == PixelSpace(
@@ -199,7 +207,7 @@ def test_no_head(build):
     else:
         model = torchvision.models.resnet18()
         model.fc = nn.Identity()
-    assert "ResNet has no head" in refused(model)
+    assert "ResNet has no classification head" in refused(model)
 
 
 def test_hugging_face_without_a_head():
@@ -207,8 +215,7 @@ def test_hugging_face_without_a_head():
     config = transformers.ViTConfig(
         image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2
     )
-    with pytest.warns(UserWarning, match="default mean and std"):
-        assert "ViTModel has no classification head" in refused(transformers.ViTModel(config))
+    assert "ViTModel has no classification head" in refused(transformers.ViTModel(config))
 
 
 def test_scores_that_are_a_part_of_the_output():
@@ -216,8 +223,19 @@ def test_scores_that_are_a_part_of_the_output():
         message = refused(model, transform=TO_TENSOR)
         assert f"returns {words}, not class scores" in message
         assert "captum_advise.targets.Output(model, key)" in message
-    network = zoo.describe(targets.Output(Outputs(), "scores"), transform=TO_TENSOR)
-    assert network.layer_name == "model.second"
+    wrapped = targets.Output(Outputs(), "scores", confidence=torch.sigmoid)
+    network = zoo.describe(wrapped, transform=TO_TENSOR)
+    assert network.layer is wrapped.model.get_submodule("second")
+    assert network.model is wrapped
+
+
+def test_several_labels_of_hugging_face():
+    transformers = pytest.importorskip("transformers")
+    sizes = {"embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4}
+    config = transformers.ResNetConfig(**sizes, problem_type="multi_label_classification")
+    model = transformers.ResNetForImageClassification(config)
+    network = zoo.describe(model, transform=TO_TENSOR)
+    assert network.model.confidence is torch.sigmoid
 
 
 def test_features_without_gradients():

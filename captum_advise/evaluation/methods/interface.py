@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from captum_advise._core.targets import softmax_over_classes
 from captum_advise._utils.checks import check_count
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation.methods.layers import LayerChoice
 from captum_advise.pixels import PixelSpace, black
 

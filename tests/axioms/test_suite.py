@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from captum.attr import LayerGradCam
 
-from captum_advise.axioms import REFERENCES, AxiomSuite
-from captum_advise.axioms.reference import known_table
+from captum_advise._utils.markdown import markdown_table
+from captum_advise.axioms import AXIOMS, REFERENCES, AxiomSuite
+from captum_advise.axioms.suite import axiom_table
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "axioms.md"
 
@@ -19,17 +20,16 @@ class Reference(AxiomSuite):
     effort = 0.25
 
 
-def suite(reference):
-    method = reference.method
+def suite(subject):
     return type(
-        "Test" + re.sub(r"\W+", "_", method.name),
+        "Test" + re.sub(r"\W+", "_", subject.name),
         (Reference,),
         {
-            "attribution": staticmethod(method.attribution),
-            "arguments": method.arguments,
-            "spatial_dims": method.spatial_dims,
-            "channels": method.channels,
-            "does_not_hold": reference.does_not_hold,
+            "attribution": staticmethod(subject.attribution),
+            "arguments": subject.arguments,
+            "spatial_dims": subject.spatial_dims,
+            "channels": subject.channels,
+            "does_not_hold": subject.does_not_hold,
         },
     )
 
@@ -48,4 +48,14 @@ class TestAsInTheDocs(Reference):
 
 @pytest.mark.skipif(not DOCS.exists(), reason="the docs are not installed")
 def test_the_table_in_the_docs_is_what_the_suite_requires():
-    assert known_table() in DOCS.read_text()
+    known = {
+        subject.name: {name: name not in subject.does_not_hold for name in AXIOMS}
+        for subject in REFERENCES
+    }
+    assert axiom_table(known) in DOCS.read_text()
+
+
+@pytest.mark.skipif(not DOCS.exists(), reason="the docs are not installed")
+def test_the_claims_in_the_docs_are_those_of_the_axioms():
+    claims = [[f"`{axiom.name}`", axiom.claim] for axiom in AXIOMS.values()]
+    assert markdown_table(["axiom", "claim"], claims) in DOCS.read_text()

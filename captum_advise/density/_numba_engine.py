@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from captum_advise.density._blocks import Block
-from captum_advise.density._kernels import estimate_rows
+from captum_advise.density._numba_kernels import estimate_rows
 
 # Fewer points are not worth a thread.
 _POINTS_PER_THREAD = 1 << 13
 
 
-def estimate_compiled(block: Block) -> tuple[Tensor, Tensor]:
-    """As :func:`captum_advise.density._estimate.estimate_block`, on a CPU."""
+def estimate_compiled(block: Block) -> Tensor:
+    """As :func:`captum_advise.density._torch_engine.estimate_in_torch`, on a CPU."""
     n_rows, longest = block.counts.shape
-    density = torch.zeros(n_rows, longest, dtype=torch.float64)
-    bandwidth = torch.zeros_like(density)
+    estimate = block.counts.new_zeros(2, n_rows, longest)
+    results = estimate.numpy()
     arrays = [
         tensor.contiguous().numpy()
         for tensor in (block.counts, block.lengths, block.windows, block.segment)
@@ -28,11 +28,11 @@ def estimate_compiled(block: Block) -> tuple[Tensor, Tensor]:
 
     def run(part: int) -> None:
         rows = ends[part], ends[part + 1]
-        estimate_rows(*arrays, *rows, density.numpy(), bandwidth.numpy())  # type: ignore[call-arg]
+        estimate_rows(*arrays, *rows, *results)  # type: ignore[call-arg]
 
     if n_parts == 1:
         run(0)
     else:
         with ThreadPoolExecutor(n_parts) as pool:
             list(pool.map(run, range(n_parts)))
-    return density, bandwidth
+    return estimate

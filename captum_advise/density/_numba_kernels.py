@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from captum_advise.density._local_costs import NARROW
-from captum_advise.density._scale_space import (
+from captum_advise.density._numba_scale_space import (
     LARGEST_REACH,
     build_pyramid,
     dot,
@@ -27,7 +27,7 @@ from captum_advise.density._scale_space import (
     pyramid_layout,
     rest_of,
 )
-from captum_advise.density._stiffness_search import BRACKET, COST_ROUNDING, GOLDEN, MAX_STEPS
+from captum_advise.density._stiffness_search import BRACKET, COST_ROUNDING, GOLDEN, LOW, MAX_STEPS
 
 # Sums may be reordered, but NaN and infinity keep their meaning.
 _FAST_MATH = {"contract", "nsz", "reassoc"}
@@ -559,7 +559,7 @@ def _search(counts, widths, optimal, steps, density, inverse):
         backward[: end - begin] = counts[begin:end][::-1]
         samples = forward, backward, margined
 
-    low, high = 1e-12, 1.0
+    low, high = LOW, 1.0
     left = GOLDEN * low + (1 - GOLDEN) * high
     right = (1 - GOLDEN) * low + GOLDEN * high
     left_cost = right_cost = 0.0

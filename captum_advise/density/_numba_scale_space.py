@@ -6,8 +6,8 @@ small rest of its width. Both sums are trapezoidal rules for Gaussians that are 
 the step, so their relative error is below 1e-13. Gaussians are cut off 8.6 standard deviations
 from their centre, where they are below 1e-16 of their maximum.
 
-numba keeps ``_kernels`` compiled with these functions inside: after a change here, change
-``_kernels.py`` too, or delete ``__pycache__``.
+numba keeps ``_numba_kernels`` compiled with these functions inside: after a change here, change
+``_numba_kernels.py`` too, or delete ``__pycache__``.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
@@ -44,6 +44,9 @@ def level_of(width, n_levels):
 @njit(nogil=True, cache=True)
 def pyramid_layout(length, widest):
     """For each level where it starts, its size, the place of position zero, and its step."""
+    # 300 points, a Gaussian of 20 cells at most:
+    # [[0, 300, 0, 1], [300, 183, 16, 2], [483, 121, 22, 4]] < layout
+    # Level 1 begins with 16 points before position zero, which the Gaussian reaches.
     n_levels = level_of(widest, 64) + 1
     layout = np.zeros((n_levels, 4), dtype=np.int64)
     start, size, origin = 0, length, 0
@@ -87,6 +90,8 @@ def build_pyramid(signals, layout):
 @njit(nogil=True, cache=True)
 def rest_of(width, level):
     """Width of what is left to apply at a level, in its steps, and how far it reaches."""
+    # 3 cells at level 0, 6 at level 1, 12 at level 2 < width
+    # 3, 2.4, 2.4 < rest: 12 cells are 3 steps of level 2, and 3^2 = 1.8^2 + 2.4^2
     rest = width
     if level:
         scaled = width / 2.0**level

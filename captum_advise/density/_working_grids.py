@@ -21,15 +21,14 @@ def duplicates(lengths: Tensor, counts: Tensor) -> Tensor:
 
     Such rows have the same density.
     """
-    generator = torch.Generator().manual_seed(0)
-    mixture = torch.rand(counts.shape[1], generator=generator, dtype=counts.dtype)
-    keys, which = torch.unique(counts @ mixture.to(counts) + lengths, return_inverse=True)
-    rows = torch.arange(len(lengths), device=lengths.device)
-    first = torch.full_like(keys, len(lengths), dtype=torch.int64)
-    representative = first.scatter_reduce_(0, which, rows, "amin")[which]
+    generator = torch.Generator("cpu").manual_seed(0)
+    mixture = torch.rand(counts.shape[1], generator=generator, dtype=counts.dtype, device="cpu")
+    keys = counts @ mixture.to(counts) + lengths
+    ordered, order = keys.sort(stable=True)
+    first = order[torch.searchsorted(ordered, keys)]
     # The key can collide: compare what it stands for.
-    same = (counts == counts[representative]).all(-1) & (lengths == lengths[representative])
-    return torch.where(same, representative, rows)
+    same = (counts == counts[first]).all(-1) & (lengths == lengths[first])
+    return torch.where(same, first, torch.arange(len(lengths), device=lengths.device))
 
 
 def working_lengths(rows: Tensor, grid: Tensor) -> Tensor:
@@ -45,18 +44,24 @@ def working_lengths(rows: Tensor, grid: Tensor) -> Tensor:
     return torch.where(inside.sum(-1) >= 2, lengths, 0)
 
 
-def histograms(rows: Tensor, grid: Tensor, distinct: Tensor, which: Tensor) -> Tensor:
+def histograms(rows: Tensor, grid: Tensor, distinct: Tensor, which: Tensor, longest: int) -> Tensor:
     """Samples per bin, (R, longest) (step 2). Bins are half open and centred on the working grid.
 
     The last bin takes only samples equal to its left edge. Samples right of that edge are lost.
+
+    Args:
+        rows: (R, n) samples.
+        grid: (L,) the user's grid.
+        distinct: int64 (S,) points of working grids.
+        which: int64 (R,) index of each row's working grid among these.
+        longest: Points of the longest one, at least two.
     """
-    # At least two points: then there is a step even if no row has a working grid.
-    longest = max([2, *distinct.tolist()])
     cells = torch.arange(longest, device=rows.device, dtype=rows.dtype)
     last = (distinct - 1).clamp(min=1)[:, None]
     points = grid[0] + cells * (grid[-1] - grid[0]) / last
     points = torch.where(cells == last, grid[-1], points)
-    points = torch.where(distinct[:, None] == len(grid), _padded(grid, longest), points)
+    own = F.pad(grid, (0, longest - len(grid)))
+    points = torch.where(distinct[:, None] == len(grid), own, points)
     steps = points.diff(dim=-1)
     within = cells[1:] <= last
     step = torch.where(within, steps, math.inf).amin(-1, keepdim=True)
@@ -68,10 +73,6 @@ def histograms(rows: Tensor, grid: Tensor, distinct: Tensor, which: Tensor) -> T
     kept = inside & ((bins < last[which]) | (rows == last_edge))
     counts = rows.new_zeros(len(rows), longest)
     return counts.scatter_add_(-1, bins.clamp(0, longest - 1), kept.to(rows))
-
-
-def _padded(values: Tensor, length: int) -> Tensor:
-    return F.pad(values, (0, length - len(values)))
 
 
 def candidate_bandwidths(lengths: Tensor, span: float, n_bandwidths: int) -> Tensor:
@@ -101,19 +102,19 @@ def _inverse_softplus(value: float) -> float:
 
 
 def onto_grid(values: Tensor, lengths: Tensor, n_points: int) -> Tensor:
-    """Linear interpolation of (B, L) from each row's working grid onto the user's.
+    """Linear interpolation from each row's working grid onto the user's, (2, B, n_points).
 
     Args:
-        values: (B, L).
+        values: (2, B, L) density and bandwidth.
         lengths: int64 (B,) points of each row's grid.
         n_points: Points of the user's grid.
     """
     fraction = torch.arange(n_points, device=values.device, dtype=values.dtype) / (n_points - 1)
     last = (lengths - 1)[:, None]
     position = fraction * last
-    left = torch.minimum(position.floor().long(), last - 1)
-    lower, upper = values.gather(1, left), values.gather(1, left + 1)
+    left = torch.minimum(position.floor().long(), last - 1).expand(len(values), -1, -1)
+    lower, upper = values.gather(-1, left), values.gather(-1, left + 1)
     between = lower + (position - left) * (upper - lower)
     return torch.where(
-        last == n_points - 1, F.pad(values, (0, n_points - values.shape[1])), between
+        last == n_points - 1, F.pad(values, (0, n_points - values.shape[-1])), between
     )

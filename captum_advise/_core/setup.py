@@ -1,0 +1,72 @@
+"""What attributions of layers have in common: the model, its layers, and how to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from captum._utils.common import _format_additional_forward_args
+from torch import Tensor
+from torch.nn import Module
+
+from captum_advise._core import arguments
+from captum_advise._core.layer_pass import LayerCall
+from captum_advise._utils.probabilities import HasConfidence, default_confidence
+from captum_advise._utils.randomness import unsteady
+from captum_advise.layouts import ReshapeTransform
+from captum_advise.pixels import PixelSpace
+
+
+class LayerSetup:
+    """Mixin of attributions that look at layers of a model.
+
+    Attributes:
+        pixel_space: How the model's inputs relate to images in [0, 1].
+        confidence: Outputs to probabilities.
+        layer_run: Which run of a layer is meant that runs several times.
+    """
+
+    forward_func: Callable[..., Any]
+    device_ids: list[int] | None
+    pixel_space: PixelSpace | None
+    confidence: Callable[[Tensor], Tensor]
+    layer_run: int | None
+    # The confidence, if the caller did not choose it and may have to; None if the caller knows.
+    _asked_confidence: Callable[[Tensor], Tensor] | None
+    _layers: tuple[Module, ...]
+    _transforms: tuple[ReshapeTransform | None, ...]
+
+    def _set_up(
+        self,
+        forward_func: Callable[..., Any],
+        layers: tuple[Module, ...],
+        transforms: tuple[ReshapeTransform | None, ...],
+        pixel_space: PixelSpace | None,
+        confidence: Callable[[Tensor], Tensor] | None,
+        layer_run: int | None,
+    ) -> None:
+        arguments.check_setup(forward_func, pixel_space, confidence, layer_run)
+        self.pixel_space = pixel_space
+        self.confidence = default_confidence(forward_func) if confidence is None else confidence
+        is_given = confidence is not None or isinstance(forward_func, HasConfidence)
+        self._asked_confidence = None if is_given else self.confidence
+        self.layer_run = layer_run
+        self._layers, self._transforms = layers, transforms
+
+    def _layer_call(
+        self, inputs: object, additional_forward_args: Any, attribute_to_layer_input: bool
+    ) -> LayerCall:
+        return LayerCall(
+            self.forward_func,
+            self._layers,
+            arguments.as_tensors(inputs),
+            _format_additional_forward_args(additional_forward_args),
+            self.device_ids,
+            attribute_to_layer_input,
+            self._transforms,
+            self.layer_run,
+        )
+
+    def _unsteady(self) -> list[str | None]:
+        """What to warn of before the model runs."""
+        return [unsteady(self.forward_func, *self._layers)]
