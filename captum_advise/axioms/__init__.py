@@ -1,4 +1,4 @@
-"""Axioms of attribution as a reusable property-test suite, and sanity checks.
+"""Axioms of attribution as a reusable property-test suite.
 
 Derive a test class from :class:`AxiomSuite` for an attribution, or name the attribution on the
 command line::
@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from captum_advise.axioms.claims import AXIOMS, Axiom
     from captum_advise.axioms.networks import NetworkSpec, SmallNetwork
     from captum_advise.axioms.rewrites import REWRITES, EquivalentPair, Rewrite
-    from captum_advise.axioms.sanity import (
-        LabelRandomization,
-        MapSimilarity,
-        ParameterRandomization,
-        edge_detector,
-        map_similarity,
-        randomize_labels,
-        randomize_parameters,
-    )
     from captum_advise.axioms.strategies import Case, cases, equivalent_pairs, network_specs
     from captum_advise.axioms.suite import REFERENCES, AxiomSuite, require, violation
 
@@ -37,20 +28,13 @@ __all__ = [
     "AxiomViolation",
     "Case",
     "EquivalentPair",
-    "LabelRandomization",
-    "MapSimilarity",
     "NetworkSpec",
-    "ParameterRandomization",
     "Rewrite",
     "SmallNetwork",
     "Subject",
     "cases",
-    "edge_detector",
     "equivalent_pairs",
-    "map_similarity",
     "network_specs",
-    "randomize_labels",
-    "randomize_parameters",
     "require",
     "violation",
 ]
@@ -60,15 +44,6 @@ _EXPORTS = {
     "claims": ("AXIOMS", "Axiom"),
     "networks": ("NetworkSpec", "SmallNetwork"),
     "rewrites": ("REWRITES", "EquivalentPair", "Rewrite"),
-    "sanity": (
-        "LabelRandomization",
-        "MapSimilarity",
-        "ParameterRandomization",
-        "edge_detector",
-        "map_similarity",
-        "randomize_labels",
-        "randomize_parameters",
-    ),
     "strategies": ("Case", "cases", "equivalent_pairs", "network_specs"),
     "suite": ("REFERENCES", "AxiomSuite", "require", "violation"),
 }

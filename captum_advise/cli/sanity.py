@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -18,15 +18,17 @@ from captum_advise.cli.console import make_folder, progress, show
 from captum_advise.cli.networks import load_network
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from captum_advise.axioms.sanity import LabelRandomization, MapMethod, ParameterRandomization
+    from captum_advise.evaluation.sanity import (
+        LabelRandomization,
+        ParameterRandomization,
+    )
 
 EXAMPLES = """\b
 Examples:
   captum-advise sanity
   captum-advise sanity dog.jpg --model resnet50 --seeds 3 --output checks
 """
+
 
 # Half way between the similarity of unrelated maps and that of the edge detector.
 _DEPENDS_BELOW = 0.5
@@ -49,16 +51,16 @@ def sanity(
     ] = True,
     output: options.Output = Path("sanity-output"),
 ) -> int:
-    """Do maps depend on what the network has learnt? LayerAdvise, Grad-CAM, GatedGradCam, edges.
+    """Do maps depend on what the network has learnt? gated-grad-cam, layer-advise, grad-cam, edges.
 
     Randomises the network's parameters from the top to the bottom, block by block, and compares
     the maps with those of the network as it was (Adebayo et al. 2018). Writes sanity_curves.png,
-    sanity_maps.png and sanity.csv. GatedGradCam takes part where the network has layers for it.
+    sanity_maps.png and sanity.csv. gated-grad-cam takes part where the network has layers for it.
     """
     import torch
 
-    from captum_advise.axioms import figures
-    from captum_advise.axioms.sanity import randomize_labels, randomize_parameters
+    from captum_advise.evaluation import Context, randomize_labels, randomize_parameters
+    from captum_advise.evaluation import sanity_figures as figures
     from captum_advise.visualization.style import to_png
 
     network = load_network(model, layer=layer, weights=weights)
@@ -79,6 +81,7 @@ def sanity(
             torch.tensor([explained]),
             mode=mode,
             seed=seed,
+            context=Context(network.pixel_space),
             progress=lambda steps: progress(steps, "blocks"),
         )
         for mode in ("cascading", "independent")
@@ -91,8 +94,7 @@ def sanity(
     atomic_write(output / "sanity.csv", _csv(results))
     shuffled = None
     if labels:
-        on_digits = _on_digits()
-        shuffled = randomize_labels({name: on_digits.get(name, methods[name]) for name in methods})
+        shuffled = randomize_labels(methods)
     show(f"{network.name}, {network.layer_name}: {network.class_names[explained]}")
     _show(list(methods), results, shuffled)
     for path in (curves, maps, output / "sanity.csv"):
@@ -100,48 +102,12 @@ def sanity(
     return 0
 
 
-def _methods(network: zoo.Network) -> dict[str, MapMethod]:
+def _methods(network: zoo.Network) -> dict[str, Any]:
     """The methods to check, by name."""
-    from captum.attr import LayerGradCam
+    from captum_advise.evaluation import edge_detector, get_methods
 
-    from captum_advise import GatedGradCam, LayerAdvise
-    from captum_advise.axioms import Method
-    from captum_advise.axioms.sanity import edge_detector
-    from captum_advise.comparisons import GRAD_CAM, SEVERAL_LAYERS
-    from captum_advise.visualization.maps import LAYER_ADVISE
-
-    def advise(model: nn.Module, layer: nn.Module) -> LayerAdvise:
-        return LayerAdvise(model, layer, pixel_space=network.pixel_space)
-
-    def several_layers(model: nn.Module, _layer: nn.Module) -> GatedGradCam:
-        # By name, because the network is a copy.
-        layers = [model.get_submodule(name) for name in network.layer_names]
-        return GatedGradCam(model, layers, reshape_transform=network.reshape_transforms)
-
-    methods: dict[str, MapMethod] = {
-        LAYER_ADVISE: Method(LAYER_ADVISE, advise),
-        GRAD_CAM: Method(GRAD_CAM, LayerGradCam),
-    }
-    if network.layers:
-        methods[SEVERAL_LAYERS] = Method(SEVERAL_LAYERS, several_layers)
-    return {**methods, "edge detector": edge_detector}
-
-
-def _on_digits() -> dict[str, MapMethod]:
-    """Methods for the network of the digits, which takes images as they are."""
-    from captum_advise import GatedGradCam, LayerAdvise
-    from captum_advise.axioms import Method
-    from captum_advise.comparisons import SEVERAL_LAYERS
-    from captum_advise.visualization.maps import LAYER_ADVISE
-
-    def several_layers(model: nn.Module, layer: nn.Module) -> GatedGradCam:
-        # Its layers have one resolution.
-        return GatedGradCam(model, [model.get_submodule("1"), layer])
-
-    return {
-        LAYER_ADVISE: Method(LAYER_ADVISE, LayerAdvise),
-        SEVERAL_LAYERS: Method(SEVERAL_LAYERS, several_layers),
-    }
+    names = ["gated-grad-cam", "layer-advise", "grad-cam"]
+    return {**get_methods(names if network.layers else names[1:]), "edge-detector": edge_detector}
 
 
 def _show(

@@ -51,7 +51,7 @@ def estimate_in_triton(rows: Tensor, grid: Tensor, span: float, n_bandwidths: in
     at_once = max(16, _SCRATCH // (n_lines * block) // 16 * 16)
     scratch = rows.new_empty(min(at_once, len(rows)), n_lines, block)
     # Triton launches on the current device, which need not be that of the tensors.
-    with torch.cuda.device_of(rows):
+    with torch.cuda.device_of(rows):  # type: ignore[no-untyped-call]
         for start in range(0, len(rows), at_once):
             part = slice(start, start + at_once)
             parts = [values[part] for values in arguments]

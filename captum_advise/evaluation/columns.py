@@ -1,44 +1,15 @@
-"""The columns of ``results.csv``: the metrics, and what identifies a row."""
+"""The metrics of an evaluation, one entry each: their columns, directions and computation."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A column of the results.
-
-    Attributes:
-        name: The column's name.
-        title: The title in tables and figures.
-        higher_is_better: Direction.
-        kind: What it is about: faithfulness to the network, where the map lies, the ADVISE paper's
-            protocol, or the cost of a map.
-        digits: Decimal places in tables.
-    """
-
-    name: str
-    title: str
-    higher_is_better: bool
-    kind: Literal["faithfulness", "location", "protocol", "cost"]
-    digits: int = 3
-
-    @property
-    def independent(self) -> bool:
-        """Whether ADVISE's default selection, the paper's, does not use the metric."""
-        return self.kind in ("faithfulness", "location")
-
-    @property
-    def tested(self) -> bool:
-        """Whether methods are compared with Grad-CAM on it, image by image."""
-        return self.kind != "cost"
-
-    @property
-    def heading(self) -> str:
-        """The title with an arrow that shows the better direction."""
-        return f"{self.title} {'↑' if self.higher_is_better else '↓'}"
+from captum_advise.evaluation import metric_values as values
+from captum_advise.evaluation.metric_values import MapsOfImage
+from captum_advise.metrics import energy_pointing_game, pointing_game, sparseness, top_pixels
 
 
 @dataclass(frozen=True)
@@ -60,66 +31,203 @@ class Curve:
     end: float = 1.0
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A column of the results.
+
+    Attributes:
+        name: The column's name.
+        title: The title in tables and figures.
+        higher_is_better: Direction.
+        kind: What it is about: faithfulness to the network, where the map lies, the ADVISE paper's
+            protocol, or the cost of a map.
+        values: Its value for each map of an image.
+        default: Whether it is computed unless others are asked for.
+        of: What has it: images, images that say where their objects are, or mosaics.
+        curve: The curve that it summarises.
+        in_short: Whether the command line shows it; the report shows all metrics.
+        digits: Decimal places in tables.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool
+    kind: Literal["faithfulness", "location", "protocol", "cost"]
+    values: Callable[[MapsOfImage], list[float]]
+    default: bool = True
+    of: Literal["images", "regions", "mosaics"] = "images"
+    curve: Curve | None = None
+    in_short: bool = True
+    digits: int = 3
+
+    @property
+    def independent(self) -> bool:
+        """Whether ADVISE's default selection, the paper's, does not use the metric."""
+        return self.kind in ("faithfulness", "location")
+
+    @property
+    def tested(self) -> bool:
+        """Whether methods are compared with Grad-CAM on it, image by image."""
+        return self.kind != "cost"
+
+    @property
+    def heading(self) -> str:
+        """The title with an arrow that shows the direction."""
+        return f"{self.title} {'↑' if self.higher_is_better else '↓'}"
+
+    def applies_to(self, *, has_region: bool, in_mosaic: bool) -> bool:
+        """Whether items of a kind have it."""
+        if self.of == "mosaics" or in_mosaic:
+            return self.of == "mosaics" and in_mosaic
+        return has_region or self.of == "images"
+
+
+def _area(name: str, title: str, *, higher_is_better: bool, in_short: bool = True) -> Metric:
+    """A metric that is the area under a curve."""
+    done = "inserted" if higher_is_better else "deleted"
+    return Metric(
+        name,
+        title,
+        higher_is_better,
+        "faithfulness",
+        values.area(name),
+        curve=Curve(name, f"share of pixels {done}"),
+        in_short=in_short,
+    )
+
+
+def _part(name: str, title: str, *, higher_is_better: bool) -> Metric:
+    """AVX, or another number of the protocol."""
+    of_protocol = values.of_protocol(name)
+    return Metric(name, title, higher_is_better, "protocol", of_protocol, in_short=name == "avx")
+
+
 METRICS = (
-    Metric("insertion", "insertion AUC", True, "faithfulness"),
-    Metric("deletion", "deletion AUC", False, "faithfulness"),
-    Metric("insertion_black", "insertion from black", True, "faithfulness"),
-    Metric("deletion_blurred", "deletion to blurred", False, "faithfulness"),
-    Metric("road", "ROAD", True, "faithfulness"),
-    Metric("mu_fidelity", "μ-fidelity", True, "faithfulness"),
-    Metric("infidelity", "infidelity", False, "faithfulness"),
-    Metric("sensitivity_max", "max-sensitivity", False, "faithfulness"),
-    Metric("pointing", "pointing game", True, "location"),
-    Metric("energy", "energy in the object", True, "location"),
-    Metric("sparseness", "sparseness", True, "location"),
-    Metric("avx", "AVX", True, "protocol"),
-    Metric("average_drop", "average drop", False, "protocol"),
-    Metric("average_gain", "average gain", True, "protocol"),
-    Metric("ssim", "SSIM", True, "protocol"),
-    Metric("fsim", "FSIMc", True, "protocol"),
-    Metric("mse", "MSE", False, "protocol"),
-    Metric("class_sensitivity", "class sensitivity", False, "protocol"),
-    Metric("hit", "hit", True, "protocol"),
-    Metric("increase_in_confidence", "increase in confidence", True, "protocol"),
-    Metric("forward_passes", "forward passes", False, "cost", digits=1),
-    Metric("seconds", "seconds", False, "cost"),
+    _area("insertion", "insertion AUC", higher_is_better=True),
+    _area("deletion", "deletion AUC", higher_is_better=False),
+    _area("insertion_black", "insertion from black", higher_is_better=True),
+    _area("deletion_blurred", "deletion to blurred", higher_is_better=False, in_short=False),
+    Metric(
+        "road",
+        "ROAD",
+        True,
+        "faithfulness",
+        values.mean_of_road,
+        curve=Curve(
+            "road", "share of pixels removed", "difference in probability", start=0.1, end=0.9
+        ),
+    ),
+    Metric("mu_fidelity", "μ-fidelity", True, "faithfulness", values.of_mu_fidelity, default=False),
+    Metric("infidelity", "infidelity", False, "faithfulness", values.of_infidelity, default=False),
+    Metric(
+        "sensitivity_max",
+        "max-sensitivity",
+        False,
+        "faithfulness",
+        values.of_sensitivity,
+        default=False,
+    ),
+    Metric(
+        "pointing", "pointing game", True, "location", values.in_region(pointing_game), of="regions"
+    ),
+    Metric(
+        "energy",
+        "energy in the object",
+        True,
+        "location",
+        values.in_region(energy_pointing_game),
+        of="regions",
+        in_short=False,
+    ),
+    Metric(
+        "top_pixels",
+        "top pixels in the object",
+        True,
+        "location",
+        values.in_region(top_pixels),
+        of="regions",
+        in_short=False,
+    ),
+    Metric(
+        "sparseness", "sparseness", True, "location", values.of_mask(sparseness), in_short=False
+    ),
+    _part("avx", "AVX", higher_is_better=True),
+    _part("average_drop", "average drop", higher_is_better=False),
+    _part("average_gain", "average gain", higher_is_better=True),
+    _part("ssim", "SSIM", higher_is_better=True),
+    _part("fsim", "FSIMc", higher_is_better=True),
+    _part("mse", "MSE", higher_is_better=False),
+    _part("class_sensitivity", "class sensitivity", higher_is_better=False),
+    _part("hit", "hit", higher_is_better=True),
+    _part("increase_in_confidence", "increase in confidence", higher_is_better=True),
+    Metric("forward_passes", "forward passes", False, "cost", values.forward_passes, digits=1),
+    Metric("seconds", "seconds", False, "cost", values.seconds),
+    # The grid pointing game: the region of a mosaic is the cell of its class.
+    Metric(
+        "grid_mass",
+        "mass in the cell",
+        True,
+        "location",
+        values.in_region(energy_pointing_game),
+        of="mosaics",
+        in_short=False,
+    ),
+    Metric(
+        "grid_top",
+        "top pixels in the cell",
+        True,
+        "location",
+        values.in_region(top_pixels),
+        of="mosaics",
+    ),
 )
-# Those of mosaics, which have a table of their own.
-MOSAIC_METRICS = (
-    Metric("grid_mass", "mass in the cell", True, "location"),
-    Metric("grid_top", "top pixels in the cell", True, "location"),
-)
-CURVES = (
-    Curve("insertion", "share of pixels inserted"),
-    Curve("deletion", "share of pixels deleted"),
-    Curve("insertion_black", "share of pixels inserted"),
-    Curve("deletion_blurred", "share of pixels deleted"),
-    Curve("road", "share of pixels removed", "difference in probability", start=0.1, end=0.9),
-)
-ON_REQUEST = ("infidelity", "sensitivity_max")
-WITH_REGIONS = ("pointing", "energy")
-# Times differ from run to run. Everything else is the same for the same configuration.
+MOSAIC_METRICS = tuple(metric for metric in METRICS if metric.of == "mosaics")
+# Times differ from run to run. Everything else is the same for the same key.
 NOT_REPRODUCIBLE = ("seconds",)
 IDENTITY = ("index", "file", "content", "method", "layer", "target", "predicted", "confidence")
+_SETS = {
+    "default": tuple(metric for metric in METRICS if metric.default),
+    "all": METRICS,
+}
 
 
-def metrics(on_request: frozenset[str], *, with_regions: bool = False) -> tuple[Metric, ...]:
-    """The metrics of a run.
+def get_metrics(names: Iterable[str] | None = None) -> tuple[Metric, ...]:
+    """Metrics by name, in the order of the table.
 
     Args:
-        on_request: Those of :data:`ON_REQUEST` that were asked for.
-        with_regions: Whether the data say where the objects are.
+        names: Some of them; ``"default"`` and ``"all"`` stand for several. None: the default ones.
+            The costs of a map are always among them.
+
+    Raises:
+        ValueError: There is no such metric, or none is named.
     """
-    left_out = {*ON_REQUEST} - on_request | ({*WITH_REGIONS} if not with_regions else set())
-    return tuple(metric for metric in METRICS if metric.name not in left_out)
+    wanted = {metric.name for metric in METRICS if metric.kind == "cost"}
+    known = {metric.name: (metric,) for metric in METRICS} | _SETS
+    names = ["default"] if names is None else [names] if isinstance(names, str) else list(names)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=2)
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise ValueError(
+                f"There is no metric {name!r}{hint}: the metrics are {', '.join(known)}."
+            )
+        wanted |= {metric.name for metric in known[name]}
+    if not names:
+        raise ValueError(f"Name at least one metric: {', '.join(known)}.")
+    return tuple(metric for metric in METRICS if metric.name in wanted)
 
 
-def columns(of: tuple[Metric, ...]) -> tuple[str, ...]:
-    """The columns of ``results.csv``."""
-    return (*IDENTITY, *(metric.name for metric in of))
+def list_metrics() -> tuple[str, ...]:
+    """The metrics that are known by name.
+
+    Example::
+
+        >>> list_metrics()
+        ('insertion', 'deletion', 'insertion_black', 'deletion_blurred', 'road', ...)
+    """
+    return tuple(metric.name for metric in METRICS)
 
 
-def curves(of: tuple[Metric, ...]) -> tuple[Curve, ...]:
+def curves_of(of: Iterable[Metric]) -> tuple[Curve, ...]:
     """The curves of these metrics."""
-    names = {metric.name for metric in of}
-    return tuple(curve for curve in CURVES if curve.name in names)
+    return tuple(metric.curve for metric in of if metric.curve is not None)

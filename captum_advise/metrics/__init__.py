@@ -30,6 +30,7 @@ from captum_advise.metrics.pointing_game import pointing_game
 from captum_advise.metrics.road import Road, road
 from captum_advise.metrics.sparseness import sparseness
 from captum_advise.metrics.ssim import ssim
+from captum_advise.metrics.top_pixels import top_pixels
 from captum_advise.metrics.visual_explainability import (
     AVXProtocol,
     VisualExplainability,
@@ -61,5 +62,6 @@ __all__ = [
     "sensitivity_max",
     "sparseness",
     "ssim",
+    "top_pixels",
     "visual_explainability",
 ]

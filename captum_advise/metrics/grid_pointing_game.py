@@ -10,6 +10,7 @@ from torch import Tensor
 from captum_advise._utils.checks import check_count, check_real
 from captum_advise.metrics._maps import check_finite, numbers, single
 from captum_advise.metrics.energy_pointing_game import mass_share
+from captum_advise.metrics.top_pixels import top_share
 
 
 class GridPointing(NamedTuple):
@@ -82,7 +83,8 @@ def grid_pointing_game(maps: Tensor, cells: Tensor, *, side: int = 2) -> GridPoi
     if not bool(((cells >= 0) & (cells < side**2)).all()):
         raise ValueError(f"cells must be from 0 to {side**2 - 1}.")
     masks = cell_masks(cells, side, height, width)
-    return GridPointing(single(mass_share(maps, masks)), single(_top_share(maps, masks, side**2)))
+    top = top_share(maps, masks, height * width // side**2)
+    return GridPointing(single(mass_share(maps, masks)), single(top))
 
 
 def cell_masks(cells: Tensor, side: int, height: int, width: int) -> Tensor:
@@ -90,16 +92,3 @@ def cell_masks(cells: Tensor, side: int, height: int, width: int) -> Tensor:
     row = torch.arange(height, device=cells.device) * side // height
     column = torch.arange(width, device=cells.device) * side // width
     return (row[:, None] * side + column) == cells.view(-1, 1, 1, 1)
-
-
-def _top_share(maps: Tensor, masks: Tensor, n_cells: int) -> Tensor:
-    """The share (N, M) of the highest pixels that lie in the masks, which are as large."""
-    count = maps.shape[2:].numel() // n_cells
-    values = maps.flatten(2)
-    inside = masks.flatten(2)
-    limit = values.topk(count, 2).values[..., -1:]
-    above, tied = values > limit, values == limit
-    n_above, n_tied = above.sum(2), tied.sum(2)
-    n_inside = (above & inside).sum(2)
-    n_tied_inside = (tied & inside).sum(2)
-    return (n_inside + ((count - n_above) * n_tied_inside).float() / n_tied) / count

@@ -18,18 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from captum_advise.evaluation.mosaics import by_image
 
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
 from captum_advise.evaluation.methods import list_methods
-from captum_advise.evaluation.mosaics import by_image
-from captum_advise.evaluation.statistics import (
+from captum_advise.evaluation.report.statistics import (
     REFERENCE,
     SIGNIFICANCE,
     compare_methods,
     holm,
-    summarise,
 )
 
 ROWS = Path(__file__).with_suffix(".csv")
@@ -140,7 +139,9 @@ def of_methods(rows: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
 def table(rows: pd.DataFrame, methods: list[str]) -> str:
     """Means with intervals, and the comparison with Grad-CAM."""
     metrics = [metric for metric in METRICS if metric.name in SHOWN]
-    summary = summarise(rows.rename(columns={"file": "index"}), methods, metrics, seed=0)
+    summary = compare_methods(
+        rows.rename(columns={"file": "index"}), methods, metrics, seed=0
+    ).summary()
     summary = summary.set_index(["method", "metric"])
     means = summary["mean"].unstack()
     compared = [name for name, title in SHOWN.items() if title]

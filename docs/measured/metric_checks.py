@@ -1,26 +1,47 @@
-"""Which metric to trust: the table of docs/explanation/which-metric-to-trust.md.
+"""Which metric to trust: degrade maps, and see which metrics notice, and which can be gamed.
 
-    python docs/measured/metric_checks.py RUN
+    python docs/measured/metric_checks.py --data labels.csv --output checks [--limit 25 ...]
     python docs/measured/metric_checks.py --tables
 
-RUN is the output folder of ``captum-advise evaluate --check-metrics``. Its rows replace those of
+The first evaluates the maps of one method and degraded ones on images of EfficientNet-Lite0, or of
+another network, and on mosaics of them. A stopped command continues. Its rows replace those of
 metric_checks.csv beside this file, one per image, or image of mosaics, and change of the map; then
-the table of the page is written. ``--tables`` writes only the table.
+the table of docs/explanation/which-metric-to-trust.md is written. ``--tables`` writes only the
+table. With ``--only-show`` the two tables are printed and nothing here is changed.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
+from captum_advise.evaluation.report.statistics import SIGNIFICANCE, holm, p_value_of
+from torch import Tensor, nn
 
+from captum_advise import zoo
+from captum_advise._core.scoring import as_masks
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
+from captum_advise.evaluation import (
+    ClassMaps,
+    Context,
+    Method,
+    MetricSettings,
+    evaluate,
+    get_methods,
+    image_dataset,
+    mosaic_dataset,
+)
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
-from captum_advise.evaluation.metric_checks import SECTIONS, compare_changes
-from captum_advise.evaluation.mosaics import by_image
-from captum_advise.evaluation.statistics import SIGNIFICANCE, holm
+from captum_advise.evaluation.run.results import by_image
+from captum_advise.pixels import normalize_maps
 
 ROWS = Path(__file__).with_suffix(".csv")
 PAGE = Path(__file__).parents[1] / "explanation" / "which-metric-to-trust.md"
@@ -30,33 +51,148 @@ MARKS = {"worse": "**", "better": "*", "": ""}
 # Before the name of an image, in rows of its cells in mosaics.
 IN_MOSAICS = "in mosaics: "
 TITLES = {"root": "square root"}
+ORIGINAL = "original"
+_OTHER_CLASS = "other class"
 
 
-def rows_of(run: Path) -> pd.DataFrame:
-    """The rows of a run, by the image's name; those of mosaics apart."""
-    results = pd.read_csv(run / "results.csv")
-    results["item"] = results["file"].map(lambda file: Path(file).name)
-    parts = [results]
-    of_cells = run / "mosaics" / "results.csv"
-    if of_cells.exists():
-        mosaics = by_image(pd.read_csv(of_cells))
+def _shifted(maps: Tensor) -> Tensor:
+    return maps.roll([side // 2 for side in maps.shape[2:]], (2, 3))
+
+
+def _shuffled(maps: Tensor) -> Tensor:
+    order = torch.randperm(maps.shape[2:].numel()).to(maps.device)
+    return maps.flatten(2)[..., order].view_as(maps)
+
+
+def _blurred(maps: Tensor) -> Tensor:
+    window = [side // 4 * 2 + 1 for side in maps.shape[2:]]
+    return F.avg_pool2d(maps, window, 1, [side // 2 for side in window], count_include_pad=False)
+
+
+def _random(maps: Tensor) -> Tensor:
+    return torch.rand(maps.shape).to(maps)
+
+
+def _root(maps: Tensor) -> Tensor:
+    return normalize_maps(maps).sqrt()
+
+
+def _square(maps: Tensor) -> Tensor:
+    return normalize_maps(maps).square()
+
+
+# What makes a map worse, and what leaves the order of its pixels.
+WORSE: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "shifted": _shifted,
+    "shuffled": _shuffled,
+    "blurred": _blurred,
+    _OTHER_CLASS: torch.clone,
+    "random": _random,
+}
+MONOTONE: Mapping[str, Callable[[Tensor], Tensor]] = {"root": _root, "square": _square}
+
+
+# The share of images that a change shows: on which the metric gets worse, or better.
+SHOWN = {**dict.fromkeys(WORSE, "worse"), **dict.fromkeys(MONOTONE, "better")}
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """A method whose maps are changed afterwards.
+
+    All changes draw the same random numbers for the map: that of a method that draws samples would
+    otherwise not be the one that is compared.
+    """
+
+    method: Method
+    change: Callable[[Tensor], Tensor]
+    of_other_class: bool = False
+    at_full_size: bool = False
+    random_stream = ORIGINAL
+
+    def __call__(
+        self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> Tensor:
+        """The changed map."""
+        if self.of_other_class:
+            with torch.no_grad():
+                n_classes = model(inputs).shape[1]
+            with torch.random.fork_rng(devices=[]):
+                offset = torch.randint(1, n_classes, target.shape)
+            target = (target + offset.to(target)) % n_classes
+        result = self.method(model, layer, inputs, target, context)
+        maps = result.maps if isinstance(result, ClassMaps) else result
+        maps = maps.detach().float().sum(1, keepdim=True).relu()
+        if self.at_full_size:
+            # Interpolation would change the order of the pixels afterwards.
+            maps = as_masks(maps, inputs.shape[2:])
+        return self.change(maps)
+
+
+def degraded(method: Method) -> dict[str, Method]:
+    """A method as it is, and with every change of its maps, by name of the change."""
+    methods: dict[str, Method] = {ORIGINAL: Degraded(method, torch.clone)}
+    for name, change in WORSE.items():
+        methods[name] = Degraded(method, change, of_other_class=name == _OTHER_CLASS)
+    for name, change in MONOTONE.items():
+        methods[name] = Degraded(method, change, at_full_size=True)
+    return methods
+
+
+def rows_of(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of an evaluation of degraded maps, by the image's name; those of mosaics apart."""
+    is_cell = results["file"].str.fullmatch(r"mosaic \d+, cell \d+: .*")
+    images = results[~is_cell].copy()
+    images["item"] = images["file"].map(lambda file: Path(file).name)
+    parts = [images]
+    if is_cell.any():
+        mosaics = by_image(results[is_cell])
         mosaics["item"] = mosaics["index"].map(lambda file: IN_MOSAICS + Path(file).name)
         parts.append(mosaics)
     rows = pd.concat(parts).rename(columns={"method": "change"})
-    tested = [m.name for m in (*METRICS, *MOSAIC_METRICS) if m.tested and m.name in rows]
+    tested = [metric.name for metric in METRICS if metric.tested and metric.name in rows]
     return rows[["item", "change", *tested]]
 
 
 def checks(rows: pd.DataFrame) -> pd.DataFrame:
-    """The table of ``check_metrics``, with corrected p values."""
+    """One row per metric and change.
+
+    The columns are ``metric``, ``change``, ``images``, ``original`` and ``changed`` (means),
+    ``worse`` and ``better`` (shares of images on which the metric is strictly so) and ``p_value``
+    (paired, two-sided Wilcoxon signed-rank test, corrected by Holm's method for the whole table).
+    """
     rows = rows.rename(columns={"item": "index", "change": "method"})
     of_mosaics = rows["index"].str.startswith(IN_MOSAICS)
-    parts: list[tuple[pd.DataFrame, tuple[Metric, ...]]] = [(rows[~of_mosaics], METRICS)]
-    if of_mosaics.any():
-        parts.append((rows[of_mosaics], MOSAIC_METRICS))
-    table = compare_changes([(part.dropna(axis=1, how="all"), of) for part, of in parts])
+    table = pd.DataFrame(
+        [
+            _row(part, metric, change)
+            for change in (*WORSE, *MONOTONE)
+            for part, is_cell in ((rows[~of_mosaics], False), (rows[of_mosaics], True))
+            for metric in METRICS
+            if (metric in MOSAIC_METRICS) == is_cell
+            and metric.tested
+            and metric.name in part
+            and part[metric.name].notna().any()
+        ]
+    )
     table["p_value"] = holm(table["p_value"])
     return table
+
+
+def _row(results: pd.DataFrame, metric: Metric, change: str) -> dict[str, Any]:
+    values = results.pivot(index="index", columns="method", values=metric.name)
+    original, changed = (values[name].to_numpy(np.float64) for name in (ORIGINAL, change))
+    loss = original - changed if metric.higher_is_better else changed - original
+    return {
+        "metric": metric.name,
+        "change": change,
+        "images": len(values),
+        "original": original.mean(),
+        "changed": changed.mean(),
+        "worse": float((loss > 0).mean()),
+        "better": float((loss < 0).mean()),
+        "p_value": p_value_of(loss),
+    }
 
 
 def verdict(entry: pd.Series) -> str:
@@ -74,19 +210,17 @@ def area(root: str, square: str) -> str:
 def table(rows: pd.DataFrame) -> str:
     """One row per metric, one column per change."""
     found = checks(rows)
-    changes = [change for section in SECTIONS for change in section.changes]
-    metrics = {metric.name: metric for metric in (*METRICS, *MOSAIC_METRICS)}
+    metrics = {metric.name: metric for metric in METRICS}
     lines = []
     for name, entries in found.groupby("metric", sort=False):
         entries = entries.set_index("change")
-        verdicts = {change: verdict(entries.loc[change]) for change in changes}
+        verdicts = {change: verdict(entries.loc[change]) for change in SHOWN}
         cells = [metrics[name].heading]
-        for section in SECTIONS:
-            for change in section.changes:
-                mark = MARKS[verdicts[change]]
-                cells.append(f"{mark}{entries.loc[change, section.column]:.0%}{mark}")
+        for change, column in SHOWN.items():
+            mark = MARKS[verdicts[change]]
+            cells.append(f"{mark}{entries.loc[change, column]:.0%}{mark}")
         lines.append([*cells, area(verdicts["root"], verdicts["square"])])
-    header = ["metric", *(TITLES.get(change, change) for change in changes), "favoured area"]
+    header = ["metric", *(TITLES.get(change, change) for change in SHOWN), "favoured area"]
     of_mosaics = rows["item"].str.startswith(IN_MOSAICS)
     n_images, n_tiles = (rows.loc[part, "item"].nunique() for part in (~of_mosaics, of_mosaics))
     return f"{n_images} images, {n_tiles} of them in mosaics.\n\n{markdown_table(header, lines)}"
@@ -98,15 +232,51 @@ def page(rows: pd.DataFrame) -> str:
     return f"{before}{START}\n\n{table(rows)}\n\n{END}{rest.split(END)[1]}"
 
 
+def evaluated(arguments: argparse.Namespace) -> pd.DataFrame:
+    """The rows of the degraded maps of a method."""
+    network = zoo.load(arguments.model, layer=arguments.layer)
+    model = network.model.to(memory_format=torch.channels_last)
+    images = image_dataset(arguments.data, network, limit=arguments.limit)
+    items: Any = images
+    if arguments.mosaics:
+        items = images + mosaic_dataset(model, images, count=arguments.mosaics)
+    (method,) = get_methods([arguments.method]).values()
+    result = evaluate(
+        model,
+        network.layer,
+        items,
+        degraded(method),
+        arguments.output,
+        metrics=["default", "mu_fidelity"],
+        pixel_space=network.pixel_space,
+        settings=MetricSettings(steps=arguments.steps, compiled=arguments.compile),
+    )
+    return rows_of(result.results)
+
+
 def main() -> None:
-    """Take the rows of a run, or only write the table."""
+    """Evaluate degraded maps, or only write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    choice = parser.add_mutually_exclusive_group(required=True)
-    choice.add_argument("run", nargs="?", type=Path, help="output folder of an evaluation")
-    choice.add_argument("--tables", action="store_true", help="only, from the committed rows")
-    run = parser.parse_args().run
-    if run is not None:
-        atomic_write(ROWS, rows_of(run).to_csv(index=False, float_format="%.5g"))
+    parser.add_argument("--tables", action="store_true", help="only, from the committed rows")
+    parser.add_argument("--only-show", action="store_true", help="print the table, change nothing")
+    parser.add_argument("--data", help="as for captum-advise evaluate")
+    parser.add_argument("--output", default="checks")
+    parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--layer")
+    parser.add_argument("--method", default="grad-cam", help="whose maps are degraded")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--mosaics", type=int, default=0, help="how many, of 2 x 2 images")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--compile", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.tables and arguments.data is None:
+        parser.error("give --data, or --tables")
+    if not arguments.tables:
+        rows = evaluated(arguments)
+        if arguments.only_show:
+            print(table(rows))
+            return
+        atomic_write(ROWS, rows.to_csv(index=False, float_format="%.5g"))
     # From the rounded rows, which are all that others have.
     atomic_write(PAGE, page(pd.read_csv(ROWS)))
 

@@ -56,6 +56,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
+from captum_advise.evaluation.batches import compiled, fixed_size_batches
+from captum_advise.evaluation.mosaics import MosaicDataset
 from PIL import Image
 from scipy.stats import wilcoxon
 from torch import Tensor
@@ -68,9 +70,7 @@ from captum_advise._core.targets import resolve_target
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
 from captum_advise._utils.probabilities import softmax_over_classes
-from captum_advise.evaluation.batches import compiled, fixed_size_batches
-from captum_advise.evaluation.mosaics import MosaicDataset
-from captum_advise.evaluation.statistics import holm
+from captum_advise.evaluation.report.statistics import holm
 from captum_advise.metrics import (
     AVXProtocol,
     deletion_auc,
@@ -206,7 +206,7 @@ def mosaics_of(
     classes = [tuple(int(labels[tile]) for tile in of_mosaic) for of_mosaic in tiles]
     dataset: Any = list(zip(images, labels.tolist(), strict=True))
     mosaics = MosaicDataset(dataset, 2, tuple(tiles), tuple(classes))
-    return (mosaics[index] for index in range(len(mosaics)))
+    return (mosaics[index][:2] for index in range(len(mosaics)))
 
 
 def mosaic_rows(

@@ -153,9 +153,9 @@ def test_an_explanation(networks, cat):
 def test_a_relevance_that_no_unit_has(networks, cat, monkeypatch):
     monkeypatch.setitem(app_page._SELECTIONS, "relevance 99", 99)
     values = next(iter(app_page._RANGES))
-    arguments = (str(cat), "timm/test_resnet", "layer4", "", "relevance 99", values)
+    arguments = (networks, str(cat), "timm/test_resnet", "layer4", "", "relevance 99", values)
     with pytest.raises(ValueError) as error:
-        app_page._explained(networks, *arguments)
+        app_page._explained(*arguments)
     assert "no unit has relevance 99: the units have relevance 0" in one_sentence(error)
 
 

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -12,10 +11,10 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from PIL import Image
 
-from captum_advise import zoo
+from captum_advise import evaluation, zoo
 from captum_advise.cli import main
-from captum_advise.evaluation import report
 
 QUICK = ("--methods", "grad-cam,random", "--steps", "2", "--limit", "2")
 
@@ -41,7 +40,7 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "3/3" in shown.err
     assert "Failed images: 1" in shown.out.replace("\n", " ")
-    assert "reused" not in shown.out
+    assert "Rows: 0 reused, 4 computed (4 new image)." in shown.out
     assert "a second: 50,000" in shown.out.replace("\n", " ")
     results = pd.read_csv(output / "results.csv")
     assert results["file"].unique().tolist() == ["astronaut.png", "coffee.png"]
@@ -52,10 +51,13 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     before = (output / "results.csv").read_bytes()
     assert main(command) == 1
     assert (output / "results.csv").read_bytes() == before
-    assert "Images: 2 reused from the earlier run, 0 evaluated now." in capsys.readouterr().out
-    # Another one is refused.
-    text = complaint(capsys, *command[1:-1], "3")
-    assert "steps was 2 and is now 3" in text
+    text = capsys.readouterr().out
+    assert "Rows: 4 reused, 0 computed." in text
+    assert "a second" not in text
+    # Another one is computed.
+    assert main([*command[:-1], "3"]) == 1
+    text = capsys.readouterr().out
+    assert "0 reused, 4 computed (4 the settings of metrics changed); 4 of other commands" in text
 
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random", "--methods", "random,gaussian")
@@ -65,38 +67,31 @@ SMALL = ("--model", "timm/test_resnet", "--weights", "random", "--methods", "ran
 def test_a_continued_run_says_what_it_reuses(photos, tmp_path, capsys, monkeypatch):
     output = tmp_path / "report"
 
-    def run(data, *options, status=0):
+    def run(data, *options):
         command = ["evaluate", "--data", data, "--output", output, *SMALL, "--steps", "1", *options]
-        assert main(list(map(str, command))) == status
+        assert main(list(map(str, command))) == 0
         return capsys.readouterr().out
 
-    assert "reused" not in run(photos)
+    assert "Rows: 0 reused, 6 computed (6 new image)." in run(photos)
     shutil.copy(photos / "coffee.png", photos / "astronaut.png")
     (photos / "coffee.png").unlink()
     text = run(photos)
-    assert (
-        "Images: 1 reused from the earlier run, 1 evaluated now (1 because it has changed), "
-        "1 left out because it is not in the data." in text
-    )
+    assert "Rows: 2 reused, 2 computed (2 the image changed); 4 of other commands kept." in text
     # The folder in other words, and elsewhere.
     monkeypatch.chdir(tmp_path)
     photos.rename(tmp_path / "moved")
-    assert "Images: 2 reused from the earlier run, 0 evaluated now, 1 left" in run("./moved/")
-    text = complaint(
-        capsys, "--data", "moved", "--output", output, *SMALL, "--steps", 1, "--seed", 1
-    )
-    assert "the weights of the model have changed" in text  # which are random
-    assert "seed was 0 and is now 1" in text
-    assert "--restart" in text
-    text = run("moved", "--limit", "1")
-    assert "1 reused from the earlier run, 0 evaluated now, 2 left out because they are" in text
-    more = ("--methods", "random,gaussian,grad-cam")
-    text = run("moved", *more)
-    assert "0 reused from the earlier run, 2 evaluated now (2 only with the methods that" in text
+    assert "Rows: 4 reused, 0 computed; 4 of other commands kept." in run("./moved/")
+    text = run("moved", "--seed", "1")  # random weights depend on it
+    assert "0 reused, 4 computed (4 the weights and the seed changed); 8 of other" in text
+    assert "Rows: 2 reused, 0 computed; 10 of other" in run("moved", "--limit", "1")
+    text = run("moved", "--methods", "random,gaussian,grad-cam")
+    assert "Rows: 4 reused, 2 computed (2 new method); 8 of other" in text
     assert "a second" not in text
-    assert "reused" not in run("moved", *more, "--seed", "1", "--recompute")
-    assert "reused" not in run("moved", "--seed", "1", "--restart")
-    assert json.loads((output / "run.json").read_text())["configuration"]["seed"] == 1
+    text = run("moved", "--metrics", "default,mu_fidelity")
+    assert "Rows: 0 reused, 4 computed (4 new metric)" in text
+    assert "μ-fidelity" in text
+    text = run("moved", "--recompute", "random", "--prune")
+    assert "Rows: 2 reused, 2 computed (2 asked for again)." in text
 
 
 def test_weights_are_known_by_their_content(photos, tmp_path, monkeypatch):
@@ -108,8 +103,8 @@ def test_weights_are_known_by_their_content(photos, tmp_path, monkeypatch):
         torch.save(network.model.state_dict(), path)
         assert main([*command, path]) == 0
     information = json.loads(Path("report/run.json").read_text())
-    assert len(information["sessions"]) == 1
-    assert information["weights"] == str(tmp_path / "weights.pth")
+    assert information["sessions"][0]["reused"] == 1
+    assert information["configuration"]["weights"] == str(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize(
@@ -187,19 +182,16 @@ def test_bad_input_is_one_sentence(photos, tmp_path, capsys, monkeypatch):
         assert 'pip install "captum-advise[evaluation]"' in text
     assert not output.exists()
 
-    def full(_descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        assert "cannot be written (No space left on device)" in complaint(capsys, *good)
-    assert [entry.name for entry in output.iterdir()] == [".lock"]
+    assert "no metric 'rod' (did you mean road" in complaint(capsys, *good, "--metrics", "rod")
+    assert "shap cannot be computed again" in complaint(capsys, *good, "--recompute", "shap")
+    output.mkdir()
+    (output / "results.sqlite").write_text("mine")
+    assert "results.sqlite is damaged, or not a file" in complaint(capsys, *good)
+    assert (output / "results.sqlite").read_text() == "mine"
 
 
 @pytest.mark.filterwarnings("ignore:.* no group")
 def test_maps_from_files(photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(report, "gallery", lambda *_: None)
-    monkeypatch.setattr(report, "to_png", lambda _: b"")
     maps = tmp_path / "maps"
     maps.mkdir()
     output = tmp_path / "report"
@@ -230,8 +222,8 @@ def test_maps_from_files(photos, tmp_path, capsys, monkeypatch):
     # Maps alone are enough, and are added later.
     numpy.save(maps / "chelsea.npy", numpy.ones((3, 3)))
     assert main(["evaluate", *map(str, command)]) == 0
-    assert "2 reused from the earlier run, 1 evaluated now" in capsys.readouterr().out
-    alone = ["evaluate", *map(str, command), "--restart", "--methods", ""]
+    assert "Rows: 6 reused, 3 computed (3 new image)." in capsys.readouterr().out
+    alone = ["evaluate", *map(str, command), "--methods", ""]
     assert main(alone) == 0
     capsys.readouterr()
     assert "Name at least one method, with --methods or --maps" in complaint(
@@ -240,31 +232,25 @@ def test_maps_from_files(photos, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.* no group")
-def test_metrics_are_checked_with_the_first_method(photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(report, "gallery", lambda *_: None)
-    monkeypatch.setattr(report, "to_png", lambda _: b"")
-    torn = photos / "chelsea.png"
-    torn.write_bytes(torn.read_bytes()[:999])
-    output = tmp_path / "checks"
-    command = ["--data", photos, "--output", output, *SMALL[:4], "--methods", "gaussian,grad-cam"]
-    command += ["--steps", "4", "--check-metrics"]
-    assert main(["evaluate", *map(str, command)]) == 1
-    shown = capsys.readouterr().out
-    for text in ("Degraded maps", "Monotone changes", "other class", "Failed images: 1"):
-        assert text in shown
-    assert "metric_checks.md" in shown.replace("\n", "")
-    results = pd.read_csv(output / "results.csv").set_index(["file", "method"])
-    table = pd.read_csv(output / "metric_checks.csv").set_index(["metric", "change"])
-    # The centred Gaussian map depends neither on the class nor on the image.
-    assert table.loc[("insertion", "other class"), "worse"] == 0
-    for file in ("astronaut.png", "coffee.png"):
-        for change in ("original", "other class"):
-            assert results.loc[(file, change), "sparseness"] == pytest.approx(0.424, abs=2e-3)
-    row, _ = (line for line in shown.splitlines() if line.startswith("│ sparseness"))
-    cells = [cell.strip().rstrip("*") for cell in row.strip("│").split("│")]
-    assert cells[4] == f"{table.loc[('sparseness', 'other class'), 'worse']:.0%}" == "0%"
-    maps = ("--maps", f"mine={photos}")
-    assert "leave --maps out" in complaint(capsys, *command, *maps)
+def test_mosaics_are_added_to_the_images(tmp_path, capsys, monkeypatch):
+    labels = tmp_path / "labels.csv"
+    lines = ["file,class"]
+    for number, colour in enumerate(("red", "green", "blue", "white")):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{number}")
+    labels.write_text("\n".join(lines))
+    command = ["--data", labels, "--output", tmp_path / "out", *SMALL, "--steps", "1"]
+    text = complaint(capsys, *command, "--mosaics", "2")
+    assert "needs 4 classes in which the model has a confidence above 0.7" in text
+    sure = partial(evaluation.mosaic_dataset, threshold=-1.0)
+    monkeypatch.setattr(evaluation, "mosaic_dataset", sure)
+    command += ["--mosaics", "2", "--n-mosaics", "1"]
+    assert main(["evaluate", *map(str, command)]) == 0
+    assert "top pixels in the cell ↑" in capsys.readouterr().out
+    results = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert results["file"].str.startswith("mosaic 1, cell").sum() == 4 * 2
+    assert results["grid_top"].notna().sum() == 4 * 2
+    assert results["road"].notna().sum() == 4 * 2
 
 
 @pytest.mark.slow

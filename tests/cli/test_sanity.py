@@ -57,17 +57,14 @@ def test_sanity(cat, tmp_path, capsys, small):
     out = capsys.readouterr().out
     assert status == 0
     assert "small, third: cat" in out
-    assert "edge detector does NOT depend on the parameters: 1.00 when all are random." in out
+    assert "edge-detector does NOT depend on the parameters: 1.00 when all are random." in out
     assert all(torch.equal(value, before[k]) for k, value in small.model.state_dict().items())
     with (tmp_path / "out" / "sanity.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 * 4 * 4 * 6
     assert {row["mode"] for row in rows} == {"cascading", "independent"}
     assert {row["method"] for row in rows} == {
-        "LayerAdvise",
-        "Grad-CAM",
-        "GatedGradCam",
-        "edge detector",
+        *("gated-grad-cam", "layer-advise", "grad-cam", "edge-detector"),
     }
     assert {row["block"] for row in rows} == {"head", "third", "second", "first"}
     assert {row["seed"] for row in rows} == {"0", "1"}
@@ -88,8 +85,8 @@ def test_sanity_without_layers_for_advise(cat, tmp_path, capsys, small, monkeypa
     monkeypatch.setattr(zoo, "load", lambda *_arguments, **_options: network)
     assert cli.main(["sanity", str(cat), "--no-labels", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "edge detector does NOT depend" in out
-    assert "GatedGradCam" not in out.replace("LayerAdvise", "")
+    assert "edge-detector does NOT depend" in out
+    assert "gated-grad-cam" not in out
 
 
 def test_bad_input_to_sanity(tmp_path, capsys):

@@ -19,15 +19,6 @@ def _one_thread():
 
 
 @pytest.fixture
-def no_figures(monkeypatch):
-    """They take a second each."""
-    from captum_advise.evaluation import report  # needs matplotlib
-
-    for name in ("to_png", "gallery", "comparison"):
-        monkeypatch.setattr(report, name, lambda *_: b"")
-
-
-@pytest.fixture
 def network():
     return squares_network()
 

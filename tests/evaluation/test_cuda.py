@@ -7,7 +7,7 @@ import pytest
 import torch
 from squares import SPACE, Squares, squares_network
 
-from captum_advise.evaluation import MethodSettings, MetricSettings, evaluate, list_methods
+from captum_advise.evaluation import MetricSettings, evaluate, list_methods
 from captum_advise.evaluation.columns import NOT_REPRODUCIBLE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -31,9 +31,7 @@ def results(device, output, methods):
         methods,
         output,
         pixel_space=SPACE,
-        method_settings=MethodSettings(
-            lime_samples=20, lime_grid=3, rise_masks=40, is_cam_samples=2
-        ),
+        method_settings={"lime_samples": 20, "lime_grid": 3, "rise_masks": 40, "is_cam_samples": 2},
         settings=MetricSettings(steps=3),
         progress=False,
     )

@@ -212,7 +212,7 @@ def test_mosaics_of_a_run(measured, toy, tmp_path):
         }
     )
     earlier = earlier[["network", "layer", "file", "method", "cells", "grid_mass", "grid_top"]]
-    save_run(tmp_path / "mosaics", cells, {**WHERE, "mosaics": 2})
+    save_run(tmp_path, cells, WHERE)
     for rows in (earlier, earlier[:0]):
         merged = measured.in_order(measured.with_mosaics(rows, tmp_path))
         own = merged[merged["method"] == "grad-cam"]
@@ -221,7 +221,8 @@ def test_mosaics_of_a_run(measured, toy, tmp_path):
         assert own["grid_mass"].tolist() == [2.5 / 8, 3.5 / 8, 4.5 / 8, 3 / 8, 4 / 8]
         others = rows[rows["method"] != "grad-cam"]
         assert len(merged) == len(others) + 5
-    assert measured.with_mosaics(earlier, tmp_path / "mosaics") is earlier
+    save_run(tmp_path, cells.assign(file="a.jpg"), WHERE)
+    assert measured.with_mosaics(earlier, tmp_path) is earlier
 
 
 def test_what_a_metric_notices_by_hand(trusted, tmp_path):
@@ -251,9 +252,7 @@ def test_what_a_metric_notices_by_hand(trusted, tmp_path):
         for index in range(8)
         for change, value in by_change.items()
     )
-    save_run(tmp_path, results, {})
-    save_run(tmp_path / "mosaics", cells, {"mosaics": 2})
-    rows = trusted.rows_of(tmp_path)
+    rows = trusted.rows_of(pandas.concat([results, cells]))
     assert rows.columns.tolist() == [
         *("item", "change", "insertion", "deletion", "grid_mass", "grid_top"),
     ]

@@ -1,35 +1,40 @@
 from __future__ import annotations
 
+import random
 import sys
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import LayerActivation, LayerGradCam, NoiseTunnel, Saliency
 from captum.attr._utils.attribution import Attribution
+from captum_advise.evaluation.image_evaluation import ImageEvaluator, counted_passes
 from squares import SPACE
 
+from captum_advise import LayerAdvise
 from captum_advise.evaluation import (
     ClassMaps,
     Context,
-    MethodSettings,
+    MetricSettings,
     as_method,
     get_methods,
     list_methods,
+    list_settings,
 )
-from captum_advise.evaluation.image_evaluation import counted_passes
-from captum_advise.evaluation.methods.input_attributions import superpixels
+from captum_advise.evaluation.methods import parse_settings, selecting_by_avx
+from captum_advise.evaluation.methods.captum_methods import rectangles
 
-CHEAP = MethodSettings(
-    integrated_gradients_steps=4,
-    expected_gradients_samples=10,
-    smooth_grad_samples=10,
-    rise_masks=30,
-    lime_samples=30,
-    lime_grid=4,
-    is_cam_samples=2,
-)
+CHEAP = {
+    "integrated_gradients_steps": 4,
+    "expected_gradients_samples": 10,
+    "smooth_grad_samples": 10,
+    "rise_masks": 30,
+    "lime_samples": 30,
+    "lime_grid": 4,
+    "is_cam_samples": 2,
+}
 RANDOM = ("random", "lime", "kernel-shap", "smooth-grad-cam++", "smooth-grad", "expected-gradients")
-CONTEXT = Context(SPACE, settings=CHEAP)
+CONTEXT = Context(SPACE)
 CLASSES = torch.tensor([2, 5])
 
 
@@ -40,7 +45,7 @@ def inputs(squares):
 
 def maps_of(name, network, inputs, target=CLASSES):
     torch.manual_seed(3)
-    result = get_methods([name])[name](network, network[3], inputs, target, CONTEXT)
+    result = get_methods([name], CHEAP)[name](network, network[3], inputs, target, CONTEXT)
     return result.maps if isinstance(result, ClassMaps) else result
 
 
@@ -138,7 +143,7 @@ def test_forward_passes_serve_the_runner_up_class_too(name, scale, network, inpu
         network[7].weight *= scale
         network[3].bias += 1  # so that Score-CAM's and IS-CAM's maps are not all zero
     torch.manual_seed(3)
-    class_maps = get_methods([name])[name](network, network[3], inputs[:1], target, CONTEXT)
+    class_maps = get_methods([name], CHEAP)[name](network, network[3], inputs[:1], target, CONTEXT)
     with counted_passes(network) as passes:
         maps = class_maps.of_class(other)
     assert passes.count <= 1  # a CAM reads the layer again
@@ -164,11 +169,11 @@ def test_captum_attributions_and_callables_are_methods(network, inputs):
 
 
 def test_superpixels_are_equal_rectangles():
-    numbers = superpixels(torch.zeros(1, 3, 24, 32), 8)[0, 0]
+    numbers = rectangles(torch.zeros(1, 3, 24, 32), 8)[0, 0]
     assert numbers.shape == (24, 32)
     assert numbers.unique().tolist() == list(range(64))
     assert (torch.bincount(numbers.flatten()) == 12).all()
-    assert superpixels(torch.zeros(1, 3, 5, 3), 8).unique().tolist() == list(range(15))
+    assert rectangles(torch.zeros(1, 3, 5, 3), 8).unique().tolist() == list(range(15))
 
 
 def test_names_are_checked(monkeypatch):
@@ -190,6 +195,104 @@ def test_names_are_checked(monkeypatch):
         get_methods(["lime"])
 
 
-def test_settings_are_checked():
+def test_names_are_found_in_other_spellings():
+    for wanted, meant in (
+        ("GatedGradCam", "gated-grad-cam"),
+        ("LayerAdvise", "layer-advise"),
+        ("gradcam", "grad-cam"),
+        ("lmie", "lime"),
+    ):
+        with pytest.raises(ValueError, match=rf"did you mean ({meant}|.* or {meant}\b)"):
+            get_methods([wanted])
+    with pytest.raises(ValueError, match="no method 'typo': the methods are gated-grad-cam, "):
+        get_methods(["typo"])
+
+
+def test_the_recommended_map_comes_first():
+    assert list_methods()[:6] == (
+        *("gated-grad-cam", "gated-grad-cam-occlusion", "layer-advise", "layer-advise-minmax"),
+        *("layer-advise-reference", "grad-cam"),
+    )
+
+
+def test_settings_are_those_of_a_method_and_are_checked():
+    methods = get_methods(["lime", "rise", "grad-cam"], {"lime_samples": 50})
+    assert methods["lime"].settings == {"lime_samples": 50, "lime_grid": 8}
+    assert methods["rise"].settings == {"rise_masks": list_settings()["rise_masks"]}
+    assert get_methods(["lime"])["lime"].settings["lime_samples"] == 1000
+    assert parse_settings(["rise_masks=7", " lime-grid = 3"]) == {"rise_masks": 7, "lime_grid": 3}
     with pytest.raises(ValueError, match="lime_samples must be at least 1, got 0"):
-        MethodSettings(lime_samples=0)
+        get_methods(["lime"], {"lime_samples": 0})
+    with pytest.raises(TypeError, match=r"lime_samples must be an int, got float"):
+        get_methods(["lime"], {"lime_samples": 1.5})
+    unknown = r"no setting 'rise_mask' \(did you mean rise_masks\?\): the settings are .*lime_grid"
+    with pytest.raises(ValueError, match=unknown):
+        get_methods(["rise"], {"rise_mask": 3})
+    for texts, sentence in (
+        (["rise_mask=3"], unknown),
+        (["rise_mask=many"], unknown),
+        (["rise_masks"], "NAME=NUMBER, such as rise_masks=4000, got 'rise_masks'"),
+        (["rise_masks=many"], "rise_masks must be a whole number, got 'many'"),
+        (["rise_masks=0"], "rise_masks must be at least 1, got 0"),
+        (["rise_masks=2", "rise-masks=3"], "The setting rise_masks is given twice"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            parse_settings(texts)
+
+
+def test_methods_that_select_by_avx_are_known():
+    methods = {
+        **get_methods(list_methods()),
+        "a class": as_method(LayerAdvise),
+        "mine": as_method(maps_of),
+    }
+    assert selecting_by_avx(methods) == (
+        *("layer-advise", "layer-advise-minmax", "layer-advise-reference", "a class"),
+    )
+
+
+def _random_states():
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    return (
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        numpy_state[1].tolist(),
+        numpy_state[2],
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", list_methods())
+def test_an_evaluation_leaves_the_caller_s_random_state(name, network, inputs):
+    evaluator = ImageEvaluator(
+        model=network,
+        layer=network[3],
+        methods=get_methods([name], CHEAP),
+        context=CONTEXT,
+        settings=MetricSettings(steps=1),
+        seed=0,
+    )
+    before = _random_states()
+    rows = evaluator.rows(0, "image", inputs[:1], 2)
+    assert _random_states() == before
+    random.random()
+    np.random.rand()  # noqa: NPY002
+    torch.rand(1)
+    again = evaluator.rows(0, "image", inputs[:1], 2)
+    for row in (*rows, *again):
+        del row["seconds"]
+    # repr, because NaN differs from itself.
+    assert repr(rows) == repr(again)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["occlusion", "score-cam", "is-cam", "lime", "kernel-shap"])
+def test_the_map_of_another_class_leaves_the_random_state(name, network, inputs):
+    result = get_methods([name], CHEAP)[name](network, network[3], inputs, CLASSES, CONTEXT)
+    torch.rand(3)
+    random.random()
+    np.random.rand()  # noqa: NPY002
+    before = _random_states()
+    first = result.of_class(torch.tensor([1, 2]))
+    assert _random_states() == before
+    assert torch.equal(result.of_class(torch.tensor([1, 2])), first)

@@ -11,13 +11,13 @@ from captum_advise import zoo
 from captum_advise.evaluation import (
     ClassMaps,
     Context,
-    MethodSettings,
     MetricSettings,
     get_methods,
     list_methods,
 )
-from captum_advise.evaluation.image_evaluation import ImageEvaluator
-from captum_advise.evaluation.methods.pytorch_grad_cam_methods import from_pytorch_grad_cam_class
+from captum_advise.evaluation.data.items import Item
+from captum_advise.evaluation.methods import as_method
+from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.pixels import normalize_maps
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -61,7 +61,7 @@ def test_grad_cam_plus_plus_is_equation_19(network, after, inputs):
     with torch.no_grad():
         network[7].weight *= 1000
     maps = maps_of("grad-cam++", network, after, inputs)
-    peer = from_pytorch_grad_cam_class(_small(GradCAMPlusPlus))
+    peer = as_method(_small(GradCAMPlusPlus))
     peers = peer(network, after, inputs, CLASSES, Context())
     torch.testing.assert_close(normalize_maps(maps), peers, atol=1e-3, rtol=1e-3)
 
@@ -74,7 +74,7 @@ def _small(cam_class):
 def test_hirescam_is_pytorch_grad_cam_s(network, after, inputs):
     from pytorch_grad_cam import HiResCAM
 
-    peer = from_pytorch_grad_cam_class(_small(HiResCAM))
+    peer = as_method(_small(HiResCAM))
     peers = peer(network, after, inputs, CLASSES, Context())
     maps = maps_of("hirescam", network, after, inputs).sum(1, keepdim=True).relu()
     torch.testing.assert_close(normalize_maps(maps), peers, atol=1e-5, rtol=1e-4)
@@ -157,18 +157,18 @@ def test_layer_cam_of_several_layers_is_fused_as_in_its_paper(network, after, in
 def test_every_method_gives_a_map_of_a_real_network():
     network = zoo.load("efficientnet-lite0")
     inputs = network.transform(zoo.example_image())[None]
-    settings = MethodSettings(rise_masks=100, lime_samples=100, is_cam_samples=1)
-    context = Context(network.pixel_space, settings=settings)
+    settings = {"rise_masks": 100, "lime_samples": 100, "is_cam_samples": 1}
+    context = Context(network.pixel_space)
     evaluator = ImageEvaluator(
         network.model,
         network.layer,
-        get_methods(list_methods()),
+        get_methods(list_methods(), settings),
         context,
         MetricSettings(steps=2),
         seed=0,
     )
     hooks = [len(m._forward_hooks) + len(m._backward_hooks) for m in network.model.modules()]
-    for name, maps in evaluator.maps("image", inputs, 282).items():
+    for name, maps in evaluator.maps(Item(0, "image", inputs, 282), list_methods()).items():
         explains_layer = evaluator._layers[name].name == "bn2" or name == "random"
         side = 7 if explains_layer and name != "guided-grad-cam" else 224
         assert maps.shape[2:] == (112 if name == "layer-cam-multi" else side,) * 2, name

@@ -7,8 +7,10 @@ from torchvision.models import resnet18, vgg11_bn
 
 from captum_advise import zoo
 from captum_advise.evaluation import Context, MethodError, MetricSettings, get_methods
-from captum_advise.evaluation.image_evaluation import ImageEvaluator
+from captum_advise.evaluation.columns import get_metrics
+from captum_advise.evaluation.data.items import Item
 from captum_advise.evaluation.methods.layers import find_layers
+from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 
 IMAGE = torch.zeros(1, 3, 64, 64)
 
@@ -74,7 +76,9 @@ def test_a_row_names_the_layer_and_the_method_is_given_it(network, squares):
         network, network[3], methods, Context(), MetricSettings(steps=1), seed=0
     )
     method.layers = ["1", "4"]
-    rows = evaluator.rows(0, "image", squares.inputs[0][None], 2)
+    item = Item(0, "image", squares.inputs[0][None], 2)
+    found = evaluator.rows(item, dict.fromkeys(methods, get_metrics(["sparseness"])))
+    rows = [row.values for row in found.values()]
     assert [row["layer"] for row in rows] == ["1+4", "3", "4", "1+4", "input"]
     assert method.seen == (network[4], (network[1], network[4]))
     # Finding the layers is not a part of a map.
@@ -100,5 +104,6 @@ def test_layers_that_there_are_not(choice, sentence, network, squares):
     evaluator = ImageEvaluator(
         network, network[3], {"mine": mine}, Context(), MetricSettings(steps=1), seed=0
     )
+    item = Item(0, "image", squares.inputs[0][None], 2)
     with pytest.raises(MethodError, match=sentence):
-        evaluator.rows(0, "image", squares.inputs[0][None], 2)
+        evaluator.rows(item, {"mine": get_metrics(["sparseness"])})

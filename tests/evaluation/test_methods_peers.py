@@ -8,8 +8,10 @@ from captum.attr import LayerGradCam
 from squares import squares_network
 
 from captum_advise.evaluation import Context, MetricSettings, as_method
-from captum_advise.evaluation.identity import Identity
-from captum_advise.evaluation.image_evaluation import ImageEvaluator
+from captum_advise.evaluation.columns import get_metrics
+from captum_advise.evaluation.data.items import Item
+from captum_advise.evaluation.run.identity import Identity
+from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.pixels import normalize_maps
 
 pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam")
@@ -86,7 +88,8 @@ def test_objects_of_pytorch_grad_cam(network, inputs):
     evaluator = ImageEvaluator(
         network, network[0], {"cam": method}, Context(), MetricSettings(steps=1), seed=0
     )
-    (row,) = evaluator.rows(0, "image", inputs[:1], 2)
+    wanted = {"cam": get_metrics(["sparseness"])}
+    row = evaluator.rows(Item(0, "image", inputs[:1], 2), wanted)["cam"].values
     assert row["layer"] == "4"
     assert row["forward_passes"] == 1
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from squares import SPACE
 
-from captum_advise.evaluation import Context, MethodSettings, get_methods
+from captum_advise.evaluation import Context, get_methods
 from captum_advise.evaluation.methods.rise import RandomMasks
 
 
@@ -34,11 +34,10 @@ def test_a_map_is_the_mean_of_the_masks_weighted_by_the_confidence(batch_size):
     context = Context(
         SPACE,
         confidence=torch.nn.Identity(),
-        settings=MethodSettings(rise_masks=500),
         internal_batch_size=batch_size,
     )
     torch.manual_seed(0)
-    result = get_methods(["rise"])["rise"](
+    result = get_methods(["rise"], {"rise_masks": 500})["rise"](
         Corner(), None, torch.ones(2, 3, 24, 24), torch.tensor([0, 1]), context
     )
     torch.manual_seed(0)

@@ -12,9 +12,9 @@ from captum_advise.evaluation import (
     Context,
     MethodError,
     MetricSettings,
+    MosaicDataset,
     SavedMaps,
     evaluate,
-    report,
 )
 from captum_advise.evaluation.methods.saved_maps import read_map
 
@@ -32,10 +32,12 @@ def folder(tmp_path):
 def no_report(monkeypatch):
     """Only a table, where it is read by nobody."""
 
-    def write_summary(evaluator, dataset, folder, results, mosaics):
-        results.to_csv(folder.path / "summary.csv")
+    from captum_advise.evaluation.report import page
 
-    monkeypatch.setattr(report, "write_report", write_summary)
+    def write_summary(folder, *, results, **_):
+        results.to_csv(folder / "summary.csv")
+
+    monkeypatch.setattr(page, "write_report", write_summary)
 
 
 def save(folder, n=5):
@@ -135,17 +137,17 @@ def test_maps_are_found_by_path_or_name(folder):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_saved_maps_are_evaluated_as_any_map(folder, tmp_path, no_figures):
+def test_saved_maps_are_evaluated_as_any_map(folder, tmp_path):
     save(folder)
-    settings = MetricSettings(steps=3, on_request=frozenset({"infidelity", "sensitivity_max"}))
+    settings = MetricSettings(steps=3)
+    metrics = ["default", "infidelity", "sensitivity_max"]
 
     def mine(*_):
         return torch.from_numpy(MAP)[None, None]  # for the runner-up class, too
 
-    result = run(tmp_path / "out", folder, methods={"mine": SavedMaps(folder)}, settings=settings)
-    plain = run(
-        tmp_path / "plain", folder, methods={"mine": mine}, settings=MetricSettings(steps=3)
-    )
+    saved = {"mine": SavedMaps(folder)}
+    result = run(tmp_path / "out", folder, methods=saved, settings=settings, metrics=metrics)
+    plain = run(tmp_path / "plain", folder, methods={"mine": mine}, settings=settings)
     unknown = ["class_sensitivity", "forward_passes", "seconds", "sensitivity_max"]
     assert result.results[unknown].isna().all(axis=None)
     assert (result.results["layer"] == "-").all()
@@ -154,10 +156,9 @@ def test_saved_maps_are_evaluated_as_any_map(folder, tmp_path, no_figures):
         np.testing.assert_allclose(result.results[column], plain.results[column], atol=1e-5)
     summary = result.summary.set_index("metric")["mean"]
     assert summary[unknown].isna().all()
-    assert "n/a" in (result.folder / "summary.md").read_text()
 
 
-def test_other_methods_keep_their_values(folder, tmp_path, no_figures):
+def test_other_methods_keep_their_values(folder, tmp_path):
     save(folder)
     both = run(tmp_path / "both", folder)
     alone = run(tmp_path / "alone", folder, methods={"grad-cam": LayerGradCam})
@@ -167,13 +168,10 @@ def test_other_methods_keep_their_values(folder, tmp_path, no_figures):
         shared[columns], alone.results[columns], check_dtype=False, atol=1e-6
     )
     assert both.summary.set_index(["method", "metric"]).loc[("grad-cam", "seconds"), "mean"] > 0
-    text = (both.folder / "summary.md").read_text()
-    row = next(line for line in text.splitlines() if line.startswith("| mine") and "n/a" in line)
-    assert row.count("n/a") >= 1
-    assert "nan" not in text
+    assert "NaN" not in (both.folder / "report.html").read_text()
 
 
-def test_missing_changed_and_added_maps(folder, tmp_path, no_report):
+def test_missing_changed_and_added_maps(folder, tmp_path):
     save(folder, n=3)
     (folder / "square 0.npy").unlink()
     first = run(tmp_path / "out", folder)
@@ -183,13 +181,13 @@ def test_missing_changed_and_added_maps(folder, tmp_path, no_report):
         reason == f"There is no map of square 0 in {folder}: save it as square 0.npy, .npz or .png."
     )
     again = run(tmp_path / "out", folder)
-    assert (again.reused, again.evaluated, again.changed) == (2, 0, 0)
+    assert (again.reused, again.computed) == (4, 0)
     save(folder, n=1)
     added = run(tmp_path / "out", folder)
-    assert (added.reused, added.evaluated, added.changed) == (2, 1, 0)
+    assert (added.reused, added.reasons) == (4, {"new image": 2})
     np.save(folder / "square 1.npy", 1 - MAP)
     changed = run(tmp_path / "out", folder)
-    assert (changed.reused, changed.evaluated, changed.changed) == (2, 1, 1)
+    assert (changed.reused, changed.reasons) == (5, {"the image changed": 1})
     before, after = (
         evaluation.results.query("file == 'square 1'").set_index("method")["insertion"]
         for evaluation in (added, changed)
@@ -199,17 +197,17 @@ def test_missing_changed_and_added_maps(folder, tmp_path, no_report):
     # The folder elsewhere, and the same files again, are the same maps.
     folder.rename(tmp_path / "moved")
     moved = run(tmp_path / "out", tmp_path / "moved")
-    assert (moved.reused, moved.evaluated) == (3, 0)
+    assert (moved.reused, moved.computed) == (6, 0)
 
 
-def test_saved_maps_are_added_to_a_run(folder, tmp_path, no_report):
+def test_saved_maps_are_added_to_a_run(folder, tmp_path):
     save(folder, n=3)
     settings = MetricSettings(steps=2)
     plain = {"grad-cam": LayerGradCam}
     both = {"mine": SavedMaps(folder), **plain}
     first = run(tmp_path / "out", folder, methods=plain, settings=settings)
     added = run(tmp_path / "out", folder, methods=both, settings=settings)
-    assert (added.reused, added.evaluated, added.extended, added.changed) == (0, 3, 3, 0)
+    assert (added.reused, added.reasons) == (3, {"new method": 3})
     whole = run(tmp_path / "whole", folder, methods=both, settings=settings)
     kept = added.results.query("method == 'grad-cam'").reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, first.results)
@@ -219,18 +217,20 @@ def test_saved_maps_are_added_to_a_run(folder, tmp_path, no_report):
     # Another map changes no other method's rows.
     np.save(folder / "square 1.npy", 1 - MAP)
     changed = run(tmp_path / "out", folder, methods=both, settings=settings)
-    assert (changed.reused, changed.evaluated, changed.changed) == (2, 1, 1)
+    assert (changed.reused, changed.reasons) == (5, {"the image changed": 1})
     kept = changed.results.query("method == 'grad-cam'").reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, first.results)
+    squares, network = Squares(), squares_network()
+    mosaics = MosaicDataset(squares, 2, ((0, 1, 2, 3),), ((0, 1, 2, 3),))
     with pytest.raises(ValueError, match="no maps of mosaics for mine, whose maps are files"):
-        run(tmp_path / "out", folder, methods=both, settings=settings, mosaics=2)
+        evaluate(network, network[3], squares + mosaics, both, tmp_path / "out")
 
 
-def test_the_first_images_without_maps_do_not_end_a_run(folder, tmp_path, no_report):
+def test_the_first_images_without_maps_do_not_end_a_run(folder, tmp_path):
     np.save(folder / "square 4.npy", MAP)
     evaluation = run(tmp_path / "out", folder, n=5)
     assert len(evaluation.failures) == 4
-    assert evaluation.evaluated == 1
+    assert evaluation.images == 1
     (folder / "square 4.npy").rename(folder / "other.npy")
     with pytest.raises(ValueError, match=r"None of the 5 images .* There is no map of square 0"):
         run(tmp_path / "none", folder, n=5)

@@ -1,79 +1,94 @@
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
+import importlib.util
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from squares import SPACE, Squares, squares_network
 
-from captum_advise.evaluation import MetricSettings, SavedMaps, check_metrics
-from captum_advise.evaluation.metric_checks import _MONOTONE, _WORSE
+from captum_advise.evaluation import MetricSettings, evaluate, get_methods
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location(
+        "metric_checks_script", DOCS / "measured" / "metric_checks.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look it up
+    spec.loader.exec_module(module)
+    return module
 
 
 def brightness(model, layer, inputs, target, context):
     return inputs
 
 
-def table_of(output, method, steps):
-    """The checks of a method on three squares, by metric and change."""
+def results_of(script, output, method, steps):
+    """The metrics of degraded maps on three squares."""
     network = squares_network()
-    table = check_metrics(
+    return evaluate(
         network,
         network[3],
         Squares(3),
+        script.degraded(method),
         output,
-        method=method,
         pixel_space=SPACE,
         settings=MetricSettings(steps=steps),
         progress=False,
-    )
-    return table.set_index(["metric", "change"])
+    ).results
+
+
+def table_of(script, *arguments):
+    """The checks, by metric and change."""
+    results = results_of(script, *arguments)
+    return script.checks(script.rows_of(results)).set_index(["metric", "change"])
 
 
 @pytest.fixture(scope="module")
-def checks(tmp_path_factory):
-    """The folder and the table of a check."""
-    output = tmp_path_factory.mktemp("checks")
-    return output, table_of(output, brightness, steps=2)
+def results(script, tmp_path_factory):
+    return results_of(script, tmp_path_factory.mktemp("checks"), brightness, 2)
 
 
-def test_the_table_is_that_of_the_results(checks):
-    output, table = checks
-    results = pd.read_csv(output / "results.csv")
+def test_the_table_is_that_of_the_results(script, results):
+    rows = script.rows_of(results)
+    table = script.checks(rows).set_index(["metric", "change"])
     for metric, sign in (("insertion", 1), ("deletion", -1), ("avx", 1)):
         values = results.pivot(index="index", columns="method", values=metric)
-        for change in (*_WORSE, *_MONOTONE):
+        for change in script.SHOWN:
             loss = sign * (values["original"] - values[change])
             row = table.loc[(metric, change)]
             assert row["worse"] == (loss > 0).mean()
             assert row["better"] == (loss < 0).mean()
             assert row["changed"] == pytest.approx(values[change].mean())
             assert row["images"] == 3
-    written = pd.read_csv(output / "metric_checks.csv")
-    assert len(written) == len(table)
-    text = (output / "metric_checks.md").read_text()
-    assert "| insertion |" in text
-    assert "can be gamed" in text
+    text = script.table(rows)
+    assert text.startswith("3 images, 0 of them in mosaics.")
+    assert "| insertion AUC ↑ |" in text
 
 
 def coarse_brightness(model, layer, inputs, target, context):
     return F.avg_pool2d(inputs, 4)
 
 
-def test_monotone_changes_leave_the_order_of_small_maps(tmp_path):
-    table = table_of(tmp_path, coarse_brightness, steps=4)
+def test_monotone_changes_leave_the_order_of_small_maps(script, tmp_path):
+    table = table_of(script, tmp_path, coarse_brightness, 4)
     for metric in ("insertion", "deletion", "insertion_black", "deletion_blurred", "road"):
-        for change in (*_MONOTONE, "shifted"):
+        for change in (*script.MONOTONE, "shifted"):
             row = table.loc[(metric, change)]
             is_equal = row["changed"] == pytest.approx(row["original"], abs=1e-7)
             assert is_equal == (change != "shifted")
 
 
-def test_ranks_alone_count_for_road_insertion_and_deletion(checks):
-    _, table = checks
+def test_ranks_alone_count_for_road_insertion_and_deletion(script, results):
+    table = script.checks(script.rows_of(results)).set_index(["metric", "change"])
     for metric in ("insertion", "deletion", "road"):
-        for change in _MONOTONE:
+        for change in script.MONOTONE:
             row = table.loc[(metric, change)]
             assert row["changed"] == pytest.approx(row["original"], abs=1e-4)
     # A square is sparser.
@@ -81,29 +96,22 @@ def test_ranks_alone_count_for_road_insertion_and_deletion(checks):
     assert table.loc[("sparseness", "root"), "worse"] == 1
 
 
-def test_changes_keep_size_and_values():
+def test_changes_keep_size_and_values(script):
     maps = torch.rand(1, 1, 7, 5)
     for name in ("shifted", "shuffled"):
-        changed = _WORSE[name](maps)
+        changed = script.WORSE[name](maps)
         assert not torch.equal(changed, maps)
         assert torch.equal(changed.flatten().sort().values, maps.flatten().sort().values)
-    blurred = _WORSE["blurred"](maps)
+    blurred = script.WORSE["blurred"](maps)
     assert blurred.shape == maps.shape
     assert blurred.std() < maps.std()
-    for change in _MONOTONE.values():
+    for change in script.MONOTONE.values():
         assert torch.equal(change(maps).flatten().argsort(), maps.flatten().argsort())
 
 
-def test_all_changes_start_from_one_random_map(tmp_path):
-    table = table_of(tmp_path, "random", steps=3)
+def test_all_changes_start_from_one_random_map(script, tmp_path):
+    table = table_of(script, tmp_path, get_methods(["random"])["random"], 3)
     for metric in ("insertion", "deletion", "road"):
-        for change in _MONOTONE:
+        for change in script.MONOTONE:
             row = table.loc[(metric, change)]
             assert row["changed"] == pytest.approx(row["original"], abs=1e-7)
-
-
-def test_maps_in_files_cannot_be_checked(tmp_path):
-    (tmp_path / "maps").mkdir()
-    np.save(tmp_path / "maps" / "square 0.npy", np.eye(4))
-    with pytest.raises(ValueError, match="none of another class"):
-        table_of(tmp_path / "out", SavedMaps(tmp_path / "maps"), steps=1)

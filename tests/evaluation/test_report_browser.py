@@ -8,7 +8,7 @@ import shutil
 import pytest
 from example_reports import run
 
-from captum_advise.evaluation.report_page import content, render, worst_cases
+from captum_advise.evaluation.report.page import content, render
 
 selenium = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -23,7 +23,7 @@ DRIVER = shutil.which("chromedriver")
 OPTIONS = ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking")
 OPTIONS += ("disable-component-update", "disable-sync", "no-first-run", "disable-quic")
 HOSTILE = "<img src=x onerror=\"document.title='hit'\"></script><b>.jpg"
-WORST = 38  # an image on which random is among the worst
+LAST = 38
 METHODS = {"layer-advise": 0.1, "grad-cam": 0.05, "<i>third</i>": 0.02, "random": 0.0}
 
 pytestmark = [
@@ -48,9 +48,7 @@ def browser(tmp_path_factory):
 def address(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     names = [HOSTILE, *(f"image {i}.jpg" for i in range(1, 40))]
-    made = run(METHODS, names=names, embedded=(0, 1, WORST))
-    worst = worst_cases(made.results, made.comparison)[("grad-cam", "random", "insertion")]
-    assert WORST in [index for index, *_ in worst]
+    made = run(METHODS, names=names, embedded=(0, 1, LAST))
     path.write_text(render(content(made)), encoding="utf-8")
     return path.as_uri()
 
@@ -113,7 +111,9 @@ def test_headings_sort_the_table_by_click_and_by_keyboard(page):
 
 
 def test_another_baseline_changes_all_comparisons(page):
-    assert "better than grad-cam" in find(page, "#conclusions").text
+    assert "Compared with grad-cam, significantly:" in find(page, "#conclusions").text
+    assert find(page, "#conclusions dt").text == "layer-advise"
+    assert "▼ worse in insertion AUC" in find(page, "#conclusions").text
     assert find(page, "#table tr.is-baseline th").text.startswith("grad-cam")
     forest = find(page, "#forest svg").get_attribute("aria-label")
     assert "difference from grad-cam" in forest
@@ -121,54 +121,84 @@ def test_another_baseline_changes_all_comparisons(page):
     worse = len(find_all(page, "#table small.worse"))
     assert worse > 0
     Select(find(page, "#baseline")).select_by_visible_text("random")
-    assert "better than random" in find(page, "#conclusions").text
-    assert "worse than" not in find(page, "#conclusions").text
+    assert "Compared with random, significantly:" in find(page, "#conclusions").text
+    assert "▼" not in find(page, "#conclusions").text
     assert find(page, "#table tr.is-baseline th").text.startswith("random")
     assert not find_all(page, "#table small.worse")
     forest = find(page, "#forest svg").get_attribute("aria-label")
     assert "difference from random" in forest
     assert "grad-cam +0.0" in forest
-    choices = [option.text for option in Select(find(page, "#worst-method")).options]
-    assert choices == ["layer-advise", "grad-cam", "<i>third</i>"]
-    assert "loses against random on no image" in find(page, "#worst-list").text
 
 
-def test_the_gallery_shows_the_image_the_method_and_its_metrics(page):
+def test_ranks_are_sorted_and_the_best_are_marked(page):
+    names = [row.text.partition("\n")[0] for row in find_all(page, "#ranks tbody th")]
+    assert [name.partition(" ")[0] for name in names] == list(METHODS)
+    rows = find_all(page, "#ranks tbody tr")
+    assert rows[0].find_element(By.TAG_NAME, "td").text == "1.00"
+    cells = [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in rows]
+    # 40 images: Nemenyi's critical difference is 0.74, and the first method leads by more.
+    assert all(text == "● 1.00" for text in cells[0][1:])
+    assert not any("●" in text for row in cells[1:] for text in row)
+    means = [sum(map(float, row[1:7])) / 6 for row in cells[1:]]  # six metrics of faithfulness
+    assert [float(row[0]) for row in cells[1:]] == pytest.approx(means, abs=0.01)
+    feet = [row.text for row in find_all(page, "#ranks tfoot tr")]
+    assert feet[0].startswith("critical difference 0.74")
+    assert feet[1].startswith("Friedman's test p < 0.001")
+
+
+def test_failures_and_conclusions_come_before_all_tables(page):
+    assert "2 images could not be evaluated" in find(page, "#failures").text
+    assert "torn.jpg The file is truncated." in find(page, "#failures").text
+    tops = [find(page, name).location["y"] for name in ("#failures", "#conclusions", "#ranks")]
+    assert tops == sorted(tops)
+
+
+def test_a_table_that_is_wider_than_its_place_says_so(page, address):
+    def more(selector):
+        return "more" in find(page, f".wide:has({selector})").get_attribute("class")
+
+    assert more("#table")
+    region = find(page, "#table")
+    page.execute_script("arguments[0].scrollLeft = arguments[0].scrollWidth", region)
+    WebDriverWait(page, 20).until(lambda _: not more("#table"))
+    assert not more("#ranks")
+    width(page, 400)
+    page.get(address)
+    assert more("#ranks")
+
+
+def test_the_images_show_all_maps_and_their_metrics(page):
     assert HOSTILE in find(page, "#image-caption").text
-    assert find(page, "#photo").get_attribute("alt") == f"The image {HOSTILE}"
+    assert find(page, "#maps img").get_attribute("alt") == f"The image {HOSTILE}"
     assert not find_all(page, "#gallery b, #gallery i")
-    first = find(page, "#photo").get_attribute("src")
+    first = find(page, "#maps img").get_attribute("src")
     find(page, "#next").click()
     assert "image 1.jpg" in find(page, "#image-caption").text
-    assert find(page, "#photo").get_attribute("src") != first
+    assert find(page, "#maps img").get_attribute("src") != first
     Select(find(page, "#image")).select_by_index(2)
-    assert f"image {WORST}.jpg" in find(page, "#image-caption").text
+    assert f"image {LAST}.jpg" in find(page, "#image-caption").text
     find(page, "#next").send_keys(Keys.ENTER)
     assert HOSTILE in find(page, "#image-caption").text
-    radios = find_all(page, "#strip input")
-    assert [radio.is_selected() for radio in radios] == [True, False, False, False]
-    radios[0].send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    assert find(page, "#overlay-caption").text == "Map of <i>third</i>"
+    captions = [caption.text for caption in find_all(page, "#maps figcaption")]
+    assert captions == ["image", *METHODS]
     data = page.execute_script("return JSON.parse(document.getElementById('data').textContent)")
-    cells = find_all(page, "#image-metrics tbody tr:first-child td")
-    assert cells[0].text.endswith(f"{data['gallery'][0]['values'][0][2]:.3f}")
-    assert cells[1].text == f"{data['gallery'][0]['values'][0][1]:.3f}"
-    assert len(find_all(page, "#image-lines svg")) == 2
+    rows = find_all(page, "#values tbody tr")
+    for number, row in enumerate(rows):
+        value = data["gallery"][0]["values"][0][number]
+        assert row.find_element(By.TAG_NAME, "td").text == f"{value:.3f}"
+    assert rows[0].find_elements(By.CSS_SELECTOR, "td:first-of-type strong")
+    assert not rows[1].find_elements(By.CSS_SELECTOR, "td:first-of-type strong")
 
 
-def test_what_is_not_known_is_neither_better_nor_worse(browser, tmp_path):
+def test_what_is_not_known_has_no_value(browser, tmp_path):
     made = run(METHODS)
-    made.results.loc[made.results["method"] == "random", "seconds"] = float("nan")
+    made.results.loc[made.results["method"] == "random", "ssim"] = float("nan")
     path = tmp_path / "report.html"
     path.write_text(render(content(made)), encoding="utf-8")
     browser.get(path.as_uri())
-    browser.execute_script(
-        "const radio = document.querySelectorAll('#strip input')[3]; radio.click();"
-    )
-    (row,) = (row for row in find_all(browser, "#image-metrics tr") if "seconds" in row.text)
-    cell = row.find_element(By.CSS_SELECTOR, "td")
-    assert cell.text == "\N{EN DASH}"
-    assert not cell.find_element(By.CSS_SELECTOR, "span").get_attribute("title")
+    heads = [head.text for head in find_all(browser, "#values thead th")]
+    cells = find_all(browser, "#values tbody tr:last-child td")
+    assert cells[heads.index("SSIM ↑") - 1].text == "\N{EN DASH}"
 
 
 def test_the_slider_changes_the_opacity_of_all_maps(page):
@@ -194,7 +224,7 @@ def test_maps_are_drawn_in_heat_whose_opacity_is_the_evidence(page):
 
     def pixel(number):
         return page.execute_script(
-            "const target = document.querySelectorAll('#strip canvas')[arguments[0]];"
+            "const target = document.querySelectorAll('#maps canvas')[arguments[0]];"
             "return [...target.getContext('2d').getImageData(8, 8, 1, 1).data];",
             number,
         )
@@ -208,35 +238,12 @@ def test_maps_are_drawn_in_heat_whose_opacity_is_the_evidence(page):
             assert max(abs(a - b) for a, b in zip(colour, colours[value], strict=True)) <= 12
 
 
-def test_worst_cases_lead_to_the_gallery(page):
-    Select(find(page, "#worst-method")).select_by_visible_text("random")
-    rows = find_all(page, "#worst-list tbody tr")
-    assert len(rows) == 5
-    numbers = [row.find_elements(By.TAG_NAME, "td")[-1].text.replace("\u2212", "-") for row in rows]
-    assert [float(number) for number in numbers] == sorted(map(float, numbers))
-    assert "not embedded" in find(page, "#worst-list").text
-    (button,) = find_all(page, "#worst-list button")
-    assert button.get_attribute("aria-label") == f"Show image {WORST}.jpg in the gallery"
-    button.send_keys(Keys.ENTER)
-    assert find(page, "#overlay-caption").text == "Map of random"
-    assert find(page, "#image-caption").text.startswith(f"image {WORST}.jpg. ")
-    assert focused(page) == find(page, "#image")
-    Select(find(page, "#worst-metric")).select_by_index(1)
-    assert find_all(page, "#worst-list tbody tr")
-
-
 def test_methods_can_be_hidden_from_the_curves(page):
     drawn = len(find_all(page, "#lines path.series"))
     assert drawn == 2 * len(METHODS)
     find_all(page, "#legend input")[0].send_keys(Keys.SPACE)
     assert len(find_all(page, "#lines path.series")) == drawn - 2
     assert "layer-advise" not in find(page, "#lines svg").get_attribute("aria-label")
-
-
-def test_the_cost_can_be_time(page):
-    assert "forward passes" in find(page, "#scatter svg").get_attribute("aria-label")
-    Select(find(page, "#cost-metric")).select_by_visible_text("seconds")
-    assert "against seconds" in find(page, "#scatter svg").get_attribute("aria-label")
 
 
 def test_every_control_is_reached_with_the_tab_key_and_has_a_name(page):
@@ -251,10 +258,9 @@ def test_every_control_is_reached_with_the_tab_key_and_has_a_name(page):
         names.append(element.get_attribute("id") or element.tag_name)
         assert element.accessible_name, names
         style = page.execute_script("return getComputedStyle(arguments[0]).outlineStyle", element)
-        assert style == "solid" or element.get_attribute("type") == "radio"
+        assert style == "solid"
         element.send_keys(Keys.TAB)
-    assert {"baseline", "table", "image", "previous", "next", "opacity"} <= set(names)
-    assert {"worst-method", "worst-metric", "cost-metric"} <= set(names)
+    assert {"baseline", "ranks", "table", "image", "previous", "next", "opacity"} <= set(names)
     for picture in find_all(page, "svg[role=img]"):
         assert picture.get_attribute("aria-label")
 
@@ -278,7 +284,13 @@ def test_the_page_fits_a_width_of_400_pixels_in_both_colour_schemes(page, scheme
         "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
     )
     assert contrast(*colours) >= 7
-    for selector in ("td small", ".note", "#table .better", "#table .worse"):
+    for selector in (
+        "td small",
+        "#favours",
+        "#table .better",
+        "#table .worse",
+        ".failures summary",
+    ):
         assert contrast(find(page, selector).value_of_css_property("color"), colours[1]) >= 4.5
     series = page.execute_script(
         "const marks = [...document.querySelectorAll('.panel .mark')];"
@@ -300,7 +312,8 @@ def contrast(colour, other):
 
 
 def test_all_parts_are_printed(page):
+    opened = len(find_all(page, "details[open]"))  # the failures
     page.execute_script("dispatchEvent(new Event('beforeprint'))")
     assert not find_all(page, "details:not([open])")
     page.execute_script("dispatchEvent(new Event('afterprint'))")
-    assert not find_all(page, "details[open]")
+    assert len(find_all(page, "details[open]")) == opened

@@ -7,21 +7,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
-from example_reports import SHOWN, results, run
+from example_reports import FAILURES, SHOWN, results, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captum_advise.evaluation.report_page import (
-    chosen_images,
-    content,
-    embedded,
-    render,
-    worst_cases,
-)
-from captum_advise.evaluation.report_page.conclusions import conclusions
-from captum_advise.evaluation.report_page.page import as_json
-from captum_advise.evaluation.statistics import compare_methods
+from captum_advise.evaluation.columns import MOSAIC_METRICS
+from captum_advise.evaluation.report.conclusions import conclusions
+from captum_advise.evaluation.report.images import chosen_images, embedded, worst_images
+from captum_advise.evaluation.report.page import content, render
+from captum_advise.evaluation.report.statistics import compare_methods
 
 GAINS = {"layer-advise": 0.1, "grad-cam": 0.05, "random": 0.0}
 HOSTILE = (
@@ -105,10 +101,8 @@ def test_untrusted_text_stays_text(text):
 
 
 @given(st.recursive(st.text() | st.floats() | st.none(), st.lists, max_leaves=5))
-def test_json_comes_back_as_it_was_up_to_seven_digits(value):
-    text = as_json(value)
-    assert text.isascii()
-    assert not set("<>&") & set(text)
+def test_data_come_back_as_they_were_up_to_seven_digits(value):
+    page = render({"value": value})
 
     def rounded(entry):
         if isinstance(entry, list):
@@ -117,7 +111,7 @@ def test_json_comes_back_as_it_was_up_to_seven_digits(value):
             return float(f"{entry:.7g}") if np.isfinite(entry) else None
         return entry
 
-    assert json.loads(text) == rounded(value)
+    assert data_of(page) == {"value": rounded(value)}
 
 
 def test_the_data_are_those_of_the_results():
@@ -125,7 +119,8 @@ def test_the_data_are_those_of_the_results():
     data = data_of(render(content(made)))
     assert data["methods"] == list(GAINS)
     assert data["methods"][data["baseline"]] == "grad-cam"
-    assert (data["images"], data["failed"], data["layer"]) == (40, 2, "features.3")
+    assert (data["images"], data["layer"]) == (40, "features.3")
+    assert data["failures"] == {"count": 2, "shown": [list(failure) for failure in FAILURES]}
     assert data["date"] == "2026-01-02T03:04:05+00:00"
     means = made.results.groupby("method").mean(numeric_only=True)
     for row, metric in enumerate(SHOWN):
@@ -142,49 +137,88 @@ def test_without_grad_cam_the_first_method_is_the_baseline():
     data = data_of(render(content(run({"random": 0.0, "layer-advise": 0.1}))))
     assert data["methods"][data["baseline"]] == "random"
     one = data_of(render(content(run({"random": 0.0}, embedded=()))))
-    assert one["conclusions"] == ["The run has one method, random, so there is nothing to compare."]
+    (only,) = one["conclusions"]
+    assert only["first"] == ["The run has one method, random: there is nothing to compare."]
+    assert not only["methods"]
 
 
 def test_conclusions_name_the_best_method_and_what_is_significant():
     comparison = run(GAINS).comparison
-    assert conclusions(comparison, "grad-cam") == (
+    found = conclusions(comparison, "grad-cam", ["layer-advise"])
+    assert found.first == (
         f"layer-advise has the best mean rank over {_listed('and')} (1.0 of 3); "
-        "grad-cam follows with 2.0. "
-        + " ".join(
-            f"In {title}, layer-advise is significantly better than grad-cam and random is "
-            "significantly worse than grad-cam."
-            for title in (*FAITHFULNESS, "AVX")
-        )
-        + " AVX and its parts favour ADVISE, which selects by AVX."
+        "grad-cam follows with 2.0.",
+        "Compared with grad-cam, significantly:",
     )
+    titles = (*FAITHFULNESS, "pointing game", "AVX")
+    assert found.methods == (("layer-advise", titles, ()), ("random", (), titles))
+    assert found.last == ("AVX and its parts favour layer-advise, which selects by AVX.",)
     # 3 images: the smallest p is 1/4 for each of 2 x 18 tests.
     few = conclusions(run(GAINS, images=3).comparison, "layer-advise")
-    assert "With 3 images and 36 tests, no difference from layer-advise can be significant" in few
+    assert "With 3 images and 36 tests, no difference from layer-advise can be" in few.first[1]
+    assert not few.methods
     equal = conclusions(run({"a": 0.0, "b": 0.0}).comparison, "a")
-    assert f"No method differs significantly from a in {_listed('or')}." in equal
+    over = ", ".join((*FAITHFULNESS, "pointing game"))
+    assert equal.first[1] == f"No method differs significantly from a in {over} or AVX."
+
+
+def test_only_methods_that_select_by_avx_are_said_to():
+    comparison = run({"gated-grad-cam": 0.1, "grad-cam": 0.0, "mine": 0.0}).comparison
+    assert not conclusions(comparison, "grad-cam").last
+    assert conclusions(comparison, "grad-cam", ["mine", "elsewhere"]).last == (
+        "AVX and its parts favour mine, which selects by AVX.",
+    )
+    both = conclusions(comparison, "grad-cam", ["mine", "grad-cam"]).last
+    assert both == ("AVX and its parts favour grad-cam and mine, which select by AVX.",)
+    without = compare_methods(results(GAINS), list(GAINS), SHOWN[:3], seed=0)
+    assert not conclusions(without, "grad-cam", list(GAINS)).last
 
 
 def test_methods_that_tie_share_the_best_rank():
     table = results({"a": 0.0})
     both = pd.concat([table, table.assign(method="b")])
     comparison = compare_methods(both, ["a", "b"], SHOWN, seed=0)
-    assert conclusions(comparison, "a").startswith(
-        f"All methods have the same mean rank over {_listed('and')}."
-    )
+    first, _ = conclusions(comparison, "a").first
+    assert first == f"All methods have the same mean rank over {_listed('and')}."
 
 
-def test_worst_cases_are_the_largest_losses():
+def test_worst_images_are_those_of_the_largest_losses():
     table = results({"grad-cam": 0.0, "other": 0.0}, images=12)
-    comparison = compare_methods(table, ["grad-cam", "other"], SHOWN, seed=0)
-    worst = worst_cases(table, comparison)
-    wide = table.pivot(index="index", columns="method", values="deletion")
-    loss = wide["other"] - wide["grad-cam"]  # smaller is better
-    expected = loss[loss > 0].sort_values(ascending=False).index[:5].tolist()
-    found = worst[("grad-cam", "other", "deletion")]
-    assert [entry[0] for entry in found] == expected
-    assert found[0][1:] == (wide.at[expected[0], "other"], wide.at[expected[0], "grad-cam"])
-    back = {entry[0] for entry in worst[("other", "grad-cam", "deletion")]}
-    assert not back & set(loss[loss > 0].index)
+    comparison = compare_methods(table, ["grad-cam", "other"], SHOWN[:2], seed=0)
+    wide = table.pivot(index="index", columns="method")
+    losses = [  # of insertion, and of deletion, of which smaller is better
+        wide["insertion"]["grad-cam"] - wide["insertion"]["other"],
+        wide["deletion"]["other"] - wide["deletion"]["grad-cam"],
+    ]
+    worst = [loss[loss > 0].sort_values(ascending=False).index[:5].tolist() for loss in losses]
+    found = worst_images(table, comparison)
+    assert found[:2] == [indices[0] for indices in worst]
+    assert sorted(found) == sorted(index for indices in worst for index in indices)
+
+
+def test_images_in_mosaics_count_once_and_apart():
+    table = results({"grad-cam": 0.0, "other": 0.0}, images=9)
+    cells = pd.DataFrame(
+        [
+            {"index": 100 + cell, "method": method, "grid_top": value + cell, "image": image}
+            for cell, image in enumerate(("b", "a", "b", "c"))
+            for method, value in (("grad-cam", 0.0), ("other", 0.5))
+        ]
+    )
+    both = pd.concat([table, cells], ignore_index=True)
+    metrics = [*SHOWN, *(metric for metric in MOSAIC_METRICS if metric.name == "grid_top")]
+    found = compare_methods(both, ["grad-cam", "other"], metrics, seed=0)
+    plain = compare_methods(table, ["grad-cam", "other"], SHOWN, seed=0)
+    assert found.images == (*plain.images, 3)
+    # Image b is in the cells 0 and 2.
+    assert found.means[-1] == pytest.approx([(1 + 1 + 3) / 3, (1.5 + 1.5 + 3.5) / 3])
+    np.testing.assert_array_equal(found.means[:-1], plain.means)
+    np.testing.assert_array_equal(found.low[:-1], plain.low)
+    assert found.tests == (*plain.tests, 1)
+    for key, difference in plain.differences.items():
+        assert found.differences[key] == difference
+    of_mosaics = found.differences["grad-cam", "other", "grid_top"]
+    assert of_mosaics.p_holm == of_mosaics.p_value == scipy.stats.wilcoxon([0.5] * 3).pvalue
 
 
 @given(st.integers(1, 3000), st.lists(st.integers(0, 2999)), st.integers(1, 400))

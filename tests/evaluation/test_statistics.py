@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from captum_advise.evaluation.columns import METRICS
-from captum_advise.evaluation.statistics import compare_methods, holm, summarise
+from captum_advise.evaluation.report.statistics import compare_methods, holm
 
 CHOSEN = [m for m in METRICS if m.name in ("insertion", "deletion", "hit", "seconds")]
 
@@ -34,7 +34,7 @@ def results(n, seed=0):
 
 def test_means_shares_and_p_values_are_those_of_pandas_and_scipy():
     table = results(60)
-    summary = summarise(table, ["grad-cam", "better"], CHOSEN, seed=0)
+    summary = compare_methods(table, ["grad-cam", "better"], CHOSEN, seed=0).summary()
     summary = summary.set_index(["metric", "method"])
     means = table.groupby("method").mean(numeric_only=True)
     wide = table.pivot(index="index", columns="method")
@@ -52,20 +52,22 @@ def test_means_shares_and_p_values_are_those_of_pandas_and_scipy():
 
 def test_intervals_are_those_of_a_normal_mean():
     n = 400
-    summary = summarise(results(n), ["grad-cam", "better"], CHOSEN, seed=1)
+    summary = compare_methods(results(n), ["grad-cam", "better"], CHOSEN, seed=1).summary()
     row = summary.set_index(["metric", "method"]).loc[("insertion", "grad-cam")]
     half = 1.96 / np.sqrt(n)
     assert row["high"] - row["mean"] == pytest.approx(half, rel=0.15)
     assert row["mean"] - row["low"] == pytest.approx(half, rel=0.15)
-    again = summarise(results(n), ["grad-cam", "better"], CHOSEN, seed=1)
+    again = compare_methods(results(n), ["grad-cam", "better"], CHOSEN, seed=1).summary()
     pd.testing.assert_frame_equal(again, summary)
 
 
 def test_nothing_is_compared_without_grad_cam_and_a_single_image_has_no_interval():
     table = results(20)
-    alone = summarise(table[table["method"] == "better"], ["better"], CHOSEN, seed=0)
+    alone = compare_methods(
+        table[table["method"] == "better"], ["better"], CHOSEN, seed=0
+    ).summary()
     assert alone["p_value"].isna().all()
-    single = summarise(results(1), ["grad-cam", "better"], CHOSEN, seed=0)
+    single = compare_methods(results(1), ["grad-cam", "better"], CHOSEN, seed=0).summary()
     assert single["low"].isna().all()
     assert single["mean"].notna().all()
 

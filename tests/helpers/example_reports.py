@@ -11,10 +11,12 @@ from PIL import Image
 
 from captum_advise.evaluation.columns import METRICS, ON_REQUEST, Curve
 from captum_advise.evaluation.curves import Curves, MeanCurve
-from captum_advise.evaluation.report_page import ReportImage, Run
-from captum_advise.evaluation.statistics import compare_methods
+from captum_advise.evaluation.report.images import ReportImage
+from captum_advise.evaluation.report.page import Run
+from captum_advise.evaluation.report.statistics import compare_methods
 
 SHOWN = [metric for metric in METRICS if metric.name not in ON_REQUEST]
+FAILURES = (("torn.jpg", "The file is truncated."), ("none.jpg", "There is no such file."))
 CURVES = (Curve("insertion", "share of pixels inserted"), Curve("deletion", "share deleted"))
 
 
@@ -44,7 +46,7 @@ def results(gains, *, images=40, names=None, seed=0):
     )
 
 
-def run(gains, *, images=40, embedded=(0, 1, 2), names=None, network="net"):
+def run(gains, *, images=40, embedded=(0, 1, 2), names=None, network="net", failures=FAILURES):
     """A run with made-up results."""
     table = results(gains, images=images, names=names)
     methods = tuple(gains)
@@ -56,12 +58,7 @@ def run(gains, *, images=40, embedded=(0, 1, 2), names=None, network="net"):
         comparison=comparison,
         curves=Curves(
             {(curve.name, method): mean for curve in CURVES for method in methods},
-            {
-                (i, method, curve.name): line
-                for i in embedded
-                for method in methods
-                for curve in CURVES
-            },
+            {},
         ),
         curve_titles=CURVES,
         images=[
@@ -73,10 +70,10 @@ def run(gains, *, images=40, embedded=(0, 1, 2), names=None, network="net"):
         information={
             "configuration": {"network": network, "layer": "features.3", "steps": 4},
             "sessions": [{"ended": "2026-01-02T03:04:05+00:00"}],
-            "images_failed": 2,
         },
         class_names=("cat", "dog"),
-        seed=0,
+        failures=failures,
+        by_avx=[name for name in methods if name.startswith("layer-advise")],
     )
 
 

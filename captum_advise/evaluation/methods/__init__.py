@@ -5,19 +5,28 @@ from captum_advise.evaluation.methods.interface import (
     ClassMaps,
     Context,
     Method,
-    MethodSettings,
+    MethodAt,
+    selecting_by_avx,
 )
-from captum_advise.evaluation.methods.registry import get_methods, list_methods
+from captum_advise.evaluation.methods.registry import (
+    get_methods,
+    list_methods,
+    list_settings,
+    parse_settings,
+)
 from captum_advise.evaluation.methods.saved_maps import SavedMaps
 
 __all__ = [
     "ClassMaps",
     "Context",
     "Method",
+    "MethodAt",
     "MethodLike",
-    "MethodSettings",
     "SavedMaps",
     "as_method",
     "get_methods",
     "list_methods",
+    "list_settings",
+    "parse_settings",
+    "selecting_by_avx",
 ]

@@ -7,17 +7,10 @@ from typing import Any, TypeAlias, cast
 
 from captum.attr import Attribution
 
-from captum_advise.evaluation.methods.captum_methods import from_captum
-from captum_advise.evaluation.methods.interface import Method
-from captum_advise.evaluation.methods.pytorch_grad_cam_methods import (
-    from_pytorch_grad_cam_class,
-    from_pytorch_grad_cam_object,
-)
-from captum_advise.evaluation.methods.torchcam_methods import (
-    from_torchcam_class,
-    from_torchcam_object,
-)
-from captum_advise.evaluation.methods.zennit_methods import from_zennit_class, from_zennit_object
+from captum_advise.evaluation.methods import peers
+from captum_advise.evaluation.methods.captum_methods import captum
+from captum_advise.evaluation.methods.interface import Method, MethodAt
+from captum_advise.evaluation.methods.layers import INPUT
 
 # Also what the packages pytorch-grad-cam, torchcam and Zennit have, which may not be installed.
 MethodLike: TypeAlias = Method | Attribution | type[Attribution] | Any
@@ -52,21 +45,22 @@ def as_method(method: MethodLike) -> Method:
         >>> grad_cam(net, net.conv4, images, torch.tensor([3, 3]), Context()).shape
         torch.Size([2, 1, 8, 8])
     """
+    method = cast(Any, method)
     kind = method if isclass(method) else type(method)
     if issubclass(kind, Attribution):
-        return from_captum(method)
+        return captum(method)
     if _is_of(kind, "pytorch_grad_cam", "BaseCAM", "FinerCAM"):
-        return (from_pytorch_grad_cam_class if isclass(method) else from_pytorch_grad_cam_object)(
-            method
-        )
+        at = "layer" if isclass(method) else tuple(peers.with_hooks(method).target_layers)
+        return MethodAt(at, peers.pytorch_grad_cam(method))
     if _is_of(kind, "torchcam", "_CAM", "_CAMWrapper"):
-        return (from_torchcam_class if isclass(method) else from_torchcam_object)(method)
+        at = "layer" if isclass(method) else tuple(method.target_names)
+        return MethodAt(at, peers.torchcam(method))
     if _is_of(kind, "zennit", "Attributor"):
-        return (from_zennit_class if isclass(method) else from_zennit_object)(method)
+        return MethodAt(INPUT, peers.zennit(method))
     if isinstance(method, tuple) and len(method) == 2 and isclass(method[0]):
         attributor_class, composite = method
         if _is_of(attributor_class, "zennit", "Attributor"):
-            return from_zennit_class(attributor_class, composite)
+            return MethodAt(INPUT, peers.zennit(attributor_class, composite))
     if callable(method) and not isclass(method):
         return cast(Method, method)
     shown = method.__name__ if isclass(method) else kind.__name__

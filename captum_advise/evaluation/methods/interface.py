@@ -2,57 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from captum_advise._utils.checks import check_count
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation.methods.layers import LayerChoice
 from captum_advise.pixels import PixelSpace, black
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """Settings of single methods. They are part of a run's configuration.
-
-    Args:
-        integrated_gradients_steps: Points on the path from black to the image.
-        expected_gradients_samples: Points on paths from images of one random colour.
-        smooth_grad_samples: Noisy images of SmoothGrad.
-        rise_masks: Random masks of RISE.
-        lime_samples: Images with some superpixels blacked out, per map of LIME or Kernel SHAP.
-        lime_grid: Their superpixels per side of the image.
-        occlusion_windows: The side of the image divided by the side of the black window, which
-            moves by half of its side.
-        smooth_grad_cam_samples: Noisy images of Smooth Grad-CAM++.
-        is_cam_samples: Steps of IS-CAM, each with one forward pass per unit.
-
-    Raises:
-        TypeError: One of them is not an int.
-        ValueError: One of them is below one.
-
-    Example::
-
-        >>> MethodSettings(lime_samples=200).lime_samples
-        200
-    """
-
-    integrated_gradients_steps: int = 32
-    expected_gradients_samples: int = 32
-    smooth_grad_samples: int = 32
-    rise_masks: int = 4000
-    lime_samples: int = 1000
-    lime_grid: int = 8
-    occlusion_windows: int = 7
-    smooth_grad_cam_samples: int = 4
-    is_cam_samples: int = 10
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            check_count(name, value, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -62,7 +20,6 @@ class Context:
     Attributes:
         pixel_space: How the model's inputs relate to images in [0, 1], as in ``LayerAdvise``.
         confidence: Class scores to probabilities.
-        settings: Settings of single methods.
         internal_batch_size: How many images should go through the model at once.
         image: The name of the image that is explained, if it has one.
         layers: The modules that the method explains, from the first to the last. The last is
@@ -78,7 +35,6 @@ class Context:
 
     pixel_space: PixelSpace | None = None
     confidence: Callable[[Tensor], Tensor] = softmax_over_classes
-    settings: MethodSettings = field(default_factory=MethodSettings)
     internal_batch_size: int = 8
     image: str = ""
     layers: tuple[nn.Module, ...] = ()
@@ -144,6 +100,9 @@ class Method(Protocol):
     - ``"input"``, or ``"-"`` for a method that explains neither;
     - a list of modules or their names.
 
+    An attribute ``selects_by_avx`` that is true says that the method selects by the AVX metric,
+    which then favours it. Reports say so.
+
     Example::
 
         >>> from captum_advise.evaluation import get_methods
@@ -160,18 +119,29 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class MethodAt:
-    """A method with what it explains.
+    """A function that makes maps, with what is known of it.
 
     Attributes:
-        layers: As the attribute of a :class:`Method`.
-        method: The method itself.
+        layers: What it explains, as the attribute of a :class:`Method`.
+        function: Called as a :class:`Method`, with the settings as further arguments.
+        settings: Their values by name.
+        needs: The module that it needs, and the extra that brings it.
+        selects_by_avx: Whether it selects by AVX.
     """
 
     layers: LayerChoice
-    method: Method
+    function: Callable[..., Tensor | ClassMaps]
+    settings: Mapping[str, int] = field(default_factory=dict)
+    needs: tuple[str, str] | None = None
+    selects_by_avx: bool = False
 
     def __call__(
         self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> Tensor | ClassMaps:
-        """Call the method."""
-        return self.method(model, layer, inputs, target, context)
+        """Make maps."""
+        return self.function(model, layer, inputs, target, context, **self.settings)
+
+
+def selecting_by_avx(methods: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of the methods that select by AVX, in order."""
+    return tuple(name for name, method in methods.items() if getattr(method, "selects_by_avx", 0))

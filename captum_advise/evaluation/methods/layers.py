@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,12 +81,12 @@ def find_layers(model: nn.Module, layer: nn.Module, choice: LayerChoice, inputs:
 
 
 class _Call(NamedTuple):
-    """A module's only call, with its first input and its output, a feature map."""
+    """The only call of a module that returns a feature map."""
 
     module: nn.Module
     given: Any
     output: Tensor
-    shape: torch.Size
+    size: torch.Size
     is_activation: bool
 
 
@@ -105,13 +106,10 @@ def _calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
 
     parameter = next(model.parameters(), inputs)
     noise = torch.rand(1, *inputs.shape[1:], generator=torch.Generator().manual_seed(0))
-    hooks = [module.register_forward_hook(record) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            model(noise.to(parameter.device, inputs.dtype))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for module in model.modules():
+            hooks.enter_context(module.register_forward_hook(record))
+        model(noise.to(parameter.device, inputs.dtype))
     return [call for call in calls.values() if call is not None]
 
 
@@ -133,7 +131,7 @@ def _after_activation(calls: Sequence[_Call], layer: nn.Module) -> nn.Module:
     reached = None
     for call in calls:
         if call.module is layer or (
-            reached is not None and call.given is reached.output and call.shape == reached.shape
+            reached is not None and call.given is reached.output and call.size == reached.size
         ):
             reached = call
             if call.is_activation:
@@ -144,17 +142,15 @@ def _after_activation(calls: Sequence[_Call], layer: nn.Module) -> nn.Module:
 def _stages(calls: Sequence[_Call], layer: nn.Module, channels: int) -> list[nn.Module]:
     """The last activation of each size of feature maps, from the largest to the layer's."""
     last = _after_activation(calls, layer)
-    sizes = {call.module: call.shape[2:] for call in calls}
-    if last not in sizes:
-        return [last]
+    sizes = {call.module: call.size[2:] for call in calls}
     by_size: dict[torch.Size, nn.Module] = {}
-    for call in calls:
+    for call in calls if last in sizes else ():
         if call.module is last:
             break
-        size = call.shape[2:]
+        size = sizes[call.module]
         larger = all(side > least for side, least in zip(size, sizes[last], strict=True))
         # As many channels as the input: what a module that normalises it returns.
-        if larger and call.is_activation and call.shape[1] > channels:
+        if larger and call.is_activation and call.size[1] > channels:
             by_size[size] = call.module
     return [*(by_size[size] for size in sorted(by_size, reverse=True)), last]
 

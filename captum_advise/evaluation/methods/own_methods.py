@@ -1,19 +1,21 @@
-"""This package's methods under the interface of :class:`Method`."""
+"""This package's methods, and maps that do not depend on the model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
-from captum_advise.evaluation.methods.interface import ClassMaps, Context, Method
+from captum_advise.evaluation.methods.interface import ClassMaps, Context, MethodAt
 from captum_advise.evaluation.methods.layers import find_layers
 from captum_advise.gated_grad_cam import GatedGradCam
 from captum_advise.layer_advise import LayerAdvise
 
 
-def layer_advise(**options: Any) -> Method:
-    """``LayerAdvise`` with further arguments of ``LayerAdvise``."""
+def layer_advise(**options: Any) -> MethodAt:
+    """``LayerAdvise`` with further arguments of ``LayerAdvise.explain``."""
 
     def method(
         model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
@@ -38,10 +40,10 @@ def layer_advise(**options: Any) -> Method:
 
         return ClassMaps(explanation.attributions, of_class)
 
-    return method
+    return MethodAt("layer", method, selects_by_avx=True)
 
 
-def gated_grad_cam(n_occlusions: int = 0) -> Method:
+def gated_grad_cam(n_occlusions: int = 0) -> Callable[..., Tensor]:
     """``GatedGradCam`` with the layers of the context, or with those that end with ``layer``."""
 
     def method(
@@ -57,3 +59,24 @@ def gated_grad_cam(n_occlusions: int = 0) -> Method:
         return maps
 
     return method
+
+
+def random(
+    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+) -> Tensor:
+    """A floor: uniform noise."""
+    # As coarse as the map of a layer, so that it differs by its content alone. Drawn on the CPU,
+    # so that a seed gives the same map on every device.
+    size = [max(2, side // 32) for side in inputs.shape[-2:]]
+    return torch.rand(len(inputs), 1, *size).to(inputs)
+
+
+def gaussian(
+    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+) -> Tensor:
+    """A floor: a Gaussian at the centre, with a quarter of the side as standard deviation."""
+    rows, columns = (
+        torch.exp(-8 * (torch.linspace(-0.5, 0.5, side, device=inputs.device) ** 2))
+        for side in inputs.shape[-2:]
+    )
+    return (rows[:, None] * columns).expand(len(inputs), 1, -1, -1)

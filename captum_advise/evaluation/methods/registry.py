@@ -1,96 +1,117 @@
-"""The methods that are known by name."""
+"""The methods that are known by name, and their settings."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from captum.attr import GuidedBackprop, GuidedGradCam, LayerGradCam, LayerGradientXActivation
+import torch
+from captum.attr import (
+    GuidedBackprop,
+    GuidedGradCam,
+    IntegratedGradients,
+    KernelShap,
+    LayerGradCam,
+    LayerGradientXActivation,
+    Lime,
+    NoiseTunnel,
+    Occlusion,
+    Saliency,
+)
 
-from captum_advise import metrics
+from captum_advise._utils.checks import check_count
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise.evaluation.methods import floors
-from captum_advise.evaluation.methods.captum_methods import from_captum
+from captum_advise.evaluation.methods import captum_methods as options
+from captum_advise.evaluation.methods import own_methods
+from captum_advise.evaluation.methods.captum_methods import captum, first_channel, of_inputs
 from captum_advise.evaluation.methods.class_activation_maps import (
     ablation_cam,
     eigen_cam,
     grad_cam_plus_plus,
 )
-from captum_advise.evaluation.methods.input_attributions import (
-    expected_gradients,
-    integrated_gradients,
-    kernel_shap,
-    lime,
-    occlusion,
-    smooth_grad,
-)
 from captum_advise.evaluation.methods.interface import Method, MethodAt
-from captum_advise.evaluation.methods.layers import INPUT
+from captum_advise.evaluation.methods.layers import INPUT, NONE
 from captum_advise.evaluation.methods.own_methods import gated_grad_cam, layer_advise
-from captum_advise.evaluation.methods.pytorch_grad_cam_methods import finer_cam, shapley_cam
-from captum_advise.evaluation.methods.recorded_passes import with_recorded_passes
+from captum_advise.evaluation.methods.peers import pytorch_grad_cam, torchcam
+from captum_advise.evaluation.methods.recorded_passes import with_recorded_passes as recorded
 from captum_advise.evaluation.methods.rise import rise
-from captum_advise.evaluation.methods.torchcam_methods import torchcam
+from captum_advise.metrics import AVXProtocol
 
-_TORCHCAM: dict[str, Method] = {
-    "smooth-grad-cam++": torchcam(
-        "SmoothGradCAMpp", lambda context: {"num_samples": context.settings.smooth_grad_cam_samples}
-    ),
-    "xgrad-cam": torchcam("XGradCAM"),
-    "layer-cam": torchcam("LayerCAM"),
-    "layer-cam-multi": torchcam("LayerCAM", layers="stages"),
-    "score-cam": with_recorded_passes(
-        torchcam("ScoreCAM", lambda context: {"batch_size": context.internal_batch_size})
-    ),
-    "is-cam": with_recorded_passes(
-        torchcam(
-            "ISCAM",
-            lambda context: {
-                "batch_size": context.internal_batch_size,
-                "num_samples": context.settings.is_cam_samples,
-            },
-        )
-    ),
-}
-_PYTORCH_GRAD_CAM: dict[str, Method] = {
-    "finer-cam": MethodAt("activation", finer_cam),
-    "shapley-cam": MethodAt("activation", shapley_cam),
-}
-_SUPERPIXELS: dict[str, Method] = {
-    "lime": with_recorded_passes(MethodAt(INPUT, lime)),
-    "kernel-shap": with_recorded_passes(MethodAt(INPUT, kernel_shap)),
-}
-_METHODS: dict[str, Method] = {
-    "layer-advise": layer_advise(),
-    "layer-advise-minmax": layer_advise(activation_range="minmax"),
-    "layer-advise-reference": layer_advise(protocol=metrics.AVXProtocol.reference()),
+_SKLEARN = ("sklearn", "evaluation")
+_TORCHCAM, _GRAD_CAM = ("torchcam", "peers"), ("pytorch_grad_cam", "peers")
+_LIME = {"lime_samples": 1000, "lime_grid": 8}
+
+_smooth_grad = of_inputs(
+    lambda model: NoiseTunnel(Saliency(model)),
+    options.smooth_grad,
+    one_by_one=True,
+    then=torch.abs,
+)
+_lime, _kernel_shap = (
+    recorded(of_inputs(attribution, options.superpixels, one_by_one=True, then=first_channel))
+    for attribution in (Lime, KernelShap)
+)
+_smooth_grad_cam = torchcam(
+    "SmoothGradCAMpp",
+    lambda context, smooth_grad_cam_samples: {"num_samples": smooth_grad_cam_samples},
+)
+_score_cam = torchcam("ScoreCAM", lambda context: {"batch_size": context.internal_batch_size})
+_is_cam = torchcam(
+    "ISCAM",
+    lambda context, is_cam_samples: {
+        "batch_size": context.internal_batch_size,
+        "num_samples": is_cam_samples,
+    },
+)
+
+# Name to what it explains, the function, its settings, and what it needs. The methods that are
+# recommended come first.
+_METHODS: dict[str, MethodAt] = {
     "gated-grad-cam": MethodAt("gated-grad-cam", gated_grad_cam()),
     "gated-grad-cam-occlusion": MethodAt("gated-grad-cam", gated_grad_cam(n_occlusions=32)),
-    "grad-cam": from_captum(LayerGradCam),
-    "guided-grad-cam": from_captum(GuidedGradCam),
-    "layer-gradient-x-activation": from_captum(LayerGradientXActivation),
+    "layer-advise": layer_advise(),
+    "layer-advise-minmax": layer_advise(activation_range="minmax"),
+    "layer-advise-reference": layer_advise(protocol=AVXProtocol.reference()),
+    "grad-cam": captum(LayerGradCam),
+    "guided-grad-cam": captum(GuidedGradCam),
+    "layer-gradient-x-activation": captum(LayerGradientXActivation),
     # The sum over the units of the same is HiResCAM, by definition.
-    "hirescam": MethodAt("activation", from_captum(LayerGradientXActivation)),
+    "hirescam": replace(captum(LayerGradientXActivation), layers="activation"),
     "eigen-cam": MethodAt("activation", eigen_cam),
     "ablation-cam": MethodAt("activation", ablation_cam),
-    "guided-backpropagation": from_captum(GuidedBackprop),
-    "integrated-gradients": MethodAt(INPUT, integrated_gradients),
-    "expected-gradients": MethodAt(INPUT, expected_gradients),
-    "smooth-grad": MethodAt(INPUT, smooth_grad),
-    "occlusion": with_recorded_passes(MethodAt(INPUT, occlusion)),
-    **_SUPERPIXELS,
-    "rise": MethodAt(INPUT, rise),
-    "random": floors.random,
-    "gaussian": floors.gaussian,
+    "guided-backpropagation": captum(GuidedBackprop),
+    "integrated-gradients": MethodAt(
+        INPUT,
+        of_inputs(IntegratedGradients, options.integrated_gradients),
+        {"integrated_gradients_steps": 32},
+    ),
+    "expected-gradients": MethodAt(
+        INPUT, options.expected_gradients, {"expected_gradients_samples": 32}
+    ),
+    "smooth-grad": MethodAt(INPUT, _smooth_grad, {"smooth_grad_samples": 32}),
+    "occlusion": MethodAt(
+        INPUT, recorded(of_inputs(Occlusion, options.occlusion)), {"occlusion_windows": 7}
+    ),
+    "lime": MethodAt(INPUT, _lime, _LIME, _SKLEARN),
+    "kernel-shap": MethodAt(INPUT, _kernel_shap, _LIME, _SKLEARN),
+    "rise": MethodAt(INPUT, rise, {"rise_masks": 4000}),
+    "random": MethodAt(NONE, own_methods.random),
+    "gaussian": MethodAt(NONE, own_methods.gaussian),
     "grad-cam++": MethodAt("activation", grad_cam_plus_plus),
-    **_TORCHCAM,
-    **_PYTORCH_GRAD_CAM,
-}
-# Method to the module that it needs and the extra that brings it.
-_OPTIONAL = {
-    **dict.fromkeys(_SUPERPIXELS, ("sklearn", "evaluation")),
-    **dict.fromkeys(_TORCHCAM, ("torchcam", "peers")),
-    **dict.fromkeys(_PYTORCH_GRAD_CAM, ("pytorch_grad_cam", "peers")),
+    "smooth-grad-cam++": MethodAt(
+        "activation", _smooth_grad_cam, {"smooth_grad_cam_samples": 4}, _TORCHCAM
+    ),
+    "xgrad-cam": MethodAt("activation", torchcam("XGradCAM"), needs=_TORCHCAM),
+    "layer-cam": MethodAt("activation", torchcam("LayerCAM"), needs=_TORCHCAM),
+    "layer-cam-multi": MethodAt("stages", torchcam("LayerCAM"), needs=_TORCHCAM),
+    "score-cam": MethodAt("activation", recorded(_score_cam), needs=_TORCHCAM),
+    "is-cam": MethodAt("activation", recorded(_is_cam), {"is_cam_samples": 10}, _TORCHCAM),
+    "finer-cam": MethodAt("activation", pytorch_grad_cam("FinerCAM"), needs=_GRAD_CAM),
+    "shapley-cam": MethodAt(
+        "activation", pytorch_grad_cam("ShapleyCAM", "ClassifierOutputReST"), needs=_GRAD_CAM
+    ),
 }
 
 
@@ -100,53 +121,122 @@ def list_methods() -> tuple[str, ...]:
     Example::
 
         >>> list_methods()
-        ('layer-advise', 'layer-advise-minmax', 'layer-advise-reference', 'gated-grad-cam', ...)
+        ('gated-grad-cam', 'gated-grad-cam-occlusion', 'layer-advise', ...)
     """
     return tuple(_METHODS)
 
 
-def package_of(name: str) -> str | None:
-    """The package other than ours that a method known by name is computed with, if it is one."""
-    module, _ = _OPTIONAL.get(name, (None, None))
-    return module
+def list_settings() -> dict[str, int]:
+    """The settings of methods, with their defaults.
+
+    Example::
+
+        >>> list_settings()["rise_masks"]
+        4000
+    """
+    return {name: value for m in _METHODS.values() for name, value in m.settings.items()}
 
 
-def is_known(name: str, method: object) -> bool:
-    """Whether a method is the one that is known by this name."""
-    return _METHODS.get(name) is method
-
-
-def get_methods(wanted: Iterable[str]) -> dict[str, Method]:
+def get_methods(
+    wanted: Iterable[str], settings: Mapping[str, int] | None = None
+) -> dict[str, Method]:
     """Methods by name, in the order given.
 
     Args:
-        wanted: Some of :func:`names`.
+        wanted: Some of :func:`list_methods`.
+        settings: Some of :func:`list_settings`; the others have their defaults.
 
     Returns:
         Name to method.
 
     Raises:
-        ValueError: A name is unknown or repeated, or there is none.
+        TypeError: The value of a setting is not an int.
+        ValueError: A name is unknown or repeated, there is none, or a setting is unknown or below
+            one.
         ModuleNotFoundError: A package that a method needs is missing.
 
     Example::
 
-        >>> list(get_methods(["layer-advise", "grad-cam"]))
-        ['layer-advise', 'grad-cam']
+        >>> list(get_methods(["layer-advise", "rise"], {"rise_masks": 1000}))
+        ['layer-advise', 'rise']
     """
-    methods: dict[str, Method] = {}
+    settings = settings or {}
+    check_settings(settings)
+    methods: dict[str, MethodAt] = {}
     for name in wanted:
         if name not in _METHODS:
-            close = difflib.get_close_matches(name, _METHODS, n=2)
-            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
             raise ValueError(
-                f"There is no method {name!r}{hint}: the methods are {', '.join(_METHODS)}."
+                f"There is no method {name!r}{_hint(name, _METHODS)}: the methods are "
+                f"{', '.join(_METHODS)}."
             )
         if name in methods:
             raise ValueError(f"The method {name} is named twice.")
-        methods[name] = _METHODS[name]
-        if name in _OPTIONAL:
-            import_optional(*_OPTIONAL[name])
+        method = _METHODS[name]
+        if method.needs:
+            import_optional(*method.needs)
+        own = {key: settings.get(key, default) for key, default in method.settings.items()}
+        methods[name] = replace(method, settings=own) if own else method
     if not methods:
         raise ValueError(f"Name at least one method: {', '.join(_METHODS)}.")
-    return methods
+    return dict(methods)
+
+
+def check_settings(settings: Mapping[str, int]) -> None:
+    """Require known settings with valid values.
+
+    Raises:
+        TypeError: A value is not an int.
+        ValueError: A setting is unknown, or below one.
+    """
+    known = list_settings()
+    for name, value in settings.items():
+        if name not in known:
+            raise ValueError(
+                f"There is no setting {name!r}{_hint(name, known)}: the settings are "
+                f"{', '.join(known)}."
+            )
+        check_count(name, value, at_least=1)
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, int]:
+    """Settings from texts such as ``rise_masks=4000``, as the command line has them.
+
+    Raises:
+        ValueError: A text is none, a setting is unknown or named twice, or its value is not a
+            number of at least one.
+    """
+    settings: dict[str, int] = {}
+    for text in texts:
+        name, separator, number = (part.strip() for part in text.partition("="))
+        name = name.replace("-", "_")
+        if not (name and separator):
+            raise ValueError(f"A setting is NAME=NUMBER, such as rise_masks=4000, got {text!r}.")
+        if name in settings:
+            raise ValueError(f"The setting {name} is given twice.")
+        try:
+            settings[name] = int(number)
+        except ValueError:
+            # Of an unknown setting, the name is the first mistake.
+            check_settings({name: 1})
+            raise ValueError(f"{name} must be a whole number, got {number!r}.") from None
+        check_settings({name: settings[name]})
+    return settings
+
+
+def known_method(name: str, method: object) -> MethodAt | None:
+    """The method, if it is the one that is known by this name, with any settings."""
+    known = _METHODS.get(name)
+    if known is not None and isinstance(method, MethodAt) and method.function is known.function:
+        return method
+    return None
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    """The names that are meant, perhaps in another spelling: of GradCam, grad-cam."""
+
+    def plain(text: str) -> str:
+        return re.sub(r"[^a-z0-9+]", "", text.casefold())
+
+    by_plain = {plain(own): own for own in known}
+    close = difflib.get_close_matches(plain(name), by_plain, n=2)
+    return f" (did you mean {' or '.join(by_plain[own] for own in close)}?)" if close else ""

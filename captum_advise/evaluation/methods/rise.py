@@ -20,10 +20,15 @@ _CELLS, _SHOWN = 7, 0.5
 
 
 def rise(
-    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    model: nn.Module,
+    layer: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    context: Context,
+    rise_masks: int,
 ) -> ClassMaps:
     """RISE, with black where a mask hides the image. One set of masks serves all classes."""
-    masks = RandomMasks.draw(context.settings.rise_masks, inputs.shape[-2:], inputs)
+    masks = RandomMasks.draw(rise_masks, inputs.shape[-2:], inputs)
     n_images, n_at_once = len(inputs), max(1, context.internal_batch_size // len(inputs))
     black = context.black(inputs)
     chunks = torch.split(torch.arange(len(masks), device=inputs.device), n_at_once)

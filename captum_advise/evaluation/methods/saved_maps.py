@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise.evaluation.fingerprints import bytes_fingerprint
 from captum_advise.evaluation.methods.interface import ClassMaps, Context
 from captum_advise.evaluation.methods.layers import NONE
 
@@ -99,18 +98,6 @@ class SavedMaps:
                 f"({', '.join(file.name for file in files)}): keep one."
             )
         return files[0]
-
-    def fingerprint(self, image: str) -> str:
-        """Short hex of the SHA-256 of the bytes of an image's map.
-
-        Args:
-            image: Its name.
-
-        Raises:
-            OSError: The file cannot be read.
-            ValueError: There is no map, or more than one.
-        """
-        return bytes_fingerprint(self.file(image))
 
     def check(self, images: Iterable[str]) -> None:
         """Require that no two images share a map.

@@ -1,0 +1,193 @@
+"""The items of a data set, each with what identifies it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+
+from captum_advise.evaluation.digests import DIGITS, tensor_bytes
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item that has been read.
+
+    Attributes:
+        index: Its position in the data.
+        name: Its name, on which random numbers depend.
+        inputs: As the network gets it, (1, C, H, W).
+        target: Its class, None if not known.
+        region: Where the object is, bool (1, 1, H, W), None if not known.
+        in_mosaic: Whether it is a mosaic, and the region a cell of it.
+    """
+
+    index: int
+    name: str
+    inputs: Tensor
+    target: int | None
+    region: Tensor | None = None
+    in_mosaic: bool = False
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short hex of the SHA-256 of inputs, target and region."""
+        inputs, region = self.inputs, self.region
+        digest = hashlib.sha256(f"{inputs.dtype} {tuple(inputs.shape)} {self.target} ".encode())
+        digest.update(tensor_bytes(inputs))
+        if region is not None:
+            digest.update(tensor_bytes(region))
+        return digest.hexdigest()[:DIGITS]
+
+    def to(self, device: torch.device) -> Item:
+        """The same on a device."""
+        region = None if self.region is None else self.region.to(device)
+        inputs = self.inputs.to(device)
+        return Item(self.index, self.name, inputs, self.target, region, self.in_mosaic)
+
+
+class Items:
+    """A data set as a sequence of items.
+
+    Args:
+        dataset: As :func:`captum_advise.evaluation.evaluate` takes it.
+        dtype: Of the inputs, as the network's parameters have it.
+
+    Raises:
+        TypeError: It is not a data set with positions and a length.
+        ValueError: It has no item, or not one name per item.
+    """
+
+    def __init__(self, dataset: Dataset[Any], dtype: torch.dtype | None = None) -> None:
+        self.parts = _parts(dataset)
+        self.dtype = dtype
+        self._places = [
+            (part, position) for part in self.parts for position in range(_length(part))
+        ]
+        if not self._places:
+            raise ValueError("There is no image in the data.")
+        for part in self.parts:
+            names = getattr(part, "names", None)
+            if names is not None and len(names) != _length(part):
+                raise ValueError(f"The data have {len(names)} names for {_length(part)} images.")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The name of each item; its position where the data have no names."""
+        return tuple(
+            str(index) if getattr(part, "names", None) is None else str(part.names[position])
+            for index, (part, position) in enumerate(self._places)
+        )
+
+    @property
+    def targets(self) -> list[Any]:
+        """The class of each item as far as the data know it without reading."""
+        return [
+            None if (known := getattr(part, "targets", None)) is None else known[position]
+            for part, position in self._places
+        ]
+
+    def have(self, what: str) -> bool:
+        """Whether there are ``"images"``, images with ``"regions"``, or ``"mosaics"``."""
+        images = [part for part in self.parts if not _has(part, "has_cells")]
+        if what == "mosaics":
+            return len(images) < len(self.parts)
+        return any(what == "images" or _has(part, "has_regions") for part in images)
+
+    def in_mosaic(self, index: int) -> bool:
+        """Whether an item is a mosaic."""
+        return _has(self._places[index][0], "has_cells")
+
+    @property
+    def network(self) -> Any:
+        """The network of image files, None for other data."""
+        return next(filter(None, (getattr(part, "network", None) for part in self.parts)), None)
+
+    def __getitem__(self, index: int) -> Item:
+        """Read an item.
+
+        Raises:
+            ValueError: It is not an image with a class. Data sets may raise any other error.
+        """
+        part, position = self._places[index]
+        given = part[position]
+        inputs, label, *rest = given if isinstance(given, tuple | list) else (given, None)
+        if not isinstance(inputs, Tensor) or inputs.dim() != 3:
+            raise ValueError("An item of the data is not a tensor (C, H, W).")
+        inputs = inputs.detach()
+        if self.dtype is not None and inputs.is_floating_point():
+            inputs = inputs.to(self.dtype)
+        region = _region(inputs, *rest)[None] if _has(part, "has_regions") else None
+        in_mosaic = _has(part, "has_cells")
+        return Item(index, self.names[index], inputs[None], _label(label), region, in_mosaic)
+
+
+def _parts(dataset: Any) -> tuple[Any, ...]:
+    """The data sets that a sum of them consists of."""
+    if isinstance(dataset, ConcatDataset):
+        return tuple(part for own in dataset.datasets for part in _parts(own))
+    if isinstance(dataset, DataLoader):
+        raise TypeError(
+            "The data are a DataLoader, whose batches have no names: give its data set, "
+            "loader.dataset."
+        )
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise TypeError(
+            f"The data are a {type(dataset).__name__} without a length or without positions: give "
+            "a data set with len(dataset) and dataset[i], as a list of pairs of inputs and class."
+        )
+    return (dataset,)
+
+
+def _length(part: Any) -> int:
+    return len(part)
+
+
+def _has(part: Any, attribute: str) -> bool:
+    return bool(getattr(part, attribute, False))
+
+
+def _label(label: Any) -> int | None:
+    """A class as an index.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    if label is None:
+        return None
+    if isinstance(label, Tensor | np.ndarray | list | tuple) and len(np.shape(label)) == 1:
+        values = np.asarray(label)
+        if len(values) > 1 and np.count_nonzero(values) == 1 and values.max() == 1:  # one-hot
+            return int(values.argmax())
+        if len(values) != 1:
+            raise ValueError(
+                f"The class of an item is a vector of {len(values)} numbers that is not one-hot: "
+                "give the index of the class to explain, or None for the predicted class."
+            )
+        (label,) = values
+    return int(label)
+
+
+def _region(inputs: Tensor, region: object = None) -> Tensor:
+    size = inputs.shape[-2:]
+    if (
+        not isinstance(region, Tensor)
+        or region.dtype != torch.bool
+        or region.shape not in (size, (1, *size))
+    ):
+        raise ValueError(
+            "An item of data with regions has no region: give it a third entry, a bool tensor of "
+            f"the size of its inputs, {tuple(size)}."
+        )
+    if not bool(region.any()):
+        raise ValueError("The region of the object has no pixel in the part that the model sees.")
+    return region.view(1, *size)

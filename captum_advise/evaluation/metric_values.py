@@ -1,0 +1,292 @@
+"""The values of metrics for all maps of an image, with forward passes in common.
+
+What is not a pass is computed map by map: sums may depend on the shape of a tensor. So the value of
+a map depends neither on the other maps nor on the other metrics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_advise._core.scoring import MapScorer
+from captum_advise._utils.checks import check_count
+from captum_advise.evaluation.methods import Context
+from captum_advise.metrics import (
+    AVXProtocol,
+    blurred,
+    infidelity,
+    mu_fidelity,
+    road,
+    sensitivity_max,
+)
+from captum_advise.metrics.insertion_deletion import curves_between
+from captum_advise.pixels import black
+
+# The first and the last image of each curve.
+_ENDS = {
+    "insertion": ("blurred", "whole"),
+    "deletion": ("whole", "black"),
+    "insertion_black": ("black", "whole"),
+    "deletion_blurred": ("whole", "blurred"),
+}
+
+
+@dataclass(frozen=True)
+class MetricSettings:
+    """Settings of the metrics, on which all rows of a run depend.
+
+    Args:
+        steps: The number of shares into which insertion and deletion divide the pixels.
+        n_perturb_samples: Noisy images that ``infidelity`` and ``sensitivity_max`` take.
+        protocol: The protocol for the metrics of every method, whatever protocol ADVISE selects
+            by.
+        compiled: Compute metrics with ``torch.compile(model)``. It takes a minute to start and is
+            faster then; on a CPU it needs a C++ compiler. Maps use the model as it is.
+        bf16: Compute metrics with the model under autocast to bfloat16. It is faster on devices
+            with bfloat16 arithmetic, and changes insertion by about 0.01. Maps use the model as it
+            is.
+
+    Raises:
+        TypeError: A number is not an int.
+        ValueError: A number is below one.
+
+    Example::
+
+        >>> settings = MetricSettings(steps=16)
+    """
+
+    steps: int = 32
+    n_perturb_samples: int = 10
+    protocol: AVXProtocol = field(default_factory=AVXProtocol)
+    compiled: bool = False
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "n_perturb_samples"):
+            check_count(name, getattr(self, name), at_least=1)
+
+
+@dataclass(frozen=True)
+class MapOfMethod:
+    """A method's result for one image.
+
+    Attributes:
+        maps: (1, 1, h, w).
+        mask: The same stretched to [0, 1] and enlarged to the image, (1, 1, H, W).
+        runner_up_maps: For the runner-up class, like ``maps``; None: not known, or not needed.
+        forward_passes: Images that went through the model for it; NaN if that is not known.
+        seconds: How long it took; NaN if that is not known.
+        is_saved: Whether it comes from a file, and noise does not change it.
+        explain: From inputs (N, C, H, W) and classes (N,) to masks, with the same random numbers.
+    """
+
+    maps: Tensor
+    mask: Tensor
+    runner_up_maps: Tensor | None
+    forward_passes: float
+    seconds: float
+    is_saved: bool
+    explain: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MapsOfImage:
+    """An image with a map of each method, and what several metrics share.
+
+    Attributes:
+        model: The model for passes with gradients.
+        forward_func: The model for passes without, in batches of one size.
+        inputs: The image, (1, C, H, W).
+        target: Its class, (1,).
+        region: Where the object is, bool (1, 1, H, W), None if not known.
+        results: The map of each method.
+        scorer: Applies the ADVISE paper's protocol.
+        context: What the methods were given.
+        settings: Of the metrics.
+        areas: Names of the metrics of this call that are areas under curves.
+        seeded: Sets random numbers for a purpose; they are the same for every method.
+    """
+
+    model: nn.Module
+    forward_func: Callable[[Tensor], Tensor]
+    inputs: Tensor
+    target: Tensor
+    region: Tensor | None
+    results: Sequence[MapOfMethod]
+    scorer: MapScorer
+    context: Context
+    settings: MetricSettings
+    areas: Collection[str]
+    seeded: Callable[[str], AbstractContextManager[None]]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of all metrics that run the model."""
+        return {
+            "confidence": self.context.confidence,
+            "internal_batch_size": self.context.internal_batch_size,
+        }
+
+    @cached_property
+    def masks(self) -> Tensor:
+        """(1, M, H, W)."""
+        return torch.cat([result.mask for result in self.results], 1)
+
+    @cached_property
+    def black(self) -> Tensor:
+        """The black image, in the model's inputs."""
+        return black(self.inputs, self.context.pixel_space)
+
+    @cached_property
+    def curves(self) -> dict[str, Tensor]:
+        """Curves (M, steps + 1) of insertion and deletion that were asked for."""
+        names = [name for name in _ENDS if name in self.areas]
+        images = {"whole": self.inputs, "black": self.black, "blurred": blurred(self.inputs)}
+        found = curves_between(
+            self.forward_func,
+            images,
+            [_ENDS[name] for name in names],
+            self.masks,
+            self.target,
+            steps=self.settings.steps,
+            **self.options,
+        )
+        return {name: points[0] for name, points in zip(names, found, strict=True)}
+
+    @cached_property
+    def road(self) -> Tensor:
+        """Differences (M, shares) of ROAD. The noise is the same for every method."""
+        with self.seeded("road"):
+            found = road(self.forward_func, self.inputs, self.masks, self.target, **self.options)
+        difference = found.least_relevant_first - found.most_relevant_first
+        # One map or many: the last axis has the shares of pixels.
+        return difference.view(len(self.results), -1)
+
+    @cached_property
+    def protocol(self) -> list[dict[str, Any]]:
+        """AVX and its parts for each map. Maps of the same size are evaluated together."""
+        rows: list[dict[str, Any]] = [{} for _ in self.results]
+        has_runner_up = self.scorer.runner_up() is not None
+        for shape in dict.fromkeys(result.maps.shape for result in self.results):
+            group = [i for i, result in enumerate(self.results) if result.maps.shape == shape]
+            own = [self.results[i] for i in group]
+            maps = torch.cat([result.maps for result in own])
+            # A map that is not known counts as one that does not depend on the class.
+            runner_up = [
+                result.maps if result.runner_up_maps is None else result.runner_up_maps
+                for result in own
+            ]
+            metrics = self.scorer(
+                torch.zeros(len(group), dtype=torch.int64, device=maps.device),
+                maps,
+                torch.cat(runner_up) if has_runner_up else None,
+            )
+            for position, (i, result) in enumerate(zip(group, own, strict=True)):
+                rows[i] = metrics[position].to_dict()
+                if has_runner_up and result.runner_up_maps is None:
+                    rows[i]["class_sensitivity"] = math.nan
+        return rows
+
+
+def area(name: str) -> Callable[[MapsOfImage], list[float]]:
+    """The area under a curve of insertion or deletion."""
+
+    def values(maps: MapsOfImage) -> list[float]:
+        dx = 1 / maps.settings.steps
+        return [float(torch.trapezoid(points, dx=dx)) for points in maps.curves[name]]
+
+    return values
+
+
+def of_protocol(name: str) -> Callable[[MapsOfImage], list[float]]:
+    """A number of the protocol."""
+    return lambda maps: [row[name] for row in maps.protocol]
+
+
+def mean_of_road(maps: MapsOfImage) -> list[float]:
+    """ROAD."""
+    return [float(points.mean()) for points in maps.road]
+
+
+def of_mu_fidelity(maps: MapsOfImage) -> list[float]:
+    """μ-fidelity; the subsets are the same for every method."""
+    with maps.seeded("mu_fidelity"):
+        found = mu_fidelity(
+            maps.forward_func,
+            maps.inputs,
+            maps.masks,
+            maps.target,
+            baselines=maps.black,
+            **maps.options,
+        )
+    return [float(value) for value in found.flatten()]
+
+
+def of_infidelity(maps: MapsOfImage) -> list[float]:
+    """Captum's infidelity; the noise is the same for every method."""
+    found = []
+    for result in maps.results:
+        with maps.seeded("infidelity"):
+            value = infidelity(
+                maps.model,
+                maps.inputs,
+                result.mask,
+                maps.target,
+                n_perturb_samples=maps.settings.n_perturb_samples,
+                internal_batch_size=maps.context.internal_batch_size,
+            )
+        found.append(value.item())
+    return found
+
+
+def of_sensitivity(maps: MapsOfImage) -> list[float]:
+    """Captum's sensitivity_max; NaN for maps in files, which noise does not change."""
+    found = []
+    for result in maps.results:
+        if result.is_saved:
+            found.append(math.nan)
+            continue
+        with maps.seeded("sensitivity_max"):
+            value = sensitivity_max(
+                result.explain,
+                maps.inputs,
+                maps.target,
+                n_perturb_samples=maps.settings.n_perturb_samples,
+            )
+        found.append(value.item())
+    return found
+
+
+def in_region(
+    metric: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[MapsOfImage], list[float]]:
+    """A metric of masks (1, 1, H, W) and the region of the object."""
+
+    def values(maps: MapsOfImage) -> list[float]:
+        assert maps.region is not None
+        return [metric(result.mask, maps.region).item() for result in maps.results]
+
+    return values
+
+
+def of_mask(metric: Callable[[Tensor], Tensor]) -> Callable[[MapsOfImage], list[float]]:
+    """A metric of masks alone."""
+    return lambda maps: [metric(result.mask[0]).item() for result in maps.results]
+
+
+def forward_passes(maps: MapsOfImage) -> list[float]:
+    """Images that went through the model for each map."""
+    return [result.forward_passes for result in maps.results]
+
+
+def seconds(maps: MapsOfImage) -> list[float]:
+    """The time of each map."""
+    return [result.seconds for result in maps.results]

@@ -1,0 +1,1 @@
+"""Rows of results to statistics, conclusions in words, and ``report.html``."""

@@ -1,0 +1,1 @@
+"""Images times methods: what is missing is computed, and stored."""

@@ -1,0 +1,240 @@
+"""``evaluate``: compare explanation methods on images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from captum_advise._utils.checks import check_count
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise._utils.probabilities import softmax_over_classes
+from captum_advise.evaluation.columns import get_metrics
+from captum_advise.evaluation.data.images import ImageDataset, check_output
+from captum_advise.evaluation.data.items import Items
+from captum_advise.evaluation.methods import (
+    Context,
+    Method,
+    MethodLike,
+    SavedMaps,
+    as_method,
+    get_methods,
+)
+from captum_advise.evaluation.metric_values import MetricSettings
+from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
+from captum_advise.evaluation.run.keys import settings_of
+from captum_advise.evaluation.run.processes import processes
+from captum_advise.evaluation.run.steps import Run
+from captum_advise.pixels import PixelSpace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of :func:`evaluate`.
+
+    Attributes:
+        results: One row per image, or cell of a mosaic, and method. A metric that an image does not
+            have is NaN.
+        summary: One row per method and metric.
+        failures: One row per image that could not be evaluated.
+        folder: The folder of the report.
+        reused: Number of rows that earlier calls have computed.
+        computed: Number of rows that this call has computed.
+        reasons: Why these were computed: number of rows by what is new or differs.
+        others: Number of rows in the folder that are not of this call.
+        images: Number of images for which this call has computed rows.
+        seconds: Time that it took for them, without the report.
+
+    Example::
+
+        >>> dataset = [(image, 3) for image in images]
+        >>> evaluation = evaluate(net, net.conv4, dataset, ["grad-cam", "random"], "report")
+        >>> evaluation.computed, len(evaluation.results), evaluation.reasons
+        (4, 4, {'new image': 4})
+        >>> evaluate(net, net.conv4, dataset, ["grad-cam", "random"], "report").reused
+        4
+    """
+
+    results: pd.DataFrame
+    summary: pd.DataFrame
+    failures: pd.DataFrame
+    folder: Path
+    reused: int = field(compare=False)
+    computed: int = field(compare=False)
+    reasons: Mapping[str, int] = field(compare=False)
+    others: int = field(compare=False)
+    images: int = field(compare=False)
+    seconds: float = field(compare=False)
+
+
+def evaluate(
+    model: nn.Module,
+    layer: nn.Module,
+    dataset: Dataset[Any],
+    methods: Mapping[str, MethodLike] | Iterable[str],
+    output: str | Path,
+    *,
+    metrics: Iterable[str] | None = None,
+    pixel_space: PixelSpace | None = None,
+    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    method_settings: Mapping[str, int] | None = None,
+    settings: MetricSettings = MetricSettings(),  # noqa: B008 - frozen
+    seed: int = 0,
+    internal_batch_size: int = 8,
+    recompute: Iterable[str] = (),
+    prune: bool = False,
+    progress: bool = True,
+) -> Evaluation:
+    """Compare explanation methods on images, and write a report.
+
+    Rows are kept in the file ``results.sqlite`` of the output, each under all that it depends on:
+    the image with its class and region, the method, the settings, the model and the versions of
+    packages. What is there is reused, the rest is computed. So a run that was stopped or killed
+    continues; images, methods and metrics may be added; a changed image or method is computed
+    again; and what an earlier call has computed under other settings comes back with them.
+
+    Under ``torchrun`` the processes share the images, and the first one writes the report.
+    Images go through the model one at a time, and random numbers depend on the image's name. The
+    results for an image and a method therefore depend neither on the other images and methods
+    nor on the number of processes. Random states of Python, NumPy and torch are left as they are.
+
+    Args:
+        model: Classifier in eval mode, from (N, C, H, W) inputs with one or three channels to
+            class scores (N, K).
+        layer: The module of ``model`` that layer methods explain.
+        dataset: Items are inputs (C, H, W), or pairs of inputs and class. Where the class is
+            missing or None, the predicted class is explained. Items that raise an error are
+            recorded as failures. If the data set has an attribute ``names``, one per item, the
+            report uses it. If its attribute ``has_regions`` is true, items have a third entry,
+            the pixels of the object, bool (H, W) or (1, H, W), for the pointing games. A sum of
+            data sets works, too: ``images + mosaic_dataset(model, images)``.
+        methods: Names from :func:`captum_advise.evaluation.list_methods`, or a mapping from name to
+            whatever :func:`captum_advise.evaluation.as_method` takes, or to
+            :class:`captum_advise.evaluation.SavedMaps`. If ``"grad-cam"`` is among them, the others
+            are compared with it.
+        output: Folder for the report; it is created if it does not exist.
+        metrics: Names from :func:`captum_advise.evaluation.list_metrics`; ``"default"`` and
+            ``"all"`` stand for several. None: the default ones. Metrics of objects and of mosaics
+            are left out where the data have none.
+        pixel_space: How the model's inputs relate to images in [0, 1]. None: the minimum of each
+            input is black, its maximum white.
+        confidence: Class scores to probabilities. Default: softmax.
+        method_settings: Settings of methods that are named, as in
+            :func:`captum_advise.evaluation.get_methods`.
+        settings: Settings of the metrics.
+        seed: Seed of random maps, of methods that draw samples, and of the bootstrap.
+        internal_batch_size: How many masked images go through the model at once.
+        recompute: Names of methods whose stored rows are deleted first, because they depend on
+            something that cannot be seen, as a file that the method reads. To continue after a
+            stop, leave it out.
+        prune: Delete, at the end, the rows that are not of this call.
+        progress: Show a progress bar on stderr.
+
+    Returns:
+        :class:`Evaluation`, in every process.
+
+    Raises:
+        TypeError: The model is not a module, the data are not a data set, a number is not an int,
+            or a method is not callable.
+        ValueError: An argument is not valid, the folder holds files that no run has written or a
+            damaged ``results.sqlite``, it is one of the folders of images, or no image could be
+            evaluated.
+        MethodError: The methods fail on the first images.
+        OutputError: The output cannot be written.
+        ModuleNotFoundError: A package is missing; the message names the extra that brings it.
+
+    Warns:
+        UserWarning: The first image is not in [0, 1] under ``pixel_space``, or the model returns
+            probabilities, to which the default ``confidence`` applies softmax again.
+
+    Example::
+
+        >>> dataset = [(image, 3) for image in images]
+        >>> evaluation = evaluate(net, net.conv4, dataset, ["layer-advise", "grad-cam"], "report")
+        >>> evaluation.summary[["method", "metric", "mean"]].shape
+        (..., 3)
+    """
+    # All packages are imported first: a missing one must not be found after hours of work.
+    for module in ("pandas", "scipy.stats", "tqdm"):
+        import_optional(module, "evaluation")
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"The model is a {type(model).__name__}, not a torch.nn.Module, and methods need its "
+            "layers: give the module, or wrap the function in one."
+        )
+    check_count("seed", seed, at_least=0)
+    check_count("internal_batch_size", internal_batch_size, at_least=1)
+    evaluator = ImageEvaluator(
+        model=model,
+        layer=layer,
+        methods=_named(methods, method_settings),
+        context=Context(pixel_space, confidence, internal_batch_size),
+        settings=settings,
+        seed=seed,
+    )
+    items = Items(dataset, evaluator.dtype)
+    again = frozenset([recompute] if isinstance(recompute, str) else recompute)
+    _check(evaluator, items, Path(output), again)
+    chosen = tuple(m for m in get_metrics(metrics) if items.have(m.of))
+    run = Run(evaluator, items, chosen, settings_of(evaluator), Path(output), again)
+    with processes() as group, ExitStack() as held:
+        group.first_does(lambda: run.begin(held))
+        run.check_same_data(group)
+        shares = group.gather(run.evaluate_share(group, progress=progress))
+        return group.first_does(lambda: Evaluation(**run.finish(shares, prune=prune)))
+
+
+def _named(
+    methods: Mapping[str, MethodLike] | Iterable[str], settings: Mapping[str, int] | None
+) -> dict[str, Method]:
+    if not isinstance(methods, Mapping):
+        return get_methods([methods] if isinstance(methods, str) else methods, settings)
+    if settings:
+        raise ValueError("Settings are for methods that are named: give them to get_methods.")
+    return {name: as_method(method) for name, method in methods.items()}
+
+
+def _check(evaluator: ImageEvaluator, items: Items, output: Path, again: Iterable[str]) -> None:
+    methods = evaluator.methods
+    if evaluator.model.training:
+        raise ValueError("The model is in training mode: call model.eval() first.")
+    if not methods:
+        raise ValueError("Name at least one method.")
+    for name in methods:
+        # It is a field of a table.
+        if not isinstance(name, str) or not name.strip() or len(name.splitlines()) > 1:
+            raise ValueError(f"The name of a method is one line of text, got {name!r}.")
+    for name in again:
+        if name not in methods:
+            raise ValueError(
+                f"{name} cannot be computed again, because it is not among the methods of this "
+                f"call: {', '.join(methods)}."
+            )
+    if not items.have("images"):
+        raise ValueError("The data are mosaics alone: evaluate them together with their images.")
+    for part in items.parts:
+        if isinstance(part, ImageDataset):
+            check_output(output, part.source, (part.folder / name for name in part.names))
+    saved = {name: own for name, own in methods.items() if isinstance(own, SavedMaps)}
+    if saved and items.have("mosaics"):
+        raise ValueError(
+            f"There are no maps of mosaics for {', '.join(saved)}, whose maps are files: leave the "
+            "mosaics out, or these methods."
+        )
+    for method, maps in saved.items():
+        maps.check(items.names)
+        classes: dict[str, str] = {}
+        for name, target in zip(items.names, items.targets, strict=True):
+            if classes.setdefault(name, str(target)) != str(target):
+                raise ValueError(
+                    f"{name} is listed with two classes, and {method} has one map of it: list it "
+                    "once, or evaluate the classes in two runs with a folder of maps each."
+                )

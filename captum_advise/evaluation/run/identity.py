@@ -1,0 +1,332 @@
+"""Identity of objects across processes: what a stored row depends on.
+
+A function is known by its module, name and code, and by the plain data that it uses: defaults,
+closure, attributes, and the functions, classes and constants that it reads from its module. An
+object is known by its class and attributes, and a model by its weights, classes and settings.
+Addresses and file names play no part. Installed packages are known by name; their versions stand
+for their code.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import functools
+import hashlib
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_advise.evaluation.digests import DIGITS, tensor_bytes, weights_digest
+
+# Packages that are not a user's own code, wherever they lie.
+_INSTALLED = {"captum", "captum_advise", "numpy", "timm", "torch", "torchcam", "torchvision"}
+# Those whose objects hold settings. Attributes of other packages' objects count if these can be
+# called, as methods can.
+_WITH_SETTINGS = {"captum", "captum_advise", "timm", "torchcam", "torchvision"}
+_WITH_SETTINGS |= {"pytorch_grad_cam", "zennit", "argparse", "functools", "types"}
+_OPAQUE = {"torch", "builtins", *sys.stdlib_module_names}
+
+_PLAIN = (
+    *(bool, int, float, complex, str, bytes, range, slice, PurePath),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
+# What a function may read from its module and seldom changes there. Lists and dictionaries may be
+# traces of its use.
+_FIXED = (*_PLAIN, tuple, Tensor, np.ndarray, types.ModuleType)
+# In these, two definitions of one class may differ although they do the same.
+_CLASS_DETAILS = {
+    *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__"),
+    *("__annotations__", "__annotate_func__", "__annotations_cache__", "_abc_impl"),
+    *("__dataclass_fields__", "__dataclass_params__", "__static_attributes__"),
+}
+# What every module has: parameters, hooks and the like.
+_DETAILS = set(vars(nn.Module()))
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an object is.
+
+    Attributes:
+        name: Module and qualified name.
+        digest: Short hex of SHA-256. Equal objects have the same in every process.
+        packages: The installed packages whose code the object uses.
+    """
+
+    name: str
+    digest: str
+    packages: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, value: Any, model: nn.Module | None = None, *, with_weights: bool = True
+    ) -> Identity:
+        """The identity of an object.
+
+        Args:
+            value: A function, an attribution, a model, or any other object.
+            model: This model and its modules are known by their names in it.
+            with_weights: Whether parameters and buffers of other models count.
+        """
+        known = {} if model is None else {id(part): name for name, part in model.named_modules()}
+        stream = _Stream(known, with_weights)
+        stream.add(value)
+        return cls(qualified_name(value), stream.digest(), frozenset(stream.packages))
+
+
+def qualified_name(value: Any) -> str:
+    """Module and qualified name of a function or class, or of an object's class."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
+
+
+class _Stream:
+    """Writes objects into a digest."""
+
+    def __init__(self, known: Mapping[int, str], with_weights: bool) -> None:
+        self.packages: set[str] = set()
+        self._hash = hashlib.sha256()
+        self._known, self._with_weights = known, with_weights
+        # By address. The objects are kept, or their addresses could be given to others.
+        self._seen: dict[int, tuple[int, Any]] = {}
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()[:DIGITS]
+
+    def add(self, value: Any) -> None:
+        if id(value) in self._known:
+            self._write("module of the model", self._known[id(value)])
+        elif value is None or value is ... or value is NotImplemented:
+            self._write("constant", str(value))
+        elif isinstance(value, enum.Enum):
+            self._sequence("member", [str(value.name), value.value, type(value)])
+        elif isinstance(value, _PLAIN):
+            self._write(type(value).__name__, value if isinstance(value, bytes) else str(value))
+        elif isinstance(value, tuple):
+            self._sequence(qualified_name(value), value)
+        elif isinstance(value, types.CodeType):
+            self._code(value)
+        elif id(value) in self._seen:
+            self._write("again", str(self._seen[id(value)][0]))
+        else:
+            self._seen[id(value)] = len(self._seen), value
+            self._data(value)
+
+    def _data(self, value: Any) -> None:
+        if isinstance(value, list | collections.deque):
+            self._sequence("list", value)
+        elif isinstance(value, set | frozenset):
+            self._write("set", *sorted(map(self._apart, value)))
+        elif isinstance(value, dict | types.MappingProxyType):
+            self._mapping("mapping", value)
+        elif isinstance(value, Tensor):
+            self._write("tensor", str(value.dtype), str(tuple(value.shape)), tensor_bytes(value))
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            self._write("array", value.dtype.str, str(value.shape), value.tobytes())
+        elif isinstance(value, np.ndarray | np.generic):
+            self._sequence("array", [str(value.dtype), value.tolist()])
+        else:
+            self._code_or_object(value)
+
+    def _code_or_object(self, value: Any) -> None:
+        if isinstance(value, nn.Module):
+            self._module(value)
+        elif isinstance(value, types.ModuleType):
+            self._write("package", value.__name__)
+            self._note(_installed(value.__name__))
+        elif isinstance(value, type):
+            self._class(value)
+        elif isinstance(value, types.FunctionType):
+            wrapped = vars(value).get("_torchdynamo_orig_callable")  # by torch.compile
+            self._function(value) if wrapped is None else self.add(wrapped)
+        elif isinstance(value, types.MethodType | staticmethod | classmethod):
+            self._sequence("method", [value.__func__, getattr(value, "__self__", None)])
+        elif isinstance(value, types.BuiltinFunctionType):
+            owner = value.__self__
+            is_method = not isinstance(owner, type | types.ModuleType)
+            self._sequence("built-in", [qualified_name(value), owner if is_method else None])
+        elif isinstance(value, property):
+            self._sequence("property", [value.fget, value.fset, value.fdel])
+        elif isinstance(value, functools.partial):
+            self._sequence("partial", [value.func, value.args, value.keywords])
+        elif isinstance(value, torch.jit.ScriptFunction):
+            self._write("script", str(value.code))
+        else:
+            self._object(value)
+
+    def _write(self, kind: str, *parts: str | bytes | memoryview) -> None:
+        for part in (kind, *parts):
+            data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
+            self._hash.update(len(data).to_bytes(8, "little"))
+            self._hash.update(data)
+
+    def _sequence(self, kind: str, values: Iterable[Any]) -> None:
+        values = list(values)
+        self._write(kind, str(len(values)))
+        for value in values:
+            self.add(value)
+
+    def _mapping(self, kind: str, values: Mapping[Any, Any]) -> None:
+        by_key = {self._apart(key): value for key, value in values.items()}
+        self._write(kind, str(len(by_key)))
+        for key in sorted(by_key):
+            self._write("key", key)
+            self.add(by_key[key])
+
+    def _apart(self, value: Any) -> str:
+        """The digest of a value by itself, for an order that is the same in every process."""
+        stream = _Stream(self._known, self._with_weights)
+        if not isinstance(value, _PLAIN):
+            stream._seen = dict(self._seen)
+        stream.add(value)
+        self.packages |= stream.packages
+        return stream.digest()
+
+    def _package(self, value: Any) -> str | None:
+        """The installed package that a function or class belongs to; None for a user's own."""
+        package = _installed(value.__module__ or "builtins")
+        self._note(package)
+        return package
+
+    def _note(self, package: str | None) -> None:
+        if package is not None and package not in {*sys.stdlib_module_names, "builtins"}:
+            self.packages.add(package)
+
+    def _code(self, code: types.CodeType) -> None:
+        arguments = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+        exceptions: bytes = getattr(code, "co_exceptiontable", b"")  # from Python 3.11 on
+        self._write("code", code.co_code, exceptions, str(arguments), str(code.co_flags))
+        names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+        self._sequence("names", [*names, code.co_consts])
+
+    def _function(self, function: types.FunctionType) -> None:
+        self._write("function", qualified_name(function))
+        self._code(function.__code__)
+        cells = function.__closure__ or ()
+        self._sequence("closure", [_content(cell) for cell in cells])
+        defaults = (function.__defaults__, function.__kwdefaults__)
+        self._sequence("defaults", defaults)
+        self._mapping("attributes", vars(function))
+        if self._package(function) is None:
+            self._mapping("globals", dict(_globals(function)))
+
+    def _class(self, value: type) -> None:
+        self._write("class", qualified_name(value))
+        if self._package(value) is None:
+            self._sequence("bases", value.__bases__)
+            own = {k: v for k, v in vars(value).items() if k not in _CLASS_DETAILS}
+            self._mapping("attributes", own)
+
+    def _module(self, module: nn.Module) -> None:
+        self._write("model")
+        for name, part in module.named_modules():
+            self._write("module", name)
+            self._class_of(part)
+            # What these do is in their code, and in the module that torch.compile has wrapped.
+            is_script = isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule)
+            is_wrapper = type(part).__module__.startswith("torch._dynamo")
+            own = {
+                key: value
+                for key, value in vars(part).items()
+                if not (is_script or is_wrapper or key in _DETAILS or _is_state(value))
+            }
+            self._mapping("settings", own)
+            self._write("training", str(part.training))
+            hooks = [list(getattr(part, key, {}).values()) for key in _HOOKS]
+            self._sequence("hooks", hooks)
+            if is_script:
+                self._write("script", str(getattr(part, "code", "")))
+        if self._with_weights:
+            self._write("weights", weights_digest(module))
+
+    def _object(self, value: Any) -> None:
+        package = self._class_of(value)
+        self._write("object", str(getattr(value, "__name__", "")))
+        if package in _WITH_SETTINGS or (
+            package not in _OPAQUE and (package is None or callable(value))
+        ):
+            attributes = {
+                key: attribute
+                for key, attribute in _attributes(value)
+                # Neither an absent value nor one that comes from a computation is a setting.
+                if attribute is not None
+                and not (isinstance(attribute, Tensor) and attribute.grad_fn is not None)
+            }
+            self._mapping("attributes", attributes)
+
+    def _class_of(self, value: Any) -> str | None:
+        self.add(type(value))
+        return self._package(type(value))
+
+
+def _installed(module: str) -> str | None:
+    """The package that a module belongs to, if it is installed or Python's own."""
+    package = module.partition(".")[0]
+    if package in _INSTALLED or package in sys.stdlib_module_names or package == "builtins":
+        return package
+    if package == "__main__":
+        return None
+    loaded = sys.modules.get(package)
+    places = [getattr(loaded, "__file__", None), *getattr(loaded, "__path__", ())]
+    parts = {part for place in places if place for part in Path(place).parts}
+    return package if parts & {"site-packages", "dist-packages"} else None
+
+
+def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """What a function reads from its module, and from a user's modules named there."""
+    names = {name for code in _nested(function.__code__) for name in code.co_names}
+    for name in sorted(names & function.__globals__.keys()):
+        value = function.__globals__[name]
+        if isinstance(value, types.ModuleType) and _installed(value.__name__) is None:
+            found = {f"{name}.{key}": own for key, own in vars(value).items() if key in names}
+        else:
+            found = {name: value}
+        for key in sorted(found):
+            if isinstance(found[key], _FIXED) or callable(found[key]):
+                yield key, found[key]
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _nested(constant)
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    """The attributes of an object, without cached properties, which appear when they are used."""
+    for name, attribute in getattr(value, "__dict__", {}).items():
+        if not isinstance(getattr(type(value), str(name), None), functools.cached_property):
+            yield name, attribute
+    for base in type(value).__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            if hasattr(value, name):
+                yield name, getattr(value, name)
+
+
+def _is_state(value: Any) -> bool:
+    """Whether an attribute of a module may be a trace of its use, as activations that it keeps."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple | set):
+        return not value or any(map(_is_state, value))
+    return value is None or isinstance(value, Tensor)

@@ -1,0 +1,339 @@
+"""Evaluate methods on one image: their maps, and the metrics of each map."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_advise._core.scoring import MapScorer, as_masks, image_scorer
+from captum_advise._core.setting_warnings import suspicious_pixels
+from captum_advise._core.targets import resolve_target
+from captum_advise._utils.errors import first_line
+from captum_advise._utils.io import ENCODING
+from captum_advise._utils.probabilities import suspicious_confidence
+from captum_advise.evaluation.columns import Metric
+from captum_advise.evaluation.data.items import Item
+from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
+from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
+from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
+from captum_advise.evaluation.pictures import as_png
+from captum_advise.evaluation.run.passes import counted_passes, model_for_metrics
+from captum_advise.evaluation.run.store import Row
+
+# The maps of methods with more forward passes are kept, because a report shows some of them.
+MANY_PASSES = 100
+
+
+class MethodError(RuntimeError):
+    """A method failed on an image; the message names the method."""
+
+
+@dataclass(frozen=True)
+class ImageEvaluator:
+    """Evaluates methods on one image at a time. Its attributes hold for all images of a run.
+
+    Attributes:
+        model: In eval mode; makes the maps.
+        layer: The module that layer methods explain.
+        methods: By name.
+        context: What the methods are given.
+        settings: Settings of the metrics.
+        seed: Seed of random numbers.
+    """
+
+    model: nn.Module
+    layer: nn.Module
+    methods: Mapping[str, Method]
+    context: Context
+    settings: MetricSettings
+    seed: int
+    _layers: dict[str, Layers] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        parameter = next(self.model.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of the model's parameters, None if it has none."""
+        return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), None)
+
+    @cached_property
+    def forward_func(self) -> Callable[[Tensor], Tensor]:
+        """The model for passes without gradients and hooks, as the settings ask for it."""
+        return model_for_metrics(
+            self.model,
+            self.context.internal_batch_size,
+            is_compiled=self.settings.compiled,
+            bf16=self.settings.bf16,
+        )
+
+    def warn_of_suspicions(self, inputs: Tensor) -> None:
+        """Warn if an image (1, C, H, W) suggests that settings of all metrics are wrong."""
+        with torch.no_grad():
+            outputs = self.model(inputs)
+        for message in (
+            suspicious_pixels(inputs, self.context.pixel_space),
+            suspicious_confidence(outputs, self.context.confidence),
+        ):
+            if message is not None:
+                warnings.warn(message, UserWarning, stacklevel=4)
+
+    def rows(self, item: Item, wanted: Mapping[str, Sequence[Metric]]) -> dict[str, Row]:
+        """The results of methods for one image. Each is the same whatever the other ones.
+
+        Args:
+            item: The image, on the model's device.
+            wanted: For each method the metrics to compute.
+
+        Raises:
+            MethodError: A method fails.
+            ValueError: The outputs are not class scores, or the class is not one of them.
+        """
+        image = self._prepared(item)
+        rows: dict[str, Row] = {}
+        # Most often one group: all methods are new, or all lack the same metrics.
+        for metrics in dict.fromkeys(map(tuple, wanted.values())):
+            group = [name for name, own in wanted.items() if tuple(own) == metrics]
+            rows |= self._rows(image, group, metrics)
+        return {name: rows[name] for name in wanted}
+
+    def maps(self, item: Item, methods: Sequence[str]) -> dict[str, Tensor]:
+        """The map (1, 1, h, w) of methods for one image: the map that is evaluated."""
+        image = self._prepared(item)
+        return {name: _checked_maps(self._made(name, image), name) for name in methods}
+
+    def _rows(
+        self, image: _Image, methods: Sequence[str], metrics: Sequence[Metric]
+    ) -> dict[str, Row]:
+        item = image.item
+        needs_runner_up = any(metric.kind == "protocol" for metric in metrics)
+        results = [self._explained(name, image, needs_runner_up) for name in methods]
+        maps = MapsOfImage(
+            model=self.model,
+            forward_func=self.forward_func,
+            inputs=item.inputs,
+            target=image.target,
+            region=item.region,
+            results=results,
+            scorer=image.scorer,
+            context=self.context,
+            settings=self.settings,
+            areas={metric.name for metric in metrics if metric.curve is not None},
+            seeded=lambda purpose: self._seeded(item.name, purpose),
+        )
+        columns = {metric.name: metric.values(maps) for metric in metrics}
+        curves = {
+            metric.name: maps.road if metric.name == "road" else maps.curves[metric.name]
+            for metric in metrics
+            if metric.curve is not None
+        }
+        return {
+            name: Row(
+                values={
+                    "target": int(image.target),
+                    "predicted": image.predicted,
+                    "confidence": float(image.scorer.confidence_in_target()),
+                    "layer": self._layers_of(name, item.inputs).name,
+                    **{column: values[i] for column, values in columns.items()},
+                },
+                curves={
+                    curve: [round(value, 4) for value in points[i].tolist()]
+                    for curve, points in curves.items()
+                },
+                # NaN passes: unknown.
+                map=as_png(result.mask[0]) if result.forward_passes > MANY_PASSES else None,
+            )
+            for i, (name, result) in enumerate(zip(methods, results, strict=True))
+        }
+
+    def _prepared(self, item: Item) -> _Image:
+        with torch.no_grad():
+            outputs = self.model(item.inputs)
+        target = resolve_target(outputs, item.target)
+        if target.index.shape[1] != 1:
+            raise ValueError(
+                f"The outputs have shape {tuple(outputs.shape)}, but only classifiers can be "
+                "evaluated: one class score per class, (N, K)."
+            )
+        return _Image(
+            item=item,
+            target=target.classes,
+            predicted=int(outputs.argmax(1)),
+            scorer=image_scorer(
+                self.forward_func,
+                item.inputs,
+                outputs,
+                target,
+                pixel_space=self.context.pixel_space,
+                confidence=self.context.confidence,
+                protocol=self.settings.protocol,
+                internal_batch_size=self.context.internal_batch_size,
+            ),
+        )
+
+    def _explained(self, method: str, image: _Image, needs_runner_up: bool) -> MapOfMethod:
+        inputs = image.item.inputs
+        self._layers_of(method, inputs)  # found here, so that it is not counted
+        with counted_passes(self.model) as passes:
+            _synchronise(self.device)
+            start = time.perf_counter()
+            result = self._made(method, image)
+            _synchronise(self.device)
+            seconds = time.perf_counter() - start
+        maps = _checked_maps(result, method)
+        is_saved = isinstance(self.methods[method], SavedMaps)
+        return MapOfMethod(
+            maps=maps,
+            mask=as_masks(maps, inputs.shape[-2:]),
+            runner_up_maps=self._runner_up_maps(method, result, image) if needs_runner_up else None,
+            forward_passes=math.nan if is_saved else passes.count,
+            seconds=math.nan if is_saved else seconds,
+            is_saved=is_saved,
+            explain=self._one_by_one(image.item, method),
+        )
+
+    def _runner_up_maps(
+        self, method: str, result: Tensor | ClassMaps, image: _Image
+    ) -> Tensor | None:
+        runner_up = image.scorer.runner_up()
+        if runner_up is None:
+            return None
+        if not isinstance(result, ClassMaps):
+            return _checked_maps(self._made(method, image, runner_up.classes), method)
+        if result.of_class is None:
+            return None
+        # A method that draws samples again draws the same ones.
+        with self._seeded(image.item.name, self._stream(method)):
+            return _checked_maps(result.of_class(runner_up.classes), method)
+
+    def _one_by_one(self, item: Item, method: str) -> Callable[[Tensor, Tensor], Tensor]:
+        """From inputs and classes to masks, one image at a time, with the same random numbers."""
+
+        def explain(inputs: Tensor, target: Tensor) -> Tensor:
+            masks = []
+            # Noise may have changed the type.
+            for image, label in zip(inputs.to(item.inputs)[:, None], target[:, None], strict=True):
+                with self._seeded(item.name, self._stream(method)):
+                    result = self._call(method, item.name, image, label)
+                masks.append(as_masks(_checked_maps(result, method), image.shape[-2:]))
+            return torch.cat(masks)
+
+        return explain
+
+    def _layers_of(self, method: str, inputs: Tensor) -> Layers:
+        """The layers that a method explains, found when the first image is evaluated."""
+        if method not in self._layers:
+            choice = choice_of(self.methods[method])
+            try:
+                self._layers[method] = find_layers(self.model, self.layer, choice, inputs)
+            except ValueError as error:
+                raise MethodError(f"the method {method} failed: {first_line(error)}") from error
+        return self._layers[method]
+
+    def _made(self, method: str, image: _Image, target: Tensor | None = None) -> Tensor | ClassMaps:
+        """What a method returns for an image, with the random numbers of both."""
+        item = image.item
+        with self._seeded(item.name, self._stream(method)):
+            classes = image.target if target is None else target
+            return self._call(method, item.name, item.inputs, classes)
+
+    def _call(self, method: str, name: str, inputs: Tensor, target: Tensor) -> Tensor | ClassMaps:
+        layers = self._layers_of(method, inputs).modules
+        context = replace(self.context, image=name, layers=layers)
+        try:
+            with warnings.catch_warnings(), torch.enable_grad(), _cast_inputs(self.model, inputs):
+                # On every call Captum warns that it sets hooks and gradient flags.
+                warnings.simplefilter("ignore", UserWarning)
+                # A copy, because Captum leaves gradient flags on the inputs.
+                return self.methods[method](
+                    self.model,
+                    layers[-1] if layers else self.layer,
+                    inputs.clone(),
+                    target,
+                    context,
+                )
+        except Exception as error:
+            raise MethodError(f"the method {method} failed: {first_line(error)}") from error
+
+    def _stream(self, method: str) -> str:
+        """What a method's random numbers depend on, besides the seed and the image: its name."""
+        return getattr(self.methods[method], "random_stream", method)
+
+    def _seeded(self, name: str, purpose: str) -> AbstractContextManager[None]:
+        """Random numbers that depend on the seed, the image and the purpose, not on the order."""
+        return seeded(zlib.crc32(f"{self.seed} {name} {purpose}".encode(**ENCODING)))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One image with its class, and the scorer that applies the protocol."""
+
+    item: Item
+    target: Tensor
+    predicted: int
+    scorer: MapScorer
+
+
+@contextmanager
+def _cast_inputs(model: nn.Module, like: Tensor) -> Iterator[None]:
+    """Let a model in half precision take the noise that methods add in single precision."""
+    if like.dtype not in (torch.float16, torch.bfloat16):
+        yield
+        return
+
+    def cast(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (arguments[0].to(like.dtype), *arguments[1:])
+
+    hook = model.register_forward_pre_hook(cast)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of Python, NumPy and torch from a seed; afterwards all are as before."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    # torch.manual_seed sets the generators of all devices.
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = range(torch.cuda.device_count()) if in_use else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def _checked_maps(result: Tensor | ClassMaps, method: str) -> Tensor:
+    """A method's result as maps (N, 1, h, w)."""
+    maps = result.maps if isinstance(result, ClassMaps) else result
+    if not isinstance(maps, Tensor) or maps.dim() != 4 or not maps.numel():
+        shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise MethodError(f"the method {method} returned {shape} instead of maps (N, 1, h, w)")
+    if not bool(torch.isfinite(maps).all()):
+        raise MethodError(f"the method {method} returned a map with infinite values or NaN")
+    return maps.detach().float().sum(1, keepdim=True)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

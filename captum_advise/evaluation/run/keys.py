@@ -1,0 +1,174 @@
+"""What the rows of a method depend on besides the image, part by part."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+from torch import nn
+
+from captum_advise._version import __version__
+from captum_advise.evaluation.columns import Metric
+from captum_advise.evaluation.data.items import Item
+from captum_advise.evaluation.digests import file_digest, joined, weights_digest
+from captum_advise.evaluation.methods import SavedMaps
+from captum_advise.evaluation.run.identity import Identity
+from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
+from captum_advise.evaluation.run.store import Key, Row, Setting, Store, digest_of_name
+
+# Counts up when the same settings give other rows.
+FORMAT = 5
+# What the metrics are computed with.
+_PACKAGES = frozenset({"captum", "torch"})
+# The part of a key that is no part of a setting.
+_CONTENT = "the image"
+
+
+def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
+    """The setting of each method."""
+    model, context = evaluator.model, evaluator.context
+    common: dict[str, str | Identity] = {
+        "the format": str(FORMAT),
+        "the model": Identity.of(model, with_weights=False),
+        "the weights": weights_digest(model),
+        "the layer": layer_name(model, evaluator.layer),
+        "the confidence": Identity.of(context.confidence, model),
+        "the pixel space": Identity.of(context.pixel_space, model),
+        "the settings of metrics": Identity.of(evaluator.settings, model),
+        "the seed": str(evaluator.seed),
+        "the batch size": str(context.internal_batch_size),
+        "the device": evaluator.device.type,
+    }
+    found: dict[str, Setting] = {}
+    for name, method in evaluator.methods.items():
+        # A map in a file is part of what is known of each image.
+        own = "saved maps" if isinstance(method, SavedMaps) else Identity.of(method, model)
+        parts = {**common, "the method": own}
+        needs = getattr(method, "needs", None)
+        packages = {*_PACKAGES, *([needs[0]] if needs else [])}
+        for part in parts.values():
+            packages |= part.packages if isinstance(part, Identity) else set()
+        found[name] = Setting(
+            name,
+            {
+                **{k: v.digest if isinstance(v, Identity) else v for k, v in parts.items()},
+                "the versions of packages": json.dumps(_versions(packages)),
+            },
+        )
+    return found
+
+
+def keys_of(
+    item: Item, settings: Mapping[str, Setting], methods: Mapping[str, object]
+) -> dict[str, Key]:
+    """The key of each method's row for an image.
+
+    Raises:
+        ValueError: The file of a map is missing.
+        OSError: It cannot be read.
+    """
+    keys = {}
+    for name, setting in settings.items():
+        method, content = methods[name], item.fingerprint
+        if isinstance(method, SavedMaps):
+            content = joined([content, file_digest(method.file(item.name))])
+        keys[name] = Key(digest_of_name(item.name), content, setting.id)
+    return keys
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What the store lacks for a row.
+
+    Attributes:
+        metrics: Those to compute.
+        reason: Why.
+        stored: The row with other metrics, if there is one.
+    """
+
+    metrics: tuple[Metric, ...]
+    reason: str
+    stored: Row | None
+
+    def complete(self, computed: Row) -> Row:
+        """The row with the metrics that were missing."""
+        return computed if self.stored is None else self.stored.with_more(computed)
+
+
+def missing_rows(
+    store: Store,
+    keys: Mapping[str, Key],
+    settings: Mapping[str, Setting],
+    metrics: Iterable[Metric],
+    again: Collection[str],
+) -> dict[str, Missing]:
+    """What the store lacks of an image, by method.
+
+    Args:
+        store: The rows.
+        keys: As :func:`keys_of` returns them.
+        settings: The setting of each method.
+        metrics: Those that the rows of this image should have.
+        again: The methods whose rows were deleted to be computed again.
+    """
+    found: dict[str, Missing] = {}
+    for (name, key), row in zip(keys.items(), store.rows(keys.values()), strict=True):
+        lacking = tuple(m for m in metrics if row is None or m.name not in row.values)
+        if row is None:
+            reason = "asked for again" if name in again else _reason(store, key, settings[name])
+            found[name] = Missing(lacking, reason, row)
+        elif lacking:
+            found[name] = Missing(lacking, "new metric", row)
+    return found
+
+
+def _reason(store: Store, key: Key, setting: Setting) -> str:
+    """Why there is no row: what differs from the latest one of the same image and method."""
+    latest = store.latest(key.image, setting.method)
+    if latest is None:
+        return "new method" if store.has_image(key.image) else "new image"
+    content, parts = latest
+    differing = [_CONTENT] if content != key.content else []
+    differing += [
+        part
+        for part in dict.fromkeys([*setting.parts, *parts])
+        if setting.parts.get(part) != parts.get(part)
+    ]
+    return f"{' and '.join(differing)} changed"
+
+
+def layer_name(model: nn.Module, layer: nn.Module) -> str:
+    """The dotted name of a module.
+
+    Raises:
+        ValueError: It is not a module of the model.
+    """
+    for name, module in model.named_modules():
+        if module is layer:
+            return str(name)
+    raise ValueError("The layer is not a module of the model.")
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str | None]:
+    # Code differs between versions of Python.
+    python = ".".join(map(str, sys.version_info[:2]))
+    others = {name: _version(name) for name in sorted({*packages} - {"captum_advise"})}
+    return {"python": python, "captum_advise": __version__, **others}
+
+
+def _version(package: str) -> str | None:
+    """The version of a package, without the part that names the device it was built for."""
+    try:
+        version = getattr(importlib.import_module(package), "__version__", None)
+    except ImportError:
+        version = None
+    if version is None:
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+    return str(version).partition("+")[0]

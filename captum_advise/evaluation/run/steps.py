@@ -1,0 +1,254 @@
+"""The steps of a run: prepare the folder, evaluate what is missing, write what is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captum_advise._utils.errors import reason
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.evaluation.columns import IDENTITY, Metric, curves_of
+from captum_advise.evaluation.curves import read_curves
+from captum_advise.evaluation.data.items import Items
+from captum_advise.evaluation.methods.interface import selecting_by_avx
+from captum_advise.evaluation.output import as_csv, remove_output, reserved, write_output
+from captum_advise.evaluation.report.page import write_report
+from captum_advise.evaluation.run.image_evaluator import ImageEvaluator, MethodError
+from captum_advise.evaluation.run.keys import keys_of, missing_rows
+from captum_advise.evaluation.run.processes import Processes
+from captum_advise.evaluation.run.results import StoredRun, as_table, information
+from captum_advise.evaluation.run.shown_images import ShownImages
+from captum_advise.evaluation.run.store import FILE, Key, Setting, Store, digest_of_name
+
+FAILURE_COLUMNS = ("index", "file", "reason")
+# The run gives up when this many images fail at the start, before any succeeds.
+_MAX_FAILURES_AT_START = 3
+
+
+@dataclass
+class Share:
+    """What one process did.
+
+    Attributes:
+        keys: By position in the data, the keys of an image that has a row of every method.
+        reused: Number of rows that were stored.
+        reasons: Number of rows that were computed, by reason.
+        images: Number of images for which rows were computed.
+        seconds: How long it took.
+        failures: Rows of ``failures.csv``.
+    """
+
+    keys: dict[int, Mapping[str, Key]] = field(default_factory=dict)
+    reused: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    images: int = 0
+    seconds: float = 0.0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all steps have in common.
+
+    Attributes:
+        evaluator: Evaluates one image.
+        items: The images.
+        metrics: Those of this call.
+        settings: What the rows of each method depend on.
+        output: The folder.
+        again: The methods to compute again.
+    """
+
+    evaluator: ImageEvaluator
+    items: Items
+    metrics: tuple[Metric, ...]
+    settings: Mapping[str, Setting]
+    output: Path
+    again: frozenset[str]
+
+    def begin(self, held: ExitStack) -> None:
+        """Reserve the folder, collect what killed processes have left, delete what is to go."""
+        held.enter_context(reserved(self.output, FILE))
+        with closing(Store(self.output)) as store:
+            store.merge()
+            for name in self.again:
+                store.delete(self.settings[name].id)
+
+    def check_same_data(self, group: Processes) -> None:
+        """Require that all processes see the same images and settings.
+
+        Raises:
+            ValueError: They do not.
+        """
+        seen = repr((self.items.names, list(map(str, self.items.targets)), self.settings))
+        digest = hashlib.sha256(seen.encode(errors="replace")).hexdigest()
+        for rank, other in enumerate(group.gather(digest)):
+            if other != digest:
+                raise ValueError(
+                    "The processes do not see the same data or settings: number "
+                    f"{rank + 1} has other ones than number {group.rank + 1}."
+                )
+
+    def evaluate_share(self, group: Processes, *, progress: bool) -> Share:
+        """Evaluate what is missing, of every ``group.count``-th image.
+
+        Raises:
+            MethodError: The methods fail on the first images.
+            OutputError: Rows cannot be written.
+        """
+        bar = import_optional("tqdm", "evaluation").tqdm(
+            range(group.rank, len(self.items), group.count),
+            desc="images" if group.count == 1 else f"images of process 1 of {group.count}",
+            unit="image",
+            disable=not (progress and group.is_first),
+            dynamic_ncols=True,
+        )
+        share, start, n_failed = Share(), time.perf_counter(), 0
+        with closing(Store.open(self.output, rank=group.rank, count=group.count)) as store:
+            # A method that is added can fail on every image, as those of a new run can.
+            any_success = all(store.has_rows(setting.id) for setting in self.settings.values())
+            for index in bar:
+                error = self._evaluate(index, store, share, warns=group.is_first)
+                any_success |= error is None
+                if error is None:
+                    continue
+                name, sentence = self.items.names[index], _sentence(error)
+                share.failures.append({"index": index, "file": name, "reason": sentence})
+                n_failed += isinstance(error, MethodError)
+                if n_failed >= _MAX_FAILURES_AT_START and not any_success:
+                    raise MethodError(
+                        f"The first images all fail, and none has succeeded; for {name}, "
+                        f"{sentence} Leave the method out, or correct it."
+                    ) from error
+        share.seconds = time.perf_counter() - start
+        return share
+
+    def _evaluate(self, index: int, store: Store, share: Share, *, warns: bool) -> Exception | None:
+        """Evaluate what is missing of an image.
+
+        Returns:
+            Why it could not be evaluated.
+        """
+        evaluator = self.evaluator
+        try:
+            item = self.items[index]
+            keys = keys_of(item, self.settings, evaluator.methods)
+        except Exception as error:
+            return error
+        metrics = [
+            metric
+            for metric in self.metrics
+            if metric.applies_to(has_region=item.region is not None, in_mosaic=item.in_mosaic)
+        ]
+        missing = missing_rows(store, keys, self.settings, metrics, self.again)
+        if missing:
+            try:
+                item = item.to(evaluator.device)
+                if warns and not share.images:
+                    evaluator.warn_of_suspicions(item.inputs)
+                rows = evaluator.rows(item, {name: own.metrics for name, own in missing.items()})
+            except Exception as error:
+                return error
+            store.add(
+                {keys[name]: missing[name].complete(row) for name, row in rows.items()},
+                [self.settings[name] for name in rows],
+            )
+            share.images += 1
+            share.reasons.update(own.reason for own in missing.values())
+        share.reused += len(keys) - len(missing)
+        share.keys[index] = keys
+        return None
+
+    def finish(self, shares: Sequence[Share], *, prune: bool) -> dict[str, Any]:
+        """Merge the rows of all processes, and write tables and report.
+
+        Returns:
+            The attributes of the result.
+
+        Raises:
+            OutputError: A file cannot be written.
+            ValueError: No image could be evaluated.
+        """
+        keys = {index: own for share in shares for index, own in share.keys.items()}
+        failures = [failure for share in shares for failure in share.failures]
+        failures.sort(key=lambda failure: failure["index"])
+        with closing(Store(self.output)) as store:
+            store.merge()
+            path = self.output / "failures.csv"
+            if failures:
+                write_output(path, as_csv(FAILURE_COLUMNS, failures))
+            else:
+                remove_output(path)
+            if not keys:
+                first = failures[0]
+                raise ValueError(
+                    f"None of the {len(self.items)} images could be evaluated ({path}); the first, "
+                    f"{first['file']}: {first['reason']}"
+                )
+            used = {key for own in keys.values() for key in own.values()}
+            if prune:
+                store.keep(used, {digest_of_name(failure["file"]) for failure in failures})
+            stored = StoredRun(store, dict(sorted(keys.items())), self.items.names)
+            counts = {
+                "reused": sum(share.reused for share in shares),
+                "computed": sum(share.reasons.total() for share in shares),
+                "reasons": dict(sum((share.reasons for share in shares), Counter())),
+                "others": store.count() - len(used),
+                "images": sum(share.images for share in shares),
+                "seconds": max(share.seconds for share in shares),
+            }
+            described = information(
+                self.evaluator,
+                self.items,
+                {**counts, "failed": len(failures)},
+                processes=len(shares),
+            )
+            write_output(
+                self.output / "run.json", json.dumps(described, indent=2, default=str) + "\n"
+            )
+            results, summary = self._write(stored, described, failures)
+        return {
+            "results": results,
+            "summary": summary,
+            "failures": as_table(failures, FAILURE_COLUMNS),
+            "folder": self.output,
+            **counts,
+        }
+
+    def _write(
+        self, stored: StoredRun, described: Mapping[str, Any], failures: Sequence[Mapping[str, Any]]
+    ) -> tuple[Any, Any]:
+        """Write the results, the summary and the report."""
+        columns = (*IDENTITY, *(metric.name for metric in self.metrics))
+        write_output(self.output / "results.csv", as_csv(columns, stored.records()))
+        results = as_table(stored.records(), columns)
+        in_mosaic = results["index"].map(self.items.in_mosaic)
+        # A cell of a mosaic is named by the mosaic and its image.
+        image = results["file"].str.partition(": ")[2].where(in_mosaic)
+        summary = write_report(
+            self.output,
+            results=results.assign(image=image) if in_mosaic.any() else results,
+            methods=tuple(self.settings),
+            metrics=self.metrics,
+            curve_titles=curves_of(self.metrics),
+            curves=lambda chosen: read_curves(stored.curves(), chosen),
+            shown=ShownImages(self.evaluator, self.items, stored),
+            information=described,
+            class_names=tuple(getattr(self.items.network, "class_names", ())),
+            failures=[(failure["file"], failure["reason"]) for failure in failures],
+            by_avx=selecting_by_avx(self.evaluator.methods),
+        )
+        return results, summary
+
+
+def _sentence(error: Exception) -> str:
+    """The reason for a failure, for ``failures.csv``."""
+    is_plain = isinstance(error, ValueError | OSError | MethodError)
+    return f"{reason(error)}." if is_plain else f"{type(error).__name__}: {reason(error)}."

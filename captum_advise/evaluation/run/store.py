@@ -1,0 +1,288 @@
+"""The rows of all runs in a folder, each found by what it depends on, in SQLite.
+
+A process alone writes ``results.sqlite``. Several processes write a file each, because one SQLite
+file with several writers is not safe on shared file systems; :meth:`Store.open` and
+:meth:`Store.merge` move what these hold into ``results.sqlite``. Every image is one transaction, so
+a kill leaves all of its new rows or none.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from captum_advise._utils.errors import reason
+from captum_advise._utils.io import ENCODING
+from captum_advise.evaluation.output import OutputError
+
+FILE = "results.sqlite"
+_OF_PROCESSES = "results.rank*.sqlite"
+# In the header of every file of ours: SQLite's marks of a program and of its format.
+_PROGRAM, _FORMAT = 0x41445645, 1
+_TABLES = (
+    "CREATE TABLE settings (id TEXT PRIMARY KEY, method TEXT NOT NULL, parts TEXT NOT NULL)",
+    'CREATE TABLE rows (image TEXT NOT NULL, content TEXT NOT NULL, setting TEXT NOT NULL, "values"'
+    " TEXT NOT NULL, curves TEXT NOT NULL, map BLOB, UNIQUE (image, content, setting))",
+)
+_ROW = 'image, content, setting, "values", curves, map'
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the rows of a method depend on besides the image.
+
+    Attributes:
+        method: Its name.
+        parts: Each part by name, as a text that differs if the part does.
+    """
+
+    method: str
+    parts: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        """A digest of all of it."""
+        return _digest(json.dumps([self.method, dict(sorted(self.parts.items()))]))
+
+
+class Key(NamedTuple):
+    """What identifies a row.
+
+    Attributes:
+        image: Digest of the image's name, on which random numbers depend.
+        content: Digest of what the network and the method get of it.
+        setting: Of the method, and of all else.
+    """
+
+    image: str
+    content: str
+    setting: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was computed for an image and a method.
+
+    Attributes:
+        values: Class, predicted class, confidence, layer, and the metrics that were asked for.
+        curves: Points of curves by name of the metric.
+        map: The map as a PNG, if it took many forward passes.
+    """
+
+    values: Mapping[str, Any]
+    curves: Mapping[str, list[float]] = field(default_factory=dict)
+    map: bytes | None = None
+
+    def with_more(self, other: Row) -> Row:
+        """The same with what another call has added."""
+        return Row(
+            {**self.values, **other.values},
+            {**self.curves, **other.curves},
+            self.map if other.map is None else other.map,
+        )
+
+
+def digest_of_name(name: str) -> str:
+    """What stands for the name of an image, which need not be UTF-8."""
+    return sha256(name.encode(**ENCODING)).hexdigest()[:16]
+
+
+class Store:
+    """The rows of a folder.
+
+    Args:
+        path: The folder.
+        own: Where this process writes: a file of its own, or ``results.sqlite``.
+    """
+
+    def __init__(self, path: Path, own: str = FILE) -> None:
+        self.path = path
+        self._main = _connect(path / FILE)
+        self._own = self._main if own == FILE else _connect(path / own)
+        self._own_path = path / own
+
+    @classmethod
+    def open(cls, path: Path, *, rank: int = 0, count: int = 1) -> Store:
+        """The store for one of several processes."""
+        return cls(path, FILE if count == 1 else _OF_PROCESSES.replace("*", str(rank)))
+
+    def close(self) -> None:
+        """Close the files."""
+        self._own.close()
+        self._main.close()
+
+    def rows(self, keys: Iterable[Key]) -> Iterator[Row | None]:
+        """The row of each key."""
+        for key in keys:
+            found = self._query(
+                'SELECT "values", curves, map FROM rows '
+                "WHERE image = ? AND content = ? AND setting = ?",
+                *key,
+            )
+            yield _row(self.path / FILE, *found[0]) if found else None
+
+    def has_rows(self, setting: str) -> bool:
+        """Whether any image has a row of a setting."""
+        return bool(self._query("SELECT 1 FROM rows WHERE setting = ? LIMIT 1", setting))
+
+    def has_image(self, image: str) -> bool:
+        """Whether an image has any row."""
+        return bool(self._query("SELECT 1 FROM rows WHERE image = ? LIMIT 1", image))
+
+    def latest(self, image: str, method: str) -> tuple[str, dict[str, str]] | None:
+        """Content and parts of the setting of the latest row of an image and a method."""
+        found = self._query(
+            "SELECT content, parts FROM rows JOIN settings ON settings.id = setting "
+            "WHERE image = ? AND method = ? ORDER BY rows.rowid DESC LIMIT 1",
+            image,
+            method,
+        )
+        return (found[0][0], json.loads(found[0][1])) if found else None
+
+    def count(self) -> int:
+        """The number of all rows."""
+        return int(self._query("SELECT count(*) FROM rows")[0][0])
+
+    def _query(self, text: str, *values: str) -> list[Any]:
+        with _using(self.path / FILE):
+            return self._main.execute(text, values).fetchall()
+
+    def add(self, rows: Mapping[Key, Row], settings: Iterable[Setting]) -> None:
+        """Write rows and their settings in one transaction.
+
+        Raises:
+            OutputError: They cannot be written; then none is.
+        """
+        entries = [(s.id, s.method, json.dumps(dict(s.parts))) for s in settings]
+        values = [
+            (*key, json.dumps(dict(row.values)), json.dumps(dict(row.curves)), row.map)
+            for key, row in rows.items()
+        ]
+        with _transaction(self._own, self._own_path) as own:
+            own.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?, ?)", entries)
+            own.executemany(
+                f"INSERT OR REPLACE INTO rows ({_ROW}) VALUES (?, ?, ?, ?, ?, ?)", values
+            )
+
+    def delete(self, setting: str) -> None:
+        """Delete the rows of a setting."""
+        with _transaction(self._main, self.path / FILE) as main:
+            main.execute("DELETE FROM rows WHERE setting = ?", (setting,))
+
+    def keep(self, keys: Collection[Key], images: Collection[str]) -> int:
+        """Delete all rows but those with given keys, or of given images.
+
+        Returns:
+            The number of rows that were deleted.
+        """
+        with _transaction(self._main, self.path / FILE) as main:
+            every = main.execute("SELECT rowid, image, content, setting FROM rows").fetchall()
+            gone = [
+                (rowid,) for rowid, *key in every if Key(*key) not in keys and key[0] not in images
+            ]
+            main.executemany("DELETE FROM rows WHERE rowid = ?", gone)
+            main.execute("DELETE FROM settings WHERE id NOT IN (SELECT setting FROM rows)")
+        with _using(self.path / FILE):
+            self._main.execute("VACUUM")
+        return len(gone)
+
+    def merge(self) -> None:
+        """Move the rows of files of single processes here. None of these may be in use."""
+        for path in sorted(self.path.glob(_OF_PROCESSES)):
+            _connect(path).close()  # which recovers it after a kill, and looks at what it is
+            with _using(path):
+                self._main.execute("ATTACH ? AS other", (str(path),))
+            try:
+                with _transaction(self._main, self.path / FILE) as main:
+                    main.execute("INSERT OR IGNORE INTO settings SELECT * FROM other.settings")
+                    main.execute(
+                        f"INSERT OR REPLACE INTO rows ({_ROW}) "
+                        f"SELECT {_ROW} FROM other.rows ORDER BY rowid"
+                    )
+            finally:
+                self._main.execute("DETACH other")
+            with _using(path):
+                path.unlink()
+
+
+def _row(path: Path, values: str, curves: str, picture: bytes | None) -> Row:
+    with _using(path):
+        return Row(json.loads(values), json.loads(curves), picture)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open a file of ours, or make one.
+
+    Raises:
+        OutputError: It cannot be opened or written.
+        ValueError: It is damaged, or of another program or version.
+    """
+    with _using(path):
+        # Each statement is a transaction unless we begin one.
+        connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        with _using(path):
+            program, version, tables = (
+                connection.execute(query).fetchone()[0]
+                for query in (
+                    "PRAGMA application_id",
+                    "PRAGMA user_version",
+                    "SELECT count(*) FROM sqlite_master",
+                )
+            )
+            if (program, version) != (_PROGRAM, _FORMAT) and (program or version or tables):
+                by = "another version of captum-advise" if program == _PROGRAM else "something else"
+                raise ValueError(
+                    f"{path} was written by {by}: give another output folder, or move the file "
+                    "away."
+                )
+            (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if state != "ok":
+                raise sqlite3.DatabaseError(state.strip("* ").splitlines()[0])
+        if not tables:
+            with _transaction(connection, path):
+                connection.execute(f"PRAGMA application_id = {_PROGRAM}")
+                connection.execute(f"PRAGMA user_version = {_FORMAT}")
+                for table in _TABLES:
+                    connection.execute(table)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
+    with _using(path):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+@contextmanager
+def _using(path: Path) -> Iterator[None]:
+    """Turn any failure of the file into one sentence."""
+    try:
+        yield
+    except (sqlite3.OperationalError, OSError) as error:
+        raise OutputError.of(path, error) from error
+    except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or not a file of captum-advise ({reason(error)}): give another "
+            "output folder, or move the file away."
+        ) from error
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,386 @@
+"""Sanity checks for saliency maps: does a map depend on what the network has learnt?
+
+Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps",
+NeurIPS 2018, https://arxiv.org/abs/1810.03292. The module has their parameter randomisation
+(cascading and independent) and their label randomisation. The feature similarity FSIM, which
+compares phase congruency and gradient magnitude, replaces their correlation of HOG features.
+
+The model is left unchanged: every step works on a copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from inspect import isclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from captum_advise.evaluation.map_similarity import MapSimilarity, map_similarity
+from captum_advise.evaluation.methods import ClassMaps, Context, MethodLike, as_method
+from captum_advise.evaluation.methods.layers import choice_of, find_layers
+
+Mode = Literal["cascading", "independent"]
+
+_BATCH = 50
+# Without it, a network that was built after torch.manual_seed(0) would be drawn again.
+_SEED_OFFSET = 0x5EED0000
+
+
+def edge_detector(
+    _model: nn.Module,
+    _layer: nn.Module,
+    inputs: Tensor,
+    _target: Tensor,
+    _context: Context | None = None,
+) -> Tensor:
+    """Magnitude of the Sobel gradient of the grey image.
+
+    It looks like an explanation but does not use the network, so it fails the checks by design.
+
+    Args:
+        _model: Not used.
+        _layer: Not used.
+        inputs: (N, C, H, W).
+        _target: Not used.
+        _context: Not used.
+
+    Returns:
+        (N, 1, H, W)
+
+    Example::
+
+        >>> edge_detector(net, net.conv4, images, torch.tensor([3, 3])).shape
+        torch.Size([2, 1, 32, 32])
+    """
+    grey = nn.functional.pad(inputs.detach().mean(1, keepdim=True), (1, 1, 1, 1), mode="reflect")
+    across = grey.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    kernels = torch.stack([across, across.T])[:, None]
+    edges: Tensor = nn.functional.conv2d(grey, kernels).square().sum(1, keepdim=True).sqrt()
+    return edges
+
+
+@dataclass(frozen=True)
+class ParameterRandomization:
+    """Result of :func:`randomize_parameters`.
+
+    Attributes:
+        mode: ``"cascading"`` or ``"independent"``.
+        steps: The randomised blocks, from the top to the bottom of the network.
+        original: Per method, the map (N, 1, h, w) of the original network.
+        maps: Per method, the map after each step.
+        similarity: Per method, the similarity to the original map after each step.
+
+    Example::
+
+        >>> result = randomize_parameters(
+        ...     {"edge-detector": edge_detector}, net, "conv4", images, torch.tensor([3, 3])
+        ... )
+        >>> result.steps, result.original["edge-detector"].shape
+        (('head', 'conv4'), torch.Size([2, 1, 32, 32]))
+    """
+
+    mode: Mode
+    steps: tuple[str, ...]
+    original: dict[str, Tensor]
+    maps: dict[str, tuple[Tensor, ...]]
+    similarity: dict[str, tuple[MapSimilarity, ...]]
+
+
+def randomize_parameters(
+    methods: Mapping[str, MethodLike],
+    model: nn.Module,
+    layer: str,
+    inputs: Tensor,
+    target: Tensor,
+    *,
+    mode: Mode = "cascading",
+    seed: int = 0,
+    context: Context = Context(),  # noqa: B008 - frozen
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> ParameterRandomization:
+    """Replace a network's parameters by random ones, block by block, and compare the maps.
+
+    Args:
+        methods: By name, what :func:`captum_advise.evaluation.as_method` takes, but no objects that
+            hold a model. All methods explain the same random networks.
+        model: In eval mode. It is copied and left unchanged.
+        layer: Dotted name of the layer that is explained.
+        inputs: (N, 1 or 3, H, W).
+        target: (N,) classes, the same at every step.
+        mode: ``"cascading"``: each step randomises a block in addition to all blocks above it.
+            ``"independent"``: each step randomises one block only.
+        seed: Seed of the random parameters. A block gets the same parameters in both modes. The
+            global random state is not changed.
+        context: What the methods are given besides.
+        progress: Wraps the steps, for example in tqdm.
+
+    Raises:
+        ValueError: The model has no such layer or no parameters, a method is bound to a model, or
+            ``mode`` is unknown.
+
+    Example::
+
+        >>> methods = {"grad-cam": LayerGradCam, "edge-detector": edge_detector}
+        >>> result = randomize_parameters(methods, net, "conv4", images, torch.tensor([3, 3]))
+        >>> for step, similarity in zip(result.steps, result.similarity["edge-detector"]):
+        ...     print(step, round(similarity.to_dict()["spearman_absolute"], 6))
+        head 1.0
+        conv4 1.0
+    """
+    if layer not in dict(model.named_modules()):
+        raise ValueError(f"The model has no layer {layer!r}.")
+    if mode not in ("cascading", "independent"):
+        raise ValueError(f'mode must be "cascading" or "independent", got {mode!r}.')
+    blocks = parameter_blocks(model, inputs)
+    explainers = _explainers(methods, model, layer, inputs)
+
+    def maps(network: nn.Module) -> dict[str, Tensor]:
+        return {
+            name: explain(network, inputs, target, context).cpu()
+            for name, explain in explainers.items()
+        }
+
+    original = maps(copy.deepcopy(model))
+    randomized: dict[str, list[Tensor]] = {name: [] for name in methods}
+    network = copy.deepcopy(model)
+    for step, block in enumerate(progress(list(blocks))):
+        if mode == "independent":
+            network = copy.deepcopy(model)
+        network.cpu()  # one seed gives the same parameters on every device
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(_SEED_OFFSET + seed * 1_000_003 + step)
+            for name in blocks[block]:
+                reset_parameters(network.get_submodule(name))
+        network.to(inputs.device)
+        for method, values in maps(network).items():
+            randomized[method].append(values)
+    size = (inputs.shape[-2], inputs.shape[-1])
+    return ParameterRandomization(
+        mode=mode,
+        steps=tuple(blocks),
+        original=original,
+        maps={name: tuple(values) for name, values in randomized.items()},
+        similarity={
+            name: tuple(map_similarity(original[name], value, size) for value in values)
+            for name, values in randomized.items()
+        },
+    )
+
+
+@torch.no_grad()
+def parameter_blocks(model: nn.Module, inputs: Tensor) -> dict[str, tuple[str, ...]]:
+    """Modules with parameters of their own, by block, from the top to the bottom of a network.
+
+    The top runs last in a forward pass. A block is a child of the model. If the child is a
+    ``Sequential`` or ``ModuleList``, its children are blocks instead.
+
+    Returns:
+        Block name to module names.
+
+    Raises:
+        ValueError: The model has no parameters.
+    """
+    called: list[str] = []
+    network = copy.deepcopy(model)
+    owners = [
+        name
+        for name, part in network.named_modules()
+        if next(part.parameters(False), None) is not None
+    ]
+    if not owners:
+        raise ValueError("The model has no parameters to randomise.")
+    for name in owners:
+        network.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, _output, name=name: called.append(name)
+        )
+    network(inputs[:1])
+    # Modules that are used without being called follow in the order of their registration.
+    order = [*dict.fromkeys(called), *(name for name in owners if name not in called)]
+    blocks: dict[str, tuple[str, ...]] = {}
+    for name in reversed(order):
+        head, _, rest = name.partition(".")
+        child = getattr(model, head) if head else model
+        is_container = isinstance(child, nn.Sequential | nn.ModuleList) and rest
+        block = f"{head}.{rest.partition('.')[0]}" if is_container else head or type(model).__name__
+        blocks[block] = (*blocks.get(block, ()), name)
+    return blocks
+
+
+@torch.no_grad()
+def reset_parameters(module: nn.Module) -> None:
+    """Draw a module's own parameters again, from the global random generator.
+
+    The module's ``reset_parameters`` draws them as at construction, and resets running statistics.
+    If it has no such method, they are normal, with the mean and the standard deviation of each
+    parameter tensor. If all values of the tensor are equal, the deviation is their magnitude.
+    """
+    reset = getattr(module, "reset_parameters", None)
+    if callable(reset):
+        reset()
+        return
+    for parameter in module.parameters(recurse=False):
+        spread = parameter.std(correction=0)
+        spread = torch.where(spread > 0, spread, parameter.abs().mean())
+        parameter.copy_(parameter.mean() + spread * torch.randn_like(parameter))
+
+
+@dataclass(frozen=True)
+class LabelRandomization:
+    """Result of :func:`randomize_labels`.
+
+    Attributes:
+        accuracy: Training accuracy of the network trained on true labels.
+        shuffled_accuracy: Training accuracy of the network trained on shuffled labels.
+        similarity: Per method, the similarity (N,) of the two networks' maps.
+        control: Per method, the similarity (N,) of the maps of two networks trained on true
+            labels from different initial parameters.
+
+    Example::
+
+        >>> result = randomize_labels({"edge-detector": edge_detector}, n_train=50, n_explained=4)
+        >>> round(result.similarity["edge-detector"].to_dict()["spearman_absolute"], 6)
+        1.0
+    """
+
+    accuracy: float
+    shuffled_accuracy: float
+    similarity: dict[str, MapSimilarity]
+    control: dict[str, MapSimilarity]
+
+
+def randomize_labels(
+    methods: Mapping[str, MethodLike], *, seed: int = 0, n_train: int = 500, n_explained: int = 32
+) -> LabelRandomization:
+    """Train a small network on digits with true and with shuffled labels, and compare the maps.
+
+    The images are the 8 x 8 digits of ``sklearn.datasets.load_digits``. The networks have two
+    convolutions and two linear layers, and are trained until they memorise the training images.
+    The maps explain the true class of training images at the second convolution's ReLU, those of
+    ``GatedGradCam`` at both ReLUs, although these have one resolution.
+
+    Args:
+        methods: As in :func:`randomize_parameters`.
+        seed: Seed of the shuffle, the initial parameters and the order of the images.
+        n_train: Number of training images, a multiple of 50, at most 1750.
+        n_explained: Number of training images on which maps are compared.
+
+    Raises:
+        ValueError: ``n_train`` is another number, or a method is bound to a model.
+
+    Example::
+
+        >>> result = randomize_labels({"grad-cam": LayerGradCam}, n_train=50, n_explained=4)
+        >>> result.accuracy, result.shuffled_accuracy
+        (1.0, 1.0)
+        >>> result.similarity["grad-cam"].spearman_absolute.shape
+        torch.Size([4])
+    """
+    from sklearn.datasets import load_digits
+
+    digits, labels = load_digits(return_X_y=True)
+    most = len(labels) // _BATCH * _BATCH
+    if n_train not in range(_BATCH, most + 1, _BATCH):
+        raise ValueError(f"n_train must be a multiple of {_BATCH} up to {most}, got {n_train}.")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(labels), generator=generator)[:n_train]
+    inputs = torch.from_numpy(digits).float()[chosen].view(-1, 1, 8, 8) / 16
+    true = torch.from_numpy(labels).long()[chosen]
+    shuffled = true[torch.randperm(n_train, generator=generator)]
+    network, accuracy = _trained(inputs, true, 3 * seed)
+    control, _ = _trained(inputs, true, 3 * seed + 1)
+    shuffled_network, shuffled_accuracy = _trained(inputs, shuffled, 3 * seed + 2)
+    explained, target = inputs[:n_explained], true[:n_explained]
+    explainers = _explainers(methods, network, "3", explained, gated=("1", "3"))
+    maps = [
+        {name: explain(part, explained, target, Context()) for name, explain in explainers.items()}
+        for part in (network, control, shuffled_network)
+    ]
+    size = (8, 8)
+    return LabelRandomization(
+        accuracy=accuracy,
+        shuffled_accuracy=shuffled_accuracy,
+        similarity={name: map_similarity(maps[0][name], maps[2][name], size) for name in methods},
+        control={name: map_similarity(maps[0][name], maps[1][name], size) for name in methods},
+    )
+
+
+def _explainers(
+    methods: Mapping[str, MethodLike],
+    model: nn.Module,
+    layer: str,
+    inputs: Tensor,
+    gated: tuple[str, ...] = (),
+) -> dict[str, Callable[[nn.Module, Tensor, Tensor, Context], Tensor]]:
+    """From networks like a model, inputs, classes and the context to maps, by name of the method.
+
+    Args:
+        methods: By name.
+        model: Has the layers that the methods explain, which the networks have under their names.
+        layer: Name of the layer of the run.
+        inputs: (N, C, H, W); only the shape and the type count.
+        gated: Names of the layers of ``GatedGradCam``, where they are not looked for.
+    """
+    names = {module: name for name, module in model.named_modules()}
+
+    def explainer(title: str, given: MethodLike) -> Callable[..., Tensor]:
+        method = as_method(given)
+        if method is not given and not isclass(given) and not isinstance(given, tuple):
+            raise ValueError(f"{title} is bound to a model, which stays as it is: give its class.")
+        choice = choice_of(method)
+        own: Sequence[str] = gated
+        if not (gated and choice == "gated-grad-cam"):
+            found = find_layers(model, model.get_submodule(layer), choice, inputs)
+            own = [names[module] for module in found.modules]
+
+        def explain(network: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> Tensor:
+            layers = tuple(network.get_submodule(name) for name in own)
+            last = layers[-1] if layers else network.get_submodule(layer)
+            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+                warnings.simplefilter("ignore")
+                # Methods that draw samples draw the same ones for every network.
+                torch.default_generator.manual_seed(_SEED_OFFSET)
+                # A copy, because Captum leaves gradient flags on the inputs.
+                result = method(
+                    network, last, inputs.clone(), target, replace(context, layers=layers)
+                )
+            maps = result.maps if isinstance(result, ClassMaps) else result
+            return maps.detach().sum(1, keepdim=True)
+
+        return explain
+
+    return {title: explainer(title, given) for title, given in methods.items()}
+
+
+def _trained(inputs: Tensor, labels: Tensor, seed: int) -> tuple[nn.Sequential, float]:
+    """A network that memorises the labels, and its training accuracy."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 64, 64),
+            nn.ReLU(),
+            nn.Linear(64, 10),
+        )
+        optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+        accuracy = 0.0
+        for _ in range(100):
+            for batch in torch.randperm(len(labels)).view(-1, _BATCH):
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(network(inputs[batch]), labels[batch])
+                torch.autograd.backward(loss)
+                optimizer.step()
+            with torch.no_grad():
+                accuracy = float((network(inputs).argmax(1) == labels).double().mean())
+            if accuracy == 1:
+                break
+    optimizer.zero_grad()
+    return network.eval(), accuracy

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from captum_advise import zoo
+from captum_advise.evaluation import image_dataset
+
+
+@pytest.fixture
+def layout(photos, tmp_path):
+    """Makes a folder of image files with these names."""
+
+    def made(*names, root="root"):
+        for name in names:
+            path = tmp_path / root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith("/"):
+                path.mkdir(exist_ok=True)
+            else:
+                shutil.copy(photos / "coffee.png", path)
+        return tmp_path / root
+
+    return made
+
+
+def files_and_classes(dataset):
+    return list(zip(dataset.names, dataset.targets, strict=True))
+
+
+def test_a_flat_folder_is_unlabelled_and_in_order(photos, three_classes):
+    (photos / "notes.txt").write_text("not an image")
+    (photos / ".hidden.png").write_bytes(b"")
+    (photos / "empty").mkdir()
+    dataset = image_dataset(photos, three_classes)
+    assert files_and_classes(dataset) == [
+        ("astronaut.png", None),
+        ("chelsea.png", None),
+        ("coffee.png", None),
+    ]
+    inputs, target = dataset[1]
+    expected = three_classes.transform(zoo.open_image(photos / "chelsea.png"))
+    assert torch.equal(inputs, expected)
+    assert target is None
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (("0", "1", "2"), (0, 1, 2)),
+        (("00", "02"), (0, 2)),
+        (("2", "Tabby_Cat"), (2, 1)),
+        (("n00000001", "n00000002", "n00000003"), (0, 1, 2)),
+        (("a", "b", "c"), (0, 1, 2)),
+    ],
+)
+def test_folders_are_classes(folders, classes, layout, three_classes):
+    root = layout(*(f"{name}/{file}" for name in folders for file in ("a.PNG", "deeper/b.png")))
+    dataset = image_dataset(root, three_classes)
+    assert dataset.targets == tuple(c for c in classes for _ in range(2))
+    assert dataset.names[:2] == (f"{folders[0]}/a.PNG", f"{folders[0]}/deeper/b.png")
+    assert dataset[0][1] == classes[0]
+
+
+def test_a_subset_of_imagenet_is_known_by_wordnet_ids(layout, imagenet_classes):
+    # Imagenette.
+    ids = ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079")
+    root = layout(*(f"val/{name}/a.JPEG" for name in ids))
+    dataset = image_dataset(root / "val", imagenet_classes)
+    assert dataset.targets == (0, 217, 482, 491, 497)
+    with pytest.raises(ValueError, match=r"'val' .* in folders of its own, so give .*root/val"):
+        image_dataset(root, imagenet_classes)
+
+
+def test_ids_that_are_not_imagenet_s_are_not_put_in_order(layout, imagenet_classes):
+    root = layout(*(f"n{index:08d}/" for index in range(999)), "n00009999/a.png")
+    with pytest.raises(ValueError, match=r"'n00009999' .* is not a class of net"):
+        image_dataset(root, imagenet_classes)
+
+
+@pytest.mark.filterwarnings("ignore:999 of the 1000")
+def test_all_of_imagenet_is_known_by_wordnet_ids(layout, imagenet_classes):
+    timm = pytest.importorskip("timm.data")
+    ids = timm.ImageNetInfo().label_names()
+    root = layout(*(f"{name}/" for name in ids), f"{ids[285]}/a.png")
+    assert image_dataset(root, imagenet_classes).targets == (285,)
+
+
+class TestRefused:
+    def refused(self, root, network, what):
+        with pytest.raises(ValueError, match=what) as error:
+            image_dataset(root, network)
+        assert "\n" not in str(error.value)
+        assert str(error.value).endswith(".")
+
+    def test_images_in_both_levels(self, layout, three_classes):
+        root = layout("stray.png", "0/a.png", "1/b.png")
+        self.refused(
+            root,
+            three_classes,
+            r"holds 1 image \(stray.png\) next to 2 folders with images \(0, 1\)",
+        )
+
+    def test_folders_that_are_not_classes(self, layout, three_classes):
+        self.refused(
+            layout("0/a.png", "dog/a.png"),
+            three_classes,
+            r"The folder 'dog' in .* is not a class of net: .*class index \(0 to 2\)",
+        )
+
+    def test_an_order_that_is_not_clear(self, layout, three_classes):
+        # As many folders as classes: one of them is a class, or holds no image, or no class at all.
+        for number, names in enumerate(
+            (
+                ("0/a.png", "1/a.png", "3/a.png"),
+                ("1/a.png", "2/a.png", "3/a.png"),
+                ("tench/a.png", "cat/a.png", "dog/a.png"),
+                ("cat/a.png", "dog/a.png", "notes/"),
+                ("test/x/a.png", "train/x/a.png", "val/x/a.png"),
+            )
+        ):
+            root = layout(*names, root=f"root{number}")
+            self.refused(root, three_classes, "is not a class of net")
+
+    def test_a_class_in_a_class(self, layout, three_classes):
+        root = layout("tench/a.png", "tench/tabby cat/b.png")
+        self.refused(root, three_classes, r"tench/tabby cat .* another class")
+
+    @pytest.mark.parametrize("place", ["", "0/", "0/deep/"])
+    def test_the_output_of_a_run(self, place, layout, three_classes):
+        root = layout(f"{place}picture.png")
+        for name in ("run.json", "results.csv", "results.sqlite"):
+            (root / place / name).write_text("{}")
+        self.refused(root, three_classes, "is the output of a run")
+
+    def test_no_image(self, layout, photos, three_classes, tmp_path):
+        root = layout("inside/")
+        self.refused(root, three_classes, f"There is no image in {root}: give a folder")
+        (root / "inside").rmdir()
+        (root / "readme.txt").write_text("")
+        self.refused(root, three_classes, "There is no image in")
+        with pytest.raises(FileNotFoundError, match="no folder or CSV file"):
+            image_dataset(tmp_path / "nowhere", three_classes)
+
+
+def test_hidden_files_and_folders_are_left_out(layout, three_classes):
+    root = layout(
+        "0/a.png",
+        "0/._a.png",
+        "0/.ipynb_checkpoints/a-checkpoint.png",
+        ".trash/b.png",
+        "__MACOSX/0/._a.png",
+    )
+    with pytest.warns(UserWarning, match="1 of the 2 folders .* no image .*: __MACOSX"):
+        assert image_dataset(root, three_classes).names == ("0/a.png",)
+
+
+def test_folders_without_an_image_are_named(layout, three_classes):
+    root = layout("0/a.png", "1/", "2/")
+    (root / "1" / "a.txt").write_text("")
+    with pytest.warns(UserWarning, match=r"2 of the 3 folders in .* no image .*: 1, 2\."):
+        assert image_dataset(root, three_classes).targets == (0,)
+
+
+def test_images_of_other_types_are_named(layout, three_classes):
+    root = layout("a.png", "b.gif", "c.svg", "notes.txt")
+    with pytest.warns(UserWarning, match=r"2 files in .* left out.*: b.gif, c.svg\."):
+        assert image_dataset(root, three_classes).names == ("a.png",)
+
+
+def test_links_that_go_round_end(layout, three_classes):
+    root = layout("0/a.png", "elsewhere.png", root="linked")
+    (root / "0" / "back").symlink_to(root / "0")
+    elsewhere = (root / "elsewhere.png").rename(root.parent / "elsewhere.png")
+    (root / "0" / "b.png").symlink_to(elsewhere)
+    assert image_dataset(root, three_classes).names == ("0/a.png", "0/b.png")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(layout, three_classes, monkeypatch):
+    import os
+
+    root = layout("0/a.png", "0/secret/b.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match=r"secret cannot be read \(Permission denied\)"):
+        image_dataset(root, three_classes)

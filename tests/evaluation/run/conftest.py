@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # running.py
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Reports are tested elsewhere."""
+    from captum_advise.evaluation.run import steps
+
+    def only_means(folder, *, results, methods, metrics, **_):
+        names = [metric.name for metric in metrics]
+        summary = results.groupby("method")[names].mean().stack().rename("mean")
+        summary = summary.rename_axis(["method", "metric"]).reset_index()
+        summary.to_csv(folder / "summary.csv", index=False)
+        return summary
+
+    monkeypatch.setattr(steps, "write_report", only_means)
