@@ -73,6 +73,7 @@ def page(explanation: Explanation, *, names: Sequence[str] | None = None) -> str
 
     Example::
 
+        >>> from pathlib import Path
         >>> explanation = LayerAdvise(net, net.conv4).explain(images, keep_units=True)
         >>> text = page(explanation, names=["cat", "dog"])
         >>> Path("explanation.html").write_text(text, encoding="utf-8") > 1000

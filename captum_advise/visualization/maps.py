@@ -108,9 +108,9 @@ def overlays(
 
     Example::
 
-        >>> grad_cam = LayerGradCam(net, net.conv4).attribute(images, target=3)
-        >>> gated = GatedGradCam(net, [net.conv3, net.conv4]).attribute(images, target=3)
-        >>> figure, axes = overlays(images, {"Grad-CAM": grad_cam, "GatedGradCam": gated})
+        >>> grad_cam = LayerGradCam(net, net.conv4)
+        >>> maps = {f"class {target}": grad_cam.attribute(images, target) for target in (3, 4)}
+        >>> figure, axes = overlays(images, maps)
     """
     pixels = as_images(images)
     for name, of_method in maps.items():

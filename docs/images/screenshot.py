@@ -56,10 +56,10 @@ def save(driver: Chrome, name: str) -> None:
 
 
 def page(folder: Path) -> None:
-    """The page of a cat with the map of GatedGradCam, after a click on the map."""
+    """The page of a cat with the maps of GatedGradCam and LayerAdvise, after a click on the map."""
     main(["explain", "--html", "--output", str(folder)])
-    with browser(folder / "chelsea.html", 1280, 1070) as driver:
-        Select(driver.find_element("id", "comparison")).select_by_visible_text("GatedGradCam")
+    with browser(folder / "chelsea.html", 1280, 1225) as driver:
+        Select(driver.find_element("id", "comparison")).select_by_visible_text("LayerAdvise")
         stage = driver.find_element("id", "map-stage")
         ActionChains(driver).move_to_element_with_offset(stage, -40, -30).click().perform()
         driver.find_elements("css selector", "#ranking button")[1].click()

@@ -312,7 +312,9 @@ def test_compare_with_the_image_alone(shown):
 
 def test_nothing_moves_while_the_pointer_does(shown):
     """However many units have evidence at a position."""
-    places = "return ['table-title', 'density-title', 'unit-stage'].map((id) => " + TOP + ")"
+    places = (
+        "return ['table-title', 'density-title', 'unit-stage', 'ranking'].map((id) => " + TOP + ")"
+    )
     before, counts = shown.run(places), {len(shown.ranking())}
     for row, column in [(0, 0), (5, 17), (23, 23), (12, 3)]:
         shown.point("#map-stage", row, column)

@@ -218,7 +218,7 @@
       if (text !== undefined) node.textContent = text;
       svg.append(node);
     };
-    const left = -0.15, right = 1.15;
+    const left = -0.18, right = 1.18;
     const x = (value) => 22 + (386 * (value - left)) / (right - left), y = (value) => 106 - 92 * value;
     const word = (at, height, text) => shape("text", { x: at, y: height, "text-anchor": "middle" }, text);
     for (const [from, to] of [[left, 0], [1, right]])
