@@ -6,7 +6,6 @@ import pytest
 import torch
 from captum.attr import LayerActivation, LayerGradCam, NoiseTunnel, Saliency
 from captum.attr._utils.attribution import Attribution
-from captum_advise.evaluation.image_evaluation import counted_passes
 from squares import SPACE
 
 from captum_advise.evaluation import (
@@ -18,6 +17,7 @@ from captum_advise.evaluation import (
     list_methods,
 )
 from captum_advise.evaluation.methods.input_attributions import superpixels
+from captum_advise.evaluation.run.passes import counted_passes
 
 CHEAP = MethodSettings(
     integrated_gradients_steps=4,
