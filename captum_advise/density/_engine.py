@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import TypeAlias
@@ -11,15 +10,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from captum_advise.density._blocks import Block, cut
-from captum_advise.density._progress import with_progress
+from captum_advise.density._blocks import Block, estimate_in_blocks
 from captum_advise.density._torch_engine import estimate_in_torch
-from captum_advise.density._working_grids import (
-    duplicates,
-    histograms,
-    onto_grid,
-    working_lengths,
-)
 
 _logger = logging.getLogger(__name__)
 # Elements of the largest temporary: so many that calls cost little, so few that memory is bounded.
@@ -59,36 +51,6 @@ def engine_for(device: torch.device, n_points: int) -> tuple[Engine, torch.devic
             return on_gpu, device
     size = _CUDA_BLOCK if device.type == "cuda" else _CPU_BLOCK
     return partial(estimate_in_blocks, estimate=estimate_in_torch, block_size=size), device
-
-
-def estimate_in_blocks(
-    rows: Tensor,
-    grid: Tensor,
-    span: float,
-    n_bandwidths: int,
-    estimate: Callable[[Block], Tensor],
-    block_size: int,
-) -> Tensor:
-    """Density, per span of the grid, and bandwidth, likewise: (2, R, L), NaN where undefined.
-
-    Args:
-        rows: (R, n) samples.
-        grid: (L,) points.
-        span: Length of the grid.
-        n_bandwidths: Number of candidate bandwidths.
-        estimate: From a block to its density and bandwidth on the working grids, (2, B, longest).
-        block_size: As in :func:`captum_advise.density._blocks.cut`.
-    """
-    result = grid.new_full((2, len(rows), len(grid)), math.nan)
-    lengths = working_lengths(rows, grid)
-    distinct, which = torch.unique(lengths, return_inverse=True)
-    # At least two points: then there is a step even if no row has a working grid.
-    counts = histograms(rows, grid, distinct, which, max([2, *distinct.tolist()]))
-    first = duplicates(lengths, counts)
-    is_first = first == torch.arange(len(rows), device=rows.device)
-    for block in with_progress(cut(lengths, counts, is_first, span, n_bandwidths, block_size)):
-        result[:, block.index] = onto_grid(estimate(block), block.lengths, len(grid))
-    return result[:, first]
 
 
 @cache

@@ -27,7 +27,7 @@ _DEPTH = 1
 
 
 def estimate_in_triton(rows: Tensor, grid: Tensor, span: float, n_bandwidths: int) -> Tensor:
-    """As :func:`captum_advise.density._engine.estimate_in_blocks`, on grids of up to 256 points.
+    """As :func:`captum_advise.density._blocks.estimate_in_blocks`, on grids of up to 256 points.
 
     Nothing is asked of the GPU. So rows that have no density and duplicates are left out by their
     programs, and every row has as many points as the grid: a working grid has no more.

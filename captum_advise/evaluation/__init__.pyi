@@ -3,8 +3,6 @@ from captum_advise.evaluation.data.images import ImageDataset as ImageDataset
 from captum_advise.evaluation.data.images import image_dataset as image_dataset
 from captum_advise.evaluation.data.mosaics import MosaicDataset as MosaicDataset
 from captum_advise.evaluation.data.mosaics import mosaic_dataset as mosaic_dataset
-from captum_advise.evaluation.map_similarity import MapSimilarity as MapSimilarity
-from captum_advise.evaluation.map_similarity import map_similarity as map_similarity
 from captum_advise.evaluation.methods import ClassMaps as ClassMaps
 from captum_advise.evaluation.methods import Context as Context
 from captum_advise.evaluation.methods import Method as Method
@@ -23,3 +21,5 @@ from captum_advise.evaluation.sanity import ParameterRandomization as ParameterR
 from captum_advise.evaluation.sanity import edge_detector as edge_detector
 from captum_advise.evaluation.sanity import randomize_labels as randomize_labels
 from captum_advise.evaluation.sanity import randomize_parameters as randomize_parameters
+from captum_advise.evaluation.similarity import MapSimilarity as MapSimilarity
+from captum_advise.evaluation.similarity import map_similarity as map_similarity

@@ -20,9 +20,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from captum_advise.evaluation.map_similarity import MapSimilarity, map_similarity
 from captum_advise.evaluation.methods import ClassMaps, Context, MethodLike, as_method
 from captum_advise.evaluation.methods.layers import choice_of, find_layers
+from captum_advise.evaluation.similarity import MapSimilarity, map_similarity
 
 Mode = Literal["cascading", "independent"]
 

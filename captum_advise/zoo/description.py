@@ -93,10 +93,11 @@ def describe(
         known = model
         network = describe(
             known.model,
-            layer=layer or known.layer_name,
+            layer=known.layer_name if layer is None else layer,
             transform=transform or known.transform,
             pixel_space=pixel_space or (known.pixel_space if transform is None else None),
-            reshape_transform=reshape_transform or (known.reshape_transform if not layer else None),
+            reshape_transform=reshape_transform
+            or (known.reshape_transform if layer is None else None),
             class_names=class_names or known.class_names,
             input_shape=input_shape,
             device=device,

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from captum_advise.evaluation.report.statistics import SIGNIFICANCE, holm, p_value_of
 from torch import Tensor, nn
 
 from captum_advise import zoo
@@ -40,6 +39,7 @@ from captum_advise.evaluation import (
     mosaic_dataset,
 )
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
+from captum_advise.evaluation.report.statistics import SIGNIFICANCE, holm, p_value_of
 from captum_advise.evaluation.run.results import by_image
 from captum_advise.pixels import normalize_maps
 

@@ -263,7 +263,8 @@ def density_rows(repeats: int, device: torch.device) -> list[dict[str, object]]:
 
 
 def in_torch(values: torch.Tensor, grid: torch.Tensor) -> object:
-    with mock.patch.object(_engine, "compiled", return_value=None):
+    without = {"compiled": lambda: None, "compiled_for_gpu": lambda *_: None}
+    with mock.patch.multiple(_engine, **without):
         return adaptive_kde(values, grid, n_bandwidths=10)
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from captum.attr import LayerActivation, LayerGradCam, NoiseTunnel, Saliency
 from captum.attr._utils.attribution import Attribution
-from captum_advise.evaluation.image_evaluation import ImageEvaluator, counted_passes
 from squares import SPACE
 
 from captum_advise import LayerAdvise
@@ -23,6 +22,8 @@ from captum_advise.evaluation import (
 )
 from captum_advise.evaluation.methods import parse_settings, selecting_by_avx
 from captum_advise.evaluation.methods.captum_methods import rectangles
+from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
+from captum_advise.evaluation.run.passes import counted_passes
 
 CHEAP = {
     "integrated_gradients_steps": 4,

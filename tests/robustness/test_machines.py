@@ -84,7 +84,7 @@ def test_copies_to_the_host():
     "into one block",
 )
 def test_scalar_reads_do_not_grow(monkeypatch):
-    # As on a GPU; on the CPU, where reads are free, blocks are smaller.
+    # As on a GPU without Triton; on the CPU, where reads are free, blocks are smaller.
     monkeypatch.setattr(_engine, "compiled", lambda: None)
     monkeypatch.setattr(_engine, "_CPU_BLOCK", _engine._CUDA_BLOCK)
     monkeypatch.setattr(_balloon, "_CPU_KERNELS", _balloon._CUDA_KERNELS)

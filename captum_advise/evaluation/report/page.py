@@ -219,7 +219,11 @@ def _curve(run: Run, curve: Curve, title: str) -> dict[str, Any]:
         "start": curve.start,
         "end": curve.end,
         "lines": [
-            found and {end: getattr(found, end).tolist() for end in ("mean", "low", "high")}
+            found
+            and {
+                "images": found.images,
+                **{end: getattr(found, end).tolist() for end in ("mean", "low", "high")},
+            }
             for found in means
         ],
     }

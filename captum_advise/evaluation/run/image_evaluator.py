@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 import warnings
 import zlib
@@ -12,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +27,7 @@ from captum_advise.evaluation.methods.layers import Layers, choice_of, find_laye
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
 from captum_advise.evaluation.pictures import as_png
 from captum_advise.evaluation.run.passes import counted_passes, model_for_metrics
+from captum_advise.evaluation.run.randomness import seeded
 from captum_advise.evaluation.run.store import Row
 
 # The maps of methods with more forward passes are kept, because a report shows some of them.
@@ -303,24 +302,6 @@ def _cast_inputs(model: nn.Module, like: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of Python, NumPy and torch from a seed; afterwards all are as before."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    # torch.manual_seed sets the generators of all devices.
-    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    gpus = range(torch.cuda.device_count()) if in_use else []
-    with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _checked_maps(result: Tensor | ClassMaps, method: str) -> Tensor:

@@ -52,6 +52,20 @@ class Share:
     seconds: float = 0.0
     failures: list[dict[str, Any]] = field(default_factory=list)
 
+    @classmethod
+    def total(cls, shares: Sequence[Share]) -> Share:
+        """What all processes did, images in order."""
+        keys = {index: own for share in shares for index, own in share.keys.items()}
+        failures = [failure for share in shares for failure in share.failures]
+        return cls(
+            keys=dict(sorted(keys.items())),
+            reused=sum(share.reused for share in shares),
+            reasons=sum((share.reasons for share in shares), Counter()),
+            images=sum(share.images for share in shares),
+            seconds=max(share.seconds for share in shares),
+            failures=sorted(failures, key=lambda failure: int(failure["index"])),
+        )
+
 
 @dataclass(frozen=True)
 class Run:
@@ -176,9 +190,8 @@ class Run:
             OutputError: A file cannot be written.
             ValueError: No image could be evaluated.
         """
-        keys = {index: own for share in shares for index, own in share.keys.items()}
-        failures = [failure for share in shares for failure in share.failures]
-        failures.sort(key=lambda failure: failure["index"])
+        total = Share.total(shares)
+        keys, failures = total.keys, total.failures
         with closing(Store(self.output)) as store:
             store.merge()
             path = self.output / "failures.csv"
@@ -195,14 +208,14 @@ class Run:
             used = {key for own in keys.values() for key in own.values()}
             if prune:
                 store.keep(used, {digest_of_name(failure["file"]) for failure in failures})
-            stored = StoredRun(store, dict(sorted(keys.items())), self.items.names)
+            stored = StoredRun(store, keys, self.items.names)
             counts = {
-                "reused": sum(share.reused for share in shares),
-                "computed": sum(share.reasons.total() for share in shares),
-                "reasons": dict(sum((share.reasons for share in shares), Counter())),
+                "reused": total.reused,
+                "computed": total.reasons.total(),
+                "reasons": dict(total.reasons),
                 "others": store.count() - len(used),
-                "images": sum(share.images for share in shares),
-                "seconds": max(share.seconds for share in shares),
+                "images": total.images,
+                "seconds": total.seconds,
             }
             described = information(
                 self.evaluator,

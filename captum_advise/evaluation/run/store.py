@@ -129,7 +129,7 @@ class Store:
 
     def has_rows(self, setting: str) -> bool:
         """Whether any image has a row of a setting."""
-        return bool(self._query("SELECT 1 FROM rows WHERE setting = ? LIMIT 1", setting))
+        return bool(self._query("SELECT 1 FROM settings WHERE id = ?", setting))
 
     def has_image(self, image: str) -> bool:
         """Whether an image has any row."""
@@ -174,6 +174,7 @@ class Store:
         """Delete the rows of a setting."""
         with _transaction(self._main, self.path / FILE) as main:
             main.execute("DELETE FROM rows WHERE setting = ?", (setting,))
+            main.execute("DELETE FROM settings WHERE id = ?", (setting,))
 
     def keep(self, keys: Collection[Key], images: Collection[str]) -> int:
         """Delete all rows but those with given keys, or of given images.

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 from captum.attr import IntegratedGradients
-from running import bright, counts, dark, edited, reproducible, table
-from running import run as run_squares
+from quick_runs import bright, counts, dark, edited, reproducible, table
+from quick_runs import run as run_squares
 from squares import SPACE, Squares, squares_network
 from torch import nn
 from torchvision.transforms import v2

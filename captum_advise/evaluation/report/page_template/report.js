@@ -324,7 +324,9 @@ function writeCurves() {
     const lines = curve.lines.map((entry, method) => entry && { method, ...entry }).filter((entry) => entry && !hidden.has(entry.method));
     const metric = metrics.findIndex(({ name }) => name === curve.name);
     const areas = metric < 0 ? "" : lines.map(({ method }) => `${methods[method]} ${shown(data.means[metric][method])}`).join(", ");
-    return [curve.title, lineChart(curve, lines, `Mean ${curve.title} curves. ${areas ? `Areas: ${areas}.` : ""}`), `Vertical: ${curve.y}.`];
+    const fewest = Math.min(data.images, ...lines.map(({ images }) => images));
+    const note = `Vertical: ${curve.y}.${fewest < data.images ? ` Of ${fewest} of ${data.images} images.` : ""}`;
+    return [curve.title, lineChart(curve, lines, `Mean ${curve.title} curves. ${areas ? `Areas: ${areas}.` : ""}`), note];
   }));
 }
 
