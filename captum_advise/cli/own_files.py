@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -58,5 +59,7 @@ def _may_be_replaced(path: Path) -> bool:
     """Whether there is no such file, or one of ours."""
     if not path.is_file():
         return not path.exists()
-    with path.open("rb") as file:
+    # What may not be read is not ours.
+    with suppress(OSError), path.open("rb") as file:
         return _MARKS[path.suffix] in file.read(_BEGINNING)
+    return False
