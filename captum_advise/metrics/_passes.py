@@ -10,6 +10,7 @@ from torch import Tensor
 from captum_advise._utils.checks import check_class_range, check_count
 from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.probabilities import default_confidence, suspicious_confidence
+from captum_advise._utils.randomness import unsteady
 
 
 def target_confidences(
@@ -38,6 +39,7 @@ def target_confidences(
     check_count("internal_batch_size", internal_batch_size, at_least=1)
     if not len(examples):
         return examples.new_zeros(0, dtype=torch.float32)
+    warn_if_unsteady(forward_func)
     convert = default_confidence(forward_func) if confidence is None else confidence
     found: list[Tensor] = []
     batches = zip(
@@ -55,6 +57,12 @@ def target_confidences(
             target = target.to(confidences.device)
         found.append(target_confidence(confidences, target[example]))
     return torch.cat(found)
+
+
+def warn_if_unsteady(forward_func: Callable[[Tensor], Tensor]) -> None:
+    """Warn, at the user's line, of a model in training mode or with batch norm without memory."""
+    if message := unsteady(forward_func):
+        warn_caller(message)
 
 
 def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:
