@@ -175,9 +175,10 @@ def curves_between(
     """The confidence while pixels change from one image to another.
 
     Each image goes through the model once, whatever the number of curves that start or end there.
-    ``images`` are (N, C, H, W) by name, the first of full shape; the others broadcast to it. A curve
-    is the names of its first and last image. The rest is as in :func:`insertion_auc`. Each curve is
-    (N, M, steps + 1): the confidence when 0, 1 / steps, ..., 1 of the pixels are changed.
+    ``images`` are (N, C, H, W) by name, the first of full shape; the others broadcast to it. Each
+    of ``curves`` is the names of its first and last image. The rest is as in :func:`insertion_auc`.
+    Returns (N, M, steps + 1) for each: the confidence when 0, 1 / steps, ..., 1 of the pixels are
+    changed.
     """
     names, whole = list(images), next(iter(images.values()))
     check_maps(whole, maps, target)
