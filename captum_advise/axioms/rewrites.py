@@ -262,12 +262,9 @@ def permuted_classes(spec: NetworkSpec, source: torch.Generator) -> EquivalentPa
 
 
 class FunctionalNetwork(nn.Module):
-    """A :class:`SmallNetwork` in the functional style.
+    """A :class:`SmallNetwork` in the functional style, with its parameters.
 
     ``stem`` and ``tap`` return the maps of the stem and of the explained layer.
-
-    Args:
-        network: The network whose parameters are used.
     """
 
     def __init__(self, network: SmallNetwork) -> None:

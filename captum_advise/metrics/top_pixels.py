@@ -36,9 +36,8 @@ def top_pixels(maps: Tensor, regions: Tensor) -> Tensor:
         >>> top_pixels(maps, torch.tensor([[2, 0, 4, 2]]))
         tensor([0.7500])
     """
-    maps = numbers(maps)
-    masks = region_masks(maps, regions)
-    values, inside = maps.flatten(2), masks.flatten(2)
+    inside = region_masks(maps, regions).flatten(2)
+    values = numbers(maps).flatten(2)
     shares = []
     for of_image, mask in zip(torch.split(values, 1), torch.split(inside, 1), strict=True):
         count = int(mask.sum())
