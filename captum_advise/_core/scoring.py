@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,11 +24,7 @@ from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.metrics import (
     AVXProtocol,
     VisualExplainability,
-    average_drop,
-    average_gain,
     class_sensitivity,
-    hit,
-    increase_in_confidence,
     target_confidence,
 )
 from captum_advise.metrics.visual_explainability import Similarity, WholeImages, compare
@@ -87,9 +83,8 @@ class MapScorer:
             return none.scatter_reduce(0, examples, values, "amax")[examples]
 
         every = torch.arange(len(examples), device=maps.device)
-        similarity = Similarity.concatenate(
-            [self._quick_similarity(examples[part], maps[part]) for part in self._chunks(every)]
-        )
+        parts = [self._quick_similarity(examples[part], maps[part]) for part in self._chunks(every)]
+        similarity = Similarity(*map(torch.cat, zip(*parts, strict=True)))
         bound = similarity.highest_avx()
         avx = torch.full_like(bound, -torch.inf)
         most_similar = bound == highest(bound)
@@ -103,9 +98,8 @@ class MapScorer:
             for part in self._chunks(pairs):
                 rivals = None if runner_up_maps is None else runner_up_maps[part]
                 inputs = self.model.mask(examples[part], maps[part], self.protocol.masks)
-                avx[part] = self._compare(
-                    similarity.select(part), examples[part], inputs, maps[part], rivals
-                ).avx
+                of_part = Similarity(*(values[part] for values in similarity))
+                avx[part] = self._compare(of_part, examples[part], inputs, maps[part], rivals).avx
         return avx
 
     def _chunks(self, pairs: Tensor) -> tuple[Tensor, ...]:
@@ -133,15 +127,14 @@ class MapScorer:
     ) -> VisualExplainability:
         inputs = self.model.mask(examples, maps, self.protocol.masks)
         if self.pixels is None:
-            masked_confidences = self.model.confidences(examples, inputs)
-            sensitivity = self._sensitivity(maps, runner_up_maps)
-            with _full_precision(maps):
-                return self._compare_confidences(examples, masked_confidences, sensitivity)
+            absent = self.confidences.new_full((len(examples),), torch.nan)
+            similarity = Similarity(absent, absent, absent)
+            metrics = self._compare(similarity, examples, inputs, maps, runner_up_maps)
+            return replace(metrics, avx=absent)
         images = self._masked_images(examples, inputs)
         with _full_precision(maps):
-            similarity = self._whole.similarity(examples, images).with_fsim(
-                self._whole.fsim(examples, images)
-            )
+            similarity = self._whole.similarity(examples, images)
+            similarity = similarity._replace(fsim=self._whole.fsim(examples, images))
         return self._compare(similarity, examples, inputs, maps, runner_up_maps)
 
     def _compare(
@@ -189,26 +182,6 @@ class MapScorer:
 
     def _masked_images(self, examples: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         return self._images(inputs[self.model.maskable[0]], examples)
-
-    def _compare_confidences(
-        self, examples: Tensor, masked_confidences: Tensor, sensitivity: Tensor
-    ) -> VisualExplainability:
-        """What the protocol can say without images; the other parts are NaN."""
-        classes = self.model.target[examples].classes
-        confidence = target_confidence(self.confidences[examples], classes)
-        masked_confidence = self.protocol.masked_confidence(masked_confidences, classes)
-        absent = torch.full_like(confidence, torch.nan)
-        return VisualExplainability(
-            avx=absent,
-            average_drop=average_drop(confidence, masked_confidence),
-            ssim=absent,
-            fsim=absent,
-            mse=absent,
-            class_sensitivity=sensitivity,
-            hit=hit(masked_confidences, classes),
-            increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
-            average_gain=average_gain(confidence, masked_confidence),
-        )
 
     def _images(self, inputs: Tensor, examples: Tensor) -> Tensor:
         """Images in [0, 1], single precision at least: half has no Fourier transform."""

@@ -74,9 +74,9 @@ from captum_advise.evaluation.report.statistics import holm
 from captum_advise.metrics import (
     AVXProtocol,
     deletion_auc,
-    grid_pointing_game,
     insertion_auc,
     road,
+    top_pixels,
 )
 from captum_advise.metrics.insertion_deletion import blurred
 from captum_advise.pixels import black, normalize_maps, upsample_maps
@@ -199,14 +199,14 @@ def avx_of_ranks(network: zoo.Network, inputs: Tensor, target: Tensor, maps: Ten
 
 def mosaics_of(
     images: Tensor, labels: Tensor, confident: Tensor, count: int, seed: int
-) -> Iterator[tuple[Tensor, int]]:
-    """Mosaics (C, 2 H, 2 W) of confidently classified images, with the class of each cell."""
+) -> Iterator[tuple[Tensor, int, Tensor]]:
+    """Mosaics (C, 2 H, 2 W) of confidently classified images, the class of each cell, its mask."""
     random = np.random.default_rng(seed)
     tiles = [tuple(random.choice(confident.numpy(), 4, replace=False)) for _ in range(count)]
     classes = [tuple(int(labels[tile]) for tile in of_mosaic) for of_mosaic in tiles]
     dataset: Any = list(zip(images, labels.tolist(), strict=True))
     mosaics = MosaicDataset(dataset, 2, tuple(tiles), tuple(classes))
-    return (mosaics[index][:2] for index in range(len(mosaics)))
+    return (mosaics[index] for index in range(len(mosaics)))
 
 
 def mosaic_rows(
@@ -214,13 +214,14 @@ def mosaic_rows(
 ) -> list[dict[str, Any]]:
     """The grid pointing game of all maps on mosaics of confidently classified images."""
     rows = []
-    for index, (mosaic, label) in enumerate(mosaics_of(images, labels, confident, MOSAICS, seed=0)):
+    mosaics = mosaics_of(images, labels, confident, MOSAICS, seed=0)
+    for index, (mosaic, label, region) in enumerate(mosaics):
         number, cell = divmod(index, 4)
         found = maps_of(network, mosaic[None], torch.tensor([label]))
-        game = grid_pointing_game(torch.cat(list(found.values()), 1), torch.tensor([cell]))
+        shares = top_pixels(torch.cat(list(found.values()), 1), region[None])
         rows += [
             {"item": f"mosaic {number}, cell {cell}", "method": method, "grid": float(value)}
-            for method, value in zip(found, game.top[0], strict=True)
+            for method, value in zip(found, shares[0], strict=True)
         ]
     return rows
 
