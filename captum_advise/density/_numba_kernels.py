@@ -460,18 +460,10 @@ def _density_outside(samples, inverse, factor, ratio, decay, density):
 
 @njit(nogil=True, cache=True)
 def _direct_density(samples, begin, end, inverse, factor, ratio, decay, padded, density):
-    """Density on a short grid whose samples lie from ``begin`` to ``end`` - 1.
+    """Density (L,) on a short grid whose samples lie from ``begin`` to ``end`` - 1.
 
-    Args:
-        samples: Three histograms of that range: padded, padded in reverse, with margins.
-        begin: Number of the first bin that has a sample.
-        end: Number of the bin after the last one that has a sample.
-        inverse: (L,) inverse of the bandwidth.
-        factor: Temporary, as long as the grid or longer; likewise the next three.
-        ratio: Temporary.
-        decay: Temporary.
-        padded: Temporary.
-        density: (L,) result.
+    ``samples`` are three histograms of that range: padded, padded in reverse, and with margins.
+    ``factor``, ``ratio``, ``decay`` and ``padded`` are temporaries, at least as long as the grid.
     """
     forward, backward, margined = samples
     n = len(forward)

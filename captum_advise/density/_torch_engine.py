@@ -40,20 +40,19 @@ def estimate_in_torch(counts: Tensor, lengths: Tensor, windows: Tensor) -> Tenso
     """
     distinct, n_rows = torch.unique_consecutive(lengths, return_counts=True)
     sizes = n_rows.tolist()
-    n_bins = (counts > 0).sum(-1).cpu().split(sizes)
+    n_bins = torch.split((counts > 0).sum(-1).cpu(), sizes)
+    pieces = zip(torch.split(counts, sizes), torch.split(windows, sizes), n_bins, strict=True)
     runs = [
         _Run(histograms[:, :length], widths[0], int(most.amax()))
-        for length, histograms, widths, most in zip(
-            distinct.tolist(), counts.split(sizes), windows.split(sizes), n_bins, strict=True
-        )
+        for length, (histograms, widths, most) in zip(distinct.tolist(), pieces, strict=True)
     ]
 
     def cost_at(stiffness: Tensor) -> Tensor:
-        parts = zip(runs, stiffness.split(sizes), strict=True)
+        parts = zip(runs, torch.split(stiffness, sizes), strict=True)
         return torch.cat([run.cost_at(part) for run, part in parts])
 
     stiffness = _search(cost_at, len(counts), counts)
-    parts = zip(runs, stiffness.split(sizes), strict=True)
+    parts = zip(runs, torch.split(stiffness, sizes), strict=True)
     return torch.cat(
         [F.pad(run.estimate_at(part), (0, counts.shape[1] - run.length)) for run, part in parts], 1
     )
@@ -113,7 +112,8 @@ def _smoother(length: int, windows: Tensor) -> Callable[[Tensor], Tensor]:
 
         def convolve(rows: Tensor) -> Tensor:
             spectrum = torch.fft.rfft(rows, 2 * length)[:, None]
-            return torch.fft.irfft(spectrum * transfer, 2 * length)[..., :length]
+            smoothed: Tensor = torch.fft.irfft(spectrum * transfer, 2 * length)[..., :length]
+            return smoothed
 
         return convolve
 
