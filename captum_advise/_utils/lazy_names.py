@@ -7,17 +7,24 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from captum_advise._utils.optional_dependencies import import_optional
 
-def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+
+def lazy_names(
+    package: str, extra: str | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """``__getattr__``, ``__dir__`` and ``__all__`` of a package, from its stub ``__init__.pyi``.
 
     Type checkers and editors read the same stub, so each name is said once. Its lines are
     ``from MODULE import NAME as NAME``, and ``from . import NAME as NAME`` for parts of the
     package, which ``__all__`` leaves out. A name must differ from those of the package's modules:
-    importing such a module would replace what the name stands for.
+    importing such a module would replace what the name stands for. ``extra`` brings what the
+    modules need.
     """
+    load = importlib.import_module if extra is None else partial(import_optional, extra=extra)
     parts: list[str] = []
     homes: dict[str, str] = {}
     for line in ast.parse(pkgutil.get_data(package, "__init__.pyi") or b"").body:
@@ -31,7 +38,7 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
             return importlib.import_module(f"{package}.{name}")
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        found = getattr(importlib.import_module(homes[name]), name)
+        found = getattr(load(homes[name]), name)
         setattr(sys.modules[package], name, found)
         return found
 

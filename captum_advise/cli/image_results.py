@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-from rich.table import Table
 
 from captum_advise import visualization
 from captum_advise._version import __version__
 from captum_advise.cli.console import show
-from captum_advise.visualization.methods import n_units, shown_name
+from captum_advise.visualization.methods import n_units
 
 if TYPE_CHECKING:
     from captum_advise import Explanation
@@ -23,32 +21,15 @@ if TYPE_CHECKING:
 COLUMNS = ("image", "class", "confidence", "AVX", "selected")
 
 _TOP = 5  # classes
-_METRICS = {
-    "avx": ("AVX", "higher"),
-    "average_drop": ("average drop", "lower"),
-    "ssim": ("SSIM", "higher"),
-    "fsim": ("FSIMc", "higher"),
-    "mse": ("MSE", "lower"),
-    "class_sensitivity": ("class sensitivity", "lower"),
-    "hit": ("hit (top 5)", "yes"),
-    "increase_in_confidence": ("increase in confidence", "yes"),
-    "average_gain": ("average gain", "higher"),
-}
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The explanation of one image.
+    """The explanation of one image."""
 
-    Attributes:
-        shown: The image in messages and results.
-        explanation: Of one example, with setup and confidences.
-        options: With which it was made, for the JSON file.
-    """
-
-    shown: str
-    explanation: Explanation
-    options: Mapping[str, Any]
+    shown: str  # in messages and results
+    explanation: Explanation  # of one example, with setup and confidences
+    how: Mapping[str, Any]  # it was made
 
     def content(self, ending: str) -> bytes:
         """Of the file with this ending: ``.png``, ``.json`` or ``.html``."""
@@ -62,17 +43,16 @@ class ImageResult:
 
     def row(self) -> tuple[str, ...]:
         """The image in a line of a table, as in :data:`COLUMNS`."""
-        explanation = self.explanation
-        metrics = _values(explanation.metrics)
+        avx = _values(self.explanation.metrics).get("avx")
         return (
             self.shown,
             self._target["name"],
             f"{self._target['confidence']:.1%}",
-            _cell(metrics.get("avx")),
-            explanation.describe_selection(),
+            "-" if avx is None else f"{avx:.3f}",
+            self.explanation.describe_selection(),
         )
 
-    def show(self, *, verbose: bool) -> None:
+    def show(self) -> None:
         """Print the prediction and what was found."""
         best, *others = self._top
         show(f"{self.shown}: {_class(best)}")
@@ -90,20 +70,6 @@ class ImageResult:
             f"  LayerAdvise: {self.explanation.describe_selection()}, {int(units.sum())} of "
             f"{len(units)} units" + (f", AVX {avx:.3f}" if avx is not None else "")
         )
-        if verbose:
-            for group in self.explanation.candidates[0]:
-                show(f"    {group.describe()}")
-            show(self._table())
-
-    def _table(self) -> Table:
-        metrics = {
-            shown_name(method): _values(found[0])
-            for method, found in self.explanation.map_metrics.items()
-        }
-        table = Table("", *metrics, "better")
-        for key, (label, better) in _METRICS.items():
-            table.add_row(label, *(_cell(found.get(key)) for found in metrics.values()), better)
-        return table
 
     @cached_property
     def json(self) -> str:
@@ -125,7 +91,8 @@ class ImageResult:
             "captum_advise": __version__,
             "image": self.shown,
             "setup": setup,
-            **self.options,
+            "selection": self.how["unit_selection"],
+            "activation_range": self.how["activation_range"],
             "predicted": self._top[0],
             "target": self._target,
             "top": self._top,
@@ -183,16 +150,10 @@ def _values(metrics: VisualExplainability | None) -> dict[str, Any]:
     """The metrics of one image by their names; those that do not apply are None."""
     if metrics is None:
         return {}
-    values = {key: getattr(metrics, key).reshape(()).item() for key in _METRICS}
+    values = {
+        field.name: getattr(metrics, field.name).reshape(()).item() for field in fields(metrics)
+    }
     return {key: None if math.isnan(value) else value for key, value in values.items()}
-
-
-def _cell(value: float | bool | None) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.3f}"
 
 
 def _rounded(value: Any) -> Any:

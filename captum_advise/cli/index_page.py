@@ -14,19 +14,18 @@ def index_page(
     setup: str,
     header: Sequence[str],
     rows: Mapping[str, Sequence[str]],
-    failures: Mapping[str, str],
+    failures: Sequence[str],
     *,
-    with_pages: bool = False,
+    with_pages: bool,
 ) -> str:
     """A page with what failed, a table of all images, and their panels.
 
     Args:
         setup: What was done, in a sentence.
         header: Column titles; the first column is the image.
-        rows: By the name of an image's results, the cells of its row. The page is in the same
-            folder as NAME.png and NAME.json.
-        failures: By image, why it could not be explained.
-        with_pages: Whether there is a NAME.html for each image.
+        rows: By the name of an image's results, the cells of its row.
+        failures: Why images could not be explained.
+        with_pages: Whether there is a NAME.html beside each NAME.png and NAME.json.
     """
     lines, figures = [], []
     for number, (name, (image, *cells)) in enumerate(rows.items(), 1):
@@ -40,7 +39,7 @@ def index_page(
             f'</a>)</figcaption><a href="{file}.png"><img src="{file}.png" loading="lazy" '
             'alt="Image, maps, and the groups of units"></a></figure>'
         )
-    failed = "".join(f"<li>{html.escape(text)}</li>" for text in failures.values())
+    failed = "".join(f"<li>{html.escape(text)}</li>" for text in failures)
     title = f"{len(failures)} image{'s' * (len(failures) > 1)} not explained"
     parts = {
         "setup": html.escape(setup),

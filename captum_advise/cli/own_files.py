@@ -20,13 +20,7 @@ _INDEX = "index"
 
 
 def output_names(sources: Sequence[Source], folder: Path, endings: Sequence[str]) -> list[str]:
-    """A name per image: its own, with a number where that is taken by another or by a user's file.
-
-    Args:
-        sources: The images.
-        folder: Of the results.
-        endings: Of the files that are written for each image.
-    """
+    """A name per image: its own, with a number where another or a user's file has it."""
     originals = {source.path.resolve() for source in sources if source.path is not None}
     # On some systems, names in capitals are the same.
     taken = {_INDEX}

@@ -25,8 +25,7 @@ from captum_advise.zoo.recognition import (
     check_head,
     classifier_of,
     family,
-    is_processor,
-    processing,
+    processed,
     recognize,
     unwrapped,
 )
@@ -161,8 +160,8 @@ def _inputs(
             )
         transform, source = known.transform, known.source
         pixel_space, shape = pixel_space or known.pixel_space, shape or known.shape
-    elif transform is not None and is_processor(transform):
-        transform = processing(transform)
+    elif hasattr(transform, "image_mean"):  # an image processor of Hugging Face
+        transform = partial(processed, transform)
     whole: Callable[[Image.Image], Tensor] = _no_transform
     if transform is not None:
         # Not a function in a function, which could not be sent to worker processes.
