@@ -90,15 +90,10 @@ def _made(model: str, source: str, name: str, seed: int) -> nn.Module | zoo.Netw
     import torch
     from torch import nn
 
-    folder = Path(source).parent if source.endswith(".py") else Path()
-    with _importable(folder), torch.random.fork_rng(devices=[]):
+    with _importable(source), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        module = _imported(source)
+        made = named_object(source, name)
         torch.default_generator.manual_seed(seed)  # also where it was imported before
-        if not hasattr(module, name):
-            public = [key for key in vars(module) if not key.startswith("_")]
-            raise ValueError(f"{source} has no {name!r}{did_you_mean(name, public)}.")
-        made = getattr(module, name)
         if not isinstance(made, nn.Module | zoo.Network) and callable(made):
             made = _called(made, model)
     if not isinstance(made, nn.Module | zoo.Network):
@@ -117,12 +112,20 @@ def _called(factory: Any, model: str) -> Any:
             f"{model} is called without arguments and needs some ({reason(error)}): write a "
             "function that needs none."
         ) from error
-    except ValueError:  # what is not written in Python may have no signature
-        pass
     try:
         return factory()
     except Exception as error:
         raise ValueError(f"{model} fails: {_where(error)}.") from error
+
+
+def named_object(source: str, name: str) -> Any:
+    """What ``PACKAGE.MODULE:NAME`` or ``FILE.py:NAME`` names."""
+    with _importable(source):
+        module = _imported(source)
+    if not hasattr(module, name):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise ValueError(f"{source} has no {name!r}{did_you_mean(name, public)}.")
+    return getattr(module, name)
 
 
 def _imported(source: str) -> ModuleType:
@@ -153,9 +156,10 @@ def _imported(source: str) -> ModuleType:
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let modules of a folder be imported for a while, as Python does for a script."""
+def _importable(source: str) -> Iterator[None]:
+    """Let modules beside a file, or here, be imported for a while, as Python does for a script."""
     before = list(sys.path)
+    folder = Path(source).parent if source.endswith(".py") else Path()
     sys.path.insert(0, str(folder.resolve()))
     try:
         yield

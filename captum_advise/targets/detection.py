@@ -13,8 +13,6 @@ from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.targets._wrapper import Wrapper
 
-__all__ = ["Detection"]
-
 
 class Detection(Wrapper):
     """Scores (N, K) of K target boxes, each with a label, in what a detector finds.
