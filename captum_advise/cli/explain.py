@@ -18,11 +18,15 @@ from captum_advise._utils.errors import USER_ERRORS, first_line
 from captum_advise._utils.io import atomic_write
 from captum_advise.cli import options
 from captum_advise.cli.console import cell, make_folder, progress, show, show_error, show_message
-from captum_advise.cli.image_results import COLUMNS, ImageResult
+from captum_advise.cli.image_results import (
+    COLUMNS,
+    ImageResult,
+    index_name,
+    index_page,
+    output_names,
+)
 from captum_advise.cli.image_sources import Source, find_sources
-from captum_advise.cli.index_page import index_page
 from captum_advise.cli.networks import load_network
-from captum_advise.cli.own_files import index_name, output_names
 
 if TYPE_CHECKING:
     from PIL import Image
