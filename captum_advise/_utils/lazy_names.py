@@ -7,7 +7,6 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from captum_advise._utils.optional_dependencies import import_optional
@@ -21,10 +20,9 @@ def lazy_names(
     Type checkers and editors read the same stub, so each name is said once. Its lines are
     ``from MODULE import NAME as NAME``, and ``from . import NAME as NAME`` for parts of the
     package, which ``__all__`` leaves out. A name must differ from those of the package's modules:
-    importing such a module would replace what the name stands for. ``extra`` brings what the
-    modules need.
+    importing such a module would replace what the name stands for. Errors of missing packages name
+    the ``extra`` that brings them.
     """
-    load = importlib.import_module if extra is None else partial(import_optional, extra=extra)
     parts: list[str] = []
     homes: dict[str, str] = {}
     for line in ast.parse(pkgutil.get_data(package, "__init__.pyi") or b"").body:
@@ -38,7 +36,10 @@ def lazy_names(
             return importlib.import_module(f"{package}.{name}")
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        found = getattr(load(homes[name]), name)
+        home = (
+            import_optional(homes[name], extra) if extra else importlib.import_module(homes[name])
+        )
+        found = getattr(home, name)
         setattr(sys.modules[package], name, found)
         return found
 

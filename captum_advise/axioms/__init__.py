@@ -9,4 +9,4 @@ command line::
 from captum_advise._utils.lazy_names import lazy_names
 
 # Each module needs other packages of the extra; the command line must start without any.
-__getattr__, __dir__, __all__ = lazy_names(__name__, "axioms")
+__getattr__, __dir__, __all__ = lazy_names(__name__, extra="axioms")

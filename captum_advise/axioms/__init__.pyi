@@ -9,7 +9,6 @@ from captum_advise.axioms.rewrites import EquivalentPair as EquivalentPair
 from captum_advise.axioms.rewrites import Rewrite as Rewrite
 from captum_advise.axioms.strategies import Case as Case
 from captum_advise.axioms.strategies import cases as cases
-from captum_advise.axioms.strategies import equivalent_pairs as equivalent_pairs
 from captum_advise.axioms.strategies import network_specs as network_specs
 from captum_advise.axioms.suite import REFERENCES as REFERENCES
 from captum_advise.axioms.suite import AxiomSuite as AxiomSuite

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import count
@@ -72,8 +73,10 @@ def _may_be_replaced(path: Path) -> bool:
     """Whether there is no such file, or one of ours."""
     if not path.is_file():
         return not path.exists()
-    with path.open("rb") as file:
+    # What may not be read is not ours.
+    with suppress(OSError), path.open("rb") as file:
         return _MARKS[path.suffix] in file.read(_BEGINNING)
+    return False
 
 
 @dataclass(frozen=True)

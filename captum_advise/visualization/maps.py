@@ -118,14 +118,11 @@ def overlays(
             raise ValueError(
                 f"{len(pixels)} images need as many maps of {name}, got {len(of_method)}."
             )
-    figure, grid, is_new = _rows(axes, len(pixels), 1 + len(maps))
-    for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
-        _draw_image(row[0], image)
-        for ax, (name, of_method) in zip(row[1:], maps.items(), strict=True):
-            _draw_map(figure, ax, image, of_method[index], f"{name}\n{_positions(of_method)}")
-    if is_new:
-        evidence_bar(figure, grid)
-    return figure, grid
+    titled = [
+        {f"{name}\n{_positions(of_method)}": of_method[index] for name, of_method in maps.items()}
+        for index in range(len(pixels))
+    ]
+    return _draw_rows(pixels, [""] * len(pixels), titled, axes)
 
 
 def gallery(
@@ -157,15 +154,9 @@ def gallery(
         >>> figure, axes = gallery(LayerAdvise(net, net.conv4).explain(images))
     """
     pixels = images_of(explanation)
-    figure, grid, is_new = _rows(axes, len(pixels), 1 + len(explanation.maps))
-    for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
-        _draw_image(row[0], image)
-        caption = _class_and_confidence(explanation, index, class_names)
-        row[0].set_title("\n".join(caption), fontsize="medium", parse_math=False)
-        _draw_maps(figure, row[1:], image, explanation, index)
-    if is_new:
-        evidence_bar(figure, grid)
-    return figure, grid
+    examples = range(len(pixels))
+    captions = ["\n".join(_class_and_confidence(explanation, i, class_names)) for i in examples]
+    return _draw_rows(pixels, captions, [_titled_maps(explanation, i) for i in examples], axes)
 
 
 def group_maps(
@@ -241,7 +232,8 @@ def panel(
     first, shown, chart = row[0], row[1:-1], row[-1]
     _draw_image(first, image)
     first.set_title("image")
-    _draw_maps(figure, shown, image, explanation, index, fontsize="large")
+    for ax, (title, values) in zip(shown, _titled_maps(explanation, index).items(), strict=True):
+        _draw_map(figure, ax, image, values, title)
     relevance = explanation.unit_relevance
     groups(
         explanation.candidates[index],
@@ -276,9 +268,24 @@ def is_selected(candidate: Candidate, selected: Tensor) -> bool:
     return int(selected.sum()) == len(candidate.units) and bool(selected[candidate.units].all())
 
 
-def _rows(axes: npt.ArrayLike | None, rows: int, columns: int) -> tuple[Figure, ManyAxes, bool]:
-    figure, grid = axes_grid(axes, rows, columns, (SIDE * columns, ROW * rows))
-    return figure, grid, axes is None
+def _draw_rows(
+    images: Sequence[Pixels],
+    captions: Sequence[str],
+    maps: Sequence[Mapping[str, Array]],
+    axes: npt.ArrayLike | None,
+) -> tuple[Figure, ManyAxes]:
+    """A row per image: the image under its caption, and its maps under their titles."""
+    columns = 1 + len(maps[0])
+    figure, grid = axes_grid(axes, len(images), columns, (SIDE * columns, ROW * len(images)))
+    for row, image, caption, titled in zip(grid, images, captions, maps, strict=True):
+        _draw_image(row[0], image)
+        row[0].set_title(caption, fontsize="medium", parse_math=False)
+        for ax, (title, values) in zip(row[1:], titled.items(), strict=True):
+            _draw_map(figure, ax, image, values, title)
+            ax.title.set_fontsize("medium")
+    if axes is None:
+        evidence_bar(figure, grid)
+    return figure, grid
 
 
 def _draw_image(ax: Axes, image: Pixels) -> None:
@@ -286,25 +293,18 @@ def _draw_image(ax: Axes, image: Pixels) -> None:
     ax.set_axis_off()
 
 
-def _draw_maps(
-    figure: Figure,
-    row: ManyAxes,
-    image: Pixels,
-    explanation: Explanation,
-    index: int,
-    fontsize: str = "medium",
-) -> None:
-    for ax, (method, maps) in zip(row, explanation.maps.items(), strict=True):
-        title = f"{shown_name(method)}\n{_units_and_avx(explanation, method, index)}"
-        _draw_map(figure, ax, image, maps[index], title, fontsize)
-
-
-def _draw_map(
-    figure: Figure, ax: Axes, image: Pixels, values: Array, title: str, fontsize: str = "medium"
-) -> None:
+def _draw_map(figure: Figure, ax: Axes, image: Pixels, values: Array, title: str) -> None:
     values = torch.as_tensor(values)
     draw_heat(figure, ax, image, values.sum(0) if values.dim() == 3 else values)
-    ax.set_title(title, fontsize=fontsize, parse_math=False)
+    ax.set_title(title, parse_math=False)
+
+
+def _titled_maps(explanation: Explanation, index: int) -> dict[str, Tensor]:
+    """The maps of an example under their titles: the method, and what it is made of."""
+    return {
+        f"{shown_name(method)}\n{_units_and_avx(explanation, method, index)}": maps[index]
+        for method, maps in explanation.maps.items()
+    }
 
 
 def _positions(maps: Array) -> str:

@@ -484,6 +484,8 @@ def test_a_stopped_run_keeps_what_is_done(photos, tmp_path, capsys, monkeypatch,
 
 # --- files of the user
 
+not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+
 
 def test_files_of_the_user_are_not_replaced(cat, photos, tmp_path):
     """Whatever their names: cat.png, cat.json, an index.html of a site."""
@@ -515,6 +517,7 @@ def test_a_panel_that_is_explained_is_not_replaced(cat, tmp_path):
     assert "cat-2.png" in files(tmp_path)
 
 
+@not_on_windows
 def test_folders_say_what_they_skip(photos, tmp_path, capsys, no_panels):
     Image.open(photos / "coffee.png").save(photos / "moving.gif")
     for name in ("a.heic", "b.HEIC", "readme"):
@@ -526,12 +529,14 @@ def test_folders_say_what_they_skip(photos, tmp_path, capsys, no_panels):
     assert "moving.json" in files(tmp_path)
 
 
+@not_on_windows
 def test_a_pipe_is_not_waited_for(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.png")
     assert explain(tmp_path / "pipe.png", *SMALL, output=tmp_path / "out") == 1
     assert "pipe.png is not a file, but a pipe or a device." in capsys.readouterr().err
 
 
+@not_on_windows
 def test_names_do_nothing_to_the_terminal(cat, photos, tmp_path, capsys, no_panels):
     evil = photos / "\x1b[2J\x1b]0;title\x07.jpg"
     cat.rename(evil)
