@@ -19,6 +19,7 @@ from captum_advise import visualization
 from captum_advise._version import __version__
 from captum_advise.cli.console import show
 from captum_advise.cli.image_sources import Source
+from captum_advise.visualization.html import filled, template
 from captum_advise.visualization.methods import n_units
 
 if TYPE_CHECKING:
@@ -240,9 +241,6 @@ def index_page(
         failures: Why images could not be explained.
         with_pages: Whether there is a NAME.html beside each NAME.png and NAME.json.
     """
-    # Imported here: it needs NumPy, for which help must not wait.
-    from captum_advise.visualization.html import filled, template
-
     lines, figures = [], []
     for number, (name, (image, *cells)) in enumerate(rows.items(), 1):
         # Names may have bytes that are not text.
