@@ -77,7 +77,7 @@ class Guard:
         app: What answers the other requests.
         hosts: Names under which the page may be asked for; any if None. A page elsewhere whose name
             is made to lead to this machine must not reach us.
-        folder: Of the uploads. The oldest ones go where there are more than the quota.
+        folder: Of the uploads.
     """
 
     def __init__(self, app: Any, hosts: set[str] | None, folder: Path) -> None:

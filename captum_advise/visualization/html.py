@@ -16,7 +16,7 @@ from typing import Any
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise._version import __version__
 
-# Files of ours are known by it: see captum_advise.cli.own_files.
+# Files of ours are known by it: see captum_advise.cli.image_results.
 GENERATOR = "captum-advise"
 
 

@@ -77,19 +77,6 @@ def test_default_run_prints_the_classes_and_what_was_found(default_run):
     ]
 
 
-def test_verbose(cat, tmp_path, capsys):
-    assert explain(cat, *SMALL, "--verbose", output=tmp_path / "out") == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith(f"Setup: {SMALL[1]} on ")
-    result = read_json(tmp_path / "out" / "cat.json")
-    maps = result["maps"]
-    advise, grad_cam = (maps[name]["metrics"]["avx"] for name in ("layer-advise", "grad-cam"))
-    (avx,) = (line.split("│") for line in printed.split("\n") if "│ AVX " in line)
-    assert [cell.strip() for cell in avx[2:4]] == [f"{advise:.3f}", f"{grad_cam:.3f}"]
-    for group in result["groups"]:
-        assert f"    relevance {group['relevance']}: {group['units']} unit" in printed
-
-
 def test_default_run_against_the_network_and_captum(default_run):
     result = read_json(default_run[1] / "chelsea.json")
     net = zoo.load("efficientnet-lite0")
