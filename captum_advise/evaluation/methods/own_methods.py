@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -43,25 +42,26 @@ def layer_advise(**options: Any) -> MethodAt:
     return MethodAt("layer", method, selects_by_avx=True)
 
 
-def gated_grad_cam(n_occlusions: int = 0) -> Callable[..., Tensor]:
+def gated_grad_cam(
+    model: nn.Module,
+    layer: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    context: Context,
+    n_occlusions: int = 0,
+) -> Tensor:
     """``GatedGradCam`` with the layers of the context, or with those that end with ``layer``."""
-
-    def method(
-        model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
-    ) -> Tensor:
-        layers = context.layers or find_layers(model, layer, "gated-grad-cam", inputs).modules
-        attribution = GatedGradCam(
-            model, layers, pixel_space=context.pixel_space, confidence=context.confidence
-        )
-        maps: Tensor = attribution.attribute(
-            inputs,
-            target,
-            n_occlusions=n_occlusions,
-            internal_batch_size=context.internal_batch_size,
-        )
-        return maps
-
-    return method
+    layers = context.layers or find_layers(model, layer, "gated-grad-cam", inputs).modules
+    attribution = GatedGradCam(
+        model, layers, pixel_space=context.pixel_space, confidence=context.confidence
+    )
+    maps: Tensor = attribution.attribute(
+        inputs,
+        target,
+        n_occlusions=n_occlusions,
+        internal_batch_size=context.internal_batch_size,
+    )
+    return maps
 
 
 def random(

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from captum.attr import (
@@ -69,8 +70,10 @@ _is_cam = torchcam(
 # Name to what it explains, the function, its settings, and what it needs. The methods that are
 # recommended come first.
 _METHODS: dict[str, MethodAt] = {
-    "gated-grad-cam": MethodAt("gated-grad-cam", gated_grad_cam()),
-    "gated-grad-cam-occlusion": MethodAt("gated-grad-cam", gated_grad_cam(n_occlusions=32)),
+    "gated-grad-cam": MethodAt("gated-grad-cam", gated_grad_cam),
+    "gated-grad-cam-occlusion": MethodAt(
+        "gated-grad-cam", partial(gated_grad_cam, n_occlusions=32)
+    ),
     "layer-advise": layer_advise(),
     "layer-advise-minmax": layer_advise(activation_range="minmax"),
     "layer-advise-reference": layer_advise(protocol=AVXProtocol.reference()),
@@ -221,14 +224,6 @@ def parse_settings(texts: Sequence[str]) -> dict[str, int]:
             raise ValueError(f"{name} must be a whole number, got {number!r}.") from None
         check_settings({name: settings[name]})
     return settings
-
-
-def known_method(name: str, method: object) -> MethodAt | None:
-    """The method, if it is the one that is known by this name, with any settings."""
-    known = _METHODS.get(name)
-    if known is not None and isinstance(method, MethodAt) and method.function is known.function:
-        return method
-    return None
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

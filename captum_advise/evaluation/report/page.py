@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from math import isfinite
 from pathlib import Path
@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from captum_advise.evaluation.columns import Curve, Metric
-from captum_advise.evaluation.curves import Curves
+from captum_advise.evaluation.curves import MeanCurve
 from captum_advise.evaluation.output import write_output
-from captum_advise.evaluation.report.conclusions import (
-    conclusions,
-    favoured,
-    judges,
-    mean_ranks,
-)
+from captum_advise.evaluation.report.conclusions import conclusions, judges, mean_ranks
 from captum_advise.evaluation.report.images import (
     ReportImage,
     chosen_images,
@@ -51,7 +46,7 @@ class Run:
     Attributes:
         results: One row per item and method.
         comparison: Their statistics.
-        curves: The curves that were stored.
+        curves: The mean curves, by curve and method.
         curve_titles: How they are drawn.
         images: Those that are embedded.
         information: The content of ``run.json``.
@@ -62,7 +57,7 @@ class Run:
 
     results: pd.DataFrame
     comparison: Comparison
-    curves: Curves
+    curves: Mapping[tuple[str, str], MeanCurve]
     curve_titles: Sequence[Curve]
     images: Sequence[ReportImage]
     information: Mapping[str, Any]
@@ -78,33 +73,20 @@ def write_report(
     methods: Sequence[str],
     metrics: Sequence[Metric],
     curve_titles: Sequence[Curve],
-    curves: Callable[[Collection[int]], Curves],
+    curves: Mapping[tuple[str, str], MeanCurve],
     shown: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
     information: Mapping[str, Any],
     class_names: Sequence[str] = (),
     failures: Sequence[tuple[str, str]] = (),
     by_avx: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Write ``summary.csv`` and ``report.html``.
+    """Write ``summary.csv`` and ``report.html``, and return the summary.
 
-    Args:
-        folder: Where to write.
-        results: One row per item and method: ``index``, ``file``, ``method``, ``target``,
-            ``predicted``, ``confidence``, and the metrics, empty where an item has none. Items that
-            show an image within a mosaic name it in the column ``image``.
-        methods: In the order of the report.
-        metrics: The columns.
-        curve_titles: The curves, as they are drawn.
-        curves: From positions of images to the mean curves, and the single ones of these images.
-        shown: From the position of an image to the image, (3, H, W) in [0, 1], and the map
-            (1, 1, h, w) of each method.
-        information: The content of ``run.json``.
-        class_names: By class index; empty if they are not known.
-        failures: Names of items that could not be evaluated, with the reasons.
-        by_avx: The methods that select by AVX.
-
-    Returns:
-        The summary.
+    The results have one row per item and method: ``index``, ``file``, ``method``, ``target``,
+    ``predicted``, ``confidence``, and the metrics, empty where an item has none. Items that show an
+    image within a mosaic name it in the column ``image``. ``shown`` gives, for the position of an
+    image, the image, (3, H, W) in [0, 1], and the map (1, 1, h, w) of each method. The other
+    arguments are the attributes of :class:`Run`.
     """
     seed = int(information["configuration"]["seed"])
     comparison = compare_methods(results, methods, metrics, seed=seed)
@@ -116,7 +98,7 @@ def write_report(
     run = Run(
         results=images,
         comparison=comparison,
-        curves=curves(()),
+        curves=curves,
         curve_titles=curve_titles,
         images=[embedded(index, *shown(index)) for index in chosen],
         information=information,
@@ -156,7 +138,6 @@ def content(run: Run) -> dict[str, Any]:
         "settings": list(_settings(configuration, information)),
         "methods": list(methods),
         "baseline": methods.index(default_baseline(methods)),
-        "by_avx": favoured(comparison, run.by_avx),
         "tests": f"{' and '.join(map(str, n_tests)) or 'no'} tests against the baseline",
         "metrics": [_metric(metric) for metric in comparison.metrics],
         "means": comparison.means.tolist(),
@@ -169,7 +150,7 @@ def content(run: Run) -> dict[str, Any]:
         "curves": [
             _curve(run, curve, titles.get(curve.name, curve.name).removesuffix(" AUC"))
             for curve in run.curve_titles
-            if any(name == curve.name for name, _ in run.curves.means)
+            if any(name == curve.name for name, _ in run.curves)
         ],
         "colours": heat_colours(),
         "gallery": [_image(run, image) for image in run.images],
@@ -210,7 +191,7 @@ def _ranks(comparison: Comparison, metric: Metric) -> dict[str, Any] | None:
 
 
 def _curve(run: Run, curve: Curve, title: str) -> dict[str, Any]:
-    means = [run.curves.means.get((curve.name, method)) for method in run.comparison.methods]
+    means = [run.curves.get((curve.name, method)) for method in run.comparison.methods]
     return {
         "name": curve.name,
         "title": title,

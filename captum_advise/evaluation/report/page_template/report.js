@@ -144,7 +144,6 @@ function writeHead() {
   byId("facts").replaceChildren(...facts.filter(([, value]) => value).map((fact) => html("div", {}, ...terms([fact]))));
   byId("settings").replaceChildren(...terms(data.settings));
   document.title = `${data.network}: comparison of explanation methods`;
-  byId("favours").textContent = data.by_avx;
   const { count, shown: some } = data.failures;
   byId("failures").hidden = !count;
   byId("failures").replaceChildren(html("details", { open: count <= 3 },
