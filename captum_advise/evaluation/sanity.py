@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from captum_advise.evaluation.methods import ClassMaps, Context, MethodLike, as_method
 from captum_advise.evaluation.methods.layers import choice_of, find_layers
+from captum_advise.evaluation.randomness import seeded
 from captum_advise.evaluation.similarity import MapSimilarity, map_similarity
 
 Mode = Literal["cascading", "independent"]
@@ -340,10 +341,9 @@ def _explainers(
         def explain(network: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> Tensor:
             layers = tuple(network.get_submodule(name) for name in own)
             last = layers[-1] if layers else network.get_submodule(layer)
-            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            # Methods that draw samples draw the same ones for every network.
+            with warnings.catch_warnings(), seeded(_SEED_OFFSET):
                 warnings.simplefilter("ignore")
-                # Methods that draw samples draw the same ones for every network.
-                torch.default_generator.manual_seed(_SEED_OFFSET)
                 # A copy, because Captum leaves gradient flags on the inputs.
                 result = method(
                     network, last, inputs.clone(), target, replace(context, layers=layers)

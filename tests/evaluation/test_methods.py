@@ -41,11 +41,6 @@ CONTEXT = Context(SPACE)
 CLASSES = torch.tensor([2, 5])
 
 
-@pytest.fixture
-def inputs(squares):
-    return torch.stack(squares.inputs[:2])
-
-
 def maps_of(name, network, inputs, target=CLASSES):
     torch.manual_seed(3)
     result = get_methods([name], CHEAP)[name](network, network[3], inputs, target, CONTEXT)

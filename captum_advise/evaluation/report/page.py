@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
 # Failures that are listed; the others are in failures.csv.
 _FAILURES = 20
-# Parts of the configuration that are shown elsewhere, or that only a program compares.
-_NOT_SHOWN = {"format", "network", "layer", "methods", "model", "weights_sha256", "transform"}
+_SHOWN_ABOVE = {"network", "layer"}
 
 
 @dataclass(frozen=True)
@@ -232,7 +231,7 @@ def _settings(
     configuration: Mapping[str, Any], information: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     for name, value in configuration.items():
-        if name not in _NOT_SHOWN and value is not None:
+        if name not in _SHOWN_ABOVE and value is not None:
             yield name, _in_words(value)
     yield "bootstrap", f"{N_RESAMPLES} resamples"
     if "machine" in information:
@@ -241,8 +240,6 @@ def _settings(
 
 def _in_words(value: Any) -> str:
     if isinstance(value, Mapping):
-        if value.keys() == {"name", "sha256"}:
-            return str(value["name"])
         return ", ".join(
             f"{key} {_in_words(entry)}" for key, entry in value.items() if entry is not None
         )
