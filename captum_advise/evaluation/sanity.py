@@ -319,12 +319,8 @@ def _explainers(
 ) -> dict[str, Callable[[nn.Module, Tensor, Tensor, Context], Tensor]]:
     """From networks like a model, inputs, classes and the context to maps, by name of the method.
 
-    Args:
-        methods: By name.
-        model: Has the layers that the methods explain, which the networks have under their names.
-        layer: Name of the layer of the run.
-        inputs: (N, C, H, W); only the shape and the type count.
-        gated: Names of the layers of ``GatedGradCam``, where they are not looked for.
+    The networks have the model's layers under their names. ``gated`` names the layers of
+    ``GatedGradCam`` where they are not looked for.
     """
     names = {module: name for name, module in model.named_modules()}
 

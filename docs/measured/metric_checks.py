@@ -7,7 +7,7 @@ The first evaluates the maps of one method and degraded ones on images of Effici
 another network, and on mosaics of them. A stopped command continues. Its rows replace those of
 metric_checks.csv beside this file, one per image, or image of mosaics, and change of the map; then
 the table of docs/explanation/which-metric-to-trust.md is written. ``--tables`` writes only the
-table. With ``--only-show`` the two tables are printed and nothing here is changed.
+table.
 """
 
 from __future__ import annotations
@@ -252,7 +252,6 @@ def main() -> None:
     """Evaluate degraded maps, or only write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", action="store_true", help="only, from the committed rows")
-    parser.add_argument("--only-show", action="store_true", help="print the table, change nothing")
     parser.add_argument("--data", help="as for captum-advise evaluate")
     parser.add_argument("--output", default="checks")
     parser.add_argument("--model", default="efficientnet-lite0")
@@ -266,11 +265,7 @@ def main() -> None:
     if not arguments.tables and arguments.data is None:
         parser.error("give --data, or --tables")
     if not arguments.tables:
-        rows = evaluated(arguments)
-        if arguments.only_show:
-            print(table(rows))
-            return
-        atomic_write(ROWS, rows.to_csv(index=False, float_format="%.5g"))
+        atomic_write(ROWS, evaluated(arguments).to_csv(index=False, float_format="%.5g"))
     # From the rounded rows, which are all that others have.
     atomic_write(PAGE, page(pd.read_csv(ROWS)))
 

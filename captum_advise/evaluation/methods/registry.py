@@ -44,6 +44,7 @@ _SKLEARN = ("sklearn", "evaluation")
 _TORCHCAM, _GRAD_CAM = ("torchcam", "peers"), ("pytorch_grad_cam", "peers")
 _LIME = {"lime_samples": 1000, "lime_grid": 8}
 
+_advise = partial(MethodAt, "layer", selects_by_avx=True)
 _smooth_grad = of_inputs(
     lambda model: NoiseTunnel(Saliency(model)),
     options.smooth_grad,
@@ -74,9 +75,9 @@ _METHODS: dict[str, MethodAt] = {
     "gated-grad-cam-occlusion": MethodAt(
         "gated-grad-cam", partial(gated_grad_cam, n_occlusions=32)
     ),
-    "layer-advise": layer_advise(),
-    "layer-advise-minmax": layer_advise(activation_range="minmax"),
-    "layer-advise-reference": layer_advise(protocol=AVXProtocol.reference()),
+    "layer-advise": _advise(layer_advise),
+    "layer-advise-minmax": _advise(partial(layer_advise, activation_range="minmax")),
+    "layer-advise-reference": _advise(partial(layer_advise, protocol=AVXProtocol.reference())),
     "grad-cam": captum(LayerGradCam),
     "guided-grad-cam": captum(GuidedGradCam),
     "layer-gradient-x-activation": captum(LayerGradientXActivation),

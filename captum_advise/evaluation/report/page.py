@@ -112,9 +112,7 @@ def write_report(
 def render(data: Mapping[str, Any]) -> str:
     """The page with its style, its script and its data inside.
 
-    Args:
-        data: What the script shows. Texts in it may hold anything: they reach the page as JSON, and
-            the script sets them as text.
+    Texts may hold anything: they reach the page as JSON, and the script sets them as text.
     """
     parts = {"data": embedded_json(_short(data))}
     return filled(template("captum_advise.evaluation.report", "page_template"), parts)
