@@ -100,14 +100,6 @@ def evaluate(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Masked images that go through the network at once.")
     ] = 8,
-    compiled: Annotated[
-        bool,
-        typer.Option("--compile", help="Compile the network for the metrics: pays in long runs."),
-    ] = False,
-    bf16: Annotated[
-        bool,
-        typer.Option("--bf16", help="Run the network in bfloat16 for the metrics, by autocast."),
-    ] = False,
     recompute: Annotated[
         list[str] | None,
         typer.Option(
@@ -152,8 +144,6 @@ def evaluate(
     settings = evaluation.MetricSettings(
         steps=steps,
         protocol=AVXProtocol.reference() if reference_protocol else AVXProtocol(),
-        compiled=compiled,
-        bf16=bf16,
     )
     try:
         network = load_network(model, layer=layer, weights=weights, device=device, seed=seed)

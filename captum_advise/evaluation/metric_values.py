@@ -48,11 +48,6 @@ class MetricSettings:
         n_perturb_samples: Noisy images that ``infidelity`` and ``sensitivity_max`` take.
         protocol: The protocol for the metrics of every method, whatever protocol ADVISE selects
             by.
-        compiled: Compute metrics with ``torch.compile(model)``. It takes a minute to start and is
-            faster then; on a CPU it needs a C++ compiler. Maps use the model as it is.
-        bf16: Compute metrics with the model under autocast to bfloat16. It is faster on devices
-            with bfloat16 arithmetic, and changes insertion by about 0.01. Maps use the model as it
-            is.
 
     Raises:
         TypeError: A number is not an int.
@@ -66,8 +61,6 @@ class MetricSettings:
     steps: int = 32
     n_perturb_samples: int = 10
     protocol: AVXProtocol = field(default_factory=AVXProtocol)
-    compiled: bool = False
-    bf16: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "n_perturb_samples"):

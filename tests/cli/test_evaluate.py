@@ -117,15 +117,6 @@ def test_weights_are_known_by_their_content(photos, tmp_path, monkeypatch):
         ("--seed", -1),
         ("--mosaics", 1),
         ("--n-mosaics", 0),
-        ("--integrated-gradients-steps", 0),
-        ("--expected-gradients-samples", 0),
-        ("--smooth-grad-samples", 0),
-        ("--rise-masks", 0),
-        ("--lime-samples", 0),
-        ("--lime-grid", 0),
-        ("--occlusion-windows", 0),
-        ("--smooth-grad-cam-samples", 0),
-        ("--is-cam-samples", 0),
     ],
 )
 def test_numbers_are_refused_before_anything_is_loaded(
@@ -136,6 +127,20 @@ def test_numbers_are_refused_before_anything_is_loaded(
     assert main(["evaluate", *map(str, command)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: Invalid value for '{option}'")
+
+
+@pytest.mark.parametrize("name", sorted(evaluation.list_settings()))
+def test_settings_are_refused_before_anything_is_loaded(
+    name, photos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(zoo, "load", None)
+    command = ("--data", photos, "--output", tmp_path / "out", "--set")
+    assert f"{name} must be at least 1" in complaint(capsys, *command, f"{name}=0")
+    assert f"{name} must be a whole number" in complaint(capsys, *command, f"{name}=1.5")
+    twice = (*command, f"{name}=1", "--set", f"{name}=2")
+    assert f"setting {name} is given twice" in complaint(capsys, *twice)
+    assert f"no setting '{name}_' (did you mean {name}" in complaint(capsys, *command, f"{name}_=1")
+    assert "A setting is NAME=NUMBER" in complaint(capsys, *command, name)
 
 
 def test_an_output_in_the_data_is_refused_before_anything_is_loaded(

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise._utils.probabilities import softmax_over_classes
+from captum_advise._utils.probabilities import default_confidence
 from captum_advise.evaluation.columns import get_metrics
 from captum_advise.evaluation.data.images import ImageDataset, check_output
 from captum_advise.evaluation.data.items import Items
@@ -86,7 +86,7 @@ def evaluate(
     *,
     metrics: Iterable[str] | None = None,
     pixel_space: PixelSpace | None = None,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
     method_settings: Mapping[str, int] | None = None,
     settings: MetricSettings = MetricSettings(),  # noqa: B008 - frozen
     seed: int = 0,
@@ -128,7 +128,8 @@ def evaluate(
             are left out where the data have none.
         pixel_space: How the model's inputs relate to images in [0, 1]. None: the minimum of each
             input is black, its maximum white.
-        confidence: Class scores to probabilities. Default: softmax.
+        confidence: Class scores to probabilities. None: those of a wrapper of
+            :mod:`captum_advise.targets`, else softmax.
         method_settings: Settings of methods that are named, as in
             :func:`captum_advise.evaluation.get_methods`.
         settings: Settings of the metrics.
@@ -178,7 +179,7 @@ def evaluate(
         model=model,
         layer=layer,
         methods=_named(methods, method_settings),
-        context=Context(pixel_space, confidence, internal_batch_size),
+        context=Context(pixel_space, confidence or default_confidence(model), internal_batch_size),
         settings=settings,
         seed=seed,
     )

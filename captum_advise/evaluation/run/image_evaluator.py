@@ -26,7 +26,7 @@ from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMa
 from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
 from captum_advise.evaluation.pictures import as_png
-from captum_advise.evaluation.run.passes import counted_passes, model_for_metrics
+from captum_advise.evaluation.run.passes import counted_passes, fixed_size_batches
 from captum_advise.evaluation.run.randomness import seeded
 from captum_advise.evaluation.run.store import Row
 
@@ -72,13 +72,8 @@ class ImageEvaluator:
 
     @cached_property
     def forward_func(self) -> Callable[[Tensor], Tensor]:
-        """The model for passes without gradients and hooks, as the settings ask for it."""
-        return model_for_metrics(
-            self.model,
-            self.context.internal_batch_size,
-            is_compiled=self.settings.compiled,
-            bf16=self.settings.bf16,
-        )
+        """The model for passes without gradients, in batches of one size."""
+        return fixed_size_batches(self.model, self.context.internal_batch_size)
 
     def warn_of_suspicions(self, inputs: Tensor) -> None:
         """Warn if an image (1, C, H, W) suggests that settings of all metrics are wrong."""

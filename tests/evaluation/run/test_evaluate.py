@@ -282,7 +282,7 @@ def test_images_that_cannot_be_read_are_recorded(whole, tmp_path):
     expected = reproducible(whole.folder)
     expected = expected[~expected["index"].isin(["0", "3"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(reproducible(tmp_path), expected)
-    assert page_of(tmp_path)["failed"] == 2
+    assert page_of(tmp_path)["failures"]["count"] == 2
     # A later run, which can read them, evaluates them.
     run(tmp_path)
     pd.testing.assert_frame_equal(reproducible(tmp_path), reproducible(whole.folder))
