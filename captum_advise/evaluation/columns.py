@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from captum_advise.evaluation import metric_values as values
 from captum_advise.evaluation.metric_values import MapsOfImage
 from captum_advise.metrics import energy_pointing_game, pointing_game, sparseness, top_pixels
@@ -61,11 +63,6 @@ class Metric:
     digits: int = 3
 
     @property
-    def independent(self) -> bool:
-        """Whether ADVISE's default selection, the paper's, does not use the metric."""
-        return self.kind in ("faithfulness", "location")
-
-    @property
     def tested(self) -> bool:
         """Whether methods are compared with Grad-CAM on it, image by image."""
         return self.kind != "cost"
@@ -84,14 +81,14 @@ class Metric:
 
 def _area(name: str, title: str, *, higher_is_better: bool, in_short: bool = True) -> Metric:
     """A metric that is the area under a curve."""
-    done = "inserted" if higher_is_better else "deleted"
+    curve = Curve(name, f"share of pixels {'inserted' if higher_is_better else 'deleted'}")
     return Metric(
         name,
         title,
         higher_is_better,
         "faithfulness",
         values.area(name),
-        curve=Curve(name, f"share of pixels {done}"),
+        curve=curve,
         in_short=in_short,
     )
 
@@ -100,6 +97,26 @@ def _part(name: str, title: str, *, higher_is_better: bool) -> Metric:
     """AVX, or another number of the protocol."""
     of_protocol = values.of_protocol(name)
     return Metric(name, title, higher_is_better, "protocol", of_protocol, in_short=name == "avx")
+
+
+def _on_request(
+    name: str, title: str, of: Callable[[MapsOfImage], list[float]], *, higher_is_better: bool
+) -> Metric:
+    """A metric of faithfulness that takes long."""
+    return Metric(name, title, higher_is_better, "faithfulness", of, default=False)
+
+
+def _located(
+    name: str,
+    title: str,
+    metric: Callable[[Tensor, Tensor], Tensor],
+    of: Literal["regions", "mosaics"] = "regions",
+    *,
+    in_short: bool = False,
+) -> Metric:
+    """Where the map lies; the region of a mosaic is the cell of its class."""
+    of_region = values.in_region(metric)
+    return Metric(name, title, True, "location", of_region, of=of, in_short=in_short)
 
 
 METRICS = (
@@ -117,37 +134,14 @@ METRICS = (
             "road", "share of pixels removed", "difference in probability", start=0.1, end=0.9
         ),
     ),
-    Metric("mu_fidelity", "μ-fidelity", True, "faithfulness", values.of_mu_fidelity, default=False),
-    Metric("infidelity", "infidelity", False, "faithfulness", values.of_infidelity, default=False),
-    Metric(
-        "sensitivity_max",
-        "max-sensitivity",
-        False,
-        "faithfulness",
-        values.of_sensitivity,
-        default=False,
+    _on_request("mu_fidelity", "μ-fidelity", values.of_mu_fidelity, higher_is_better=True),
+    _on_request("infidelity", "infidelity", values.of_infidelity, higher_is_better=False),
+    _on_request(
+        "sensitivity_max", "max-sensitivity", values.of_sensitivity, higher_is_better=False
     ),
-    Metric(
-        "pointing", "pointing game", True, "location", values.in_region(pointing_game), of="regions"
-    ),
-    Metric(
-        "energy",
-        "energy in the object",
-        True,
-        "location",
-        values.in_region(energy_pointing_game),
-        of="regions",
-        in_short=False,
-    ),
-    Metric(
-        "top_pixels",
-        "top pixels in the object",
-        True,
-        "location",
-        values.in_region(top_pixels),
-        of="regions",
-        in_short=False,
-    ),
+    _located("pointing", "pointing game", pointing_game, in_short=True),
+    _located("energy", "energy in the object", energy_pointing_game),
+    _located("top_pixels", "top pixels in the object", top_pixels),
     Metric(
         "sparseness", "sparseness", True, "location", values.of_mask(sparseness), in_short=False
     ),
@@ -162,24 +156,9 @@ METRICS = (
     _part("increase_in_confidence", "increase in confidence", higher_is_better=True),
     Metric("forward_passes", "forward passes", False, "cost", values.forward_passes, digits=1),
     Metric("seconds", "seconds", False, "cost", values.seconds),
-    # The grid pointing game: the region of a mosaic is the cell of its class.
-    Metric(
-        "grid_mass",
-        "mass in the cell",
-        True,
-        "location",
-        values.in_region(energy_pointing_game),
-        of="mosaics",
-        in_short=False,
-    ),
-    Metric(
-        "grid_top",
-        "top pixels in the cell",
-        True,
-        "location",
-        values.in_region(top_pixels),
-        of="mosaics",
-    ),
+    # The grid pointing game.
+    _located("grid_mass", "mass in the cell", energy_pointing_game, "mosaics"),
+    _located("grid_top", "top pixels in the cell", top_pixels, "mosaics", in_short=True),
 )
 MOSAIC_METRICS = tuple(metric for metric in METRICS if metric.of == "mosaics")
 # Times differ from run to run. Everything else is the same for the same key.

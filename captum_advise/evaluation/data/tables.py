@@ -110,17 +110,18 @@ def _columns(names: Collection[str], path: Path) -> tuple[str, str | None]:
 
 def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows that are not blank, each with its place for messages."""
+    read = {*_FILE, *_CLASS, *_BOX, _MASK} & {*(reader.fieldnames or ())}
     try:
         for row in reader:
             where = f"Line {reader.line_num} of {path}"
             if not any(row.values()):
                 continue
-            if None in row or None in row.values():
+            if None in row or any(row[name] is None for name in read):
                 raise ValueError(
                     f"{where} has other columns than the first line: give each line the same, and "
                     "put names that contain a separator in quotes."
                 )
-            yield where, {name: cell.strip() for name, cell in row.items()}
+            yield where, {name: row[name].strip() for name in read}
     except csv.Error as error:
         raise ValueError(
             f"Line {reader.line_num} of {path} cannot be read ({error}): correct its quotes."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from math import isfinite
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from captum_advise.evaluation.columns import Curve, Metric
-from captum_advise.evaluation.curves import Curves
+from captum_advise.evaluation.curves import MeanCurve
 from captum_advise.evaluation.output import write_output
 from captum_advise.evaluation.report.conclusions import (
     conclusions,
@@ -51,7 +51,7 @@ class Run:
     Attributes:
         results: One row per item and method.
         comparison: Their statistics.
-        curves: The curves that were stored.
+        curves: The mean curves by name and method.
         curve_titles: How they are drawn.
         images: Those that are embedded.
         information: The content of ``run.json``.
@@ -62,7 +62,7 @@ class Run:
 
     results: pd.DataFrame
     comparison: Comparison
-    curves: Curves
+    curves: Mapping[tuple[str, str], MeanCurve]
     curve_titles: Sequence[Curve]
     images: Sequence[ReportImage]
     information: Mapping[str, Any]
@@ -78,7 +78,7 @@ def write_report(
     methods: Sequence[str],
     metrics: Sequence[Metric],
     curve_titles: Sequence[Curve],
-    curves: Callable[[Collection[int]], Curves],
+    curves: Mapping[tuple[str, str], MeanCurve],
     shown: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
     information: Mapping[str, Any],
     class_names: Sequence[str] = (),
@@ -95,7 +95,7 @@ def write_report(
         methods: In the order of the report.
         metrics: The columns.
         curve_titles: The curves, as they are drawn.
-        curves: From positions of images to the mean curves, and the single ones of these images.
+        curves: The mean curves by name and method.
         shown: From the position of an image to the image, (3, H, W) in [0, 1], and the map
             (1, 1, h, w) of each method.
         information: The content of ``run.json``.
@@ -116,7 +116,7 @@ def write_report(
     run = Run(
         results=images,
         comparison=comparison,
-        curves=curves(()),
+        curves=curves,
         curve_titles=curve_titles,
         images=[embedded(index, *shown(index)) for index in chosen],
         information=information,
@@ -169,7 +169,7 @@ def content(run: Run) -> dict[str, Any]:
         "curves": [
             _curve(run, curve, titles.get(curve.name, curve.name).removesuffix(" AUC"))
             for curve in run.curve_titles
-            if any(name == curve.name for name, _ in run.curves.means)
+            if any(name == curve.name for name, _ in run.curves)
         ],
         "colours": heat_colours(),
         "gallery": [_image(run, image) for image in run.images],
@@ -210,7 +210,7 @@ def _ranks(comparison: Comparison, metric: Metric) -> dict[str, Any] | None:
 
 
 def _curve(run: Run, curve: Curve, title: str) -> dict[str, Any]:
-    means = [run.curves.means.get((curve.name, method)) for method in run.comparison.methods]
+    means = [run.curves.get((curve.name, method)) for method in run.comparison.methods]
     return {
         "name": curve.name,
         "title": title,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import sys
@@ -14,7 +15,7 @@ from torch import nn
 from captum_advise._version import __version__
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.digests import file_digest, joined, weights_digest
+from captum_advise.evaluation.digests import DIGITS, weights_digest
 from captum_advise.evaluation.methods import SavedMaps
 from captum_advise.evaluation.run.identity import Identity
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
@@ -26,6 +27,7 @@ FORMAT = 5
 _PACKAGES = frozenset({"captum", "torch"})
 # The part of a key that is no part of a setting.
 _CONTENT = "the image"
+VERSIONS = "the versions of packages"
 
 
 def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
@@ -56,7 +58,7 @@ def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
             name,
             {
                 **{k: v.digest if isinstance(v, Identity) else v for k, v in parts.items()},
-                "the versions of packages": json.dumps(_versions(packages)),
+                VERSIONS: json.dumps(_versions(packages)),
             },
         )
     return found
@@ -75,28 +77,22 @@ def keys_of(
     for name, setting in settings.items():
         method, content = methods[name], item.fingerprint
         if isinstance(method, SavedMaps):
-            content = joined([content, file_digest(method.file(item.name))])
+            own = method.file(item.name).read_bytes()
+            content = hashlib.sha256(content.encode() + own).hexdigest()[:DIGITS]
         keys[name] = Key(digest_of_name(item.name), content, setting.id)
     return keys
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What the store lacks for a row.
+    """What the store lacks for a row: the metrics to compute, and why.
 
-    Attributes:
-        metrics: Those to compute.
-        reason: Why.
-        stored: The row with other metrics, if there is one.
+    ``stored`` is the row with other metrics, if there is one.
     """
 
     metrics: tuple[Metric, ...]
     reason: str
     stored: Row | None
-
-    def complete(self, computed: Row) -> Row:
-        """The row with the metrics that were missing."""
-        return computed if self.stored is None else self.stored.with_more(computed)
 
 
 def missing_rows(
@@ -108,12 +104,7 @@ def missing_rows(
 ) -> dict[str, Missing]:
     """What the store lacks of an image, by method.
 
-    Args:
-        store: The rows.
-        keys: As :func:`keys_of` returns them.
-        settings: The setting of each method.
-        metrics: Those that the rows of this image should have.
-        again: The methods whose rows were deleted to be computed again.
+    ``metrics`` are those that its rows should have; rows of the methods ``again`` were deleted.
     """
     found: dict[str, Missing] = {}
     for (name, key), row in zip(keys.items(), store.rows(keys.values()), strict=True):

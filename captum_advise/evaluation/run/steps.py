@@ -15,7 +15,7 @@ from typing import Any
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.columns import IDENTITY, Metric, curves_of
-from captum_advise.evaluation.curves import read_curves
+from captum_advise.evaluation.curves import mean_curves
 from captum_advise.evaluation.data.items import Items
 from captum_advise.evaluation.methods.interface import selecting_by_avx
 from captum_advise.evaluation.output import as_csv, remove_output, reserved, write_output
@@ -24,7 +24,6 @@ from captum_advise.evaluation.run.image_evaluator import ImageEvaluator, MethodE
 from captum_advise.evaluation.run.keys import keys_of, missing_rows
 from captum_advise.evaluation.run.processes import Processes
 from captum_advise.evaluation.run.results import StoredRun, as_table, information
-from captum_advise.evaluation.run.shown_images import ShownImages
 from captum_advise.evaluation.run.store import FILE, Key, Setting, Store, digest_of_name
 
 FAILURE_COLUMNS = ("index", "file", "reason")
@@ -171,7 +170,7 @@ class Run:
             except Exception as error:
                 return error
             store.add(
-                {keys[name]: missing[name].complete(row) for name, row in rows.items()},
+                {keys[name]: row.added_to(missing[name].stored) for name, row in rows.items()},
                 [self.settings[name] for name in rows],
             )
             share.images += 1
@@ -208,7 +207,7 @@ class Run:
             used = {key for own in keys.values() for key in own.values()}
             if prune:
                 store.keep(used, {digest_of_name(failure["file"]) for failure in failures})
-            stored = StoredRun(store, keys, self.items.names)
+            stored = StoredRun(store, keys, self.items)
             counts = {
                 "reused": total.reused,
                 "computed": total.reasons.total(),
@@ -217,12 +216,8 @@ class Run:
                 "images": total.images,
                 "seconds": total.seconds,
             }
-            described = information(
-                self.evaluator,
-                self.items,
-                {**counts, "failed": len(failures)},
-                processes=len(shares),
-            )
+            session = {**counts, "failed": len(failures), "processes": len(shares)}
+            described = information(self.evaluator, self.items, self.settings, session)
             write_output(
                 self.output / "run.json", json.dumps(described, indent=2, default=str) + "\n"
             )
@@ -251,8 +246,8 @@ class Run:
             methods=tuple(self.settings),
             metrics=self.metrics,
             curve_titles=curves_of(self.metrics),
-            curves=lambda chosen: read_curves(stored.curves(), chosen),
-            shown=ShownImages(self.evaluator, self.items, stored),
+            curves=mean_curves((method, row.curves) for _, method, _, row in stored.rows()),
+            shown=lambda index: stored.shown(index, self.evaluator),
             information=described,
             class_names=tuple(getattr(self.items.network, "class_names", ())),
             failures=[(failure["file"], failure["reason"]) for failure in failures],

@@ -79,12 +79,14 @@ class Row:
     curves: Mapping[str, list[float]] = field(default_factory=dict)
     map: bytes | None = None
 
-    def with_more(self, other: Row) -> Row:
-        """The same with what another call has added."""
+    def added_to(self, stored: Row | None) -> Row:
+        """This row with what is stored of other metrics."""
+        if stored is None:
+            return self
         return Row(
-            {**self.values, **other.values},
-            {**self.curves, **other.curves},
-            self.map if other.map is None else other.map,
+            {**stored.values, **self.values},
+            {**stored.curves, **self.curves},
+            stored.map if self.map is None else self.map,
         )
 
 

@@ -71,7 +71,7 @@ def test_a_subset_of_imagenet_is_known_by_wordnet_ids(layout, imagenet_classes):
     root = layout(*(f"val/{name}/a.JPEG" for name in ids))
     dataset = image_dataset(root / "val", imagenet_classes)
     assert dataset.targets == (0, 217, 482, 491, 497)
-    with pytest.raises(ValueError, match="'val' .* give the folder that holds the folders"):
+    with pytest.raises(ValueError, match=r"'val' .* give the folder that holds the folders"):
         image_dataset(root, imagenet_classes)
 
 

@@ -50,7 +50,7 @@ def test_what_is_written_is_read_again(tmp_path):
 
 
 def test_metrics_are_added_to_a_row():
-    both = row(1.0, map=b"m").with_more(Row({"road": 2.0}, {"road": [1.0]}))
+    both = Row({"road": 2.0}, {"road": [1.0]}).added_to(row(1.0, map=b"m"))
     assert both == Row({"insertion": 1.0, "road": 2.0}, {"road": [1.0]}, b"m")
 
 
