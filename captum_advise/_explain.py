@@ -188,12 +188,7 @@ def _explained(
 
 
 def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
-    """A network in words.
-
-    Args:
-        network: From the zoo.
-        input_size: Height and width of its inputs.
-    """
+    """A network in words."""
     layout = network.reshape_transform
     words = "N x C x H x W" if layout is None else f"reshaped by {layout!r}"
     if layout is channels_last:
@@ -215,13 +210,7 @@ def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
 
 
 def as_pil(image: ImageLike) -> Image.Image:
-    """An image in any of the forms that :func:`explain` takes as a PIL image.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        TypeError: It is of another type.
-        ValueError: The file cannot be read, or the image has another shape or other values.
-    """
+    """An image in any of the forms that :func:`explain` takes as a PIL image."""
     pil = import_optional("PIL.Image", "zoo")
     if isinstance(image, str | os.PathLike):
         # Imported here: the zoo is not needed by LayerAdvise.

@@ -71,11 +71,6 @@ class MapScorer:
 
         Similarity bounds AVX from above: the network runs, and FSIMc is computed, only where AVX
         could still be the highest. The only map of an example needs no AVX; it has zero.
-
-        Args:
-            examples: int64 (P,).
-            maps: (P, 1, \*spatial).
-            runner_up_maps: Like ``maps``.
         """
         maps_of = torch.bincount(examples, minlength=len(self.confidences))
         contested = (maps_of[examples] > 1).nonzero().squeeze(1)
@@ -240,21 +235,7 @@ def scorer_of(
     is_needed: bool,
     needs_similarity: bool,
 ) -> MapScorer | None:
-    """A scorer of maps for the examples of a forward pass.
-
-    Args:
-        layer_pass: The forward pass.
-        layout: Which of its inputs a map can mask.
-        target: What is explained.
-        baselines: As in :meth:`captum_advise.LayerAdvise.attribute`.
-        pixel_space: As in :class:`captum_advise.LayerAdvise`.
-        confidence: Likewise.
-        protocol: Likewise.
-        internal_batch_size: Masked examples in one forward pass.
-        is_needed: Whether maps are compared. Otherwise there is no scorer, None, where no input can
-            be masked, or the outputs are not class scores.
-        needs_similarity: Whether masked images are compared with the whole ones.
-    """
+    """A scorer of maps for the examples of a forward pass."""
     inputs, outputs = layer_pass.call.inputs, layer_pass.outputs.detach()
     is_single = outputs.dim() < 2 or outputs.shape[1] < 2
     if not is_needed and (
@@ -297,18 +278,7 @@ def image_scorer(
     protocol: AVXProtocol,
     internal_batch_size: int,
 ) -> MapScorer:
-    """A scorer for images (N, C, H, W), with black as the baseline.
-
-    Args:
-        forward_func: Images to class scores (N, K).
-        inputs: The images, in the model's inputs.
-        outputs: The class scores of ``inputs``.
-        target: What is explained.
-        pixel_space: As in :class:`captum_advise.LayerAdvise`.
-        confidence: Class scores to probabilities.
-        protocol: Reading of the protocol.
-        internal_batch_size: Masked images in one forward pass.
-    """
+    """A scorer for images (N, C, H, W), with black as the baseline."""
     model = MaskedModel(
         forward_func=forward_func,
         inputs=(inputs,),
@@ -328,11 +298,7 @@ def image_scorer(
 def class_confidences(
     confidence: Callable[[Tensor], Tensor], outputs: Tensor, target: Target
 ) -> Tensor:
-    """Confidences (N, K) of all classes where the target points.
-
-    Raises:
-        ValueError: ``confidence`` returns something else than probabilities of the outputs' shape.
-    """
+    """Confidences (N, K) of all classes where the target points."""
     values: Any = confidence(outputs)
     if not isinstance(values, Tensor) or values.shape != outputs.shape:
         got = getattr(values, "shape", type(values).__name__)
@@ -344,11 +310,7 @@ def class_confidences(
 
 
 def check_probabilities(confidences: Tensor) -> None:
-    """Require values in [0, 1].
-
-    Raises:
-        ValueError: A value is NaN or outside.
-    """
+    """Require values in [0, 1]."""
     # Rounding in half precision may leave the interval.
     if not bool(((confidences >= -1e-2) & (confidences <= 1 + 1e-2)).all()):
         raise ValueError(

@@ -74,15 +74,7 @@ def as_target(target: Any) -> Any:
 
 
 def resolve_target(outputs: Tensor, target: Any) -> Target:
-    """Resolve a target. None on a classifier means the predicted class of each example.
-
-    Args:
-        outputs: (N, ...) what the forward function returned.
-        target: In any of Captum's forms.
-
-    Raises:
-        ValueError: The target does not name one output per example.
-    """
+    """Resolve a target. None on a classifier means the predicted class of each example."""
     n_examples, *dims = outputs.shape
     if target is None and len(dims) == 1 and dims[0] > 1:
         predicted = outputs.detach().argmax(1)
