@@ -75,8 +75,8 @@ class MapOfMethod:
         maps: (1, 1, h, w).
         mask: The same stretched to [0, 1] and enlarged to the image, (1, 1, H, W).
         runner_up_maps: For the runner-up class, like ``maps``; None: not known, or not needed.
-        forward_passes: Images that went through the model for it; NaN if that is not known.
-        seconds: How long it took; NaN if that is not known.
+        forward_passes: Images that went through the model for it; NaN if not known, as ``seconds``.
+        seconds: How long it took.
         is_saved: Whether it comes from a file, and noise does not change it.
         explain: From inputs (N, C, H, W) and classes (N,) to masks, with the same random numbers.
     """
@@ -100,10 +100,6 @@ class MapsOfImage:
         inputs: The image, (1, C, H, W).
         target: Its class, (1,).
         region: Where the object is, bool (1, 1, H, W), None if not known.
-        results: The map of each method.
-        scorer: Applies the ADVISE paper's protocol.
-        context: What the methods were given.
-        settings: Of the metrics.
         areas: Names of the metrics of this call that are areas under curves.
         seeded: Sets random numbers for a purpose; they are the same for every method.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -48,8 +48,7 @@ class Item:
     def to(self, device: torch.device) -> Item:
         """The same on a device."""
         region = None if self.region is None else self.region.to(device)
-        inputs = self.inputs.to(device)
-        return Item(self.index, self.name, inputs, self.target, region, self.in_mosaic)
+        return replace(self, inputs=self.inputs.to(device), region=region)
 
 
 class Items:
@@ -67,15 +66,13 @@ class Items:
     def __init__(self, dataset: Dataset[Any], dtype: torch.dtype | None = None) -> None:
         self.parts = _parts(dataset)
         self.dtype = dtype
-        self._places = [
-            (part, position) for part in self.parts for position in range(_length(part))
-        ]
+        self._places = [(part, position) for part in self.parts for position in range(len(part))]
         if not self._places:
             raise ValueError("There is no image in the data.")
         for part in self.parts:
             names = getattr(part, "names", None)
-            if names is not None and len(names) != _length(part):
-                raise ValueError(f"The data have {len(names)} names for {_length(part)} images.")
+            if names is not None and len(names) != len(part):
+                raise ValueError(f"The data have {len(names)} names for {len(part)} images.")
 
     def __len__(self) -> int:
         return len(self._places)
@@ -148,20 +145,12 @@ def _parts(dataset: Any) -> tuple[Any, ...]:
     return (dataset,)
 
 
-def _length(part: Any) -> int:
-    return len(part)
-
-
 def _has(part: Any, attribute: str) -> bool:
     return bool(getattr(part, attribute, False))
 
 
 def _label(label: Any) -> int | None:
-    """A class as an index.
-
-    Raises:
-        ValueError: It is not one.
-    """
+    """A class as an index."""
     if label is None:
         return None
     if isinstance(label, Tensor | np.ndarray | list | tuple) and len(np.shape(label)) == 1:

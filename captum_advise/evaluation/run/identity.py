@@ -57,12 +57,10 @@ class Identity:
     """What an object is.
 
     Attributes:
-        name: Module and qualified name.
         digest: Short hex of SHA-256. Equal objects have the same in every process.
         packages: The installed packages whose code the object uses.
     """
 
-    name: str
     digest: str
     packages: frozenset[str]
 
@@ -80,7 +78,7 @@ class Identity:
         known = {} if model is None else {id(part): name for name, part in model.named_modules()}
         stream = _Stream(known, with_weights)
         stream.add(value)
-        return cls(qualified_name(value), stream.digest(), frozenset(stream.packages))
+        return cls(stream.digest(), frozenset(stream.packages))
 
 
 def qualified_name(value: Any) -> str:

@@ -40,16 +40,7 @@ class MethodError(RuntimeError):
 
 @dataclass(frozen=True)
 class ImageEvaluator:
-    """Evaluates methods on one image at a time. Its attributes hold for all images of a run.
-
-    Attributes:
-        model: In eval mode; makes the maps.
-        layer: The module that layer methods explain.
-        methods: By name.
-        context: What the methods are given.
-        settings: Settings of the metrics.
-        seed: Seed of random numbers.
-    """
+    """Evaluates methods on one image at a time. Its attributes hold for all images of a run."""
 
     model: nn.Module
     layer: nn.Module

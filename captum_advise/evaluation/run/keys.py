@@ -67,12 +67,7 @@ def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
 def keys_of(
     item: Item, settings: Mapping[str, Setting], methods: Mapping[str, object]
 ) -> dict[str, Key]:
-    """The key of each method's row for an image.
-
-    Raises:
-        ValueError: The file of a map is missing.
-        OSError: It cannot be read.
-    """
+    """The key of each method's row for an image. A map's file that is missing is an error."""
     keys = {}
     for name, setting in settings.items():
         method, content = methods[name], item.fingerprint
@@ -133,11 +128,7 @@ def _reason(store: Store, key: Key, setting: Setting) -> str:
 
 
 def layer_name(model: nn.Module, layer: nn.Module) -> str:
-    """The dotted name of a module.
-
-    Raises:
-        ValueError: It is not a module of the model.
-    """
+    """The dotted name of a module of the model."""
     for name, module in model.named_modules():
         if module is layer:
             return str(name)

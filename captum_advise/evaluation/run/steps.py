@@ -71,11 +71,8 @@ class Run:
     """What all steps have in common.
 
     Attributes:
-        evaluator: Evaluates one image.
-        items: The images.
         metrics: Those of this call.
         settings: What the rows of each method depend on.
-        output: The folder.
         again: The methods to compute again.
     """
 
@@ -95,11 +92,7 @@ class Run:
                 store.delete(self.settings[name].id)
 
     def check_same_data(self, group: Processes) -> None:
-        """Require that all processes see the same images and settings.
-
-        Raises:
-            ValueError: They do not.
-        """
+        """Require that all processes see the same images and settings."""
         seen = repr((self.items.names, list(map(str, self.items.targets)), self.settings))
         digest = hashlib.sha256(seen.encode(errors="replace")).hexdigest()
         for rank, other in enumerate(group.gather(digest)):
@@ -114,7 +107,6 @@ class Run:
 
         Raises:
             MethodError: The methods fail on the first images.
-            OutputError: Rows cannot be written.
         """
         bar = import_optional("tqdm", "evaluation").tqdm(
             range(group.rank, len(self.items), group.count),
@@ -144,11 +136,7 @@ class Run:
         return share
 
     def _evaluate(self, index: int, store: Store, share: Share, *, warns: bool) -> Exception | None:
-        """Evaluate what is missing of an image.
-
-        Returns:
-            Why it could not be evaluated.
-        """
+        """Evaluate what is missing of an image; returns why it could not be done."""
         evaluator = self.evaluator
         try:
             item = self.items[index]
@@ -180,13 +168,9 @@ class Run:
         return None
 
     def finish(self, shares: Sequence[Share], *, prune: bool) -> dict[str, Any]:
-        """Merge the rows of all processes, and write tables and report.
-
-        Returns:
-            The attributes of the result.
+        """Merge the rows of all processes, write tables and report; the result's attributes.
 
         Raises:
-            OutputError: A file cannot be written.
             ValueError: No image could be evaluated.
         """
         total = Share.total(shares)

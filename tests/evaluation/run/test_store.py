@@ -90,7 +90,7 @@ def test_rows_that_are_not_named_are_deleted(tmp_path):
     with closing(Store(tmp_path)) as store:
         store.add({key("0"): row(0), key("1"): row(1), key("1", "d"): row(2)}, [A])
         store.add({key("0", setting=B): row(3), key("unreadable", "e"): row(4)}, [A, B])
-        assert store.keep({key("0"), key("1")}, {digest_of_name("unreadable")}) == 2
+        store.keep({key("0"), key("1")}, {digest_of_name("unreadable")})
     assert rows(tmp_path).keys() == {key("0"), key("1"), key("unreadable", "e")}
 
 
