@@ -205,10 +205,6 @@ def _show(result: Evaluation) -> None:
         table.add_row(escape(method), *values)
     show(table)
     show(_rows_of(result))
-    # What only some methods or metrics took is not the time of a run.
-    if result.images and not result.reused:
-        images = "1 image" if result.images == 1 else f"{result.images} images"
-        show(f"{images} in {result.seconds:.0f} s, {result.images / result.seconds:.3g} a second.")
     if len(result.failures):
         show(f"Failed images: {len(result.failures)}, see {result.folder / 'failures.csv'}.")
     show(f"Report: {result.folder / 'report.html'}")

@@ -41,7 +41,6 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     assert "3/3" not in shown.err  # no bar without a terminal
     assert "Failed images: 1" in shown.out.replace("\n", " ")
     assert "Rows: 0 reused, 4 computed (4 new image)." in shown.out
-    assert "a second: 50,000" in shown.out.replace("\n", " ")
     results = pd.read_csv(output / "results.csv")
     assert results["file"].unique().tolist() == ["astronaut.png", "coffee.png"]
     failures = pd.read_csv(output / "failures.csv")
@@ -53,7 +52,6 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     assert (output / "results.csv").read_bytes() == before
     text = capsys.readouterr().out
     assert "Rows: 4 reused, 0 computed." in text
-    assert "a second" not in text
     # Another one is computed.
     assert main([*command[:-1], "3"]) == 1
     text = capsys.readouterr().out
@@ -86,7 +84,6 @@ def test_a_continued_run_says_what_it_reuses(photos, tmp_path, capsys, monkeypat
     assert "Rows: 2 reused, 0 computed; 10 of other" in run("moved", "--limit", "1")
     text = run("moved", "--methods", "random,gaussian,grad-cam")
     assert "Rows: 4 reused, 2 computed (2 new method); 8 of other" in text
-    assert "a second" not in text
     text = run("moved", "--metrics", "default,mu_fidelity")
     assert "Rows: 0 reused, 4 computed (4 new metric)" in text
     assert "μ-fidelity" in text

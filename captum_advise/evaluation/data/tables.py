@@ -124,7 +124,7 @@ def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[tuple[str, dict[s
             yield where, {name: row[name].strip() for name in read}
     except csv.Error as error:
         raise ValueError(
-            f"Line {reader.line_num} of {path} cannot be read ({error}): correct its quotes."
+            f"Line {reader.reader.line_num} of {path} cannot be read ({error}): correct its quotes."
         ) from error
 
 

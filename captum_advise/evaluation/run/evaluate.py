@@ -51,8 +51,6 @@ class Evaluation:
         computed: Number of rows that this call has computed.
         reasons: Why these were computed: number of rows by what is new or differs.
         others: Number of rows in the folder that are not of this call.
-        images: Number of images for which this call has computed rows.
-        seconds: Time that it took for them, without the report.
 
     Example::
 
@@ -72,8 +70,6 @@ class Evaluation:
     computed: int = field(compare=False)
     reasons: Mapping[str, int] = field(compare=False)
     others: int = field(compare=False)
-    images: int = field(compare=False)
-    seconds: float = field(compare=False)
 
 
 @kept_random_states()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -39,16 +38,12 @@ class Share:
         keys: By position in the data, the keys of an image that has a row of every method.
         reused: Number of rows that were stored.
         reasons: Number of rows that were computed, by reason.
-        images: Number of images for which rows were computed.
-        seconds: How long it took.
         failures: Rows of ``failures.csv``.
     """
 
     keys: dict[int, Mapping[str, Key]] = field(default_factory=dict)
     reused: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    images: int = 0
-    seconds: float = 0.0
     failures: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -60,8 +55,6 @@ class Share:
             keys=dict(sorted(keys.items())),
             reused=sum(share.reused for share in shares),
             reasons=sum((share.reasons for share in shares), Counter()),
-            images=sum(share.images for share in shares),
-            seconds=max(share.seconds for share in shares),
             failures=sorted(failures, key=lambda failure: int(failure["index"])),
         )
 
@@ -115,7 +108,7 @@ class Run:
             disable=not (progress and group.is_first),
             dynamic_ncols=True,
         )
-        share, start, n_failed = Share(), time.perf_counter(), 0
+        share, n_failed = Share(), 0
         with closing(Store.open(self.output, rank=group.rank, count=group.count)) as store:
             # A method that is added can fail on every image, as those of a new run can.
             any_success = all(store.has_rows(setting.id) for setting in self.settings.values())
@@ -132,7 +125,6 @@ class Run:
                         f"The first images all fail, and none has succeeded; for {name}, "
                         f"{sentence} Leave the method out, or correct it."
                     ) from error
-        share.seconds = time.perf_counter() - start
         return share
 
     def _evaluate(self, index: int, store: Store, share: Share, *, warns: bool) -> Exception | None:
@@ -152,7 +144,7 @@ class Run:
         if missing:
             try:
                 item = item.to(evaluator.device)
-                if warns and not share.images:
+                if warns and not share.reasons:
                     evaluator.warn_of_suspicions(item.inputs)
                 rows = evaluator.rows(item, {name: own.metrics for name, own in missing.items()})
             except Exception as error:
@@ -161,7 +153,6 @@ class Run:
                 {keys[name]: row.added_to(missing[name].stored) for name, row in rows.items()},
                 [self.settings[name] for name in rows],
             )
-            share.images += 1
             share.reasons.update(own.reason for own in missing.values())
         share.reused += len(keys) - len(missing)
         share.keys[index] = keys
@@ -197,8 +188,6 @@ class Run:
                 "computed": total.reasons.total(),
                 "reasons": dict(total.reasons),
                 "others": store.count() - len(used),
-                "images": total.images,
-                "seconds": total.seconds,
             }
             session = {**counts, "failed": len(failures), "processes": len(shares)}
             described = information(self.evaluator, self.items, self.settings, session)
