@@ -171,15 +171,7 @@ _SETS = {
 
 
 def get_metrics(names: Iterable[str] | None = None) -> tuple[Metric, ...]:
-    """Metrics by name, in the order of the table.
-
-    Args:
-        names: Some of them; ``"default"`` and ``"all"`` stand for several. None: the default ones.
-            The costs of a map are always among them.
-
-    Raises:
-        ValueError: There is no such metric, or none is named.
-    """
+    """Metrics by name, in the order of the table; the costs of a map are always among them."""
     wanted = {metric.name for metric in METRICS if metric.kind == "cost"}
     known = {metric.name: (metric,) for metric in METRICS} | _SETS
     names = ["default"] if names is None else [names] if isinstance(names, str) else list(names)

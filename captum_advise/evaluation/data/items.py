@@ -17,23 +17,14 @@ from captum_advise.evaluation.digests import DIGITS, tensor_bytes
 
 @dataclass(frozen=True)
 class Item:
-    """An item that has been read.
-
-    Attributes:
-        index: Its position in the data.
-        name: Its name, on which random numbers depend.
-        inputs: As the network gets it, (1, C, H, W).
-        target: Its class, None if not known.
-        region: Where the object is, bool (1, 1, H, W), None if not known.
-        in_mosaic: Whether it is a mosaic, and the region a cell of it.
-    """
+    """An item that has been read."""
 
     index: int
-    name: str
-    inputs: Tensor
+    name: str  # random numbers depend on it
+    inputs: Tensor  # (1, C, H, W), as the network gets it
     target: int | None
-    region: Tensor | None = None
-    in_mosaic: bool = False
+    region: Tensor | None = None  # where the object is, bool (1, 1, H, W)
+    in_mosaic: bool = False  # the region is a cell
 
     @cached_property
     def fingerprint(self) -> str:
@@ -52,11 +43,7 @@ class Item:
 
 
 class Items:
-    """A data set as a sequence of items.
-
-    Args:
-        dataset: As :func:`captum_advise.evaluation.evaluate` takes it.
-        dtype: Of the inputs, as the network's parameters have it.
+    """A data set as a sequence of items, with inputs of a type.
 
     Raises:
         TypeError: It is not a data set with positions and a length.
@@ -110,11 +97,7 @@ class Items:
         return next(filter(None, (getattr(part, "network", None) for part in self.parts)), None)
 
     def __getitem__(self, index: int) -> Item:
-        """Read an item.
-
-        Raises:
-            ValueError: It is not an image with a class. Data sets may raise any other error.
-        """
+        """Read an item. Data sets may raise any error."""
         part, position = self._places[index]
         given = part[position]
         inputs, label, *rest = given if isinstance(given, tuple | list) else (given, None)

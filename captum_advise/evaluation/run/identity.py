@@ -68,12 +68,9 @@ class Identity:
     def of(
         cls, value: Any, model: nn.Module | None = None, *, with_weights: bool = True
     ) -> Identity:
-        """The identity of an object.
+        """The identity of a function, an attribution, a model, or any other object.
 
-        Args:
-            value: A function, an attribution, a model, or any other object.
-            model: This model and its modules are known by their names in it.
-            with_weights: Whether parameters and buffers of other models count.
+        ``model`` and its modules are known by their names in it; the weights of others count.
         """
         known = {} if model is None else {id(part): name for name, part in model.named_modules()}
         stream = _Stream(known, with_weights)

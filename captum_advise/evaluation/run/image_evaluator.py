@@ -78,15 +78,9 @@ class ImageEvaluator:
                 warnings.warn(message, UserWarning, stacklevel=4)
 
     def rows(self, item: Item, wanted: Mapping[str, Sequence[Metric]]) -> dict[str, Row]:
-        """The results of methods for one image. Each is the same whatever the other ones.
+        """The results of methods for one image: each has the metrics that are wanted of it.
 
-        Args:
-            item: The image, on the model's device.
-            wanted: For each method the metrics to compute.
-
-        Raises:
-            MethodError: A method fails.
-            ValueError: The outputs are not class scores, or the class is not one of them.
+        None depends on the other methods.
         """
         image = self._prepared(item)
         rows: dict[str, Row] = {}

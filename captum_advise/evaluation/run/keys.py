@@ -33,14 +33,16 @@ VERSIONS = "the versions of packages"
 def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
     """The setting of each method."""
     model, context = evaluator.model, evaluator.context
-    common: dict[str, str | Identity] = {
-        "the format": str(FORMAT),
+    objects = {
         "the model": Identity.of(model, with_weights=False),
-        "the weights": weights_digest(model),
-        "the layer": layer_name(model, evaluator.layer),
         "the confidence": Identity.of(context.confidence, model),
         "the pixel space": Identity.of(context.pixel_space, model),
         "the settings of metrics": Identity.of(evaluator.settings, model),
+    }
+    plain = {
+        "the format": str(FORMAT),
+        "the weights": weights_digest(model),
+        "the layer": layer_name(model, evaluator.layer),
         "the seed": str(evaluator.seed),
         "the batch size": str(context.internal_batch_size),
         "the device": evaluator.device.type,
@@ -48,19 +50,13 @@ def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for name, method in evaluator.methods.items():
         # A map in a file is part of what is known of each image.
-        own = "saved maps" if isinstance(method, SavedMaps) else Identity.of(method, model)
-        parts = {**common, "the method": own}
-        needs = getattr(method, "needs", None)
-        packages = {*_PACKAGES, *([needs[0]] if needs else [])}
-        for part in parts.values():
-            packages |= part.packages if isinstance(part, Identity) else set()
-        found[name] = Setting(
-            name,
-            {
-                **{k: v.digest if isinstance(v, Identity) else v for k, v in parts.items()},
-                VERSIONS: json.dumps(_versions(packages)),
-            },
-        )
+        is_saved = isinstance(method, SavedMaps)
+        own = objects if is_saved else {**objects, "the method": Identity.of(method, model)}
+        needed = (getattr(method, "needs", None) or ())[:1]
+        packages = _PACKAGES.union(needed, *(part.packages for part in own.values()))
+        versions = json.dumps(_versions(packages))
+        digests = {part: identity.digest for part, identity in own.items()}
+        found[name] = Setting(name, {**digests, **plain, VERSIONS: versions})
     return found
 
 

@@ -33,16 +33,10 @@ _TEXTS = ("file", "content", "method", "layer", "reason")
 
 @dataclass(frozen=True)
 class StoredRun:
-    """The rows of a call's images and methods.
-
-    Attributes:
-        store: Where they are.
-        keys: For each image that has a row of every method, by its position in the data, the keys
-            by method.
-        items: The data.
-    """
+    """The rows of a call's images and methods."""
 
     store: Store
+    # By position and method, of the images that have a row of every method.
     keys: Mapping[int, Mapping[str, Key]]
     items: Items
 

@@ -32,15 +32,9 @@ _MAX_FAILURES_AT_START = 3
 
 @dataclass
 class Share:
-    """What one process did.
+    """What one process did: which rows are there, how many were stored, or computed and why."""
 
-    Attributes:
-        keys: By position in the data, the keys of an image that has a row of every method.
-        reused: Number of rows that were stored.
-        reasons: Number of rows that were computed, by reason.
-        failures: Rows of ``failures.csv``.
-    """
-
+    # By position and method, of the images that have a row of every method.
     keys: dict[int, Mapping[str, Key]] = field(default_factory=dict)
     reused: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -61,20 +55,14 @@ class Share:
 
 @dataclass(frozen=True)
 class Run:
-    """What all steps have in common.
-
-    Attributes:
-        metrics: Those of this call.
-        settings: What the rows of each method depend on.
-        again: The methods to compute again.
-    """
+    """What all steps have in common."""
 
     evaluator: ImageEvaluator
     items: Items
     metrics: tuple[Metric, ...]
-    settings: Mapping[str, Setting]
+    settings: Mapping[str, Setting]  # by method
     output: Path
-    again: frozenset[str]
+    again: frozenset[str]  # methods to compute again
 
     def begin(self, held: ExitStack) -> None:
         """Reserve the folder, collect what killed processes have left, delete what is to go."""

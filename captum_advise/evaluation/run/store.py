@@ -35,12 +35,7 @@ _ROW = 'image, content, setting, "values", curves, map'
 
 @dataclass(frozen=True)
 class Setting:
-    """What the rows of a method depend on besides the image.
-
-    Attributes:
-        method: Its name.
-        parts: Each part by name, as a text that differs if the part does.
-    """
+    """What the rows of a method depend on besides the image: texts by name."""
 
     method: str
     parts: Mapping[str, str]
@@ -61,17 +56,11 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What was computed for an image and a method.
+    """What was computed for an image and a method."""
 
-    Attributes:
-        values: Class, predicted class, confidence, layer, and the metrics that were asked for.
-        curves: By name of the metric.
-        map: As a PNG, if it took many forward passes.
-    """
-
-    values: Mapping[str, Any]
+    values: Mapping[str, Any]  # class, predicted class, confidence, layer, and metrics
     curves: Mapping[str, list[float]] = field(default_factory=dict)
-    map: bytes | None = None
+    map: bytes | None = None  # a PNG, if it took many forward passes
 
     def added_to(self, stored: Row | None) -> Row:
         """This row with what is stored of other metrics."""
@@ -90,12 +79,7 @@ def digest_of_name(name: str) -> str:
 
 
 class Store:
-    """The rows of a folder.
-
-    Args:
-        path: The folder.
-        own: Where this process writes: a file of its own, or ``results.sqlite``.
-    """
+    """The rows of a folder; this process writes to the file ``own`` in it."""
 
     def __init__(self, path: Path, own: str = FILE) -> None:
         self.path = path
