@@ -256,5 +256,5 @@ def test_an_image_with_two_classes_has_one_map(folder, tmp_path):
     data = Squares(2)
     data.names, data.targets = ["square 0", "square 0"], [1, 2]
     network = squares_network()
-    with pytest.raises(ValueError, match="square 0 is listed with two classes, and mine has one"):
+    with pytest.raises(ValueError, match="square 0 is listed twice, and mine has one"):
         evaluate(network, network[3], data, {"mine": SavedMaps(folder)}, tmp_path / "out")

@@ -72,14 +72,6 @@ class Items:
             for index, (part, position) in enumerate(self._places)
         )
 
-    @property
-    def targets(self) -> list[Any]:
-        """The class of each item as far as the data know it without reading."""
-        return [
-            None if (known := getattr(part, "targets", None)) is None else known[position]
-            for part, position in self._places
-        ]
-
     def have(self, what: str) -> bool:
         """Whether there are ``"images"``, images with ``"regions"``, or ``"mosaics"``."""
         images = [part for part in self.parts if not _has(part, "has_cells")]

@@ -77,11 +77,6 @@ class MosaicDataset(Dataset[tuple[Tensor, int, Tensor]]):
             for cell, tile in enumerate(tiles)
         ]
 
-    @property
-    def targets(self) -> list[int]:
-        """The class of each item."""
-        return [label for classes in self.classes for label in classes]
-
 
 def mosaic_dataset(
     model: nn.Module,

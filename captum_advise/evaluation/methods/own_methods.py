@@ -50,9 +50,10 @@ def gated_grad_cam(n_occlusions: int = 0) -> Callable[..., Tensor]:
         model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> Tensor:
         layers = context.layers or find_layers(model, layer, "gated-grad-cam", inputs).modules
-        maps: Tensor = GatedGradCam(
+        attribution = GatedGradCam(
             model, layers, pixel_space=context.pixel_space, confidence=context.confidence
-        ).attribute(
+        )
+        maps: Tensor = attribution.attribute(
             inputs,
             target,
             n_occlusions=n_occlusions,

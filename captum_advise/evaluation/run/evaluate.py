@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -228,12 +229,11 @@ def _check(evaluator: ImageEvaluator, items: Items, output: Path, again: Iterabl
             f"There are no maps of mosaics for {', '.join(saved)}, whose maps are files: leave the "
             "mosaics out, or these methods."
         )
+    repeated = [name for name, times in Counter(items.names).items() if times > 1]
     for method, maps in saved.items():
         maps.check(items.names)
-        classes: dict[str, str] = {}
-        for name, target in zip(items.names, items.targets, strict=True):
-            if classes.setdefault(name, str(target)) != str(target):
-                raise ValueError(
-                    f"{name} is listed with two classes, and {method} has one map of it: list it "
-                    "once, or evaluate the classes in two runs with a folder of maps each."
-                )
+        if repeated:
+            raise ValueError(
+                f"{repeated[0]} is listed twice, and {method} has one map of it: list it once, or "
+                "evaluate its classes in two runs with a folder of maps each."
+            )
