@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +11,7 @@ from torch import Tensor
 from captum_advise.evaluation import metric_values as values
 from captum_advise.evaluation.metric_values import MapsOfImage
 from captum_advise.metrics import energy_pointing_game, pointing_game, sparseness, top_pixels
+from captum_advise.zoo.network import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,9 @@ def get_metrics(names: Iterable[str] | None = None) -> tuple[Metric, ...]:
     names = ["default"] if names is None else [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=2)
-            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
             raise ValueError(
-                f"There is no metric {name!r}{hint}: the metrics are {', '.join(known)}."
+                f"There is no metric {name!r}{did_you_mean(name, known)}: the metrics are "
+                f"{', '.join(known)}."
             )
         wanted |= {metric.name for metric in known[name]}
     if not names:

@@ -40,7 +40,6 @@ from captum_advise.evaluation import (
 )
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
 from captum_advise.evaluation.report.statistics import SIGNIFICANCE, holm, p_value_of
-from captum_advise.evaluation.run.results import by_image
 from captum_advise.pixels import normalize_maps
 
 ROWS = Path(__file__).with_suffix(".csv")
@@ -141,17 +140,12 @@ def degraded(method: Method) -> dict[str, Method]:
 
 def rows_of(results: pd.DataFrame) -> pd.DataFrame:
     """The rows of an evaluation of degraded maps, by the image's name; those of mosaics apart."""
-    is_cell = results["file"].str.fullmatch(r"mosaic \d+, cell \d+: .*")
-    images = results[~is_cell].copy()
-    images["item"] = images["file"].map(lambda file: Path(file).name)
-    parts = [images]
-    if is_cell.any():
-        mosaics = by_image(results[is_cell])
-        mosaics["item"] = mosaics["index"].map(lambda file: IN_MOSAICS + Path(file).name)
-        parts.append(mosaics)
-    rows = pd.concat(parts).rename(columns={"method": "change"})
-    tested = [metric.name for metric in METRICS if metric.tested and metric.name in rows]
-    return rows[["item", "change", *tested]]
+    in_mosaics = results["file"].str.extract(r"mosaic \d+, cell \d+: (.*)", expand=False)
+    shown = in_mosaics.fillna(results["file"]).map(lambda file: Path(file).name)
+    item = shown.where(in_mosaics.isna(), IN_MOSAICS + shown)
+    tested = [metric.name for metric in METRICS if metric.tested and metric.name in results]
+    keys = [item.rename("item"), results["method"].rename("change")]
+    return results.groupby(keys, sort=False)[tested].mean().reset_index()
 
 
 def checks(rows: pd.DataFrame) -> pd.DataFrame:
