@@ -57,8 +57,6 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
     selected whose map explains the prediction best. By default this is the group with
     the highest visual explainability (AVX).
 
-    With ``unit_selection=None`` this class is ``captum.attr.LayerGradCam``.
-
     Source: Dehshibi, Ashtari-Majlan, Adhane and Masip, "ADVISE: ADaptive Feature
     Relevance and VISual Explanations for Convolutional Neural Networks",
     https://arxiv.org/abs/2203.01289

@@ -113,7 +113,8 @@ def _rows(target: Any, n_examples: int) -> list[tuple[int, ...]]:
         if target.is_floating_point() or target.dim() > 1:
             raise ValueError(
                 f"A target tensor holds one class for all examples or one per example, got "
-                f"{target.dtype} of shape {tuple(target.shape)}."
+                f"{target.dtype} of shape {tuple(target.shape)}; a region of a segmentation is "
+                "explained by captum_advise.targets.Segmentation(model, mask)."
             )
         flat = target.reshape(-1).tolist()
         return [(value,) for value in (flat * n_examples if len(flat) == 1 else flat)]
