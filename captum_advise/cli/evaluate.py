@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -169,6 +170,7 @@ def evaluate(
             internal_batch_size=batch_size,
             recompute=recompute or (),
             prune=prune,
+            progress=sys.stderr.isatty(),
         )
     except KeyboardInterrupt:
         without = ", without --recompute," if recompute else ""
