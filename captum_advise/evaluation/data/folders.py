@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from captum_advise._utils.optional_dependencies import import_optional
@@ -38,8 +38,8 @@ def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
     filled = {name: inside for name, inside in by_folder.items() if inside}
     if flat and filled:
         raise ValueError(
-            f"{folder} holds images ({_listed(flat)}) next to folders with images "
-            f"({_listed(filled)}): move the ones or the others elsewhere, or give a folder in it."
+            f"{folder} holds images ({listed(flat)}) next to folders with images "
+            f"({listed(filled)}): move the ones or the others elsewhere, or give a folder in it."
         )
     if not filled:
         return [(name, None) for name in flat]
@@ -48,7 +48,7 @@ def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
     if empty:
         warnings.warn(
             f"{len(empty)} of the {len(by_folder)} folders in {folder} hold no image of a known "
-            f"type and are left out: {_listed(empty)}.",
+            f"type and are left out: {listed(empty)}.",
             UserWarning,
             stacklevel=3,
         )
@@ -122,13 +122,14 @@ def _images(folder: Path) -> list[str]:
     if images and others:
         warnings.warn(
             f"Files in {folder} are left out, because only {', '.join(known)} are read: "
-            f"{_listed(others)}.",
+            f"{listed(others)}.",
             UserWarning,
             stacklevel=4,
         )
     return images
 
 
-def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The first names, for a message."""
     names = list(names)
     return ", ".join([*names[:_MOST_NAMED], *(["..."] if len(names) > _MOST_NAMED else [])])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from captum_advise.evaluation.data.class_labels import ClassLabels
+from captum_advise.evaluation.data.folders import listed
 from captum_advise.evaluation.data.regions import Box, Region
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -20,7 +21,6 @@ _FILE = ("file", "path", "image", "filename")
 _CLASS = ("class", "label", "target")
 _BOX = ("x0", "y0", "x1", "y1")
 _MASK = "mask"
-_MOST_NAMED = 5
 
 Entry: TypeAlias = tuple[str, int | None, Region | None]
 
@@ -153,11 +153,10 @@ def _region(row: Mapping[str, str], where: str, folder: Path) -> Region | None:
 def _warn_of_several_classes(files: Sequence[str], path: Path) -> None:
     repeated = sorted(file for file, times in Counter(files).items() if times > 1)
     if repeated:
-        shown = [os.path.relpath(file, path.parent) for file in repeated[:_MOST_NAMED]]
-        more = ", ..." if len(repeated) > _MOST_NAMED else ""
+        shown = listed(os.path.relpath(file, path.parent) for file in repeated)
         warnings.warn(
-            f"{len(repeated)} file{'' if len(repeated) == 1 else 's'} in {path} listed with more "
-            f"than one class, and counted once for each: {', '.join(shown)}{more}.",
+            f"{path} lists {len(repeated)} file{'' if len(repeated) == 1 else 's'} with more than "
+            f"one class, and each counts once for each class: {shown}.",
             UserWarning,
             stacklevel=4,
         )

@@ -25,6 +25,7 @@ from quick_runs import METHODS, REPORT, bright, counts, dark, edited, reproducib
 from scipy.integrate import trapezoid
 from squares import SPACE, Squares, squares_network
 
+from captum_advise._utils.probabilities import HasConfidence
 from captum_advise.evaluation import (
     MethodError,
     MetricSettings,
@@ -495,6 +496,20 @@ def test_a_model_in_bfloat16(whole, tmp_path):
     for column in ("confidence", "insertion", "deletion", "average_drop"):
         # bfloat16 has eight bits of precision.
         np.testing.assert_allclose(rows[column], exact[column], atol=2**-7)
+
+
+class Independent(torch.nn.Sequential, HasConfidence):
+    confidence = staticmethod(torch.sigmoid)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_the_confidence_is_the_model_s_own(tmp_path):
+    network = Independent(*squares_network()).eval()
+    (row,) = run(tmp_path, Squares(1), ["random"], network).results.to_dict("records")
+    outputs = network(Squares(1).inputs[0][None])[0]
+    assert row["confidence"] == pytest.approx(outputs[row["target"]].sigmoid().item())
+    again = run(tmp_path, Squares(1), ["random"], network, confidence=torch.sigmoid)
+    assert counts(again) == (1, 0, {})
 
 
 @pytest.mark.usefixtures("no_report")
