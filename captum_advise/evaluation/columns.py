@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
+from captum_advise._utils.errors import did_you_mean
 from captum_advise.evaluation import metric_values as values
 from captum_advise.evaluation.metric_values import MapsOfImage
 from captum_advise.metrics import energy_pointing_game, pointing_game, sparseness, top_pixels
@@ -64,11 +64,6 @@ class Metric:
     curve: Curve | None = None
     in_short: bool = True
     digits: int = 3
-
-    @property
-    def independent(self) -> bool:
-        """Whether ADVISE's default selection, the paper's, does not use the metric."""
-        return self.kind in ("faithfulness", "location")
 
     @property
     def tested(self) -> bool:
@@ -157,24 +152,15 @@ _SETS = {
 
 
 def get_metrics(names: Iterable[str] | None = None) -> tuple[Metric, ...]:
-    """Metrics by name, in the order of the table.
-
-    Args:
-        names: Some of them; ``"default"`` and ``"all"`` stand for several. None: the default ones.
-            The costs of a map are always among them.
-
-    Raises:
-        ValueError: There is no such metric, or none is named.
-    """
+    """Metrics by name, in the order of the table; the costs of a map are always among them."""
     wanted = {metric.name for metric in METRICS if metric.kind == "cost"}
     known = {metric.name: (metric,) for metric in METRICS} | _SETS
     names = ["default"] if names is None else [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=2)
-            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
             raise ValueError(
-                f"There is no metric {name!r}{hint}: the metrics are {', '.join(known)}."
+                f"There is no metric {name!r}{did_you_mean(name, known)}: the metrics are "
+                f"{', '.join(known)}."
             )
         wanted |= {metric.name for metric in known[name]}
     if not names:

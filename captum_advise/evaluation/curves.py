@@ -1,4 +1,4 @@
-"""Curves of metrics, such as insertion and deletion: their means over images."""
+"""Mean curves of metrics, such as insertion and deletion, over images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """The mean of a method's curves over images.
+    """The mean (steps,) of a method's curves over images, with the ends of its 95% interval.
 
-    Attributes:
-        images: Number of images.
-        mean: (steps,).
-        low: Lower end of the 95% interval of the mean, Student's; NaN for one image.
-        high: Upper end.
+    The interval is Student's; its ends are NaN for one image.
     """
 
     images: int
@@ -33,16 +29,11 @@ class MeanCurve:
 def mean_curves(
     rows: Iterable[tuple[str, Mapping[str, Sequence[float]]]],
 ) -> dict[tuple[str, str], MeanCurve]:
-    """The mean curves, by curve and method.
-
-    Args:
-        rows: A method, and its curves of an image by name.
-    """
+    """The mean curves by name and method; a row is a method with its curves by name."""
     sums: dict[tuple[str, str], _Sums] = {}
     for method, curves in rows:
         for name, points in curves.items():
-            values = np.asarray(points, dtype=np.float64)
-            sums.setdefault((name, method), _Sums()).add(values)
+            sums.setdefault((name, method), _Sums()).add(np.asarray(points, dtype=np.float64))
     return {key: total.mean() for key, total in sums.items()}
 
 
@@ -51,12 +42,10 @@ class _Sums:
     """Running mean and squared deviations (Welford, Technometrics 4, 1962) of curves."""
 
     images: int = 0
-    total: Values = field(default_factory=lambda: np.zeros(0))
-    squares: Values = field(default_factory=lambda: np.zeros(0))
+    total: Values = field(default_factory=lambda: np.zeros(1))
+    squares: Values = field(default_factory=lambda: np.zeros(1))
 
     def add(self, values: Values) -> None:
-        if not self.images:
-            self.total, self.squares = np.zeros(len(values)), np.zeros(len(values))
         self.images += 1
         deviation = values - self.total
         self.total = self.total + deviation / self.images

@@ -243,7 +243,7 @@ def evaluated(arguments: argparse.Namespace) -> pd.DataFrame:
         arguments.output,
         metrics=["default", "mu_fidelity"],
         pixel_space=network.pixel_space,
-        settings=MetricSettings(steps=arguments.steps, compiled=arguments.compile),
+        settings=MetricSettings(steps=arguments.steps),
     )
     return rows_of(result.results)
 
@@ -260,7 +260,6 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--mosaics", type=int, default=0, help="how many, of 2 x 2 images")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     if not arguments.tables and arguments.data is None:
         parser.error("give --data, or --tables")

@@ -70,7 +70,7 @@ from captum_advise._utils.markdown import markdown_table
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation.data.mosaics import MosaicDataset
 from captum_advise.evaluation.report.statistics import holm
-from captum_advise.evaluation.run.passes import compiled, fixed_size_batches
+from captum_advise.evaluation.run.passes import fixed_size_batches
 from captum_advise.metrics import (
     AVXProtocol,
     deletion_auc,
@@ -156,7 +156,7 @@ def by_relevance(network: zoo.Network, inputs: Tensor, target: Tensor) -> dict[s
 def image_rows(
     network: zoo.Network, model: Passes, name: str, inputs: Tensor, label: int
 ) -> list[dict[str, Any]]:
-    """The metrics of all maps of one image; ``model`` is the network, compiled."""
+    """The metrics of all maps of one image; ``model`` is the network, in batches."""
     target = torch.tensor([label])
     found = maps_of(network, inputs, target)
     maps = torch.cat(list(found.values()), 1)
@@ -242,7 +242,7 @@ def measure(data: Path, name: str, half: str) -> pd.DataFrame:
         )
     of_label = confidences.gather(1, labels[:, None])[:, 0]
     rows = mosaic_rows(network, images, labels, (of_label > CONFIDENT).nonzero()[:, 0])
-    passes = fixed_size_batches(compiled(network.model), BATCH)
+    passes = fixed_size_batches(network.model, BATCH)
     for entry, image, label in zip(entries, images, labels, strict=True):
         rows += image_rows(network, passes, entry["file"], image[None], int(label))
         print(name, entry["file"], flush=True)

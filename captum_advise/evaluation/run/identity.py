@@ -57,12 +57,10 @@ class Identity:
     """What an object is.
 
     Attributes:
-        name: Module and qualified name.
         digest: Short hex of SHA-256. Equal objects have the same in every process.
         packages: The installed packages whose code the object uses.
     """
 
-    name: str
     digest: str
     packages: frozenset[str]
 
@@ -70,17 +68,14 @@ class Identity:
     def of(
         cls, value: Any, model: nn.Module | None = None, *, with_weights: bool = True
     ) -> Identity:
-        """The identity of an object.
+        """The identity of a function, an attribution, a model, or any other object.
 
-        Args:
-            value: A function, an attribution, a model, or any other object.
-            model: This model and its modules are known by their names in it.
-            with_weights: Whether parameters and buffers of other models count.
+        ``model`` and its modules are known by their names in it; the weights of others count.
         """
         known = {} if model is None else {id(part): name for name, part in model.named_modules()}
         stream = _Stream(known, with_weights)
         stream.add(value)
-        return cls(qualified_name(value), stream.digest(), frozenset(stream.packages))
+        return cls(stream.digest(), frozenset(stream.packages))
 
 
 def qualified_name(value: Any) -> str:
