@@ -39,8 +39,9 @@ nitpick_ignore_regex = [
     # As they are written in annotations and in Captum's way of documenting arguments.
     (
         "py:class",
-        r"Activation|ActivationRange|Array|Axes|Callable|Dataset|Figure|Head|Image\.Image|ImageLike|Layer"
-        r"|ManyAxes|MethodLike|nn\.Module|optional|Path|ReshapeTransform|scalar|Tensor|UnitSelection",
+        r"Activation|ActivationRange|captum_advise\.relevance\.DensityOptions|Array|Axes|Callable"
+        r"|Dataset|Figure|Head|Image\.Image|ImageLike|Layer|ManyAxes|MethodLike|nn\.Module|optional"
+        r"|Path|ReshapeTransform|scalar|Tensor|UnitSelection",
     ),
 ]
 
