@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import captum_advise
-from captum_advise import evaluation, visualization, zoo
+from captum_advise import axioms, evaluation, visualization, zoo
 
-LAZY = (captum_advise, evaluation, visualization, zoo)
+LAZY = (captum_advise, axioms, evaluation, visualization, zoo)
 
 # As with a torch that it was not built for, and as where it is not installed.
 BROKEN = "RuntimeError('operator torchvision::nms does not exist')"
