@@ -1,8 +1,8 @@
-"""Curves of metrics, such as insertion and deletion: their means over images, and single ones."""
+"""Curves of metrics, such as insertion and deletion: their means over images."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,37 +30,20 @@ class MeanCurve:
     high: Values
 
 
-@dataclass(frozen=True)
-class Curves:
-    """What a report shows of the curves.
-
-    Attributes:
-        means: By curve and method.
-        single: Of chosen images, by index, method and curve.
-    """
-
-    means: dict[tuple[str, str], MeanCurve]
-    single: dict[tuple[int, str, str], Values]
-
-
-def read_curves(
-    rows: Iterable[tuple[int, str, Mapping[str, Sequence[float]]]], chosen: Collection[int]
-) -> Curves:
-    """The mean curves, and the single curves of chosen images.
+def mean_curves(
+    rows: Iterable[tuple[str, Mapping[str, Sequence[float]]]],
+) -> dict[tuple[str, str], MeanCurve]:
+    """The mean curves, by curve and method.
 
     Args:
-        rows: Index of the image, method, and its curves by name.
-        chosen: Indices of images whose own curves are wanted.
+        rows: A method, and its curves of an image by name.
     """
     sums: dict[tuple[str, str], _Sums] = {}
-    single = {}
-    for index, method, curves in rows:
+    for method, curves in rows:
         for name, points in curves.items():
             values = np.asarray(points, dtype=np.float64)
             sums.setdefault((name, method), _Sums()).add(values)
-            if index in chosen:
-                single[(index, method, name)] = values
-    return Curves({key: total.mean() for key, total in sums.items()}, single)
+    return {key: total.mean() for key, total in sums.items()}
 
 
 @dataclass

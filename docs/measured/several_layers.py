@@ -56,8 +56,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
-from captum_advise.evaluation.batches import compiled, fixed_size_batches
-from captum_advise.evaluation.mosaics import MosaicDataset
 from PIL import Image
 from scipy.stats import wilcoxon
 from torch import Tensor
@@ -70,7 +68,9 @@ from captum_advise._core.targets import resolve_target
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
 from captum_advise._utils.probabilities import softmax_over_classes
+from captum_advise.evaluation.data.mosaics import MosaicDataset
 from captum_advise.evaluation.report.statistics import holm
+from captum_advise.evaluation.run.passes import compiled, fixed_size_batches
 from captum_advise.metrics import (
     AVXProtocol,
     deletion_auc,

@@ -44,8 +44,8 @@ def test_arguments_of_attribute(capsys):
     ("arguments", "message"),
     [
         (["captum.attr"], "give MODULE:NAME"),
-        (["captum.attr:LayerGradCamera"], "The module captum.attr has no LayerGradCamera."),
-        (["no_such_module:Method"], "No module named 'no_such_module'"),
+        (["captum.attr:LayerGradCamera"], "has no 'LayerGradCamera' (did you mean LayerGradCam"),
+        (["no_such_module:Method"], "There is no module 'no_such_module'"),
         (["captum.attr:LayerGradCam", "--axiom", "truth"], "There is no axiom 'truth'"),
         (["captum.attr:LayerGradCam", "--argument", "n_steps"], "NAME=JSON"),
         (["captum.attr:LayerGradCam", "--channels", "many"], "separated by commas"),

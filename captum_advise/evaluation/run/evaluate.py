@@ -26,10 +26,10 @@ from captum_advise.evaluation.methods import (
     get_methods,
 )
 from captum_advise.evaluation.metric_values import MetricSettings
+from captum_advise.evaluation.randomness import kept_random_states
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.evaluation.run.keys import settings_of
 from captum_advise.evaluation.run.processes import processes
-from captum_advise.evaluation.run.randomness import kept_random_states
 from captum_advise.evaluation.run.steps import Run
 from captum_advise.pixels import PixelSpace
 

@@ -26,8 +26,8 @@ from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMa
 from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
 from captum_advise.evaluation.pictures import as_png
+from captum_advise.evaluation.randomness import seeded
 from captum_advise.evaluation.run.passes import counted_passes, model_for_metrics
-from captum_advise.evaluation.run.randomness import seeded
 from captum_advise.evaluation.run.store import Row
 
 # The maps of methods with more forward passes are kept, because a report shows some of them.

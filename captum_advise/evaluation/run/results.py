@@ -62,10 +62,10 @@ class StoredRun:
             own = {"index": index, "file": self.names[index], "content": key.content}
             yield {**own, "method": method, **row.values}
 
-    def curves(self) -> Iterator[tuple[int, str, Mapping[str, Sequence[float]]]]:
-        """Position, method and curves of each row."""
-        for index, method, _, row in self.rows():
-            yield index, method, row.curves
+    def curves(self) -> Iterator[tuple[str, Mapping[str, Sequence[float]]]]:
+        """Method and curves of each row."""
+        for _, method, _, row in self.rows():
+            yield method, row.curves
 
     def kept_map(self, index: int, method: str) -> bytes | None:
         """The PNG of a map that took many passes."""

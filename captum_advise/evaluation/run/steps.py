@@ -15,7 +15,7 @@ from typing import Any
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.columns import IDENTITY, Metric, curves_of
-from captum_advise.evaluation.curves import read_curves
+from captum_advise.evaluation.curves import mean_curves
 from captum_advise.evaluation.data.items import Items
 from captum_advise.evaluation.methods.interface import selecting_by_avx
 from captum_advise.evaluation.output import as_csv, remove_output, reserved, write_output
@@ -251,7 +251,7 @@ class Run:
             methods=tuple(self.settings),
             metrics=self.metrics,
             curve_titles=curves_of(self.metrics),
-            curves=lambda chosen: read_curves(stored.curves(), chosen),
+            curves=mean_curves(stored.curves()),
             shown=ShownImages(self.evaluator, self.items, stored),
             information=described,
             class_names=tuple(getattr(self.items.network, "class_names", ())),
