@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["explain"]
 
 # Options that go to the constructor of LayerAdvise; the others go to its explain.
-_OF_LAYER_ADVISE = {"n_bandwidths", "activation_range", "min_prominence", "protocol"}
+_OF_LAYER_ADVISE = {
+    *("n_bandwidths", "activation_range", "min_prominence", "protocol", "layer_run"),
+}
 
 _IMAGE_FORMS = (
     "An image must be a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W), of uint8 or "
@@ -115,6 +117,9 @@ def explain(
         >>> {name: tuple(maps.shape[2:]) for name, maps in explanation.maps.items()}
         {'gated-grad-cam': (224, 224), 'layer-advise': (7, 7), 'grad-cam': (7, 7)}
     """
+    # Imported here: the zoo is not needed by LayerAdvise.
+    from captum_advise.zoo.network import place_of
+
     inputs = image if isinstance(image, Tensor) and image.dim() == 4 else None
     if inputs is not None:
         _check_inputs(inputs)
@@ -133,7 +138,7 @@ def explain(
         inputs = _stacked([network.transform(as_pil(one)) for one in _as_list(image)])
     else:
         _warn_of_pixels(inputs, network.pixel_space)
-    inputs = inputs.to(network.device)
+    device, dtype = place_of(network.model)
     advise = LayerAdvise(
         network.model,
         network.layer,
@@ -145,9 +150,15 @@ def explain(
     gated = None
     if network.layers:
         gated = GatedGradCam(
-            network.model, network.layers, reshape_transform=network.reshape_transforms
+            network.model,
+            network.layers,
+            reshape_transform=network.reshape_transforms,
+            layer_run=advise.layer_run,
         )
-    with in_eval_mode(network.model):
+    # Under the caller's inference mode there would be no gradients.
+    with in_eval_mode(network.model), torch.inference_mode(False):
+        inputs = inputs.clone() if inputs.is_inference() else inputs
+        inputs = inputs.to(device, dtype)
         explanation = _explained(advise, gated, inputs, _target(target, network), **options)
     return replace(explanation, setup=setup_of(network, (inputs.shape[2], inputs.shape[3])))
 
@@ -188,12 +199,7 @@ def _explained(
 
 
 def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
-    """A network in words.
-
-    Args:
-        network: From the zoo.
-        input_size: Height and width of its inputs.
-    """
+    """A network in words."""
     layout = network.reshape_transform
     words = "N x C x H x W" if layout is None else f"reshaped by {layout!r}"
     if layout is channels_last:
@@ -215,13 +221,7 @@ def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
 
 
 def as_pil(image: ImageLike) -> Image.Image:
-    """An image in any of the forms that :func:`explain` takes as a PIL image.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        TypeError: It is of another type.
-        ValueError: The file cannot be read, or the image has another shape or other values.
-    """
+    """An image in any of the forms that :func:`explain` takes as a PIL image."""
     pil = import_optional("PIL.Image", "zoo")
     if isinstance(image, str | os.PathLike):
         # Imported here: the zoo is not needed by LayerAdvise.

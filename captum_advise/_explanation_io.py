@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,18 +47,7 @@ def save(explanation: Explanation, path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read an explanation.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its attributes: plain dicts in place of units, setup and the candidates of each example.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is truncated, damaged or of another kind.
-    """
+    """Read an explanation."""
     tensors, notes = unpack_tensors(path, _KIND)
     try:
         names, setup = notes["maps"], notes["setup"]
@@ -90,39 +78,6 @@ def avx_in_words(metrics: VisualExplainability | None) -> str:
     if metrics is None or metrics.avx.isnan():
         return ""
     return f", AVX {metrics.avx.item():.3f}"
-
-
-def html_table(explanation: Explanation) -> str:
-    """A table for notebooks."""
-    header = ("", "class", "confidence", "selected", "units", "AVX", "candidates")
-    shown = min(len(explanation), MOST_SHOWN)
-    rows = []
-    for index in range(shown):
-        selected = explanation.selected_units[index]
-        target, confidence = explanation.target, explanation.confidence
-        metrics = None if explanation.metrics is None else explanation.metrics[index]
-        cells = (
-            str(index),
-            "" if target is None else str(target[index].tolist()),
-            "" if confidence is None else f"{confidence[index].item():.1%}",
-            explanation.describe_selection(index),
-            f"{int(selected.sum())} of {len(selected)}",
-            avx_in_words(metrics).removeprefix(", AVX "),
-            "\n".join(candidate.describe() for candidate in explanation.candidates[index]),
-        )
-        rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
-    # Notebooks align cells to the right and join lines; pages without a style have no gaps.
-    style = "text-align: left; vertical-align: top; padding: 0.3em 1em 0.3em 0"
-    title = html.escape(repr(explanation).partition("\n")[0])
-    heads = "".join(f'<th style="{style}">{cell}</th>' for cell in header)
-    body = "".join(f"<tr>{row}</tr>" for row in rows).replace(
-        "<td>", f'<td style="{style}; white-space: pre-line">'
-    )
-    hidden = len(explanation) - shown
-    more = f"<p>... and {hidden} more</p>" if hidden else ""
-    return (
-        f"<p>{title}</p><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{more}"
-    )
 
 
 def _metrics_to_tensors(prefix: str, metrics: VisualExplainability | None) -> dict[str, Tensor]:

@@ -240,9 +240,6 @@ class Explanation(TensorRecord):
             lines += [f"Maps: {', '.join(self.maps)}", f"Setup: {self.setup}"]
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        return _explanation_io.html_table(self)
-
     def class_name(self, index: int = 0) -> str | None:
         """The class that is explained for one example: its name, or its number.
 
@@ -357,14 +354,7 @@ def explanation_of(
     *,
     with_grad_cam: bool,
 ) -> Explanation:
-    """The explanation of a choice.
-
-    Args:
-        choice: What was compared, and what was selected.
-        pixel_space: How the images of the choice relate to images in [0, 1].
-        units: To keep.
-        with_grad_cam: Compute also the metrics of the map of all units.
-    """
+    """The explanation of a choice."""
     candidates, scorer = choice.candidates, choice.scorer
     contributions = choice.contributions.detach()
     attributions = combine_units(contributions, choice.weights)

@@ -57,8 +57,6 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
     selected whose map explains the prediction best. By default this is the group with
     the highest visual explainability (AVX).
 
-    With ``unit_selection=None`` this class is ``captum.attr.LayerGradCam``.
-
     Source: Dehshibi, Ashtari-Majlan, Adhane and Masip, "ADVISE: ADaptive Feature
     Relevance and VISual Explanations for Convolutional Neural Networks",
     https://arxiv.org/abs/2203.01289
@@ -254,17 +252,13 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         # log_usage wraps this function.
         warn_of(self._unsteady(), stacklevel=4)
         selection = how["selection"]
+        form = {"summed": attr_dim_summation, "relu": relu_attributions}
         layer_pass = replace(call, keeps_inputs=isinstance(selection, str)).run()
         if isinstance(selection, str):
             choice = self._choose(layer_pass, **how)
             messages = choice_messages(choice, layer_pass, self._asked_confidence, self.pixel_space)
             warn_of(messages, stacklevel=4)
-            return combine_units(
-                choice.contributions,
-                choice.weights,
-                summed=attr_dim_summation,
-                relu=relu_attributions,
-            )
+            return combine_units(choice.contributions, choice.weights, **form)
         # Nothing is compared: every tensor of the layer, whatever LayerGradCam accepts.
         if how["target"] is None and layer_pass.outputs.dim() == 2:
             how["target"] = resolve_target(layer_pass.outputs, None).captum
@@ -276,11 +270,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
                 relevance = relevance_of(feature_map, self.density)
                 weights = has_relevance(relevance, selection)
                 messages.append(missing_relevance(relevance, selection))
-            attributions.append(
-                combine_units(
-                    contributions, weights, summed=attr_dim_summation, relu=relu_attributions
-                )
-            )
+            attributions.append(combine_units(contributions, weights, **form))
         warn_of(messages, stacklevel=4)
         formatted = _format_output(len(attributions) > 1, tuple(attributions))
         return cast("Tensor | tuple[Tensor, ...]", formatted)

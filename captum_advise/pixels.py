@@ -106,26 +106,11 @@ class PixelSpace:
 class OwnRange:
     """How inputs relate to images in [0, 1] when no :class:`PixelSpace` is known.
 
-    Each example's own minimum is black and its maximum is white.
-
-    Attributes:
-        black: (N, 1, ..., 1) the minimum of each example.
-        white: (N, 1, ..., 1) its maximum.
-
-    Example::
-
-        >>> own = OwnRange.of(torch.tensor([[[[-1.0, 0.0, 3.0]]]]))
-        >>> own.to_pixels(torch.tensor([[[[-1.0, 0.0, 3.0]]]]))
-        tensor([[[[0.0000, 0.2500, 1.0000]]]])
+    Each example's own minimum is black and its maximum is white, both (N, 1, ..., 1).
     """
 
     black: Tensor
     white: Tensor
-
-    @classmethod
-    def of(cls, inputs: Tensor) -> OwnRange:
-        """The range of each of the inputs (N, ...)."""
-        return cls(*value_range(inputs))
 
     def to_pixels(self, inputs: Tensor) -> Tensor:
         """Model inputs (N, ...) to images of the same shape. A constant input becomes black."""
@@ -144,21 +129,8 @@ class OwnRange:
 
 
 def resolve_pixel_space(pixel_space: PixelSpace | None, inputs: Tensor) -> PixelSpace | OwnRange:
-    """Decide how inputs relate to images in [0, 1].
-
-    Args:
-        pixel_space: As in :class:`captum_advise.LayerAdvise`.
-        inputs: (N, ...) model inputs.
-
-    Returns:
-        ``pixel_space``, or the :class:`OwnRange` of the inputs where it is None.
-
-    Example::
-
-        >>> resolve_pixel_space(None, torch.zeros(1, 3, 2, 2)).black.shape
-        torch.Size([1, 1, 1, 1])
-    """
-    return OwnRange.of(inputs) if pixel_space is None else pixel_space
+    """How inputs (N, ...) relate to images in [0, 1]: as said, or by their own range."""
+    return OwnRange(*value_range(inputs)) if pixel_space is None else pixel_space
 
 
 def black(images: Tensor, pixel_space: PixelSpace | None) -> Tensor:
@@ -181,19 +153,7 @@ def black(images: Tensor, pixel_space: PixelSpace | None) -> Tensor:
 
 
 def value_range(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The lowest and the highest value of each example.
-
-    Args:
-        inputs: (N, ...) of any shape.
-
-    Returns:
-        Both (N, 1, ..., 1).
-
-    Example::
-
-        >>> value_range(torch.tensor([[-1.0, 0.0, 3.0]]))
-        (tensor([[-1.]]), tensor([[3.]]))
-    """
+    """The lowest and the highest value of each of the inputs (N, ...), both (N, 1, ..., 1)."""
     shape = (len(inputs),) + (1,) * (inputs.dim() - 1)
     flat = inputs.flatten(1)
     return flat.amin(1).view(shape), flat.amax(1).view(shape)

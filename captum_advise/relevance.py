@@ -89,10 +89,6 @@ def relevance_of(feature_maps: Tensor, options: DensityOptions) -> Tensor:
 def unit_densities(feature_maps: Tensor, options: DensityOptions) -> Tensor:
     r"""Densities of units on P points of [0, 1]; NaN where they are undefined.
 
-    Args:
-        feature_maps: (N, C, \*spatial), C units with P positions each.
-        options: How densities are estimated.
-
     Returns:
         float64 (N, C, P), on the CPU if the device has no double precision.
     """

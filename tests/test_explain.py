@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import re
 import warnings
@@ -377,6 +378,29 @@ def test_layers_of_one_resolution_have_no_gated_map(cat):
     assert list(explanation.maps) == ["layer-advise", "grad-cam"]
     assert explanation.setup.gated_layers == ()
     assert "GatedGradCam" not in str(explanation.setup)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_inputs_get_the_dtype_of_the_model(model, cat, dtype):
+    inputs = by_hand(model, model.layer4, cat)[1]
+    other = copy.deepcopy(model).to(dtype)
+    found = explain(inputs, other, 3, unit_selection=None)
+    assert found.maps["grad-cam"].dtype == dtype
+    expected = explain(inputs.to(dtype), other, 3, unit_selection=None)
+    assert found.attributions.equal(expected.attributions)
+
+
+def test_under_inference_mode(model, cat):
+    expected = explain(cat, model, 3)
+    with torch.inference_mode():
+        inputs = by_hand_inputs(model, cat)
+        for form in (cat, inputs):
+            assert explain(form, model, 3).attributions.equal(expected.attributions)
+
+
+def by_hand_inputs(model, image):
+    config = timm.data.resolve_model_data_config(model)
+    return timm.data.create_transform(**config)(image)[None]
 
 
 # --- what is refused

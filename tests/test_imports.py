@@ -1,17 +1,19 @@
 """What importing the package brings in, and that the core works without optional packages."""
 
+import ast
 import json
 import pkgutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 import captum_advise
-from captum_advise import evaluation, visualization, zoo
+from captum_advise import axioms, evaluation, visualization, zoo
 
-LAZY = (captum_advise, evaluation, visualization, zoo)
+LAZY = (captum_advise, axioms, evaluation, visualization, zoo)
 
 # As with a torch that it was not built for, and as where it is not installed.
 BROKEN = "RuntimeError('operator torchvision::nms does not exist')"
@@ -138,3 +140,64 @@ def test_without_torchvision(error):
             """
         )
     )
+
+
+# --- one direction
+
+ROOMS = (
+    *("_version", "_utils", "pixels", "density", "relevance", "layouts", "metrics", "_core"),
+    *("_explanation_io", "explanation", "layer_advise", "gated_grad_cam", "targets", "zoo"),
+    *("visualization", "evaluation", "axioms", "_explain", "cli", "__main__"),
+)
+
+
+def imports():
+    """Module to the modules that it imports when it runs, lazily or not."""
+    package = Path(captum_advise.__file__).parent
+    modules = {
+        ".".join(("captum_advise", *path.relative_to(package).with_suffix("").parts)): path
+        for path in package.rglob("*.py")
+    }
+    found = {}
+    for module, path in modules.items():
+        tree = ast.parse(path.read_text())
+        types_only = {
+            id(node)
+            for branch in ast.walk(tree)
+            if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+            for node in ast.walk(branch)
+        }
+        named = [
+            # A module of a package, a name of a module, or a name of a package.
+            (f"{node.module}.{alias.name}", node.module, f"{node.module}.__init__")
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and id(node) not in types_only and node.module
+            for alias in node.names
+        ]
+        first = [next((name for name in names if name in modules), None) for names in named]
+        found[module] = {name for name in first if name not in (None, module)}
+    return found
+
+
+def test_no_module_imports_one_that_imports_it():
+    graph = {name: set(names) for name, names in imports().items()}
+    # What imports nothing that is left is no part of a circle.
+    while free := [name for name, names in graph.items() if not names & graph.keys()]:
+        for name in free:
+            del graph[name]
+    assert not graph
+
+
+def test_no_room_imports_one_above_it():
+    def room(module):
+        return module.split(".")[1]
+
+    upwards = [
+        (module, name)
+        for module, names in imports().items()
+        for name in names
+        if {room(module), room(name)} <= {*ROOMS}
+        and ROOMS.index(room(name)) > ROOMS.index(room(module))
+    ]
+    assert upwards == []
+    assert {room(module) for module in imports()} <= {*ROOMS, "__init__"}

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import Module, ModuleDict, ModuleList
+from torch.nn import Module
 
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.metrics import AVXProtocol
@@ -15,11 +15,7 @@ from captum_advise.pixels import PixelSpace
 
 
 def as_tensors(inputs: object) -> tuple[Tensor, ...]:
-    """Inputs as a tuple.
-
-    Raises:
-        TypeError: They are neither a tensor nor a tuple of tensors.
-    """
+    """Inputs as a tuple."""
     tensors = inputs if isinstance(inputs, tuple) else (inputs,)
     if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
         kinds = ", ".join(type(tensor).__name__ for tensor in tensors) or "nothing"
@@ -28,11 +24,7 @@ def as_tensors(inputs: object) -> tuple[Tensor, ...]:
 
 
 def check_examples(inputs: tuple[Tensor, ...]) -> None:
-    """Require at least one example.
-
-    Raises:
-        ValueError: No tensor has an example, or one has no values.
-    """
+    """Require at least one example."""
     if not any(tensor.dim() and len(tensor) for tensor in inputs):
         raise ValueError(
             "The inputs hold no example: dimension 0 of each is the batch, and it is empty or "
@@ -43,11 +35,7 @@ def check_examples(inputs: tuple[Tensor, ...]) -> None:
 
 
 def as_grad_kwargs(grad_kwargs: object) -> dict[str, Any]:
-    """Arguments for ``torch.autograd.grad``.
-
-    Raises:
-        TypeError: They are not a dict.
-    """
+    """Arguments for ``torch.autograd.grad``."""
     if grad_kwargs is not None and not isinstance(grad_kwargs, dict):
         raise TypeError(
             "grad_kwargs must be a dict of arguments for torch.autograd.grad, got "
@@ -59,11 +47,7 @@ def as_grad_kwargs(grad_kwargs: object) -> dict[str, Any]:
 def check_setup(
     forward_func: object, pixel_space: object, confidence: object, layer_run: object
 ) -> None:
-    """Check what every attribution of this package takes.
-
-    Raises:
-        TypeError: An argument is of the wrong type; the message names it.
-    """
+    """Check what every attribution of this package takes."""
     check_not_exported(forward_func)
     if not callable(forward_func):
         raise TypeError(
@@ -81,17 +65,14 @@ def check_setup(
 
 
 def check_layer(name: str, layer: object) -> None:
-    """Require a module that calls hooks.
-
-    Raises:
-        TypeError: It is not one.
-    """
+    """Require a module that calls hooks."""
     if not isinstance(layer, Module):
         raise TypeError(
             f"{name} must be a module of the model, as in model.layer4 or "
             f'model.get_submodule("layer4"), got {type(layer).__name__}.'
         )
-    if isinstance(layer, ModuleList | ModuleDict):
+    # Some ModuleDicts of torchvision have a forward of their own.
+    if type(layer).forward is Module.forward:
         raise TypeError(
             f"{name} is a {type(layer).__name__}, which is never called itself, so no hook sees "
             "it: name one of the modules in it."
@@ -104,11 +85,7 @@ def check_layer(name: str, layer: object) -> None:
 
 
 def check_reshape_transform(reshape_transform: object) -> None:
-    """Require a function or None.
-
-    Raises:
-        TypeError: It is neither.
-    """
+    """Require a function or None."""
     if reshape_transform is not None and not callable(reshape_transform):
         raise TypeError(
             f"reshape_transform must be a function of a tensor, got {reshape_transform!r}."
@@ -116,11 +93,7 @@ def check_reshape_transform(reshape_transform: object) -> None:
 
 
 def check_protocol(protocol: object) -> None:
-    """Require a :class:`captum_advise.AVXProtocol`.
-
-    Raises:
-        TypeError: It is none.
-    """
+    """Require a :class:`captum_advise.AVXProtocol`."""
     if not isinstance(protocol, AVXProtocol):
         raise TypeError(
             f"protocol must be a captum_advise.AVXProtocol, got {type(protocol).__name__}."
@@ -128,11 +101,7 @@ def check_protocol(protocol: object) -> None:
 
 
 def check_not_exported(model: object) -> None:
-    """Refuse what ``torch.export`` makes.
-
-    Raises:
-        TypeError: It is an exported program, or its module.
-    """
+    """Refuse what ``torch.export`` makes."""
     if isinstance(model, torch.export.ExportedProgram) or (
         # Its module keeps the names of layers and does not call them.
         isinstance(model, torch.fx.GraphModule)
@@ -147,16 +116,7 @@ def check_not_exported(model: object) -> None:
 def several_layers(
     layers: object, reshape_transform: object
 ) -> tuple[tuple[Module, ...], tuple[ReshapeTransform | None, ...]]:
-    """The layers of :class:`captum_advise.GatedGradCam`, and their transforms, as tuples.
-
-    Returns:
-        The layers, and a ``reshape_transform`` for each.
-
-    Raises:
-        TypeError: One is of the wrong type.
-        ValueError: There are fewer than two layers, one is named twice, or the numbers of layers
-            and transforms differ.
-    """
+    """The layers of :class:`captum_advise.GatedGradCam`, and their transforms, as tuples."""
     # A Sequential can be iterated as well, and would silently mean its children.
     if not isinstance(layers, Sequence) or isinstance(layers, str):
         raise TypeError(

@@ -30,9 +30,6 @@ def gated_map(
 
     Returns:
         (N, 1, height, width), from zero up, in at least single precision.
-
-    Raises:
-        ValueError: A map that a layer makes is not finite.
     """
     *finer, (deepest, deepest_gradients) = (
         (_precise(feature_map), _precise(gradient))

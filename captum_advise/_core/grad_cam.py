@@ -51,11 +51,7 @@ def combine_units(
 
 
 def check_finite(contributions: Tensor) -> None:
-    """Require that every map that units can make is finite.
-
-    Raises:
-        ValueError: One is not; the message names the examples.
-    """
+    """Require that every map that units can make is finite."""
     flat = contributions.abs().flatten(1).sum(1) if contributions.dim() > 1 else contributions
     finite = flat.isfinite()
     if not bool(finite.all()):

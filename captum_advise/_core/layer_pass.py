@@ -58,11 +58,7 @@ class LayerPass:
         return LayerPass(last, last._joined(leaves), self.outputs, self.runs[-1:], leaves)
 
     def check_examples(self) -> None:
-        """Require one row per example in inputs, feature maps and outputs.
-
-        Raises:
-            ValueError: Numbers of rows differ.
-        """
+        """Require one row per example in inputs, feature maps and outputs."""
         rows = {
             "inputs": sorted({len(tensor) if tensor.dim() else 0 for tensor in self.call.inputs}),
             "layer": sorted({len(feature_map) for feature_map in self.feature_maps}),
@@ -76,11 +72,7 @@ class LayerPass:
             )
 
     def only_feature_map(self) -> Tensor:
-        r"""The feature map (N, C, \*spatial) of the one layer, with one row per example.
-
-        Raises:
-            ValueError: The layer has several tensors, or numbers of rows differ.
-        """
+        r"""The feature map (N, C, \*spatial) of the one layer, with one row per example."""
         if len(self.feature_maps) != 1:
             raise ValueError(
                 f"The layer has {len(self.feature_maps)} tensors, and a choice among groups of "
@@ -195,13 +187,7 @@ class LayerCall:
     keeps_inputs: bool = False
 
     def run(self) -> LayerPass:
-        """Run the model with gradients enabled from the layers on.
-
-        Raises:
-            TypeError: ``forward_func`` does not return a tensor of real numbers.
-            ValueError: A layer does not run, the last one does not run last, or inputs and model
-                are on different devices.
-        """
+        """Run the model with gradients enabled from the layers on."""
         with torch.enable_grad():
             leaves, outputs, runs = self._hooked()
             if not isinstance(outputs, Tensor):
@@ -403,12 +389,7 @@ def _recorded_runs(
 
 
 def _aliases(values: tuple[Any, ...] | None, *, copied: bool = False) -> tuple[Any, ...] | None:
-    """Views of tensors, so that Captum sets flags on them and not on the caller's tensors.
-
-    Args:
-        values: Tensors, and others, which stay what they are.
-        copied: Copies instead of views, for a model that may change its inputs.
-    """
+    """Views of tensors, so that Captum sets flags on them and not on the caller's tensors."""
     if values is None:
         return None
     return tuple(

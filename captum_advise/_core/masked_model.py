@@ -50,13 +50,7 @@ class InputLayout:
         feature_map: Tensor,
         seen: tuple[int, ...] | None = None,
     ) -> InputLayout:
-        """The layout of some inputs and the layer's tensor for them.
-
-        Args:
-            inputs: All inputs.
-            feature_map: The layer's tensor.
-            seen: Which inputs the tensor depends on; None: all.
-        """
+        """The layout of some inputs and the layer's tensor for them."""
         n_spatial = feature_map.dim() - 2
         fitting = [
             index
@@ -102,11 +96,7 @@ def resolve_baselines(
     baselines: BaselineType,
     pixel_space: PixelSpace | None,
 ) -> tuple[Tensor, ...]:
-    """One baseline per maskable input, in the model's inputs. Default: black images, else zero.
-
-    Raises:
-        ValueError: The baselines do not fit the inputs.
-    """
+    """One baseline per maskable input, in the model's inputs. Default: black images, else zero."""
     if baselines is None:
         n_spatial = len(layout.layer_shape) - 2
         return tuple(
@@ -167,13 +157,7 @@ class MaskedModel:
     def mask(
         self, examples: Tensor, maps: Tensor, as_mask: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, ...]:
-        r"""The inputs of some examples (P,), showing only what their maps mark.
-
-        Args:
-            examples: int64 (P,).
-            maps: (P, 1, \*spatial).
-            as_mask: Applied to the enlarged maps in [0, 1] (rounding, say).
-        """
+        r"""The inputs of some examples (P,), showing only what their maps mark."""
         n_spatial = maps.dim() - 2
         inputs = [tensor[examples] for tensor in self.inputs]
         for index, baseline in zip(self.maskable, self.baselines, strict=True):
@@ -238,9 +222,6 @@ class MaskedModel:
         """Require that further arguments with a row per example belong to the examples.
 
         Two prompts for two images have two rows as well, and give N x 2 scores.
-
-        Raises:
-            ValueError: The outputs of one example alone differ.
         """
         n_examples = len(self.inputs[0])
         has_rows = any(self._has_rows(argument) for argument in self.additional_forward_args or ())

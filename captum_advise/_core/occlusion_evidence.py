@@ -55,12 +55,7 @@ class Occlusions(NamedTuple):
 
 
 def occlusions(n: int, size: tuple[int, int]) -> Occlusions:
-    """Smooth random regions of half of the image each, always the same.
-
-    Args:
-        n: How many, even.
-        size: Height and width of the images.
-    """
+    """Smooth random regions of half of the image each, always the same."""
     generator = torch.Generator("cpu").manual_seed(0)
     noise = torch.rand(
         *(n // 2, 1, _NOISE_SIDE, _NOISE_SIDE),
@@ -76,12 +71,7 @@ def occlusions(n: int, size: tuple[int, int]) -> Occlusions:
 
 
 def check_occlusions(n_occlusions: object) -> None:
-    """Require 0, or an even number of at least 4.
-
-    Raises:
-        TypeError: It is not an int.
-        ValueError: It is another number.
-    """
+    """Require 0, or an even number of at least 4."""
     check_count("n_occlusions", n_occlusions, at_least=0)
     assert isinstance(n_occlusions, int)
     if n_occlusions % 2 or n_occlusions == 2:
@@ -102,19 +92,6 @@ def corrected_by_occlusion(
     internal_batch_size: int,
 ) -> Tensor:
     """Maps, corrected by the confidence lost in occluded images.
-
-    Args:
-        maps: (N, 1, H, W) from zero up.
-        layer_pass: The forward pass.
-        target: What is explained.
-        images: Which inputs hold images.
-        n_occlusions: The number of occluded images.
-        pixel_space: Says what black is.
-        confidence: Outputs to probabilities.
-        internal_batch_size: Occluded images in one forward pass.
-
-    Returns:
-        Tensor like ``maps``, in [0, 1].
 
     Raises:
         ValueError: The outputs are not class scores N x K, the inputs have not exactly one image,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,11 +24,7 @@ from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.metrics import (
     AVXProtocol,
     VisualExplainability,
-    average_drop,
-    average_gain,
     class_sensitivity,
-    hit,
-    increase_in_confidence,
     target_confidence,
 )
 from captum_advise.metrics.visual_explainability import Similarity, WholeImages, compare
@@ -71,11 +67,6 @@ class MapScorer:
 
         Similarity bounds AVX from above: the network runs, and FSIMc is computed, only where AVX
         could still be the highest. The only map of an example needs no AVX; it has zero.
-
-        Args:
-            examples: int64 (P,).
-            maps: (P, 1, \*spatial).
-            runner_up_maps: Like ``maps``.
         """
         maps_of = torch.bincount(examples, minlength=len(self.confidences))
         contested = (maps_of[examples] > 1).nonzero().squeeze(1)
@@ -92,9 +83,8 @@ class MapScorer:
             return none.scatter_reduce(0, examples, values, "amax")[examples]
 
         every = torch.arange(len(examples), device=maps.device)
-        similarity = Similarity.concatenate(
-            [self._quick_similarity(examples[part], maps[part]) for part in self._chunks(every)]
-        )
+        parts = [self._quick_similarity(examples[part], maps[part]) for part in self._chunks(every)]
+        similarity = Similarity(*map(torch.cat, zip(*parts, strict=True)))
         bound = similarity.highest_avx()
         avx = torch.full_like(bound, -torch.inf)
         most_similar = bound == highest(bound)
@@ -108,9 +98,8 @@ class MapScorer:
             for part in self._chunks(pairs):
                 rivals = None if runner_up_maps is None else runner_up_maps[part]
                 inputs = self.model.mask(examples[part], maps[part], self.protocol.masks)
-                avx[part] = self._compare(
-                    similarity.select(part), examples[part], inputs, maps[part], rivals
-                ).avx
+                of_part = Similarity(*(values[part] for values in similarity))
+                avx[part] = self._compare(of_part, examples[part], inputs, maps[part], rivals).avx
         return avx
 
     def _chunks(self, pairs: Tensor) -> tuple[Tensor, ...]:
@@ -138,15 +127,14 @@ class MapScorer:
     ) -> VisualExplainability:
         inputs = self.model.mask(examples, maps, self.protocol.masks)
         if self.pixels is None:
-            masked_confidences = self.model.confidences(examples, inputs)
-            sensitivity = self._sensitivity(maps, runner_up_maps)
-            with _full_precision(maps):
-                return self._compare_confidences(examples, masked_confidences, sensitivity)
+            absent = self.confidences.new_full((len(examples),), torch.nan)
+            similarity = Similarity(absent, absent, absent)
+            metrics = self._compare(similarity, examples, inputs, maps, runner_up_maps)
+            return replace(metrics, avx=absent)
         images = self._masked_images(examples, inputs)
         with _full_precision(maps):
-            similarity = self._whole.similarity(examples, images).with_fsim(
-                self._whole.fsim(examples, images)
-            )
+            similarity = self._whole.similarity(examples, images)
+            similarity = similarity._replace(fsim=self._whole.fsim(examples, images))
         return self._compare(similarity, examples, inputs, maps, runner_up_maps)
 
     def _compare(
@@ -195,26 +183,6 @@ class MapScorer:
     def _masked_images(self, examples: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         return self._images(inputs[self.model.maskable[0]], examples)
 
-    def _compare_confidences(
-        self, examples: Tensor, masked_confidences: Tensor, sensitivity: Tensor
-    ) -> VisualExplainability:
-        """What the protocol can say without images; the other parts are NaN."""
-        classes = self.model.target[examples].classes
-        confidence = target_confidence(self.confidences[examples], classes)
-        masked_confidence = self.protocol.masked_confidence(masked_confidences, classes)
-        absent = torch.full_like(confidence, torch.nan)
-        return VisualExplainability(
-            avx=absent,
-            average_drop=average_drop(confidence, masked_confidence),
-            ssim=absent,
-            fsim=absent,
-            mse=absent,
-            class_sensitivity=sensitivity,
-            hit=hit(masked_confidences, classes),
-            increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
-            average_gain=average_gain(confidence, masked_confidence),
-        )
-
     def _images(self, inputs: Tensor, examples: Tensor) -> Tensor:
         """Images in [0, 1], single precision at least: half has no Fourier transform."""
         assert self.pixels is not None
@@ -240,21 +208,7 @@ def scorer_of(
     is_needed: bool,
     needs_similarity: bool,
 ) -> MapScorer | None:
-    """A scorer of maps for the examples of a forward pass.
-
-    Args:
-        layer_pass: The forward pass.
-        layout: Which of its inputs a map can mask.
-        target: What is explained.
-        baselines: As in :meth:`captum_advise.LayerAdvise.attribute`.
-        pixel_space: As in :class:`captum_advise.LayerAdvise`.
-        confidence: Likewise.
-        protocol: Likewise.
-        internal_batch_size: Masked examples in one forward pass.
-        is_needed: Whether maps are compared. Otherwise there is no scorer, None, where no input can
-            be masked, or the outputs are not class scores.
-        needs_similarity: Whether masked images are compared with the whole ones.
-    """
+    """A scorer of maps for the examples of a forward pass."""
     inputs, outputs = layer_pass.call.inputs, layer_pass.outputs.detach()
     is_single = outputs.dim() < 2 or outputs.shape[1] < 2
     if not is_needed and (
@@ -297,18 +251,7 @@ def image_scorer(
     protocol: AVXProtocol,
     internal_batch_size: int,
 ) -> MapScorer:
-    """A scorer for images (N, C, H, W), with black as the baseline.
-
-    Args:
-        forward_func: Images to class scores (N, K).
-        inputs: The images, in the model's inputs.
-        outputs: The class scores of ``inputs``.
-        target: What is explained.
-        pixel_space: As in :class:`captum_advise.LayerAdvise`.
-        confidence: Class scores to probabilities.
-        protocol: Reading of the protocol.
-        internal_batch_size: Masked images in one forward pass.
-    """
+    """A scorer for images (N, C, H, W), with black as the baseline."""
     model = MaskedModel(
         forward_func=forward_func,
         inputs=(inputs,),
@@ -328,11 +271,7 @@ def image_scorer(
 def class_confidences(
     confidence: Callable[[Tensor], Tensor], outputs: Tensor, target: Target
 ) -> Tensor:
-    """Confidences (N, K) of all classes where the target points.
-
-    Raises:
-        ValueError: ``confidence`` returns something else than probabilities of the outputs' shape.
-    """
+    """Confidences (N, K) of all classes where the target points."""
     values: Any = confidence(outputs)
     if not isinstance(values, Tensor) or values.shape != outputs.shape:
         got = getattr(values, "shape", type(values).__name__)
@@ -344,11 +283,7 @@ def class_confidences(
 
 
 def check_probabilities(confidences: Tensor) -> None:
-    """Require values in [0, 1].
-
-    Raises:
-        ValueError: A value is NaN or outside.
-    """
+    """Require values in [0, 1]."""
     # Rounding in half precision may leave the interval.
     if not bool(((confidences >= -1e-2) & (confidences <= 1 + 1e-2)).all()):
         raise ValueError(

@@ -25,12 +25,7 @@ _MOST_DISTORTION_OF_TRANSFORMS = 1.5
 
 
 def warn_of(messages: Iterable[str | None], *, stacklevel: int) -> None:
-    """Warn of what is suspicious, of each thing once.
-
-    Args:
-        messages: From the functions below.
-        stacklevel: The user's call, counted from this function.
-    """
+    """Warn of what is suspicious, of each thing once."""
     for message in dict.fromkeys(filter(None, messages)):
         warnings.warn(message, stacklevel=stacklevel)
 
@@ -125,12 +120,7 @@ def _distortion(height: int, width: int, image_height: int, image_width: int) ->
 
 
 def missing_relevance(relevance: Tensor, values: Collection[int]) -> str | None:
-    """Examples of which no unit has a relevance that was asked for.
-
-    Args:
-        relevance: int64 (N, C).
-        values: What was asked for.
-    """
+    """Examples of which no unit has a relevance that was asked for."""
     without = int((~has_relevance(relevance, values).any(1)).sum())
     if not without or not relevance.numel():
         return None

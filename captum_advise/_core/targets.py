@@ -74,15 +74,7 @@ def as_target(target: Any) -> Any:
 
 
 def resolve_target(outputs: Tensor, target: Any) -> Target:
-    """Resolve a target. None on a classifier means the predicted class of each example.
-
-    Args:
-        outputs: (N, ...) what the forward function returned.
-        target: In any of Captum's forms.
-
-    Raises:
-        ValueError: The target does not name one output per example.
-    """
+    """Resolve a target. None on a classifier means the predicted class of each example."""
     n_examples, *dims = outputs.shape
     if target is None and len(dims) == 1 and dims[0] > 1:
         predicted = outputs.detach().argmax(1)
@@ -121,7 +113,8 @@ def _rows(target: Any, n_examples: int) -> list[tuple[int, ...]]:
         if target.is_floating_point() or target.dim() > 1:
             raise ValueError(
                 f"A target tensor holds one class for all examples or one per example, got "
-                f"{target.dtype} of shape {tuple(target.shape)}."
+                f"{target.dtype} of shape {tuple(target.shape)}; a region of a segmentation is "
+                "explained by captum_advise.targets.Segmentation(model, mask)."
             )
         flat = target.reshape(-1).tolist()
         return [(value,) for value in (flat * n_examples if len(flat) == 1 else flat)]

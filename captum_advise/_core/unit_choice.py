@@ -35,11 +35,7 @@ Selection: TypeAlias = Literal["avx", "average_drop"] | frozenset[int] | None
 
 
 def as_selection(unit_selection: object) -> Selection:
-    """A value of ``unit_selection`` in canonical form.
-
-    Raises:
-        ValueError: It is not one of those that are documented.
-    """
+    """A value of ``unit_selection`` in canonical form."""
     if unit_selection is None:
         return None
     if unit_selection == "avx":
@@ -70,11 +66,7 @@ def choice_arguments(
     baselines: BaselineType,
     internal_batch_size: int,
 ) -> dict[str, Any]:
-    """The arguments of a choice in canonical form, by name.
-
-    Raises:
-        TypeError, ValueError: One is of the wrong type or out of its range.
-    """
+    """The arguments of a choice in canonical form, by name."""
     check_count("internal_batch_size", internal_batch_size, at_least=1)
     return {
         "selection": as_selection(unit_selection),
@@ -94,11 +86,7 @@ def layout_of(layer_pass: LayerPass, feature_map: Tensor) -> InputLayout:
 
 
 def check_inputs_suit(selection: Selection, layout: InputLayout) -> None:
-    """Require inputs that the maps can mask, where groups are compared.
-
-    Raises:
-        ValueError: There are none.
-    """
+    """Require inputs that the maps can mask, where groups are compared."""
     if isinstance(selection, str) and not layout.maskable and layout.has_integer_images:
         raise ValueError(
             f'unit_selection="{selection}" masks the image, and the inputs {layout.input_shapes} '
@@ -122,13 +110,7 @@ def check_inputs_suit(selection: Selection, layout: InputLayout) -> None:
 def candidates_of(
     selection: Selection, relevance: Tensor | None, contributions: Tensor
 ) -> Candidates:
-    r"""The units among which is chosen: the groups that are compared, or those asked for.
-
-    Args:
-        selection: What was asked for.
-        relevance: int64 (N, C); None for all units.
-        contributions: (N, C, \*spatial), detached.
-    """
+    r"""The units among which is chosen: the groups that are compared, or those asked for."""
     if relevance is None:
         return all_units(contributions)
     if isinstance(selection, frozenset):

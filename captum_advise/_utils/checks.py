@@ -1,4 +1,4 @@
-"""Checks of arguments. Each raises an error of one sentence."""
+"""Checks of arguments. Each raises a TypeError or ValueError of one sentence."""
 
 from __future__ import annotations
 
@@ -7,34 +7,21 @@ from torch import Tensor
 
 
 def check_real(**tensors: object) -> None:
-    """Require that every argument is a tensor of real numbers.
-
-    Raises:
-        TypeError: One is not; the message names it.
-    """
+    """Require that every argument is a tensor of real numbers."""
     for name, value in tensors.items():
         if not isinstance(value, Tensor) or value.is_complex():
             raise TypeError(f"{name} must be a real tensor, got {kind(value)}.")
 
 
 def check_same_shape(**tensors: Tensor) -> None:
-    """Require that all tensors have the same shape.
-
-    Raises:
-        ValueError: They do not.
-    """
+    """Require that all tensors have the same shape."""
     if len({tensor.shape for tensor in tensors.values()}) > 1:
         got = " and ".join(str(tuple(tensor.shape)) for tensor in tensors.values())
         raise ValueError(f"{' and '.join(tensors)} must have the same shape, got {got}.")
 
 
 def check_classes(confidences: Tensor, target: Tensor) -> None:
-    """Require that ``target`` (N,) holds int64 columns of ``confidences`` (N, K).
-
-    Raises:
-        TypeError: They are not tensors of these types.
-        ValueError: Their shapes do not fit, or a class is out of range.
-    """
+    """Require that ``target`` (N,) holds int64 columns of ``confidences`` (N, K)."""
     check_real(confidences=confidences)
     check_int64(target)
     if confidences.dim() != 2 or target.shape != confidences.shape[:1]:
@@ -46,32 +33,19 @@ def check_classes(confidences: Tensor, target: Tensor) -> None:
 
 
 def check_int64(target: object) -> None:
-    """Require a tensor of classes.
-
-    Raises:
-        TypeError: It is not an int64 tensor.
-    """
+    """Require a tensor of classes."""
     if not isinstance(target, Tensor) or target.dtype != torch.int64:
         raise TypeError(f"target must be a tensor of torch.int64, got {kind(target)}.")
 
 
 def check_class_range(target: Tensor, n_classes: int) -> None:
-    """Require classes from 0 up and below ``n_classes``.
-
-    Raises:
-        ValueError: One is out of range.
-    """
+    """Require classes from 0 up and below ``n_classes``."""
     if not bool(((target >= 0) & (target < n_classes)).all()):
         raise ValueError(f"target must be classes from 0 to {n_classes - 1}.")
 
 
 def check_count(name: str, value: object, *, at_least: int) -> None:
-    """Require an int of at least ``at_least``.
-
-    Raises:
-        TypeError: It is not an int.
-        ValueError: It is too small.
-    """
+    """Require an int of at least ``at_least``."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}.")
     if value < at_least:
@@ -79,12 +53,7 @@ def check_count(name: str, value: object, *, at_least: int) -> None:
 
 
 def check_share(name: str, value: object) -> None:
-    """Require a number from 0 up and below 1.
-
-    Raises:
-        TypeError: It is not a number.
-        ValueError: It is out of range.
-    """
+    """Require a number from 0 up and below 1."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}.")
     if not 0 <= value < 1:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import warnings
+from collections.abc import Iterable
 
 # What bad input raises. Anything else is a bug and ends in a traceback.
 USER_ERRORS = (ValueError, OSError, RuntimeError, ImportError)
-
-
 # Frames that lie between a user's call and a warning.
 _INNER = ("captum_advise", "captum", "torch")
 
@@ -16,13 +16,15 @@ _INNER = ("captum_advise", "captum", "torch")
 def warn_caller(message: str) -> None:
     """Give a UserWarning at the line that called the package."""
     level, frame = 1, sys._getframe(0)
-    while frame.f_back is not None and _is_inner(frame.f_globals.get("__name__", "")):
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _INNER:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)
 
 
-def _is_inner(module: str) -> bool:
-    return module.partition(".")[0] in _INNER
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """The known names most like a text, in brackets, for a message; empty if none is."""
+    close = difflib.get_close_matches(text, list(known), n=3)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -14,14 +14,8 @@ ENCODING: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
 def atomic_write(path: Path, content: bytes | str) -> None:
     """Write a file so that at every moment it is whole: the old one or the new one.
 
-    Devices and pipes, which cannot be replaced, are written to as they are.
-
-    Args:
-        path: The file.
-        content: Text is encoded as UTF-8.
-
-    Raises:
-        OSError: It cannot be written; what was there before still is.
+    Devices and pipes, which cannot be replaced, are written to as they are. Text is encoded as
+    UTF-8. Where the file cannot be written, what was there before still is.
     """
     data = content.encode(**ENCODING) if isinstance(content, str) else content
     # Not the file's own name, which may have the greatest length already.

@@ -9,14 +9,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from captum_advise._utils.optional_dependencies import import_optional
 
-def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+
+def lazy_names(
+    package: str, extra: str | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """``__getattr__``, ``__dir__`` and ``__all__`` of a package, from its stub ``__init__.pyi``.
 
     Type checkers and editors read the same stub, so each name is said once. Its lines are
     ``from MODULE import NAME as NAME``, and ``from . import NAME as NAME`` for parts of the
     package, which ``__all__`` leaves out. A name must differ from those of the package's modules:
-    importing such a module would replace what the name stands for.
+    importing such a module would replace what the name stands for. Errors of missing packages name
+    the ``extra`` that brings them.
     """
     parts: list[str] = []
     homes: dict[str, str] = {}
@@ -31,7 +36,10 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
             return importlib.import_module(f"{package}.{name}")
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        found = getattr(importlib.import_module(homes[name]), name)
+        home = (
+            import_optional(homes[name], extra) if extra else importlib.import_module(homes[name])
+        )
+        found = getattr(home, name)
         setattr(sys.modules[package], name, found)
         return found
 

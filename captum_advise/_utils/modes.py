@@ -10,11 +10,7 @@ from torch import nn
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and each of its modules back into its own mode at the end.
-
-    Args:
-        model: Any model.
-    """
+    """Put a model into evaluation mode, and all modules back into their own at the end."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

@@ -15,11 +15,6 @@ def import_optional(module: str, extra: str | None = None) -> Any:
         module: Dotted name.
         extra: The extra of this package that brings the module; None for what every installation
             should have.
-
-    Raises:
-        ModuleNotFoundError: The module, or one that it imports, is missing.
-        ImportError: It is installed and cannot be imported, as torchvision with a torch that it
-            was not built for.
     """
     try:
         return importlib.import_module(module)

@@ -19,11 +19,7 @@ class HasConfidence:
 
 
 def softmax_over_classes(outputs: Tensor) -> Tensor:
-    """Class scores (N, K, ...) to probabilities.
-
-    Raises:
-        ValueError: There is a single output per example, which softmax would turn into one.
-    """
+    """Class scores (N, K, ...) to probabilities; refuses single scores, which it would make 1."""
     if outputs.dim() < 2 or outputs.shape[1] < 2:
         raise ValueError(
             f"The outputs have shape {tuple(outputs.shape)}, a single number per example: pass "
@@ -46,20 +42,12 @@ def default_confidence(forward_func: Callable[..., Any]) -> Callable[[Tensor], T
     return torch.sigmoid if problem == "multi_label_classification" else softmax_over_classes
 
 
-def are_probabilities(outputs: Tensor) -> bool:
-    """Whether outputs (N, K, ...) are at least zero and sum to one over K, which is above one."""
-    if outputs.dim() < 2 or outputs.shape[1] < 2:
-        return False
-    rounding = 16 * torch.finfo(outputs.dtype).eps
-    sums_to_one = (outputs.sum(1) - 1).abs() <= rounding
-    return bool((outputs >= 0).all() & sums_to_one.all())
-
-
 def suspicious_confidence(outputs: Tensor, confidence: Callable[[Tensor], Tensor]) -> str | None:
     """Outputs (N, K, ...) that are probabilities already, or scores in [0, 1], under softmax."""
     if confidence is not softmax_over_classes or outputs.dim() < 2 or outputs.shape[1] < 2:
         return None
-    if are_probabilities(outputs):
+    sums_to_one = (outputs.sum(1) - 1).abs() <= 16 * torch.finfo(outputs.dtype).eps
+    if bool((outputs >= 0).all() & sums_to_one.all()):
         return (
             "The outputs are probabilities already (they sum to 1 over dimension 1), and the "
             "default `confidence` applies softmax to them again: pass "

@@ -18,9 +18,7 @@ _DEPTH = 4
 def unsteady(forward_func: object, *others: object) -> str | None:
     """What makes a model's outputs depend on chance or on the batch, as a sentence; else None.
 
-    Args:
-        forward_func: A module, or a function, method or partial that uses modules.
-        others: Further modules that are part of the model.
+    ``others`` are further modules that are part of the model.
     """
     found = dict.fromkeys(
         module

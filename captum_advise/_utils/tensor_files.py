@@ -37,18 +37,9 @@ def pack_tensors(kind: str, tensors: Mapping[str, Tensor], notes: Mapping[str, A
 
 
 def unpack_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read from a file what :func:`pack_tensors` packed. Nothing in the file is executed.
+    """Read from a file the tensors and notes that :func:`pack_tensors` packed.
 
-    Args:
-        path: The file.
-        kind: The kind of file that the caller can read.
-
-    Returns:
-        The tensors, and the notes.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is of another kind, truncated or damaged.
+    Nothing in the file is executed. A file of another kind, or a damaged one, is a ValueError.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")

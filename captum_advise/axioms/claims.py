@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -42,8 +42,8 @@ class Axiom:
 
     Attributes:
         name: The name on the command line and in tests.
-        claim: One line; the docstring of the function in ``captum_advise.axioms.claims`` or
-            ``captum_advise.axioms.checks`` has the exact statement.
+        claim: The first line of the docstring of the function in ``captum_advise.axioms.claims`` or
+            ``captum_advise.axioms.checks``, whose other lines have the exact statement.
         run: Raises :class:`AxiomViolation` if a subject fails on a case.
         allowed: The networks to try, as in :func:`network_specs`.
         examples: Smallest and largest number of examples in a case.
@@ -100,7 +100,7 @@ def implementation_invariance(rewrite: Rewrite, subject: Subject, case: Case) ->
 
 
 def dummy_unit(subject: Subject, case: Case) -> None:
-    """Sensitivity(b), dummy: a unit on which no class score depends has no influence.
+    """Sensitivity(b): a unit without influence gets zero and changes nothing.
 
     For subjects with one map per unit: its attribution is exactly zero. The gradient with respect
     to a value that is multiplied by zero is zero in floating point as well. For all subjects: two
@@ -128,7 +128,7 @@ def dummy_unit(subject: Subject, case: Case) -> None:
 
 
 def dummy_location(subject: Subject, case: Case) -> None:
-    """Sensitivity(b), dummy: a location on which no class score depends gets exactly zero.
+    """Sensitivity(b): a location without influence gets zero.
 
     Subjects that average the gradient over locations (Grad-CAM, ADVISE) do not fulfil it: a
     unit's weight comes from all locations and is applied to all of them. Exact.
@@ -146,7 +146,7 @@ def dummy_location(subject: Subject, case: Case) -> None:
 
 
 def dummy_class(subject: Subject, case: Case) -> None:
-    """Sensitivity(b), dummy, for the whole layer: a constant class score is attributed zero.
+    """Sensitivity(b): a constant class score is attributed zero.
 
     Exact.
     """
@@ -157,11 +157,12 @@ def dummy_class(subject: Subject, case: Case) -> None:
 
 
 def locality(subject: Subject, case: Case) -> None:
-    """Networks with equal A(x) that agree on a neighbourhood of A(x) have equal attributions.
+    """Attributions depend on the network near the input's feature maps only.
 
-    It holds for subjects that use activations and gradients at x only. It does not hold for
-    subjects that evaluate the network elsewhere, along a path from a baseline or at masked inputs;
-    for them this is not a flaw.
+    Networks with equal A(x) that agree on a neighbourhood of A(x) have equal attributions. It holds
+    for subjects that use activations and gradients at x only. It does not hold for subjects that
+    evaluate the network elsewhere, along a path from a baseline or at masked inputs; for them this
+    is not a flaw.
 
     Tolerance: that of this module.
     """
@@ -205,11 +206,6 @@ def sensitivity(kind: str, subject: Subject, case: Case) -> None:
     others = [other for other in range(case.spec.units) if other != unit]
     network.convolution.weight.data[others] = 0
     outgoing = network.outgoing()
-    where = {
-        "pooled": "affine after the mean over locations",
-        "affine": "affine after the layer",
-        "saturated": "saturated after the layer",
-    }[kind]
     if kind == "affine":
         # Weights whose mean over locations is zero: an edge in the layer, not its average.
         locations = torch.randperm(outgoing.shape[2], generator=generator(case.rewrite_seed))[:2]
@@ -227,15 +223,16 @@ def sensitivity(kind: str, subject: Subject, case: Case) -> None:
     if bool((_attributions(subject, case, network).abs().flatten(1).amax(1) < 1e-12).any()):
         raise AxiomViolation(
             f"{subject.name}: attributions are zero everywhere, although the class score differs "
-            f"from that of zero feature maps, in a network that is {where}."
+            f"from that of zero feature maps, in a network that is {_WHERE[kind]}."
         )
 
 
 def linearity(subject: Subject, case: Case) -> None:
-    """Linearity in the head: if s3 = a s1 + b s2 and A is the same, then M3 = a M1 + b M2.
+    """Attributions are linear in the head.
 
-    It holds for ADVISE with a fixed group of units, because relevance depends on A alone. It does
-    not hold where the group is *selected*, because the selection depends on the head.
+    If s3 = a s1 + b s2 and A is the same, then M3 = a M1 + b M2. It holds for ADVISE with a fixed
+    group of units, because relevance depends on A alone. It does not hold where the group is
+    *selected*, because the selection depends on the head.
 
     Needs: signed attributions (no ReLU on them). Tolerance: that of this module.
     """
@@ -281,17 +278,25 @@ def _mean_activation(network: SmallNetwork, inputs: Tensor, unit: int) -> float:
     return float(features[0][0, unit].mean())
 
 
-def _of_any_model(
-    check: Callable[[Subject, nn.Module, nn.Module, Tensor, Tensor], None],
-    claim: str,
+def _axiom(
+    run: Callable[[Subject, Case], None],
     allowed: Mapping[str, Sequence[Any]] | None = None,
     examples: tuple[int, int] = (1, 3),
 ) -> Axiom:
+    return Axiom(run.__name__, checks.claim_of(run), run, allowed or {}, examples)
+
+
+def _of_any_model(
+    check: Callable[[Subject, nn.Module, nn.Module, Tensor, Tensor], None],
+    allowed: Mapping[str, Sequence[Any]] | None = None,
+    examples: tuple[int, int] = (1, 3),
+) -> Axiom:
+    @wraps(check)
     def run(subject: Subject, case: Case) -> None:
         network = SmallNetwork(case.spec)
         check(subject, network, network.layer, case.inputs, case.target)
 
-    return Axiom(check.__name__, claim, run, allowed or {}, examples)
+    return _axiom(run, allowed, examples)
 
 
 # Networks whose head reads locations one by one.
@@ -305,8 +310,12 @@ _ONE_UNIT: dict[str, Sequence[Any]] = {
     "pooling": ("none",),
     "stride": (1,),
 }
-_POOLED = {**_ONE_UNIT, "head": ("pooled",)}
-_AFFINE = {**_ONE_UNIT, "head": ("flat",)}
+# By kind of sensitivity, where the network is how.
+_WHERE = {
+    "pooled": "affine after the mean over locations",
+    "affine": "affine after the layer",
+    "saturated": "saturated after the layer",
+}
 
 _ALL = (
     *(
@@ -318,59 +327,28 @@ _ALL = (
         )
         for rewrite in REWRITES.values()
     ),
-    Axiom(
-        "dummy_unit",
-        "Sensitivity(b): a unit without influence gets zero and changes nothing",
-        dummy_unit,
+    _axiom(dummy_unit),
+    _axiom(dummy_location, _FLAT),
+    _axiom(dummy_class),
+    _axiom(locality, {"units": (8,)}, (1, 1)),  # the more units, the more groups to select from
+    *(
+        Axiom(
+            f"sensitivity_{kind}",
+            f"Sensitivity(a) where the network is {where}",
+            partial(sensitivity, kind),
+            {**_ONE_UNIT, "head": ("flat" if kind == "affine" else "pooled",)},
+            (1, 1),
+        )
+        for kind, where in _WHERE.items()
     ),
-    Axiom(
-        "dummy_location",
-        "Sensitivity(b): a location without influence gets zero",
-        dummy_location,
-        _FLAT,
-    ),
-    Axiom("dummy_class", "Sensitivity(b): a constant class score is attributed zero", dummy_class),
-    Axiom(
-        "locality",
-        "attributions depend on the network near the input's feature maps only",
-        locality,
-        {"units": (8,)},  # the more units, the more groups to select from
-        (1, 1),
-    ),
-    Axiom(
-        "sensitivity_pooled",
-        "Sensitivity(a) where the network is affine after the mean over locations",
-        partial(sensitivity, "pooled"),
-        _POOLED,
-        (1, 1),
-    ),
-    Axiom(
-        "sensitivity_affine",
-        "Sensitivity(a) where the network is affine after the layer",
-        partial(sensitivity, "affine"),
-        _AFFINE,
-        (1, 1),
-    ),
-    Axiom(
-        "sensitivity_saturated",
-        "Sensitivity(a) where the network is saturated",
-        partial(sensitivity, "saturated"),
-        _POOLED,
-        (1, 1),
-    ),
-    Axiom("linearity", "attributions are linear in the head", linearity),
-    _of_any_model(checks.determinism, "the same call gives the same bits"),
-    _of_any_model(
-        checks.batch_invariance, "a batch gives what each of its examples gives", examples=(2, 4)
-    ),
-    _of_any_model(checks.grad_mode_invariance, "the caller's grad mode and flags do not matter"),
-    _of_any_model(
-        checks.training_flag_invariance,
-        "training and eval flags do not matter",
-        {"batch_norm": (False,)},  # which computes something else in training mode
-    ),
-    _of_any_model(checks.leftover_gradient_invariance, "leftover .grad does not matter"),
-    _of_any_model(checks.model_unchanged, "the model is left unchanged"),
+    _axiom(linearity),
+    _of_any_model(checks.determinism),
+    _of_any_model(checks.batch_invariance, examples=(2, 4)),
+    _of_any_model(checks.grad_mode_invariance),
+    # Batch norm computes something else in training mode.
+    _of_any_model(checks.training_flag_invariance, {"batch_norm": (False,)}),
+    _of_any_model(checks.leftover_gradient_invariance),
+    _of_any_model(checks.model_unchanged),
 )
 
 AXIOMS: dict[str, Axiom] = {axiom.name: axiom for axiom in _ALL}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from captum_advise.axioms.checks import claim_of
 from captum_advise.axioms.networks import (
     Convolution,
     NetworkSpec,
@@ -28,7 +29,6 @@ class EquivalentPair:
     """Two networks with equal outputs on all inputs, and the map between their layers.
 
     Attributes:
-        rewrite: How the second network was made from the first.
         original: A network.
         rewritten: Another network that computes the same function of the inputs.
         rewritten_layer: The module of ``rewritten`` with the same feature maps as the layer of
@@ -45,7 +45,6 @@ class EquivalentPair:
         [0, 1, 2, 3]
     """
 
-    rewrite: Rewrite
     original: SmallNetwork = field(repr=False)
     rewritten: nn.Module = field(repr=False)
     rewritten_layer: nn.Module = field(repr=False)
@@ -57,14 +56,26 @@ class EquivalentPair:
         return torch.tensor(self.class_map).argsort()[target]
 
 
-class _Rewritten(NamedTuple):
-    """What a rewrite makes; what is None is as in a :class:`SmallNetwork` of the same spec."""
+def _pair(
+    spec: NetworkSpec,
+    network: nn.Module,
+    *,
+    original: SmallNetwork | None = None,
+    layer: nn.Module | None = None,
+    units: Sequence[int | None] | None = None,
+    classes: Sequence[int] | None = None,
+) -> EquivalentPair:
+    """A pair; what is None is as in a :class:`SmallNetwork` of the spec."""
+    return EquivalentPair(
+        SmallNetwork(spec) if original is None else original,
+        network,
+        getattr(network, spec.layer) if layer is None else layer,
+        tuple(range(spec.units) if units is None else units),
+        tuple(range(spec.classes) if classes is None else classes),
+    )
 
-    network: nn.Module
-    original: SmallNetwork | None = None
-    layer: nn.Module | None = None
-    units: Sequence[int | None] | None = None
-    classes: Sequence[int] | None = None
+
+_Build = Callable[[NetworkSpec, torch.Generator], EquivalentPair]
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ class Rewrite:
 
     Attributes:
         name: The name in :data:`REWRITES`, and of the axiom.
-        claim: What is done, in a few words.
+        claim: What is done, in a few words: the first line of the docstring of ``build``.
         exactness: ``"bitwise"`` if both networks compute the same floating-point numbers (up to
             the powers of two by which a unit was rescaled). ``"rounding"`` if they compute the
             same real numbers, with different rounding.
@@ -93,7 +104,7 @@ class Rewrite:
     exactness: Exactness
     reason: str
     needs: Mapping[str, tuple[Any, ...]]
-    build: Callable[[NetworkSpec, torch.Generator], Any] = field(repr=False)
+    build: _Build = field(repr=False)
 
     def __call__(self, spec: NetworkSpec, seed: int) -> EquivalentPair:
         """Rewrite a network.
@@ -108,37 +119,28 @@ class Rewrite:
                     f"{self.name} cannot rewrite a network with {name}={value!r}: it must be "
                     f"{' or '.join(map(repr, values))}."
                 )
-        made: _Rewritten = self.build(spec, generator(seed))
-        return EquivalentPair(
-            self,
-            SmallNetwork(spec) if made.original is None else made.original,
-            made.network,
-            getattr(made.network, spec.layer) if made.layer is None else made.layer,
-            tuple(range(spec.units) if made.units is None else made.units),
-            tuple(range(spec.classes) if made.classes is None else made.classes),
-        )
+        return self.build(spec, generator(seed))
 
 
 REWRITES: dict[str, Rewrite] = {}
 """All rewrites by name, in the order of the tables."""
 
-_Build = Callable[[NetworkSpec, torch.Generator], _Rewritten]
-
 
 def _rewrite(
-    claim: str, exactness: Exactness, reason: str, **needs: tuple[Any, ...]
+    exactness: Exactness, reason: str, **needs: tuple[Any, ...]
 ) -> Callable[[_Build], _Build]:
     def register(build: _Build) -> _Build:
-        name = build.__name__
+        name, claim = build.__name__, claim_of(build)
+        claim = claim[:1].lower() + claim[1:]
         REWRITES[name] = Rewrite(name, claim, exactness, reason, needs, build)
         return build
 
     return register
 
 
-@_rewrite("units in another order", "rounding", "the head adds the units in another order")
-def permuted_units(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
-    """The units of the explained convolution, and the weights that read them, in another order."""
+@_rewrite("rounding", "the head adds the units in another order")
+def permuted_units(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair:
+    """Units in another order."""
 
     def shuffled(group: list[int]) -> list[int | None]:
         return [group[i] for i in torch.randperm(len(group), generator=source).tolist()]
@@ -146,24 +148,22 @@ def permuted_units(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
     return _reordered(spec, shuffled, source)
 
 
-@_rewrite(
-    "units added that nothing reads",
-    "rounding",
-    "zeros among the terms of a sum change the order of its evaluation",
-)
-def dead_units(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
-    """One more unit per group of the explained convolution, read with weights of zero."""
+@_rewrite("rounding", "zeros among the terms of a sum change the order of its evaluation")
+def dead_units(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair:
+    """Units added that nothing reads.
+
+    One per group of the explained convolution, read with weights of zero.
+    """
     return _reordered(spec, lambda group: [*group, None], source)
 
 
 @_rewrite(
-    "units rescaled, and scaled back after the layer",
     "bitwise",
     "a power of two only shifts exponents",
     activation=("relu", "leaky_relu", "none"),  # f(s x) = s f(x) for s > 0
 )
-def rescaled_units(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
-    """Each unit multiplied by a power of two, and divided by it where it is read."""
+def rescaled_units(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair:
+    """Units rescaled, and scaled back after the layer."""
     factors = torch.exp2(torch.randint(-4, 5, (spec.units,), generator=source, dtype=torch.float64))
     network = SmallNetwork(spec)
     with torch.no_grad():
@@ -176,16 +176,12 @@ def rescaled_units(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
         else:
             _scale_rows(network.norm if spec.batch_norm else network.convolution, factors)
             network.outgoing().div_(factors[:, None])
-    return _Rewritten(network)
+    return _pair(spec, network)
 
 
-@_rewrite(
-    "the last linear map as a product of two",
-    "rounding",
-    "a product of two matrices is rounded at another step",
-)
-def split_head(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
-    """The last linear map as a product of two: W = W2 W1."""
+@_rewrite("rounding", "a product of two matrices is rounded at another step")
+def split_head(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair:
+    """The last linear map as a product of two."""
     original, rewritten = SmallNetwork(spec), SmallNetwork(spec)
     first, last = copy.deepcopy(rewritten.last), rewritten.last
     first.bias = None
@@ -203,38 +199,37 @@ def split_head(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
     rewritten.head = nn.Sequential(
         *(nn.Sequential(first, second) if module is last else module for module in rewritten.head)
     )
-    return _Rewritten(rewritten, original=original)
+    return _pair(spec, rewritten, original=original)
 
 
-@_rewrite("identity layers inserted", "bitwise", "x * 1 + y * 0 is x")
-def inserted_identity(spec: NetworkSpec, _source: torch.Generator) -> _Rewritten:
-    """Convolutions that compute the identity, before and after the layer."""
+@_rewrite("bitwise", "x * 1 + y * 0 is x")
+def inserted_identity(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
+    """Identity layers inserted."""
     network = SmallNetwork(spec)
     network.before = _identity_convolution(network.convolution, network.convolution.in_channels)
     network.after = _identity_convolution(network.convolution, spec.units)
-    return _Rewritten(network)
+    return _pair(spec, network)
 
 
 @_rewrite(
-    "batch norm folded into the convolution",
     "rounding",
     "the factors of a product are rounded before they are multiplied",
     batch_norm=(True,),
     layer=("norm", "activation"),
 )
-def folded_batch_norm(spec: NetworkSpec, _source: torch.Generator) -> _Rewritten:
-    """The batch norm in the weights of the convolution before it."""
+def folded_batch_norm(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
+    """Batch norm folded into the convolution."""
     network = SmallNetwork(spec)
     network.convolution = fuse_conv_bn_eval(network.convolution, cast(nn.BatchNorm2d, network.norm))
     network.norm = nn.Identity()
-    return _Rewritten(
-        network, layer=network.convolution if spec.layer == "norm" else network.activation
+    return _pair(
+        spec, network, layer=network.convolution if spec.layer == "norm" else network.activation
     )
 
 
-@_rewrite("a second path added, times zero", "bitwise", "x + 0 is x")
-def dead_branch(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
-    """A second, non-linear path from the features to the class scores, times zero."""
+@_rewrite("bitwise", "x + 0 is x")
+def dead_branch(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair:
+    """A second path added, times zero."""
     network = SmallNetwork(spec)
     features = spec.units * spec.pooled_size**spec.spatial_dims
     with torch.random.fork_rng(devices=[]):
@@ -245,38 +240,31 @@ def dead_branch(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
     for parameter in branch[-1].parameters():
         nn.init.zeros_(parameter)
     network.branch = branch
-    return _Rewritten(network)
+    return _pair(spec, network)
 
 
-@_rewrite(
-    "written with functions in place of modules",
-    "rounding",
-    "means and products are evaluated in another order",
-)
-def functional_form(spec: NetworkSpec, _source: torch.Generator) -> _Rewritten:
-    """The same network, written with functions instead of modules."""
+@_rewrite("rounding", "means and products are evaluated in another order")
+def functional_form(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
+    """Written with functions in place of modules."""
     network = FunctionalNetwork(SmallNetwork(spec))
-    return _Rewritten(network, layer=network.tap)
+    return _pair(spec, network, layer=network.tap)
 
 
-@_rewrite("classes in another order", "rounding", "a softmax adds in another order")
-def permuted_classes(spec: NetworkSpec, source: torch.Generator) -> _Rewritten:
-    """The classes in another order."""
+@_rewrite("rounding", "a softmax adds in another order")
+def permuted_classes(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair:
+    """Classes in another order."""
     order = torch.randperm(spec.classes, generator=source)
     network = SmallNetwork(spec)
     with torch.no_grad():
         for parameter in network.last.parameters():
             parameter.copy_(parameter[order].clone())
-    return _Rewritten(network, classes=order.tolist())
+    return _pair(spec, network, classes=order.tolist())
 
 
 class FunctionalNetwork(nn.Module):
-    """A :class:`SmallNetwork` in the functional style.
+    """A :class:`SmallNetwork` in the functional style, with its parameters.
 
     ``stem`` and ``tap`` return the maps of the stem and of the explained layer.
-
-    Args:
-        network: The network whose parameters are used.
     """
 
     def __init__(self, network: SmallNetwork) -> None:
@@ -349,7 +337,7 @@ def _reordered(
     spec: NetworkSpec,
     reorder: Callable[[list[int]], list[int | None]],
     source: torch.Generator,
-) -> _Rewritten:
+) -> EquivalentPair:
     """The units of each group in another order; None is a new unit that nothing reads."""
     groups = torch.arange(spec.units).chunk(spec.groups)
     order = [unit for group in groups for unit in reorder(group.tolist())]
@@ -373,7 +361,7 @@ def _reordered(
     if network.last is not network.reader:
         network.last.load_state_dict(original.last.state_dict())
     network.stem.load_state_dict(original.stem.state_dict())
-    return _Rewritten(network, units=order)
+    return _pair(spec, network, units=order)
 
 
 def _scale_rows(module: nn.Module, factors: Tensor) -> None:

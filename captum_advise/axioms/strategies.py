@@ -1,4 +1,4 @@
-"""Hypothesis strategies: networks, inputs, valid targets, and equivalent pairs."""
+"""Hypothesis strategies: networks, inputs and valid targets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_advise.axioms.networks import Activation, Head, Layer, NetworkSpec, Pooling
-from captum_advise.axioms.rewrites import REWRITES, EquivalentPair
 
 _SEEDS = st.integers(0, 2**31 - 1)
 _CHOICES: dict[str, Sequence[Any]] = {
@@ -131,33 +130,3 @@ def cases(
     classes = st.integers(0, spec.classes - 1)
     targets = draw(st.lists(classes, min_size=examples[0], max_size=examples[1]))
     return Case(spec, tuple(targets), draw(_SEEDS), draw(_SEEDS))
-
-
-@st.composite
-def equivalent_pairs(
-    draw: st.DrawFn, /, rewrite: str | None = None, **allowed: Sequence[Any]
-) -> EquivalentPair:
-    """Two networks that compute the same function, by one rewrite or any.
-
-    Args:
-        rewrite: One of :data:`REWRITES`; None for any.
-        allowed: As in :func:`network_specs`.
-
-    Raises:
-        ValueError: There is no such rewrite.
-
-    Example::
-
-        >>> from hypothesis import given
-        >>> @given(equivalent_pairs("folded_batch_norm"))
-        ... def test_equal_outputs(pair):
-        ...     inputs = pair.original.spec.inputs(2, seed=0)
-        ...     torch.testing.assert_close(pair.original(inputs), pair.rewritten(inputs))
-        >>> test_equal_outputs()
-    """
-    if rewrite is not None and rewrite not in REWRITES:
-        raise ValueError(
-            f"There is no rewrite {rewrite!r}: the rewrites are {', '.join(REWRITES)}."
-        )
-    chosen = REWRITES[rewrite or draw(st.sampled_from(list(REWRITES)))]
-    return chosen(draw(network_specs(**{**allowed, **chosen.needs})), draw(_SEEDS))

@@ -100,10 +100,7 @@ class AxiomSuite:
     every time.
 
     Attributes:
-        attribution: Factory ``(model, layer) -> LayerAttribution``, or the class itself.
-        arguments: Further keyword arguments of ``attribute``.
-        spatial_dims: The numbers of spatial dimensions that inputs may have: 1, 2 or 3.
-        channels: The numbers of channels that inputs may have.
+        attribution, arguments, spatial_dims, channels: As in :class:`Subject`.
         does_not_hold: Axioms that it does not fulfil, each with the reason. Their tests
             require a counterexample.
         effort: Factor on the profile's number of examples.

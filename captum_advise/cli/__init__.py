@@ -9,10 +9,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: As typed after the program's name; those of the process if None.
+    """Run the command line with the arguments after the program's name, or those of the process.
 
     Returns:
         Exit status: 0 on success; 1 if an image failed or an axiom does not hold; 2 if the command

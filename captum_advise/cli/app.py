@@ -38,8 +38,8 @@ def serve(
 ) -> int:
     """Explain images on a page in the browser.
 
-    The page takes image files and examples, and lets you choose the network, the layer and the
-    selection of units. Images stay on this machine, and are deleted when the command ends.
+    The page takes image files and examples, and lets you choose the layer and the selection of
+    units. Images stay on this machine, and are deleted when the command ends.
     """
     for name in ("SIGTERM", "SIGHUP"):
         # Else the process ends at once, and the images stay.

@@ -10,7 +10,7 @@ import html
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,7 @@ _PATIENCE = 120.0  # seconds that a request waits for others
 _SELECTIONS: dict[str, UnitSelection] = {
     "the group with the highest AVX": "avx",
     "the group with the smallest average drop": "average_drop",
-    "relevance 0": 0,
-    "relevance 1": 1,
-    "relevance 2": 2,
-    "relevance 3": 3,
+    **{f"relevance {relevance}": relevance for relevance in range(4)},
     "all units (Grad-CAM)": None,
 }
 _RANGES: dict[str, ActivationRange] = {
@@ -72,19 +69,8 @@ addEventListener("keydown", (event) => {
 
 
 def build(network: zoo.Network, folder: Path) -> Any:
-    """The page.
-
-    Args:
-        network: The network that is chosen at first.
-        folder: For the example images.
-
-    Returns:
-        A ``gradio.Blocks``.
-    """
+    """The page, a ``gradio.Blocks``, for a network. Example images are written to the folder."""
     gradio = import_optional("gradio", "app")
-    networks = _Networks(network)
-    names = list(dict.fromkeys((network.name, *zoo.list_networks())))
-    layers = networks.layer_choices(network.name)
     with gradio.Blocks(title="captum-advise", analytics_enabled=False, fill_width=True) as page:
         gradio.Markdown("# Which part of an image did a network base its prediction on?")
         with gradio.Row():
@@ -100,8 +86,12 @@ def build(network: zoo.Network, folder: Path) -> Any:
                         for path in _example_files(folder)
                     }
             with gradio.Column():
-                model = gradio.Dropdown(names, value=network.name, label="Network")
-                layer = gradio.Dropdown(layers, value=network.layer_name, label="Layer")
+                layer = gradio.Dropdown(
+                    layer_choices(network),
+                    value=network.layer_name,
+                    label="Layer",
+                    info=f"Of {network.name}.",
+                )
                 target = gradio.Textbox(
                     label="Class",
                     info="Its index, its name, or words of its name.",
@@ -114,25 +104,15 @@ def build(network: zoo.Network, folder: Path) -> Any:
                 button = gradio.Button("Explain", variant="primary")
         result = gradio.HTML(label="Explanation", elem_id="result", padding=False)
 
-        def update_layers(name: str) -> tuple[Any, str]:
-            try:
-                with alone():
-                    choices = networks.layer_choices(name)
-                    default = networks.load(name).layer_name
-            except USER_ERRORS as error:
-                return gradio.Dropdown(choices=[], value=None), _message(_in_words(error, name))
-            return gradio.Dropdown(choices=choices, value=default), ""
-
         def explain(*arguments: Any) -> str:
             try:
                 with alone():
-                    return _frame(_explained(networks, *arguments))
+                    return _frame(_explained(network, *arguments))
             except USER_ERRORS as error:
-                return _message(_in_words(error, arguments[1]))
+                return _message(first_line(error))
 
         private = {"api_visibility": "private"}
-        model.change(update_layers, model, [layer, result], **private)
-        inputs = [image, model, layer, target, selection, values]
+        inputs = [image, layer, target, selection, values]
         button.click(explain, inputs, result, **private)
         for path, example in examples.items():
             example.click(partial(str, path), None, image, **private)
@@ -145,11 +125,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One computation at a time, whoever asks: they share the network, the processor, the memory.
-
-    Raises:
-        ValueError: Others take too long.
-    """
+    """One computation at a time: all who ask share the network, the processor, the memory."""
     if not _lock.acquire(timeout=_PATIENCE):
         raise ValueError("The page is busy with other images: try again in a minute.")
     try:
@@ -159,17 +135,7 @@ def alone() -> Iterator[None]:
 
 
 def start(page: Any, host: str, port: int, uploads: Path) -> None:
-    """Serve the page, and return.
-
-    Args:
-        page: From :func:`build`.
-        host: The address to listen on.
-        port: The port.
-        uploads: Where Gradio puts what is uploaded.
-
-    Raises:
-        OSError: The port is in use, or the address is not one of this machine.
-    """
+    """Serve the page from :func:`build`, and return; ``uploads`` is where Gradio puts files."""
     gradio = import_optional("gradio", "app")
     middleware = import_optional("starlette.middleware", "app").Middleware
     hosts = None if host in ("0.0.0.0", "::") else {"localhost", "127.0.0.1", host}
@@ -212,53 +178,21 @@ def in_address(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-class _Networks:
-    """Networks by name, of which the last few are kept."""
-
-    def __init__(self, first: zoo.Network) -> None:
-        self._first = first
-        self._device = next(first.model.parameters()).device
-        self.load = lru_cache(maxsize=2)(self._load)
-        self.layers = lru_cache(maxsize=8)(self._layers)
-
-    def _load(self, name: str) -> zoo.Network:
-        return self._first if name == self._first.name else zoo.load(name, device=self._device)
-
-    def _layers(self, name: str) -> dict[str, tuple[int, int, int]]:
-        return {
-            layer: shape
-            for layer, shape in feature_layers(self.load(name)).items()
-            if 4 <= shape[1] * shape[2] <= _MOST_POSITIONS
-        }
-
-    def layer_choices(self, name: str) -> list[tuple[str, str]]:
-        """Texts and names of the layers: blocks, then single layers, of each the last one first."""
-        model = unwrapped(self.load(name).model)
-        last_first = list(reversed(self.layers(name).items()))
-        last_first.sort(key=lambda layer: not any(model.get_submodule(layer[0]).children()))
-        return [
-            (f"{layer}: {units} units, {height} x {width}", layer)
-            for layer, (units, height, width) in last_first
-        ]
-
-    def with_layer(self, name: str, layer: str) -> zoo.Network:
-        """A network with a chosen layer.
-
-        Raises:
-            ValueError: There is no such layer.
-        """
-        network = self.load(name)
-        if layer == network.layer_name:
-            return network
-        if layer not in self.layers(name):
-            raise ValueError(f"{name} has no layer {layer!r} to explain: choose one of the list.")
-        return zoo.describe(network, layer=layer)
+def layer_choices(network: zoo.Network) -> list[tuple[str, str]]:
+    """Texts and names of layers: blocks, then single layers, of each the last one first."""
+    model = unwrapped(network.model)
+    last_first = list(reversed(feature_layers(network).items()))
+    last_first.sort(key=lambda layer: not any(model.get_submodule(layer[0]).children()))
+    return [
+        (f"{name}: {units} units, {height} x {width}", name)
+        for name, (units, height, width) in last_first
+        if 4 <= height * width <= _MOST_POSITIONS
+    ]
 
 
 def _explained(
-    networks: _Networks,
+    network: zoo.Network,
     path: str | None,
-    model: str,
     layer: str,
     target: str,
     selection: str,
@@ -267,7 +201,8 @@ def _explained(
     if path is None:
         raise ValueError("There is no image: upload one, or choose an example.")
     image = _open(Path(path))
-    network = networks.with_layer(model, layer)
+    if layer != network.layer_name:
+        network = zoo.describe(network, layer=layer)
     chosen = _SELECTIONS[selection]
     explanation = captum_advise.explain(
         image,
@@ -282,11 +217,7 @@ def _explained(
 
 
 def _open(path: Path) -> Any:
-    """An uploaded image, after a look at its format and its number of pixels.
-
-    Raises:
-        ValueError: It is not an image in a known format, or too large.
-    """
+    """An uploaded image, after a look at its format and its number of pixels."""
     pil = import_optional("PIL.Image", "demo")
     most = f"at most {MAX_PIXELS // 10**6} million are read"
     try:
@@ -305,27 +236,22 @@ def _open(path: Path) -> Any:
 
 def _example_files(folder: Path) -> list[Path]:
     data, pil = import_optional("skimage.data", "demo"), import_optional("PIL.Image", "demo")
-    paths = []
-    for name in _EXAMPLES:
-        path = folder / f"{name}.png"
-        pil.fromarray(getattr(data, name)()).save(path)
-        paths.append(path)
+    paths = [folder / f"{name}.png" for name in _EXAMPLES]
+    for path in paths:
+        pil.fromarray(getattr(data, path.stem)()).save(path)
     return paths
 
 
 def _frame(page: str) -> str:
     """A page within another, without access to it."""
-    # Gradio fills in what looks like a template.
-    text = html.escape(page).replace("{", "&#123;").replace("$", "&#36;")
     frame = '<iframe title="Explanation" sandbox="allow-scripts" scrolling="no" srcdoc="'
-    return f'{frame}{text}"></iframe>'
-
-
-def _in_words(error: BaseException, network: str) -> str:
-    command = f"by captum-advise app --model {network} --weights PATH"
-    return first_line(error).replace("with --weights PATH", command)
+    return f'{frame}{_escaped(page)}"></iframe>'
 
 
 def _message(text: str) -> str:
-    safe = html.escape(text).replace("{", "&#123;").replace("$", "&#36;")
-    return f'<p role="alert">{safe}</p>'
+    return f'<p role="alert">{_escaped(text)}</p>'
+
+
+def _escaped(text: str) -> str:
+    # Gradio fills in what looks like a template.
+    return html.escape(text).replace("{", "&#123;").replace("$", "&#36;")

@@ -77,7 +77,7 @@ class Guard:
         app: What answers the other requests.
         hosts: Names under which the page may be asked for; any if None. A page elsewhere whose name
             is made to lead to this machine must not reach us.
-        folder: Of the uploads. The oldest ones go where there are more than the quota.
+        folder: Of the uploads.
     """
 
     def __init__(self, app: Any, hosts: set[str] | None, folder: Path) -> None:
@@ -111,9 +111,13 @@ class Guard:
 
     def _refusal(self, headers: dict[bytes, str], is_upload: bool) -> tuple[int, str] | None:
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        if self.hosts is not None and urlsplit(f"//{host}").hostname not in self.hosts:
+        try:
+            name, site = urlsplit(f"//{host}").hostname, urlsplit(origin or "").netloc
+        except ValueError:  # brackets that do not close
+            return 400, "No address."
+        if self.hosts is not None and name not in self.hosts:
             return 400, "Unknown host."
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and site != host:
             return 403, "Another site may not ask."
         length = headers.get(b"content-length", "")
         if is_upload and not length.isdecimal():

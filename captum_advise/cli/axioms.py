@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from rich.table import Table
 from captum_advise import axioms as library
 from captum_advise._utils.errors import first_line
 from captum_advise.cli.console import progress, show, show_message
+from captum_advise.cli.networks import named_object
 
 EXAMPLES = """\b
 Examples:
@@ -67,7 +67,13 @@ def axioms(
     if method is not None:
         arguments = dict(_argument(text) for text in argument or ())
         dims, numbers = _numbers(spatial_dims, most=3), _numbers(channels)
-        subjects = (library.Subject(method, _imported(method), arguments, dims, numbers),)
+        source, separator, name = method.rpartition(":")
+        if not separator:
+            raise ValueError(
+                f"{method!r} names no method: give MODULE:NAME, as in captum.attr:LayerGradCam."
+            )
+        made = named_object(source, name)
+        subjects = (library.Subject(method, made, arguments, dims, numbers),)
     elif argument:
         raise ValueError("--argument needs a method: name one, as in captum.attr:LayerGradCam.")
     holds: dict[str, dict[str, bool]] = {subject.name: {} for subject in subjects}
@@ -113,18 +119,6 @@ def _examples(number: int) -> Iterator[None]:
         yield
     finally:
         hypothesis.settings.load_profile(before)
-
-
-def _imported(text: str) -> Any:
-    module, _, name = text.partition(":")
-    if not name:
-        raise ValueError(
-            f"{text!r} does not name a method: give MODULE:NAME, as in captum.attr:LayerGradCam."
-        )
-    try:
-        return getattr(importlib.import_module(module), name)
-    except AttributeError as error:
-        raise ValueError(f"The module {module} has no {name}.") from error
 
 
 def _argument(text: str) -> tuple[str, Any]:

@@ -76,23 +76,13 @@ def warnings_in_one_line() -> Iterator[None]:
 
 
 def progress(items: Iterable[T], label: str, *, hidden: bool = False) -> Iterable[T]:
-    """The items, with a progress bar on a terminal's stderr that vanishes at the end.
-
-    Args:
-        items: Sized, for the bar to have an end.
-        label: What the items are.
-        hidden: No bar, even on a terminal.
-    """
+    """The items, with a progress bar on a terminal's stderr that vanishes at the end."""
     bar: Iterable[T] = _bar()(items, desc=label, leave=False, disable=hidden or None)
     return bar
 
 
 def make_folder(folder: Path) -> None:
-    """Make an output folder.
-
-    Raises:
-        OSError: It cannot be made; the message names it.
-    """
+    """Make an output folder."""
     if folder.exists() and not folder.is_dir():
         raise OSError(
             f"The output folder {folder} cannot be made: a file has this name; give another "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,14 +101,6 @@ def evaluate(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Masked images that go through the network at once.")
     ] = 8,
-    compiled: Annotated[
-        bool,
-        typer.Option("--compile", help="Compile the network for the metrics: pays in long runs."),
-    ] = False,
-    bf16: Annotated[
-        bool,
-        typer.Option("--bf16", help="Run the network in bfloat16 for the metrics, by autocast."),
-    ] = False,
     recompute: Annotated[
         list[str] | None,
         typer.Option(
@@ -152,8 +145,6 @@ def evaluate(
     settings = evaluation.MetricSettings(
         steps=steps,
         protocol=AVXProtocol.reference() if reference_protocol else AVXProtocol(),
-        compiled=compiled,
-        bf16=bf16,
     )
     try:
         network = load_network(model, layer=layer, weights=weights, device=device, seed=seed)
@@ -179,6 +170,7 @@ def evaluate(
             internal_batch_size=batch_size,
             recompute=recompute or (),
             prune=prune,
+            progress=sys.stderr.isatty(),
         )
     except KeyboardInterrupt:
         without = ", without --recompute," if recompute else ""
@@ -215,10 +207,6 @@ def _show(result: Evaluation) -> None:
         table.add_row(escape(method), *values)
     show(table)
     show(_rows_of(result))
-    # What only some methods or metrics took is not the time of a run.
-    if result.images and not result.reused:
-        images = "1 image" if result.images == 1 else f"{result.images} images"
-        show(f"{images} in {result.seconds:.0f} s, {result.images / result.seconds:.3g} a second.")
     if len(result.failures):
         show(f"Failed images: {len(result.failures)}, see {result.folder / 'failures.csv'}.")
     show(f"Report: {result.folder / 'report.html'}")

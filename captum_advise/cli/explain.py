@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,19 +17,16 @@ import captum_advise
 from captum_advise._utils.errors import USER_ERRORS, first_line
 from captum_advise._utils.io import atomic_write
 from captum_advise.cli import options
-from captum_advise.cli.console import (
-    cell,
-    make_folder,
-    progress,
-    show,
-    show_error,
-    show_message,
+from captum_advise.cli.console import cell, make_folder, progress, show, show_error, show_message
+from captum_advise.cli.image_results import (
+    COLUMNS,
+    ImageResult,
+    index_name,
+    index_page,
+    output_names,
 )
-from captum_advise.cli.image_results import COLUMNS, ImageResult
 from captum_advise.cli.image_sources import Source, find_sources
-from captum_advise.cli.index_page import index_page
 from captum_advise.cli.networks import load_network
-from captum_advise.cli.own_files import index_name, output_names
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,14 +82,6 @@ def explain(
             "mapped onto [0, 1].",
         ),
     ] = "0,1",
-    min_prominence: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="The least prominence of a mode, as a share of the density's maximum; 0 counts "
-            "every local maximum, as the authors' program does.",
-        ),
-    ] = 1e-6,
     output: options.Output = Path("advise-output"),
     output_format: Annotated[
         str,
@@ -113,10 +102,6 @@ def explain(
         int, typer.Option(metavar="N", min=1, help="Images that go through the network at once.")
     ] = 8,
     device: options.Device = "auto",
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", help="Print the network, the groups and all metrics as well."),
-    ] = False,
 ) -> int:
     """Explain images: which parts of them speak for the prediction.
 
@@ -135,7 +120,6 @@ def explain(
         "target": None if target is None else network.class_index(target),
         "unit_selection": units,
         "activation_range": values,
-        "min_prominence": min_prominence,
         "keep_units": html,
     }
     make_folder(output)
@@ -143,46 +127,26 @@ def explain(
         show_message(skipped)
     endings = [*[".png"][as_json:], ".json", *[".html"][: int(html)]]
     named = list(zip(sources, output_names(sources, output, endings), strict=True))
-    run = _Run(output, endings, how, as_json, verbose, len(named))
+    run = _Run(output, endings, how, as_json, len(named))
+    starts = range(0, len(named), batch_size)
     try:
-        try:
-            for start in progress(
-                range(0, len(named), batch_size), "batches", hidden=len(named) == 1
-            ):
-                for source, name, outcome in _explained(
-                    network, named[start : start + batch_size], how
-                ):
-                    run.add(source, name, outcome)
-                if run.is_stopped:
-                    break
-        finally:
-            # What is done is worth a page, also where the user stops the rest.
-            run.finish()
+        for start in progress(starts, "batches", hidden=len(named) == 1):
+            run.add(network, named[start : start + batch_size])
+            if run.is_stopped:
+                break
     except KeyboardInterrupt:
-        show_message(f"stopped after {run.done} of {len(named)} images")
+        show_message(f"stopped after {len(run.rows)} of {len(named)} images")
         raise
+    finally:
+        # What is done is worth a page, also where the user stops the rest.
+        run.finish()
     return 1 if run.failures else 0
 
 
 def _explained(
-    network: zoo.Network, batch: Sequence[tuple[Source, str]], how: dict[str, Any]
-) -> Iterator[tuple[Source, str, Explanation | BaseException]]:
-    """Explanation or error of each image, in order."""
-    opened: dict[str, Image.Image] = {}
-    outcomes: dict[str, Explanation | BaseException] = {}
-    for source, name in batch:
-        try:
-            opened[name] = source.open()
-        except USER_ERRORS as error:
-            outcomes[name] = error
-    outcomes |= _together(network, opened, how)
-    for source, name in batch:
-        yield source, name, outcomes[name]
-
-
-def _together(
     network: zoo.Network, images: dict[str, Image.Image], how: dict[str, Any]
 ) -> dict[str, Explanation | BaseException]:
+    """Explanation or error of each image, by the name of its results."""
     if not images:
         return {}
     try:
@@ -197,7 +161,7 @@ def _together(
     # One image spoils the batch, or the batch is too large: each by itself.
     outcomes: dict[str, Explanation | BaseException] = {}
     for name, image in images.items():
-        outcomes |= _together(network, {name: image}, how)
+        outcomes |= _explained(network, {name: image}, how)
     return outcomes
 
 
@@ -209,42 +173,38 @@ class _Run:
     endings: Sequence[str]
     how: dict[str, Any]
     as_json: bool
-    verbose: bool
     count: int
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     setup: str = ""
     is_stopped: bool = False
 
-    @property
-    def done(self) -> int:
-        """How many images are explained."""
-        return len(self.rows)
-
-    def add(self, source: Source, name: str, outcome: Explanation | BaseException) -> None:
-        """Write and show the outcome of one image."""
-        if self.is_stopped:
-            return
-        try:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            check_relevance(outcome, self.how["unit_selection"])
-            self._write(name, ImageResult(source.shown, outcome, self._options()))
-        except USER_ERRORS as error:
-            text = first_line(error)
-            text = text if source.shown in text else f"{source.shown}: {text}"
-            self.failures[source.shown] = text
-            show_error(text)
-            cause = error.__cause__
-            self.is_stopped = isinstance(cause, OSError) and cause.errno in _NO_MORE_FILES
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "selection": self.how["unit_selection"],
-            "activation_range": self.how["activation_range"],
-            "min_prominence": self.how["min_prominence"],
-        }
+    def add(self, network: zoo.Network, batch: Sequence[tuple[Source, str]]) -> None:
+        """Explain images, in order, and write and show what comes of each."""
+        opened: dict[str, Image.Image] = {}
+        outcomes: dict[str, Explanation | BaseException] = {}
+        for source, name in batch:
+            try:
+                opened[name] = source.open()
+            except USER_ERRORS as error:
+                outcomes[name] = error
+        outcomes |= _explained(network, opened, self.how)
+        for source, name in batch:
+            try:
+                outcome = outcomes[name]
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                check_relevance(outcome, self.how["unit_selection"])
+                self._write(name, ImageResult(source.shown, outcome, self.how))
+            except USER_ERRORS as error:
+                text = first_line(error)
+                self.failures.append(text if source.shown in text else f"{source.shown}: {text}")
+                show_error(self.failures[-1])
+                cause = error.__cause__
+                self.is_stopped = isinstance(cause, OSError) and cause.errno in _NO_MORE_FILES
+                if self.is_stopped:
+                    return
 
     def _write(self, name: str, result: ImageResult) -> None:
         contents = {self.output / f"{name}{end}": result.content(end) for end in self.endings}
@@ -255,18 +215,18 @@ class _Run:
         if self.as_json:
             self.texts.append(result.json.rstrip())
             return
-        if is_first and (self.verbose or self.count > 1):
-            show(f"Setup: {self.setup}")
-        if self.verbose or self.count == 1:
-            result.show(verbose=self.verbose)
+        if self.count == 1:
+            result.show()
             for path in contents:
                 show(f"  {path}")
+        elif is_first:
+            show(f"Setup: {self.setup}")
 
     def finish(self) -> None:
         """Write and show what is about all images."""
         if self.as_json:
             typer.echo(f"[{', '.join(self.texts)}]")
-        if self.count > 1 and self.rows and not self.as_json:
+        elif self.count > 1 and self.rows:
             table = Table(*COLUMNS)
             # A name that is too long for the terminal goes on in the next line.
             table.columns[0].overflow = "fold"
@@ -274,17 +234,15 @@ class _Run:
                 table.add_row(*map(cell, row))
             show(table)
             if not self.is_stopped:
-                page = self.output / index_name(self.output)
-                atomic_write(page, self._index())
-                show(str(page))
+                pages = ".html" in self.endings
+                path = self.output / index_name(self.output)
+                page = index_page(self.setup, COLUMNS, self.rows, self.failures, with_pages=pages)
+                atomic_write(path, page)
+                show(str(path))
         if self.is_stopped and self.count > 1:
-            show_error(f"stopped after {self.done} of {self.count} images.")
+            show_error(f"stopped after {len(self.rows)} of {self.count} images.")
         elif self.failures and self.count > 1:
             show_error(f"{len(self.failures)} of {self.count} images could not be explained.")
-
-    def _index(self) -> str:
-        with_pages = ".html" in self.endings
-        return index_page(self.setup, COLUMNS, self.rows, self.failures, with_pages=with_pages)
 
 
 def check_relevance(explanation: Explanation, selection: UnitSelection) -> None:

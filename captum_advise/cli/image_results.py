@@ -1,20 +1,26 @@
-"""What ``captum-advise explain`` writes and prints for one image."""
+"""What ``captum-advise explain`` writes, under which names, and prints."""
 
 from __future__ import annotations
 
+import html
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from rich.table import Table
+from urllib.parse import quote
 
 from captum_advise import visualization
 from captum_advise._version import __version__
 from captum_advise.cli.console import show
-from captum_advise.visualization.methods import n_units, shown_name
+from captum_advise.cli.image_sources import Source
+from captum_advise.visualization.html import filled, template
+from captum_advise.visualization.methods import n_units
 
 if TYPE_CHECKING:
     from captum_advise import Explanation
@@ -23,32 +29,64 @@ if TYPE_CHECKING:
 COLUMNS = ("image", "class", "confidence", "AVX", "selected")
 
 _TOP = 5  # classes
-_METRICS = {
-    "avx": ("AVX", "higher"),
-    "average_drop": ("average drop", "lower"),
-    "ssim": ("SSIM", "higher"),
-    "fsim": ("FSIMc", "higher"),
-    "mse": ("MSE", "lower"),
-    "class_sensitivity": ("class sensitivity", "lower"),
-    "hit": ("hit (top 5)", "yes"),
-    "increase_in_confidence": ("increase in confidence", "yes"),
-    "average_gain": ("average gain", "higher"),
+
+# How files of ours begin, within so many bytes.
+_MARKS = {
+    ".png": b"Software\0captum-advise",
+    ".json": b'{\n  "captum_advise": ',
+    ".html": b'<meta name="generator" content="captum-advise ',
 }
+_BEGINNING = 4096
+
+_INDEX = "index"
+
+
+def output_names(sources: Sequence[Source], folder: Path, endings: Sequence[str]) -> list[str]:
+    """A name per image: its own, with a number where another or a user's file has it."""
+    originals = {source.path.resolve() for source in sources if source.path is not None}
+    # On some systems, names in capitals are the same.
+    taken = {_INDEX}
+    names = []
+    for source in sources:
+        for name in _numbered(source.stem):
+            paths = [folder / f"{name}{ending}" for ending in endings]
+            is_free = name.casefold() not in taken and all(map(_may_be_replaced, paths))
+            if is_free and originals.isdisjoint(path.resolve() for path in paths):
+                break
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def index_name(folder: Path) -> str:
+    """The name of the page that lists the results."""
+    names = (f"{name}.html" for name in _numbered(_INDEX))
+    return next(name for name in names if _may_be_replaced(folder / name))
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    for number in count(2):
+        yield f"{name}-{number}"
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Whether there is no such file, or one of ours."""
+    if not path.is_file():
+        return not path.exists()
+    # What may not be read is not ours.
+    with suppress(OSError), path.open("rb") as file:
+        return _MARKS[path.suffix] in file.read(_BEGINNING)
+    return False
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The explanation of one image.
+    """The explanation of one image."""
 
-    Attributes:
-        shown: The image in messages and results.
-        explanation: Of one example, with setup and confidences.
-        options: With which it was made, for the JSON file.
-    """
-
-    shown: str
-    explanation: Explanation
-    options: Mapping[str, Any]
+    shown: str  # in messages and results
+    explanation: Explanation  # of one example, with setup and confidences
+    how: Mapping[str, Any]  # it was made
 
     def content(self, ending: str) -> bytes:
         """Of the file with this ending: ``.png``, ``.json`` or ``.html``."""
@@ -62,17 +100,16 @@ class ImageResult:
 
     def row(self) -> tuple[str, ...]:
         """The image in a line of a table, as in :data:`COLUMNS`."""
-        explanation = self.explanation
-        metrics = _values(explanation.metrics)
+        avx = _values(self.explanation.metrics).get("avx")
         return (
             self.shown,
             self._target["name"],
             f"{self._target['confidence']:.1%}",
-            _cell(metrics.get("avx")),
-            explanation.describe_selection(),
+            "-" if avx is None else f"{avx:.3f}",
+            self.explanation.describe_selection(),
         )
 
-    def show(self, *, verbose: bool) -> None:
+    def show(self) -> None:
         """Print the prediction and what was found."""
         best, *others = self._top
         show(f"{self.shown}: {_class(best)}")
@@ -90,20 +127,6 @@ class ImageResult:
             f"  LayerAdvise: {self.explanation.describe_selection()}, {int(units.sum())} of "
             f"{len(units)} units" + (f", AVX {avx:.3f}" if avx is not None else "")
         )
-        if verbose:
-            for group in self.explanation.candidates[0]:
-                show(f"    {group.describe()}")
-            show(self._table())
-
-    def _table(self) -> Table:
-        metrics = {
-            shown_name(method): _values(found[0])
-            for method, found in self.explanation.map_metrics.items()
-        }
-        table = Table("", *metrics, "better")
-        for key, (label, better) in _METRICS.items():
-            table.add_row(label, *(_cell(found.get(key)) for found in metrics.values()), better)
-        return table
 
     @cached_property
     def json(self) -> str:
@@ -125,7 +148,8 @@ class ImageResult:
             "captum_advise": __version__,
             "image": self.shown,
             "setup": setup,
-            **self.options,
+            "selection": self.how["unit_selection"],
+            "activation_range": self.how["activation_range"],
             "predicted": self._top[0],
             "target": self._target,
             "top": self._top,
@@ -183,16 +207,10 @@ def _values(metrics: VisualExplainability | None) -> dict[str, Any]:
     """The metrics of one image by their names; those that do not apply are None."""
     if metrics is None:
         return {}
-    values = {key: getattr(metrics, key).reshape(()).item() for key in _METRICS}
+    values = {
+        field.name: getattr(metrics, field.name).reshape(()).item() for field in fields(metrics)
+    }
     return {key: None if math.isnan(value) else value for key, value in values.items()}
-
-
-def _cell(value: float | bool | None) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.3f}"
 
 
 def _rounded(value: Any) -> Any:
@@ -204,3 +222,44 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value
+
+
+def index_page(
+    setup: str,
+    header: Sequence[str],
+    rows: Mapping[str, Sequence[str]],
+    failures: Sequence[str],
+    *,
+    with_pages: bool,
+) -> str:
+    """A page with what failed, a table of all images, and their panels.
+
+    Args:
+        setup: What was done, in a sentence.
+        header: Column titles; the first column is the image.
+        rows: By the name of an image's results, the cells of its row.
+        failures: Why images could not be explained.
+        with_pages: Whether there is a NAME.html beside each NAME.png and NAME.json.
+    """
+    lines, figures = [], []
+    for number, (name, (image, *cells)) in enumerate(rows.items(), 1):
+        # Names may have bytes that are not text.
+        anchor, file, shown = f"image-{number}", quote(os.fsencode(name)), html.escape(image)
+        page = f'<a href="{file}.html">page</a>, ' if with_pages else ""
+        texts = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        lines.append(f'<tr><td><a href="#{anchor}">{shown}</a></td>{texts}</tr>')
+        figures.append(
+            f'<figure id="{anchor}"><figcaption>{shown} ({page}<a href="{file}.json">all numbers'
+            f'</a>)</figcaption><a href="{file}.png"><img src="{file}.png" loading="lazy" '
+            'alt="Image, maps, and the groups of units"></a></figure>'
+        )
+    failed = "".join(f"<li>{html.escape(text)}</li>" for text in failures)
+    title = f"{len(failures)} image{'s' * (len(failures) > 1)} not explained"
+    parts = {
+        "setup": html.escape(setup),
+        "failures": f'<div class="failures"><h2>{title}</h2><ul>{failed}</ul></div>' * bool(failed),
+        "heads": "".join(f"<th>{html.escape(cell)}</th>" for cell in header),
+        "rows": "\n".join(lines),
+        "figures": "\n".join(figures),
+    }
+    return filled(template("captum_advise.cli", "index_template"), parts)

@@ -20,25 +20,14 @@ _ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", "
 
 @dataclass(frozen=True)
 class Source:
-    """Where an image comes from.
+    """Where an image comes from."""
 
-    Attributes:
-        shown: The image in messages and results.
-        stem: The first choice for the name of its results.
-        path: The file; None for the example image of scikit-image.
-    """
-
-    shown: str
-    stem: str
-    path: Path | None
+    shown: str  # in messages and results
+    stem: str  # the first choice for the name of its results
+    path: Path | None  # None for the example image of scikit-image
 
     def open(self) -> Image.Image:
-        """Read the image.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It cannot be read.
-        """
+        """Read the image."""
         if self.path is None:
             return zoo.example_image()
         if self.path.is_dir():
@@ -56,17 +45,10 @@ def find_sources(given: Sequence[Path], output: Path) -> tuple[list[Source], str
     """The images of files, folders and patterns, each once, in order.
 
     Folders are searched to any depth, without hidden files and without the output folder. What
-    names no image stays, and fails when it is opened.
-
-    Args:
-        given: Files, folders, and patterns with ``*``, ``?`` or ``[...]``. None: the example image.
-        output: Folder of the results.
+    names no image stays, and fails when it is opened. Without any, it is the example image.
 
     Returns:
         The images, and a sentence about files of folders that are skipped; empty if there are none.
-
-    Raises:
-        ValueError: A folder of images is the output folder.
     """
     if not given:
         return [Source("chelsea (from scikit-image)", "chelsea", None)], ""

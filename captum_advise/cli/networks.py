@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -17,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from captum_advise import zoo
-from captum_advise._utils.errors import reason
+from captum_advise._utils.errors import did_you_mean, reason
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,20 +30,12 @@ def load_network(
     device: str = "cpu",
     seed: int = 0,
 ) -> zoo.Network:
-    """Load the network that ``--model`` names.
+    """Load the network that ``--model`` names, by the options of the same names.
 
-    Args:
-        model: A name that :func:`captum_advise.zoo.load` takes; or ``PACKAGE.MODULE:NAME`` or
-            ``FILE.py:NAME``, a function without arguments that returns a model or a
-            :class:`captum_advise.zoo.Network`, or one of these itself.
-        layer: Dotted module name; the network's own if None.
-        weights: ``"default"``, ``"random"`` (networks of the zoo), or a state-dict file.
-        device: As ``--device``.
-        seed: Of random weights. The global random state is not changed.
-
-    Raises:
-        ValueError: There is no such model, it fails, or it cannot be explained.
-        FileNotFoundError: There is no such file.
+    That is a name that :func:`captum_advise.zoo.load` takes; or ``PACKAGE.MODULE:NAME`` or
+    ``FILE.py:NAME``, a function without arguments that returns a model or a
+    :class:`captum_advise.zoo.Network`, or one of these itself. The global random state is not
+    changed.
     """
     device = resolve_device(device)
     source, separator, name = model.rpartition(":")
@@ -78,11 +69,7 @@ def load_network(
 
 
 def resolve_device(name: str) -> str:
-    """The device of this process: ``auto``, and ``cuda`` under torchrun, depend on it.
-
-    Raises:
-        ValueError: There is no such device.
-    """
+    """The device of this process: ``auto``, and ``cuda`` under torchrun, depend on it."""
     import torch
 
     if name == "auto":
@@ -103,18 +90,10 @@ def _made(model: str, source: str, name: str, seed: int) -> nn.Module | zoo.Netw
     import torch
     from torch import nn
 
-    folder = Path(source).parent if source.endswith(".py") else Path()
-    with _importable(folder), torch.random.fork_rng(devices=[]):
+    with _importable(source), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        module = _imported(source)
+        made = named_object(source, name)
         torch.default_generator.manual_seed(seed)  # also where it was imported before
-        try:
-            made = getattr(module, name)
-        except AttributeError:
-            public = [key for key in vars(module) if not key.startswith("_")]
-            close = difflib.get_close_matches(name, public)
-            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-            raise ValueError(f"{source} has no {name!r}{hint}.") from None
         if not isinstance(made, nn.Module | zoo.Network) and callable(made):
             made = _called(made, model)
     if not isinstance(made, nn.Module | zoo.Network):
@@ -133,26 +112,30 @@ def _called(factory: Any, model: str) -> Any:
             f"{model} is called without arguments and needs some ({reason(error)}): write a "
             "function that needs none."
         ) from error
-    except ValueError:  # what is not written in Python may have no signature
-        pass
     try:
         return factory()
     except Exception as error:
         raise ValueError(f"{model} fails: {_where(error)}.") from error
 
 
-def _imported(source: str) -> ModuleType:
-    """A module by its dotted name, or a file as a module.
+def named_object(source: str, name: str) -> Any:
+    """What ``PACKAGE.MODULE:NAME`` or ``FILE.py:NAME`` names."""
+    with _importable(source):
+        module = _imported(source)
+    if not hasattr(module, name):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise ValueError(f"{source} has no {name!r}{did_you_mean(name, public)}.")
+    return getattr(module, name)
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: There is no such module, or it cannot be imported.
-    """
+
+def _imported(source: str) -> ModuleType:
+    """A module by its dotted name, or a file as a module."""
+    is_file = source.endswith(".py")
+    if is_file and not Path(source).is_file():
+        raise FileNotFoundError(f"There is no file {source}.")
     try:
-        if not source.endswith(".py"):
+        if not is_file:
             return importlib.import_module(source)
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"There is no file {source}.")
         # Not the file's own name, which may be that of a package. The module stays known: classes
         # are looked up in it.
         name = f"captum_advise_model_{Path(source).stem}"
@@ -163,8 +146,6 @@ def _imported(source: str) -> ModuleType:
         sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
-    except FileNotFoundError:
-        raise
     except Exception as error:
         missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
         if missing and f"{source}.".startswith(f"{missing}."):
@@ -175,9 +156,10 @@ def _imported(source: str) -> ModuleType:
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let modules of a folder be imported for a while, as Python does for a script."""
+def _importable(source: str) -> Iterator[None]:
+    """Let modules beside a file, or here, be imported for a while, as Python does for a script."""
     before = list(sys.path)
+    folder = Path(source).parent if source.endswith(".py") else Path()
     sys.path.insert(0, str(folder.resolve()))
     try:
         yield

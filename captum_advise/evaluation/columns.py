@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
+from torch import Tensor
+
+from captum_advise._utils.errors import did_you_mean
 from captum_advise.evaluation import metric_values as values
 from captum_advise.evaluation.metric_values import MapsOfImage
 from captum_advise.metrics import energy_pointing_game, pointing_game, sparseness, top_pixels
+
+RegionMetric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Items: TypeAlias = Literal["images", "regions", "mosaics"]
 
 
 @dataclass(frozen=True)
@@ -55,15 +60,10 @@ class Metric:
     kind: Literal["faithfulness", "location", "protocol", "cost"]
     values: Callable[[MapsOfImage], list[float]]
     default: bool = True
-    of: Literal["images", "regions", "mosaics"] = "images"
+    of: Items = "images"
     curve: Curve | None = None
     in_short: bool = True
     digits: int = 3
-
-    @property
-    def independent(self) -> bool:
-        """Whether ADVISE's default selection, the paper's, does not use the metric."""
-        return self.kind in ("faithfulness", "location")
 
     @property
     def tested(self) -> bool:
@@ -82,104 +82,64 @@ class Metric:
         return has_region or self.of == "images"
 
 
-def _area(name: str, title: str, *, higher_is_better: bool, in_short: bool = True) -> Metric:
+def _area(name: str, title: str, higher_is_better: bool, **options: Any) -> Metric:
     """A metric that is the area under a curve."""
-    done = "inserted" if higher_is_better else "deleted"
-    return Metric(
-        name,
-        title,
-        higher_is_better,
-        "faithfulness",
-        values.area(name),
-        curve=Curve(name, f"share of pixels {done}"),
-        in_short=in_short,
-    )
+    curve = Curve(name, f"share of pixels {'inserted' if higher_is_better else 'deleted'}")
+    of_curve = values.area(name)
+    return Metric(name, title, higher_is_better, "faithfulness", of_curve, curve=curve, **options)
 
 
-def _part(name: str, title: str, *, higher_is_better: bool) -> Metric:
+def _part(name: str, title: str, higher_is_better: bool) -> Metric:
     """AVX, or another number of the protocol."""
     of_protocol = values.of_protocol(name)
-    return Metric(name, title, higher_is_better, "protocol", of_protocol, in_short=name == "avx")
+    in_short = name == "avx"
+    return Metric(name, title, higher_is_better, "protocol", of_protocol, in_short=in_short)
 
 
+def _place(name: str, title: str, metric: RegionMetric, of: Items, *, in_short: bool) -> Metric:
+    """A metric of maps and the region of the object."""
+    in_region = values.in_region(metric)
+    return Metric(name, title, True, "location", in_region, of=of, in_short=in_short)
+
+
+_ROAD = Curve("road", "share of pixels removed", "difference in probability", 0.1, 0.9)
+_ON_REQUEST: dict[str, Any] = {"default": False}
 METRICS = (
-    _area("insertion", "insertion AUC", higher_is_better=True),
-    _area("deletion", "deletion AUC", higher_is_better=False),
-    _area("insertion_black", "insertion from black", higher_is_better=True),
-    _area("deletion_blurred", "deletion to blurred", higher_is_better=False, in_short=False),
-    Metric(
-        "road",
-        "ROAD",
-        True,
-        "faithfulness",
-        values.mean_of_road,
-        curve=Curve(
-            "road", "share of pixels removed", "difference in probability", start=0.1, end=0.9
-        ),
-    ),
-    Metric("mu_fidelity", "μ-fidelity", True, "faithfulness", values.of_mu_fidelity, default=False),
-    Metric("infidelity", "infidelity", False, "faithfulness", values.of_infidelity, default=False),
+    _area("insertion", "insertion AUC", True),
+    _area("deletion", "deletion AUC", False),
+    _area("insertion_black", "insertion from black", True),
+    _area("deletion_blurred", "deletion to blurred", False, in_short=False),
+    Metric("road", "ROAD", True, "faithfulness", values.mean_of_road, curve=_ROAD),
+    Metric("mu_fidelity", "μ-fidelity", True, "faithfulness", values.of_mu_fidelity, **_ON_REQUEST),
+    Metric("infidelity", "infidelity", False, "faithfulness", values.of_infidelity, **_ON_REQUEST),
     Metric(
         "sensitivity_max",
         "max-sensitivity",
         False,
         "faithfulness",
         values.of_sensitivity,
-        default=False,
+        **_ON_REQUEST,
     ),
-    Metric(
-        "pointing", "pointing game", True, "location", values.in_region(pointing_game), of="regions"
-    ),
-    Metric(
-        "energy",
-        "energy in the object",
-        True,
-        "location",
-        values.in_region(energy_pointing_game),
-        of="regions",
-        in_short=False,
-    ),
-    Metric(
-        "top_pixels",
-        "top pixels in the object",
-        True,
-        "location",
-        values.in_region(top_pixels),
-        of="regions",
-        in_short=False,
-    ),
+    _place("pointing", "pointing game", pointing_game, "regions", in_short=True),
+    _place("energy", "energy in the object", energy_pointing_game, "regions", in_short=False),
+    _place("top_pixels", "top pixels in the object", top_pixels, "regions", in_short=False),
     Metric(
         "sparseness", "sparseness", True, "location", values.of_mask(sparseness), in_short=False
     ),
-    _part("avx", "AVX", higher_is_better=True),
-    _part("average_drop", "average drop", higher_is_better=False),
-    _part("average_gain", "average gain", higher_is_better=True),
-    _part("ssim", "SSIM", higher_is_better=True),
-    _part("fsim", "FSIMc", higher_is_better=True),
-    _part("mse", "MSE", higher_is_better=False),
-    _part("class_sensitivity", "class sensitivity", higher_is_better=False),
-    _part("hit", "hit", higher_is_better=True),
-    _part("increase_in_confidence", "increase in confidence", higher_is_better=True),
+    _part("avx", "AVX", True),
+    _part("average_drop", "average drop", False),
+    _part("average_gain", "average gain", True),
+    _part("ssim", "SSIM", True),
+    _part("fsim", "FSIMc", True),
+    _part("mse", "MSE", False),
+    _part("class_sensitivity", "class sensitivity", False),
+    _part("hit", "hit", True),
+    _part("increase_in_confidence", "increase in confidence", True),
     Metric("forward_passes", "forward passes", False, "cost", values.forward_passes, digits=1),
     Metric("seconds", "seconds", False, "cost", values.seconds),
     # The grid pointing game: the region of a mosaic is the cell of its class.
-    Metric(
-        "grid_mass",
-        "mass in the cell",
-        True,
-        "location",
-        values.in_region(energy_pointing_game),
-        of="mosaics",
-        in_short=False,
-    ),
-    Metric(
-        "grid_top",
-        "top pixels in the cell",
-        True,
-        "location",
-        values.in_region(top_pixels),
-        of="mosaics",
-    ),
+    _place("grid_mass", "mass in the cell", energy_pointing_game, "mosaics", in_short=False),
+    _place("grid_top", "top pixels in the cell", top_pixels, "mosaics", in_short=True),
 )
 MOSAIC_METRICS = tuple(metric for metric in METRICS if metric.of == "mosaics")
 # Times differ from run to run. Everything else is the same for the same key.
@@ -192,24 +152,15 @@ _SETS = {
 
 
 def get_metrics(names: Iterable[str] | None = None) -> tuple[Metric, ...]:
-    """Metrics by name, in the order of the table.
-
-    Args:
-        names: Some of them; ``"default"`` and ``"all"`` stand for several. None: the default ones.
-            The costs of a map are always among them.
-
-    Raises:
-        ValueError: There is no such metric, or none is named.
-    """
+    """Metrics by name, in the order of the table; the costs of a map are always among them."""
     wanted = {metric.name for metric in METRICS if metric.kind == "cost"}
     known = {metric.name: (metric,) for metric in METRICS} | _SETS
     names = ["default"] if names is None else [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=2)
-            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
             raise ValueError(
-                f"There is no metric {name!r}{hint}: the metrics are {', '.join(known)}."
+                f"There is no metric {name!r}{did_you_mean(name, known)}: the metrics are "
+                f"{', '.join(known)}."
             )
         wanted |= {metric.name for metric in known[name]}
     if not names:

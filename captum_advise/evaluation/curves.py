@@ -1,8 +1,8 @@
-"""Curves of metrics, such as insertion and deletion: their means over images, and single ones."""
+"""Mean curves of metrics, such as insertion and deletion, over images."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,13 +15,9 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """The mean of a method's curves over images.
+    """The mean (steps,) of a method's curves over images, with the ends of its 95% interval.
 
-    Attributes:
-        images: Number of images.
-        mean: (steps,).
-        low: Lower end of the 95% interval of the mean, Student's; NaN for one image.
-        high: Upper end.
+    The interval is Student's; its ends are NaN for one image.
     """
 
     images: int
@@ -30,37 +26,15 @@ class MeanCurve:
     high: Values
 
 
-@dataclass(frozen=True)
-class Curves:
-    """What a report shows of the curves.
-
-    Attributes:
-        means: By curve and method.
-        single: Of chosen images, by index, method and curve.
-    """
-
-    means: dict[tuple[str, str], MeanCurve]
-    single: dict[tuple[int, str, str], Values]
-
-
-def read_curves(
-    rows: Iterable[tuple[int, str, Mapping[str, Sequence[float]]]], chosen: Collection[int]
-) -> Curves:
-    """The mean curves, and the single curves of chosen images.
-
-    Args:
-        rows: Index of the image, method, and its curves by name.
-        chosen: Indices of images whose own curves are wanted.
-    """
+def mean_curves(
+    rows: Iterable[tuple[str, Mapping[str, Sequence[float]]]],
+) -> dict[tuple[str, str], MeanCurve]:
+    """The mean curves by name and method; a row is a method with its curves by name."""
     sums: dict[tuple[str, str], _Sums] = {}
-    single = {}
-    for index, method, curves in rows:
+    for method, curves in rows:
         for name, points in curves.items():
-            values = np.asarray(points, dtype=np.float64)
-            sums.setdefault((name, method), _Sums()).add(values)
-            if index in chosen:
-                single[(index, method, name)] = values
-    return Curves({key: total.mean() for key, total in sums.items()}, single)
+            sums.setdefault((name, method), _Sums()).add(np.asarray(points, dtype=np.float64))
+    return {key: total.mean() for key, total in sums.items()}
 
 
 @dataclass
@@ -68,12 +42,10 @@ class _Sums:
     """Running mean and squared deviations (Welford, Technometrics 4, 1962) of curves."""
 
     images: int = 0
-    total: Values = field(default_factory=lambda: np.zeros(0))
-    squares: Values = field(default_factory=lambda: np.zeros(0))
+    total: Values = field(default_factory=lambda: np.zeros(1))
+    squares: Values = field(default_factory=lambda: np.zeros(1))
 
     def add(self, values: Values) -> None:
-        if not self.images:
-            self.total, self.squares = np.zeros(len(values)), np.zeros(len(values))
         self.images += 1
         deviation = values - self.total
         self.total = self.total + deviation / self.images

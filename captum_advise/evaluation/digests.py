@@ -1,10 +1,8 @@
-"""Digests of contents: tensors, weights and files."""
+"""Digests of contents: tensors and weights."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +21,6 @@ def weights_digest(model: nn.Module) -> str:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
             digest.update(tensor_bytes(value))
     return digest.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Short hex of the SHA-256 of a file's bytes.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]
-
-
-def joined(digests: Iterable[str]) -> str:
-    """One digest of several."""
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:DIGITS]
 
 
 def tensor_bytes(tensor: Tensor) -> bytes | memoryview:

@@ -48,11 +48,6 @@ class MetricSettings:
         n_perturb_samples: Noisy images that ``infidelity`` and ``sensitivity_max`` take.
         protocol: The protocol for the metrics of every method, whatever protocol ADVISE selects
             by.
-        compiled: Compute metrics with ``torch.compile(model)``. It takes a minute to start and is
-            faster then; on a CPU it needs a C++ compiler. Maps use the model as it is.
-        bf16: Compute metrics with the model under autocast to bfloat16. It is faster on devices
-            with bfloat16 arithmetic, and changes insertion by about 0.01. Maps use the model as it
-            is.
 
     Raises:
         TypeError: A number is not an int.
@@ -66,8 +61,6 @@ class MetricSettings:
     steps: int = 32
     n_perturb_samples: int = 10
     protocol: AVXProtocol = field(default_factory=AVXProtocol)
-    compiled: bool = False
-    bf16: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "n_perturb_samples"):
@@ -82,8 +75,8 @@ class MapOfMethod:
         maps: (1, 1, h, w).
         mask: The same stretched to [0, 1] and enlarged to the image, (1, 1, H, W).
         runner_up_maps: For the runner-up class, like ``maps``; None: not known, or not needed.
-        forward_passes: Images that went through the model for it; NaN if that is not known.
-        seconds: How long it took; NaN if that is not known.
+        forward_passes: Images that went through the model for it; NaN if not known, as ``seconds``.
+        seconds: How long it took.
         is_saved: Whether it comes from a file, and noise does not change it.
         explain: From inputs (N, C, H, W) and classes (N,) to masks, with the same random numbers.
     """
@@ -107,10 +100,6 @@ class MapsOfImage:
         inputs: The image, (1, C, H, W).
         target: Its class, (1,).
         region: Where the object is, bool (1, 1, H, W), None if not known.
-        results: The map of each method.
-        scorer: Applies the ADVISE paper's protocol.
-        context: What the methods were given.
-        settings: Of the metrics.
         areas: Names of the metrics of this call that are areas under curves.
         seeded: Sets random numbers for a purpose; they are the same for every method.
     """

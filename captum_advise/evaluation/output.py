@@ -36,11 +36,7 @@ class OutputError(OSError):
 
 
 def write_output(path: Path, content: str | bytes) -> None:
-    """Write a file of the output, atomically.
-
-    Raises:
-        OutputError: It cannot be written; the old file, if there is one, is unchanged.
-    """
+    """Write a file of the output, atomically: all of it, or OutputError and the old one stays."""
     try:
         atomic_write(path, content)
     except OSError as error:
@@ -48,11 +44,7 @@ def write_output(path: Path, content: str | bytes) -> None:
 
 
 def remove_output(path: Path) -> None:
-    """Remove a file of the output, if there is one.
-
-    Raises:
-        OutputError: It cannot be removed.
-    """
+    """Remove a file of the output, if there is one."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -63,13 +55,9 @@ def remove_output(path: Path) -> None:
 def reserved(folder: Path, rows: str) -> Iterator[None]:
     """Create the folder of a run, and keep other runs out of it while this one lasts.
 
-    Args:
-        folder: The folder.
-        rows: The name of the file with its rows.
-
     Raises:
         OutputError: The folder cannot be created, or another run uses it.
-        ValueError: It holds files that no run has written.
+        ValueError: It holds files that no run has written: no file ``rows``.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

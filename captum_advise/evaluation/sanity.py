@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from captum_advise.evaluation.methods import ClassMaps, Context, MethodLike, as_method
 from captum_advise.evaluation.methods.layers import choice_of, find_layers
+from captum_advise.evaluation.randomness import seeded
 from captum_advise.evaluation.similarity import MapSimilarity, map_similarity
 
 Mode = Literal["cascading", "independent"]
@@ -318,12 +319,8 @@ def _explainers(
 ) -> dict[str, Callable[[nn.Module, Tensor, Tensor, Context], Tensor]]:
     """From networks like a model, inputs, classes and the context to maps, by name of the method.
 
-    Args:
-        methods: By name.
-        model: Has the layers that the methods explain, which the networks have under their names.
-        layer: Name of the layer of the run.
-        inputs: (N, C, H, W); only the shape and the type count.
-        gated: Names of the layers of ``GatedGradCam``, where they are not looked for.
+    The networks have the model's layers under their names. ``gated`` names the layers of
+    ``GatedGradCam`` where they are not looked for.
     """
     names = {module: name for name, module in model.named_modules()}
 
@@ -340,10 +337,9 @@ def _explainers(
         def explain(network: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> Tensor:
             layers = tuple(network.get_submodule(name) for name in own)
             last = layers[-1] if layers else network.get_submodule(layer)
-            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            # Methods that draw samples draw the same ones for every network.
+            with warnings.catch_warnings(), seeded(_SEED_OFFSET):
                 warnings.simplefilter("ignore")
-                # Methods that draw samples draw the same ones for every network.
-                torch.default_generator.manual_seed(_SEED_OFFSET)
                 # A copy, because Captum leaves gradient flags on the inputs.
                 result = method(
                     network, last, inputs.clone(), target, replace(context, layers=layers)

@@ -20,10 +20,7 @@ def curves(results: Sequence[ParameterRandomization]) -> Figure:
     """Similarity to the original map after each step: a column per mode, a row per metric.
 
     Solid lines are means over the seeds for absolute maps, with the range as a band. Dashed lines
-    are means for signed maps.
-
-    Args:
-        results: Results for the same methods and blocks, with any seeds and modes.
+    are means for signed maps. All results have the same methods and blocks.
     """
     modes = list(dict.fromkeys(result.mode for result in results))
     figure = Figure(figsize=(6.2 * len(modes), 8.6), layout="constrained")
@@ -65,13 +62,7 @@ def curves(results: Sequence[ParameterRandomization]) -> Figure:
 
 
 def maps(image: Tensor, result: ParameterRandomization, *, columns: int = 7) -> Figure:
-    """Maps over the image, a row per method: the original, then evenly spaced steps.
-
-    Args:
-        image: (3, H, W) in [0, 1].
-        result: The result for one image.
-        columns: The largest number of maps in a row.
-    """
+    """Maps over an image (3, H, W) in [0, 1], a row per method: the original, then spaced steps."""
     positions = np.linspace(-1, len(result.steps) - 1, min(columns, len(result.steps) + 1))
     shown = [round(float(position)) for position in positions]
     figure = Figure(figsize=(1.9 * len(shown), 2.1 * len(result.original)), layout="constrained")

@@ -14,14 +14,11 @@ from captum_advise.metrics.confidence import (
 )
 from captum_advise.metrics.energy_pointing_game import energy_pointing_game
 from captum_advise.metrics.fsim import fsim
-from captum_advise.metrics.grid_pointing_game import GridPointing, grid_pointing_game
 from captum_advise.metrics.infidelity import infidelity
 from captum_advise.metrics.insertion_deletion import blurred as blurred
 from captum_advise.metrics.insertion_deletion import (
     deletion_auc,
-    deletion_curve,
     insertion_auc,
-    insertion_curve,
 )
 from captum_advise.metrics.max_sensitivity import sensitivity_max
 from captum_advise.metrics.mse import mse
@@ -39,22 +36,18 @@ from captum_advise.metrics.visual_explainability import (
 
 __all__ = [
     "AVXProtocol",
-    "GridPointing",
     "Road",
     "VisualExplainability",
     "average_drop",
     "average_gain",
     "class_sensitivity",
     "deletion_auc",
-    "deletion_curve",
     "energy_pointing_game",
     "fsim",
-    "grid_pointing_game",
     "hit",
     "increase_in_confidence",
     "infidelity",
     "insertion_auc",
-    "insertion_curve",
     "mse",
     "mu_fidelity",
     "pointing_game",

@@ -9,12 +9,7 @@ from captum_advise._utils.checks import check_real, kind
 
 
 def check_image_pair(images: Tensor, others: Tensor) -> None:
-    """Require two batches (N, 1 or 3, H, W) of one shape and type with values in [0, 1].
-
-    Raises:
-        TypeError: One is not a real tensor, or their types differ.
-        ValueError: The shapes do not fit, a batch is empty, or a value is out of range.
-    """
+    """Require two batches (N, 1 or 3, H, W) of one shape and type with values in [0, 1]."""
     check_real(images=images, others=others)
     if not images.is_floating_point() or images.dtype != others.dtype:
         raise TypeError(

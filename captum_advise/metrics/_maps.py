@@ -9,12 +9,7 @@ from captum_advise._utils.checks import check_int64, check_real
 
 
 def check_maps(inputs: Tensor, maps: Tensor, target: Tensor) -> None:
-    """Require maps (N, M, H, W), at least one for each of the inputs (N, C, H, W), and a target.
-
-    Raises:
-        TypeError: The maps are not a real tensor, or the target (N,) not an int64 one.
-        ValueError: The shapes do not fit, or the maps are not finite.
-    """
+    """Require finite maps (N, M, H, W), at least one for each of the inputs, and a target (N,)."""
     check_real(maps=maps)
     check_int64(target)
     n_examples, _, height, width = inputs.shape
@@ -33,11 +28,7 @@ def check_maps(inputs: Tensor, maps: Tensor, target: Tensor) -> None:
 
 
 def check_finite(*maps: Tensor) -> None:
-    """Require finite maps.
-
-    Raises:
-        ValueError: A value is not finite.
-    """
+    """Require finite values."""
     if not all(bool(tensor.isfinite().all()) for tensor in maps):
         raise ValueError("The maps hold values that are not finite, which have no rank.")
 

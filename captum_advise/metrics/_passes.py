@@ -10,6 +10,7 @@ from torch import Tensor
 from captum_advise._utils.checks import check_class_range, check_count
 from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.probabilities import default_confidence, suspicious_confidence
+from captum_advise._utils.randomness import unsteady
 
 
 def target_confidences(
@@ -20,24 +21,15 @@ def target_confidences(
     target: Tensor,
     internal_batch_size: int,
 ) -> Tensor:
-    """The confidence (P,) in the target of P images.
+    """The confidence (P,) in the target of images (P, C, H, W), which come in parts of any size.
 
-    Args:
-        forward_func: (B, C, H, W) inputs to class scores (B, K).
-        confidence: Class scores to probabilities. None: :func:`default_confidence`, with a warning
-            if the scores are probabilities already.
-        images: The images (P, C, H, W), in parts of any size.
-        examples: int64 (P,) the number of the example that each image shows.
-        target: int64 (N,) the classes of the examples.
-        internal_batch_size: How many images go through the model at once.
-
-    Raises:
-        TypeError: ``internal_batch_size`` is not an int.
-        ValueError: A class is out of range, or ``internal_batch_size`` is below one.
+    ``examples`` (P,) are the numbers of the examples that the images show, ``target`` (N,) is that
+    of the examples. Without a ``confidence``, a warning says where outputs are probabilities.
     """
     check_count("internal_batch_size", internal_batch_size, at_least=1)
     if not len(examples):
         return examples.new_zeros(0, dtype=torch.float32)
+    warn_if_unsteady(forward_func)
     convert = default_confidence(forward_func) if confidence is None else confidence
     found: list[Tensor] = []
     batches = zip(
@@ -55,6 +47,12 @@ def target_confidences(
             target = target.to(confidences.device)
         found.append(target_confidence(confidences, target[example]))
     return torch.cat(found)
+
+
+def warn_if_unsteady(forward_func: Callable[[Tensor], Tensor]) -> None:
+    """Warn, at the user's line, of a model in training mode or with batch norm without memory."""
+    if message := unsteady(forward_func):
+        warn_caller(message)
 
 
 def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:

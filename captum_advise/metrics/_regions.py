@@ -10,17 +10,7 @@ from captum_advise.metrics._maps import check_finite
 
 
 def region_masks(maps: Tensor, regions: Tensor) -> Tensor:
-    """Regions as masks, bool (N, 1, H, W), for maps (N, M, H, W).
-
-    Args:
-        maps: Their size and number count.
-        regions: bool (N, 1, H, W), or boxes (N, 4) or (N, B, 4) as x0, y0, x1, y1 in pixels from
-            the upper left corner. A pixel is inside if its centre is inside one of the boxes.
-
-    Raises:
-        TypeError: An argument is not a real tensor.
-        ValueError: The shapes do not fit, a region has no pixel, or the maps are not finite.
-    """
+    """Regions, as in :func:`captum_advise.metrics.pointing_game`, as masks, bool (N, 1, H, W)."""
     check_real(maps=maps, regions=regions)
     check_finite(maps)
     n_examples, height, width = (

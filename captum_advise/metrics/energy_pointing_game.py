@@ -32,13 +32,9 @@ def energy_pointing_game(maps: Tensor, regions: Tensor) -> Tensor:
         >>> energy_pointing_game(torch.ones(1, 1, 8, 8), torch.tensor([[0, 0, 4, 8]]))
         tensor([0.5000])
     """
-    return single(mass_share(maps, region_masks(maps, regions)))
-
-
-def mass_share(maps: Tensor, masks: Tensor) -> Tensor:
-    """The share (N, M) of the positive mass of maps (N, M, H, W) in masks (N, 1, H, W)."""
+    masks = region_masks(maps, regions)
     # In double precision, as sums over many pixels.
     mass = maps.double().clamp(min=0)
     total = mass.sum((2, 3))
     inside = (mass * masks).sum((2, 3)) / total.where(total > 0, 1.0)
-    return inside.to(floating(maps))
+    return single(inside.to(floating(maps)))

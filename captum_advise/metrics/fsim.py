@@ -53,7 +53,7 @@ def fsim(images: Tensor, others: Tensor) -> Tensor:
         tensor([1.])
     """
     check_image_pair(images, others)
-    extractor = FSIMFeatureExtractor.like(images)
+    extractor = extractor_like(images)
     return fsim_of_features(extractor(images), extractor(others))
 
 
@@ -112,27 +112,6 @@ class FSIMFeatureExtractor:
     odd: Tensor
     noise: Tensor
 
-    @classmethod
-    def like(cls, images: Tensor) -> FSIMFeatureExtractor:
-        """For images of the size, type and device of these."""
-        return _extractor(images.shape[-2], images.shape[-1], images.dtype, images.device)
-
-    @classmethod
-    def of_size(cls, height: int, width: int, like: Tensor) -> FSIMFeatureExtractor:
-        """For images of this size, and of the type and device of a tensor."""
-        stride = max(1, round(min(height, width) / 256))
-        height, width = height // stride, width // stride
-        filters = _log_gabor_filters(height, width, like)
-        # At minus each frequency.
-        mirrored = filters.flip((2, 3)).roll((1, 1), (2, 3))
-        half = slice(0, width // 2 + 1)
-        return cls(
-            stride,
-            even=((filters + mirrored) / 2)[..., half],
-            odd=((filters - mirrored) / 2j)[..., half],
-            noise=_noise_thresholds(filters),
-        )
-
     @torch.no_grad()
     def __call__(self, images: Tensor) -> FSIMFeatures:
         """The features of some images, without a graph."""
@@ -174,12 +153,28 @@ class FSIMFeatureExtractor:
         return energy / amplitude
 
 
+def extractor_like(images: Tensor) -> FSIMFeatureExtractor:
+    """An extractor for images of the size, type and device of these."""
+    return _extractor(images.shape[-2], images.shape[-1], images.dtype, images.device)
+
+
 @lru_cache(maxsize=8)
 def _extractor(
     height: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> FSIMFeatureExtractor:
     """Filters cost as much as the features of an image, and most images have one size."""
-    return FSIMFeatureExtractor.of_size(height, width, torch.empty(0, dtype=dtype, device=device))
+    stride = max(1, round(min(height, width) / 256))
+    height, width = height // stride, width // stride
+    filters = _log_gabor_filters(height, width, torch.empty(0, dtype=dtype, device=device))
+    # At minus each frequency.
+    mirrored = filters.flip((2, 3)).roll((1, 1), (2, 3))
+    half = slice(0, width // 2 + 1)
+    return FSIMFeatureExtractor(
+        stride,
+        even=((filters + mirrored) / 2)[..., half],
+        odd=((filters - mirrored) / 2j)[..., half],
+        noise=_noise_thresholds(filters),
+    )
 
 
 def _log_gabor_filters(height: int, width: int, like: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_advise._utils.checks import check_class_range, check_count
 from captum_advise.metrics._maps import check_maps
+from captum_advise.metrics._passes import warn_if_unsteady
 
 
 def infidelity(
@@ -46,6 +47,9 @@ def infidelity(
         ValueError: There is not one map of the inputs' size for each input, it is not finite, a
             class is out of range, or a number is below one.
 
+    Warns:
+        UserWarning: The outputs depend on chance or on the batch, as in training mode.
+
     Example::
 
         >>> from captum_advise.pixels import upsample_maps
@@ -59,6 +63,7 @@ def infidelity(
 
     check_count("n_perturb_samples", n_perturb_samples, at_least=1)
     check_count("internal_batch_size", internal_batch_size, at_least=1)
+    warn_if_unsteady(forward_func)
 
     def in_batches(images: Tensor) -> Tensor:
         outputs = torch.cat(

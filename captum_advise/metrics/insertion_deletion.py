@@ -57,7 +57,8 @@ def insertion_auc(
             range, or ``steps`` is below one.
 
     Warns:
-        UserWarning: No confidence was given, and the outputs are probabilities already.
+        UserWarning: No confidence was given, and the outputs are probabilities already. Or the
+            outputs depend on chance or on the batch, as in training mode.
 
     Example::
 
@@ -66,12 +67,12 @@ def insertion_auc(
         >>> insertion_auc(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
-    curves = insertion_curve(
+    (curves,) = curves_between(
         forward_func,
-        inputs,
+        {"whole": inputs, "baseline": blurred(inputs) if baselines is None else baselines},
+        [("baseline", "whole")],
         maps,
         target,
-        baselines=baselines,
         steps=steps,
         confidence=confidence,
         internal_batch_size=internal_batch_size,
@@ -122,119 +123,9 @@ def deletion_auc(
         >>> deletion_auc(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
-    curves = deletion_curve(
-        forward_func,
-        inputs,
-        maps,
-        target,
-        baselines=baselines,
-        pixel_space=pixel_space,
-        steps=steps,
-        confidence=confidence,
-        internal_batch_size=internal_batch_size,
-    )
-    return _areas(curves)
-
-
-def insertion_curve(
-    forward_func: Callable[[Tensor], Tensor],
-    inputs: Tensor,
-    maps: Tensor,
-    target: Tensor,
-    *,
-    baselines: Tensor | None = None,
-    steps: int = 32,
-    confidence: Callable[[Tensor], Tensor] | None = None,
-    internal_batch_size: int = 32,
-) -> Tensor:
-    """The confidence while pixels are inserted: what :func:`insertion_auc` integrates.
-
-    Petsiuk et al., BMVC 2018.
-
-    Args:
-        forward_func: As in :func:`insertion_auc`.
-        inputs: As in :func:`insertion_auc`.
-        maps: As in :func:`insertion_auc`.
-        target: As in :func:`insertion_auc`.
-        baselines: As in :func:`insertion_auc`.
-        steps: As in :func:`insertion_auc`.
-        confidence: As in :func:`insertion_auc`.
-        internal_batch_size: As in :func:`insertion_auc`.
-
-    Returns:
-        (N, M, steps + 1) in [0, 1], the confidence when 0, 1 / steps, ..., 1 of the pixels are
-        inserted.
-
-    Raises:
-        TypeError: The maps are not a real tensor, or the target not an int64 one.
-        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
-            range, or ``steps`` is below one.
-
-    Example::
-
-        >>> from captum_advise.pixels import upsample_maps
-        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
-        >>> insertion_curve(net, images, maps, torch.tensor([3, 3]), steps=10).shape
-        torch.Size([2, 1, 11])
-    """
-    return curves_between(
-        forward_func,
-        {"whole": inputs, "baseline": blurred(inputs) if baselines is None else baselines},
-        [("baseline", "whole")],
-        maps,
-        target,
-        steps=steps,
-        confidence=confidence,
-        internal_batch_size=internal_batch_size,
-    )[0]
-
-
-def deletion_curve(
-    forward_func: Callable[[Tensor], Tensor],
-    inputs: Tensor,
-    maps: Tensor,
-    target: Tensor,
-    *,
-    baselines: Tensor | None = None,
-    pixel_space: PixelSpace | None = None,
-    steps: int = 32,
-    confidence: Callable[[Tensor], Tensor] | None = None,
-    internal_batch_size: int = 32,
-) -> Tensor:
-    """The confidence while pixels are deleted: what :func:`deletion_auc` integrates.
-
-    Petsiuk et al., BMVC 2018.
-
-    Args:
-        forward_func: As in :func:`deletion_auc`.
-        inputs: As in :func:`deletion_auc`.
-        maps: As in :func:`deletion_auc`.
-        target: As in :func:`deletion_auc`.
-        baselines: As in :func:`deletion_auc`.
-        pixel_space: As in :func:`deletion_auc`.
-        steps: As in :func:`deletion_auc`.
-        confidence: As in :func:`deletion_auc`.
-        internal_batch_size: As in :func:`deletion_auc`.
-
-    Returns:
-        (N, M, steps + 1) in [0, 1], the confidence when 0, 1 / steps, ..., 1 of the pixels are
-        deleted.
-
-    Raises:
-        TypeError: The maps are not a real tensor, or the target not an int64 one.
-        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
-            range, or ``steps`` is below one.
-
-    Example::
-
-        >>> from captum_advise.pixels import upsample_maps
-        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
-        >>> deletion_curve(net, images, maps, torch.tensor([3, 3]), steps=10).shape
-        torch.Size([2, 1, 11])
-    """
     if baselines is None:
         baselines = black(inputs, pixel_space)
-    return curves_between(
+    (curves,) = curves_between(
         forward_func,
         {"whole": inputs, "baseline": baselines},
         [("whole", "baseline")],
@@ -243,19 +134,18 @@ def deletion_curve(
         steps=steps,
         confidence=confidence,
         internal_batch_size=internal_batch_size,
-    )[0]
+    )
+    return _areas(curves)
 
 
 def blurred(inputs: Tensor) -> Tensor:
     """Images without detail: a Gaussian blur of 5 pixels standard deviation, cut to 11 x 11 (RISE).
 
+    Borders are mirrored. Images with a side below 6 pixels use the largest window that mirroring
+    allows.
+
     Args:
         inputs: (N, C, H, W) images, or model inputs.
-
-    Returns:
-        Tensor like ``inputs``. Borders are mirrored. Images with a side below 6 pixels use the
-        largest window that mirroring allows.
-
     """
     # Here, so that the rest of the package works without torchvision.
     functional = import_optional("torchvision.transforms.v2.functional")
@@ -285,24 +175,10 @@ def curves_between(
     """The confidence while pixels change from one image to another.
 
     Each image goes through the model once, whatever the number of curves that start or end there.
-
-    Args:
-        forward_func: As in :func:`insertion_auc`.
-        images: (N, C, H, W) by name, the first of full shape; the others broadcast to it.
-        curves: The names of the first and the last image of each curve.
-        maps: As in :func:`insertion_auc`.
-        target: As in :func:`insertion_auc`.
-        steps: As in :func:`insertion_auc`.
-        confidence: As in :func:`insertion_auc`.
-        internal_batch_size: As in :func:`insertion_auc`.
-
-    Returns:
-        One tensor (N, M, steps + 1) per curve.
-
-    Raises:
-        TypeError: The maps are not a real tensor, or the target not an int64 one.
-        ValueError: The maps do not have the images' size or are not finite, a class is out of
-            range, or ``steps`` is below one.
+    ``images`` are (N, C, H, W) by name, the first of full shape; the others broadcast to it. Each
+    of ``curves`` is the names of its first and last image. The rest is as in :func:`insertion_auc`.
+    Returns (N, M, steps + 1) for each: the confidence when 0, 1 / steps, ..., 1 of the pixels are
+    changed.
     """
     names, whole = list(images), next(iter(images.values()))
     check_maps(whole, maps, target)

@@ -50,8 +50,9 @@ def sensitivity_max(
 
     def explanation(images: tuple[Tensor, ...], target: Tensor) -> tuple[Tensor, ...]:
         # Captum repeats several classes for the noisy images, but not a single one. A tuple,
-        # because Captum would take the rows of a tensor for several explanations.
-        return (explain(images[0], target.expand(len(images[0]))),)
+        # because Captum would take the rows of a tensor for several explanations. A copy, as
+        # models may change their inputs in place, and Captum uses them again.
+        return (explain(images[0].clone(), target.expand(len(images[0]))),)
 
     return cast(
         Tensor,

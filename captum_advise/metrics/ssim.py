@@ -47,13 +47,7 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SSIMStatistics:
-    """Images with their local statistics under the Gaussian window.
-
-    Attributes:
-        images: (N, C, H, W) in [0, 1].
-        mean: (N, C, h, w).
-        variance: (N, C, h, w).
-    """
+    """Images (N, C, H, W), with mean and variance (N, C, h, w) under the Gaussian window."""
 
     images: Tensor
     mean: Tensor

@@ -13,8 +13,7 @@ def top_pixels(maps: Tensor, regions: Tensor) -> Tensor:
     """The share of each map's highest pixels, as many as the region has, that lie in the region.
 
     It depends on the order of the pixels alone, so sharpening a map does not change it. On a mosaic
-    with a cell as the region it is the second result of
-    :func:`captum_advise.metrics.grid_pointing_game`.
+    the region is the cell of the class that the map explains (Böhle, Fritz and Schiele, CVPR 2021).
 
     Args:
         maps: (N, M, H, W), M maps for each image.
@@ -37,21 +36,14 @@ def top_pixels(maps: Tensor, regions: Tensor) -> Tensor:
         >>> top_pixels(maps, torch.tensor([[2, 0, 4, 2]]))
         tensor([0.7500])
     """
-    maps = numbers(maps)
-    masks = region_masks(maps, regions)
-    counts = masks.flatten(1).sum(1).tolist()
-    images = zip(torch.split(maps, 1), torch.split(masks, 1), counts, strict=True)
-    shares = [top_share(of_image, mask, count) for of_image, mask, count in images]
+    inside = region_masks(maps, regions).flatten(2)
+    values = numbers(maps).flatten(2)
+    shares = []
+    for of_image, mask in zip(torch.split(values, 1), torch.split(inside, 1), strict=True):
+        count = int(mask.sum())
+        limit = of_image.topk(count, 2).values[..., -1:]
+        above, tied = of_image > limit, of_image == limit
+        n_above, n_tied = above.sum(2), tied.sum(2)
+        n_inside, n_tied_inside = (above & mask).sum(2), (tied & mask).sum(2)
+        shares.append((n_inside + ((count - n_above) * n_tied_inside).float() / n_tied) / count)
     return single(torch.cat(shares))
-
-
-def top_share(maps: Tensor, masks: Tensor, count: int) -> Tensor:
-    """The share (N, M) of the ``count`` highest pixels that lie in masks (N, 1, H, W)."""
-    values = maps.flatten(2)
-    inside = masks.flatten(2)
-    limit = values.topk(count, 2).values[..., -1:]
-    above, tied = values > limit, values == limit
-    n_above, n_tied = above.sum(2), tied.sum(2)
-    n_inside = (above & inside).sum(2)
-    n_tied_inside = (tied & inside).sum(2)
-    return (n_inside + ((count - n_above) * n_tied_inside).float() / n_tied) / count

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +18,12 @@ from captum_advise.metrics.confidence import (
     hit,
     increase_in_confidence,
 )
-from captum_advise.metrics.fsim import FSIMFeatureExtractor, FSIMFeatures, fsim_of_features
+from captum_advise.metrics.fsim import (
+    FSIMFeatureExtractor,
+    FSIMFeatures,
+    extractor_like,
+    fsim_of_features,
+)
 from captum_advise.metrics.mse import mse
 from captum_advise.metrics.ssim import SSIMStatistics, ssim_of_statistics
 
@@ -163,7 +169,9 @@ def visual_explainability(
     whole = WholeImages.of(images)
     examples = torch.arange(len(images), device=images.device)
     return compare(
-        whole.similarity(examples, masked_images).with_fsim(whole.fsim(examples, masked_images)),
+        whole.similarity(examples, masked_images)._replace(
+            fsim=whole.fsim(examples, masked_images)
+        ),
         confidences,
         masked_confidences,
         target,
@@ -174,13 +182,7 @@ def visual_explainability(
 
 @dataclass(frozen=True)
 class WholeImages:
-    """Images with the features that comparisons with masked images need again and again.
-
-    Attributes:
-        statistics: The images (N, C, H, W) in [0, 1] with SSIM's local statistics.
-        extractor: Of FSIM's features.
-        features: FSIM's features of the images.
-    """
+    """Images (N, C, H, W) with the features that each comparison with a masked image needs."""
 
     statistics: SSIMStatistics
     extractor: FSIMFeatureExtractor
@@ -188,8 +190,8 @@ class WholeImages:
 
     @classmethod
     def of(cls, images: Tensor) -> WholeImages:
-        """Compute the features of some images."""
-        extractor = FSIMFeatureExtractor.like(images)
+        """The features of images in [0, 1]."""
+        extractor = extractor_like(images)
         return cls(SSIMStatistics.of(images), extractor, extractor(images))
 
     def similarity(self, examples: Tensor, masked_images: Tensor) -> Similarity:
@@ -203,32 +205,15 @@ class WholeImages:
         return fsim_of_features(self.extractor(masked_images), self.features.select(examples))
 
 
-@dataclass(frozen=True)
-class Similarity:
+class Similarity(NamedTuple):
     """How similar masked images are to the whole ones, (P,) each.
 
-    Attributes:
-        ssim: As in :class:`VisualExplainability`.
-        fsim: Likewise; one, its upper limit, as long as it is not known.
-        mse: Likewise.
+    FSIMc is one, its upper limit, as long as it is not known.
     """
 
     ssim: Tensor
     fsim: Tensor
     mse: Tensor
-
-    def with_fsim(self, fsim: Tensor) -> Similarity:
-        """The same with FSIMc."""
-        return replace(self, fsim=fsim)
-
-    def select(self, index: Tensor) -> Similarity:
-        """Some of the entries, int64 (M,)."""
-        return Similarity(self.ssim[index], self.fsim[index], self.mse[index])
-
-    @classmethod
-    def concatenate(cls, parts: list[Similarity]) -> Similarity:
-        """Several results as one, in order."""
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def highest_avx(self) -> Tensor:
         """The highest AVX (P,) that any confidences could give."""

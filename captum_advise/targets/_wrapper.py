@@ -15,11 +15,7 @@ OutputSelector: TypeAlias = str | int | Callable[[Any], Any] | None
 
 
 class Wrapper(HasConfidence, nn.Module):
-    """A model as a part of another module, with its mode and without any change to it.
-
-    Args:
-        model: The model.
-    """
+    """A model as a part of another module, with its mode and without any change to it."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
         super().__init__()
@@ -36,13 +32,9 @@ def select_output(outputs: Any, selector: OutputSelector, default: tuple[str, ..
     Args:
         outputs: What the model returned.
         selector: A path of keys, attributes and positions joined by dots, a position, or a function
-            of ``outputs``. None: the output itself if it is a tensor, its only element, or the
-            first of ``default`` that it has.
+            of ``outputs``. None: the output itself if it is a tensor, the first of ``default``
+            that it has, or its only element.
         default: Keys or attributes.
-
-    Raises:
-        TypeError: What is named is not a tensor of real numbers.
-        ValueError: There is nothing of that name, or no name was given and none is known.
     """
     if selector is None:
         value = _selected_by_default(outputs, default)

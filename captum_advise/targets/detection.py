@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.targets._wrapper import Wrapper
-
-__all__ = ["Detection"]
 
 
 class Detection(Wrapper):
@@ -118,16 +116,9 @@ class Detection(Wrapper):
         """
         boxes, labels = self._targets(inputs, boxes, labels)
         detections = self._detections(inputs)
+        targets = boxes.expand(len(inputs), -1, -1), labels.expand(len(inputs), -1)
         scores = torch.stack(
-            [
-                image.scores_of(image_boxes, image_labels)
-                for image, image_boxes, image_labels in zip(
-                    detections,
-                    boxes.expand(len(inputs), -1, -1),
-                    labels.expand(len(inputs), -1),
-                    strict=True,
-                )
-            ]
+            [image.scores_of(*own) for image, *own in zip(detections, *targets, strict=True)]
         )
         if torch.is_grad_enabled():
             _warn_of_zeros(scores, boxes, labels)
@@ -196,7 +187,7 @@ class Detection(Wrapper):
         outputs = self.model(inputs)
         if isinstance(outputs, Sequence) and all(map(_is_labelled, outputs)):
             return [
-                _Labelled(image["boxes"], image["scores"], image["labels"]) for image in outputs
+                _Detections(image["boxes"], image["scores"], image["labels"]) for image in outputs
             ]
         for key in ("logits", "pred_logits"):
             logits, boxes = _get(outputs, key), _get(outputs, "pred_boxes")
@@ -220,62 +211,40 @@ class Detection(Wrapper):
         convert = import_optional("torchvision.ops", "zoo").box_convert
         boxes = convert(relative_boxes, "cxcywh", "xyxy")
         boxes = boxes * boxes.new_tensor([width, height, width, height])
-        return [_Probable(*image) for image in zip(boxes, probabilities, strict=True)]
-
-
-class _Detections(Protocol):
-    """What a detector finds in one image."""
-
-    @property
-    def boxes(self) -> Tensor:
-        """(D, 4) left, top, right, bottom, in pixels."""
-
-    def scores_of(self, boxes: Tensor, labels: Tensor) -> Tensor:
-        """(K,) scores of targets (K, 4) and (K,)."""
-
-    def best_labels(self) -> tuple[Tensor, Tensor]:
-        """Scores and labels (D,)."""
+        return [_Detections(*image) for image in zip(boxes, probabilities, strict=True)]
 
 
 @dataclass(frozen=True)
-class _Labelled:
-    """Detections of one image, each with one label: boxes (D, 4), scores (D,), labels (D,)."""
+class _Detections:
+    """What a detector finds in one image.
 
-    boxes: Tensor
+    Each detection has a label (D,) with its score (D,), or, where ``labels`` is None, scores
+    (D, classes) of all labels.
+    """
+
+    boxes: Tensor  # (D, 4) left, top, right, bottom, in pixels
     scores: Tensor
-    labels: Tensor
+    labels: Tensor | None = None
 
     def scores_of(self, boxes: Tensor, labels: Tensor) -> Tensor:
         """(K,) scores of targets (K, 4) and (K,)."""
-        has_label = labels.to(self.labels)[:, None] == self.labels
-        return _best(_overlap(boxes, self.boxes) * has_label, self.scores)
-
-    def best_labels(self) -> tuple[Tensor, Tensor]:
-        """Scores and labels (D,)."""
-        return self.scores, self.labels
-
-
-@dataclass(frozen=True)
-class _Probable:
-    """Detections of one image, each with the probabilities (D, classes) of all labels."""
-
-    boxes: Tensor
-    probabilities: Tensor
-
-    def scores_of(self, boxes: Tensor, labels: Tensor) -> Tensor:
-        """(K,) scores of targets (K, 4) and (K,)."""
-        n_classes = self.probabilities.shape[1]
+        overlap = _overlap(boxes, self.boxes)
         labels = labels.to(self.boxes.device)
+        if self.labels is not None:
+            return _best(overlap * (labels[:, None] == self.labels), self.scores)
+        n_classes = self.scores.shape[1]
         if bool(((labels < 0) | (labels >= n_classes)).any()):
             raise ValueError(
                 f"The labels {labels.tolist()} are not all classes of the detector, which are 0 to "
                 f"{n_classes - 1}."
             )
-        return _best(_overlap(boxes, self.boxes), self.probabilities[:, labels].T)
+        return _best(overlap, self.scores[:, labels].T)
 
     def best_labels(self) -> tuple[Tensor, Tensor]:
         """Scores and labels (D,)."""
-        scores, labels = self.probabilities.max(1)
+        if self.labels is not None:
+            return self.scores, self.labels
+        scores, labels = self.scores.max(1)
         return scores, labels
 
 
@@ -328,9 +297,8 @@ def _warn_of_zeros(scores: Tensor, boxes: Tensor, labels: Tensor) -> None:
     image, column = is_zero.nonzero()[0].tolist()
     row = image if len(boxes) > 1 else 0
     box = [round(value, 1) for value in boxes[row, column].tolist()]
-    warnings.warn(
+    warn_caller(
         f"No detection of label {int(labels[row, column])} in image {image} overlaps the box "
         f"{box}, so its score and gradients are zero: take the target from `detect`, or build the "
-        "detector with a lower score threshold.",
-        stacklevel=3,
+        "detector with a lower score threshold."
     )

@@ -12,8 +12,6 @@ from torch import Tensor
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
 
-__all__ = ["Embedding"]
-
 
 class Embedding(Wrapper):
     """Cosine similarities (N, K) of images to K reference embeddings, of images or of texts.

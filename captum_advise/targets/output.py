@@ -10,8 +10,6 @@ from torch import Tensor
 from captum_advise._utils.probabilities import default_confidence
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
 
-__all__ = ["Output"]
-
 
 class Output(Wrapper):
     r"""One tensor of what a model returns: dictionary, tuple, dataclass, Hugging Face output.

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
 
-__all__ = ["Regression"]
-
 
 class Regression(Wrapper):
     """The values (N, K) that a model predicts, so that maps show what makes them larger or smaller.

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
 
-__all__ = ["Segmentation"]
-
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 

@@ -18,30 +18,21 @@ from captum_advise.pixels import normalize_maps, upsample_maps
 from captum_advise.visualization.style import GREY
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from captum_advise.visualization.style import Array, ManyAxes, Pixels
 
-    from captum_advise.visualization.style import Array, Pixels
-
-OPACITY = 0.65
+_OPACITY = 0.65  # of the highest value; the lowest is transparent
 COLOURS = "plasma"  # readable without colour vision
 _BAR_LENGTH, _BAR_HEIGHT = 3.5, 0.5  # inches, the height with the labels
 
 
-def heat_colours(cmap: str = COLOURS, opacity: float = OPACITY) -> Colormap:
-    """A colour map that lets the image show where there is no evidence.
-
-    Args:
-        cmap: Name of a colour map of matplotlib.
-        opacity: Of the highest value, 0 to 1. The lowest is transparent.
-    """
-    colours = matplotlib.colormaps[cmap](np.linspace(0, 1, 256))
-    colours[:, 3] = opacity * np.linspace(0, 1, 256)
-    return ListedColormap(colours, name=f"transparent {cmap}")
+def heat_colours() -> Colormap:
+    """A colour map that lets the image show where there is no evidence."""
+    colours = matplotlib.colormaps[COLOURS](np.linspace(0, 1, 256))
+    colours[:, 3] = _OPACITY * np.linspace(0, 1, 256)
+    return ListedColormap(colours, name=f"transparent {COLOURS}")
 
 
-def draw_heat(
-    figure: Figure, ax: Axes, image: Pixels, attribution: Array, colours: Colormap | None = None
-) -> None:
+def draw_heat(figure: Figure, ax: Axes, image: Pixels, attribution: Array) -> None:
     """Draw a map over the grey image.
 
     Args:
@@ -49,12 +40,11 @@ def draw_heat(
         ax: Where to draw.
         image: (H, W, 3) in [0, 1].
         attribution: A map, (h, w) with or without leading dimensions of size 1, of any size.
-        colours: From :func:`heat_colours`.
 
     Raises:
         ValueError: The map has another shape or is not finite.
     """
-    colours = heat_colours() if colours is None else colours
+    colours = heat_colours()
     heat = _heat(attribution, image.shape[:2])
     if heat.any():
         captum_visualization.visualize_image_attr(
@@ -77,16 +67,14 @@ def draw_heat(
     ax.set_axis_off()
 
 
-def evidence_bar(
-    figure: Figure, axes: npt.NDArray[np.object_], colours: Colormap | None = None
-) -> None:
+def evidence_bar(figure: Figure, axes: ManyAxes) -> None:
     """Draw the colour bar of heat maps below the axes of a new figure, which becomes higher."""
     boxes = [ax.get_position() for ax in axes.ravel()]
     width = max(box.x1 for box in boxes) - min(box.x0 for box in boxes)
     shrink = min(0.9, _BAR_LENGTH / (width * figure.get_figwidth()))
     figure.set_figheight(figure.get_figheight() + _BAR_HEIGHT)
     bar = figure.colorbar(
-        ScalarMappable(cmap=heat_colours() if colours is None else colours),
+        ScalarMappable(cmap=heat_colours()),
         ax=axes,
         location="bottom",
         panchor=False,  # leaves the axes in line with others

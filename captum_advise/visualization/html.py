@@ -13,12 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise._version import __version__
 
-# Files of ours are known by it: see captum_advise.cli.own_files.
+# Files of ours are known by it: see captum_advise.cli.image_results.
 GENERATOR = "captum-advise"
 
 
@@ -29,7 +27,8 @@ def data_uri(image: Any, quality: int = 92) -> str:
         image: PIL image, or (H, W, 3) or (H, W) in [0, 1].
         quality: Of the JPEG, 1 to 95.
     """
-    pil = import_optional("PIL.Image", "demo")
+    # Imported here: a command's help does not wait for NumPy.
+    np, pil = import_optional("numpy", "demo"), import_optional("PIL.Image", "demo")
     is_pil = isinstance(image, pil.Image)
     picture = image if is_pil else pil.fromarray(np.rint(image * 255).astype(np.uint8))
     with io.BytesIO() as stream:

@@ -12,18 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_advise._explanation_io import avx_in_words
-from captum_advise.visualization.heat import (
-    COLOURS,
-    OPACITY,
-    draw_heat,
-    evidence_bar,
-    heat_colours,
-)
+from captum_advise.visualization.heat import draw_heat, evidence_bar
 from captum_advise.visualization.methods import n_units, shown_name
 from captum_advise.visualization.style import (
     PANEL,
-    ROW,
-    SIDE,
     as_image,
     as_images,
     axes_gallery,
@@ -33,7 +25,6 @@ from captum_advise.visualization.style import (
 from captum_advise.visualization.units import groups
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from PIL import Image
 
     from captum_advise.explanation import Candidate, Explanation
@@ -46,8 +37,6 @@ def overlay(
     *,
     title: str | None = None,
     ax: Axes | None = None,
-    alpha: float = OPACITY,
-    cmap: str = COLOURS,
 ) -> tuple[Figure, Axes]:
     """A map as heat over the grey image that it explains.
 
@@ -60,8 +49,6 @@ def overlay(
         attribution: A map, (h, w) with or without leading dimensions of size 1, of any size.
         title: Written above.
         ax: Where to draw; a new figure if None, which then has a colour bar.
-        alpha: Opacity of the heat where the evidence is greatest, 0 to 1.
-        cmap: Matplotlib colour map; the default can be read without colour vision.
 
     Returns:
         The figure and the axes drawn on.
@@ -75,21 +62,19 @@ def overlay(
         >>> figure, ax = overlay(images[0], explanation.attributions[0])
         >>> figure.savefig("heat.png")
     """
-    pixels, colours = as_image(image), heat_colours(cmap, alpha)
+    pixels = as_image(image)
     new = ax is None
     figure, ax = axes_or_new(ax, (4.5, 4.7))
-    draw_heat(figure, ax, pixels, attribution, colours)
+    draw_heat(figure, ax, pixels, attribution)
     ax.set_title(title or "")
     if new:
-        evidence_bar(figure, np.array(ax), colours)
+        evidence_bar(figure, np.array(ax))
     return figure, ax
 
 
 def overlays(
     images: Array | Image.Image | Sequence[Array | Image.Image],
     maps: Mapping[str, Array],
-    *,
-    axes: npt.ArrayLike | None = None,
 ) -> tuple[Figure, ManyAxes]:
     """Images, each followed by the maps that several methods make of it.
 
@@ -97,14 +82,12 @@ def overlays(
         images: (N, 3 or 1, H, W) tensor, (N, H, W, 3 or 1) array, or a sequence of N images as
             :func:`overlay` takes them. One image without N is accepted for N = 1.
         maps: By the methods' names, (N, C, h, w), summed over C.
-        axes: Where to draw, N x (1 + methods) of them; a new figure if None, which then has a
-            colour bar.
 
     Returns:
         The figure, and the axes (N, 1 + methods).
 
     Raises:
-        ValueError: The numbers of images, maps or axes differ, or one cannot be drawn.
+        ValueError: The numbers of images and maps differ, or one cannot be drawn.
 
     Example::
 
@@ -118,13 +101,12 @@ def overlays(
             raise ValueError(
                 f"{len(pixels)} images need as many maps of {name}, got {len(of_method)}."
             )
-    figure, grid, is_new = _rows(axes, len(pixels), 1 + len(maps))
+    figure, grid = axes_grid(len(pixels), 1 + len(maps))
     for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
         _draw_image(row[0], image)
         for ax, (name, of_method) in zip(row[1:], maps.items(), strict=True):
             _draw_map(figure, ax, image, of_method[index], f"{name}\n{_positions(of_method)}")
-    if is_new:
-        evidence_bar(figure, grid)
+    evidence_bar(figure, grid)
     return figure, grid
 
 
@@ -132,7 +114,6 @@ def gallery(
     explanation: Explanation,
     *,
     class_names: Sequence[str] | None = None,
-    axes: npt.ArrayLike | None = None,
 ) -> tuple[Figure, ManyAxes]:
     """The images of an explanation, each followed by all its maps, the recommended one first.
 
@@ -142,29 +123,25 @@ def gallery(
     Args:
         explanation: With images.
         class_names: By class; those of ``explanation.setup`` if None.
-        axes: Where to draw, N x (1 + maps) of them; a new figure if None, which then has a colour
-            bar.
 
     Returns:
         The figure, and the axes (N, 1 + maps).
 
     Raises:
-        ValueError: The explanation has no images, the number of axes differs, or there are too few
-            class names.
+        ValueError: The explanation has no images, or there are too few class names.
 
     Example::
 
         >>> figure, axes = gallery(LayerAdvise(net, net.conv4).explain(images))
     """
     pixels = images_of(explanation)
-    figure, grid, is_new = _rows(axes, len(pixels), 1 + len(explanation.maps))
+    figure, grid = axes_grid(len(pixels), 1 + len(explanation.maps))
     for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
         _draw_image(row[0], image)
         caption = _class_and_confidence(explanation, index, class_names)
         row[0].set_title("\n".join(caption), fontsize="medium", parse_math=False)
         _draw_maps(figure, row[1:], image, explanation, index)
-    if is_new:
-        evidence_bar(figure, grid)
+    evidence_bar(figure, grid)
     return figure, grid
 
 
@@ -173,7 +150,6 @@ def group_maps(
     *,
     index: int = 0,
     columns: int = 4,
-    axes: npt.ArrayLike | None = None,
 ) -> tuple[Figure, ManyAxes]:
     """The map of every group of units that was compared, with its units and its AVX.
 
@@ -182,15 +158,13 @@ def group_maps(
     Args:
         explanation: With images.
         index: Which of its examples.
-        columns: Maps per row of a new figure.
-        axes: Where to draw, one for each candidate; a new figure if None, which then has a colour
-            bar.
+        columns: Maps per row.
 
     Returns:
         The figure, and one axes per candidate.
 
     Raises:
-        ValueError: The explanation has no images or no candidates, or the number of axes differs.
+        ValueError: The explanation has no images or no candidates.
 
     Example::
 
@@ -198,7 +172,7 @@ def group_maps(
     """
     image = images_of(explanation)[index]
     candidates = explanation.candidates[index]
-    figure, shown = axes_gallery(axes, len(candidates), columns, "groups")
+    figure, shown = axes_gallery(len(candidates), columns, "groups")
     for ax, candidate in zip(shown, candidates, strict=True):
         draw_heat(figure, ax, image, candidate.attributions)
         is_bold = is_selected(candidate, explanation.selected_units[index])
@@ -207,27 +181,22 @@ def group_maps(
             fontsize="medium",
             fontweight="bold" if is_bold else "normal",
         )
-    if axes is None:
-        evidence_bar(figure, shown)
+    evidence_bar(figure, shown)
     return figure, shown
 
 
-def panel(
-    explanation: Explanation, *, index: int = 0, axes: npt.ArrayLike | None = None
-) -> tuple[Figure, ManyAxes]:
+def panel(explanation: Explanation, *, index: int = 0) -> tuple[Figure, ManyAxes]:
     """An image, all its maps, and the groups of which one was selected, in a row.
 
     Args:
         explanation: With images.
         index: Which of its examples.
-        axes: Where to draw, 2 + maps of them; a new figure if None, which then has a title and a
-            colour bar.
 
     Returns:
         The figure, and the axes.
 
     Raises:
-        ValueError: The explanation has no images, or the number of axes differs.
+        ValueError: The explanation has no images.
 
     Example::
 
@@ -235,9 +204,8 @@ def panel(
     """
     image = images_of(explanation)[index]
     count = len(explanation.maps)
-    figure, (row,) = axes_grid(
-        axes, 1, 2 + count, (PANEL * (count + 2.2), 3.7), width_ratios=[1] * (1 + count) + [1.2]
-    )
+    figure = Figure(figsize=(PANEL * (count + 2.2), 3.7), layout="constrained")
+    row = figure.subplots(1, 2 + count, width_ratios=[1] * (1 + count) + [1.2])
     first, shown, chart = row[0], row[1:-1], row[-1]
     _draw_image(first, image)
     first.set_title("image")
@@ -250,10 +218,9 @@ def panel(
         ax=chart,
     )
     chart.set_title(f"groups of units\n{explanation.describe_selection(index)}")
-    if axes is None:
-        caption = ", ".join(_class_and_confidence(explanation, index))
-        figure.suptitle(caption, fontweight="bold", parse_math=False)
-        evidence_bar(figure, shown)
+    caption = ", ".join(_class_and_confidence(explanation, index))
+    figure.suptitle(caption, fontweight="bold", parse_math=False)
+    evidence_bar(figure, shown)
     return figure, row
 
 
@@ -274,11 +241,6 @@ def images_of(explanation: Explanation) -> list[Pixels]:
 def is_selected(candidate: Candidate, selected: Tensor) -> bool:
     """Whether the selected units of an example, bool (C,), are those of a candidate."""
     return int(selected.sum()) == len(candidate.units) and bool(selected[candidate.units].all())
-
-
-def _rows(axes: npt.ArrayLike | None, rows: int, columns: int) -> tuple[Figure, ManyAxes, bool]:
-    figure, grid = axes_grid(axes, rows, columns, (SIDE * columns, ROW * rows))
-    return figure, grid, axes is None
 
 
 def _draw_image(ax: Axes, image: Pixels) -> None:

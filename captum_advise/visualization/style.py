@@ -51,64 +51,33 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
 
 def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
     """The axes with their figure; those of a new figure of a size in inches if None."""
-    if ax is None:
-        figure = Figure(figsize=size, layout="constrained")
-        return figure, figure.subplots()
+    ax = ax or Figure(figsize=size, layout="constrained").subplots()
     return cast(Figure, ax.figure), ax
 
 
-def axes_grid(
-    axes: npt.ArrayLike | None,
-    rows: int,
-    columns: int,
-    size: tuple[float, float],
-    width_ratios: Sequence[float] | None = None,
-) -> tuple[Figure, ManyAxes]:
-    """The given axes as (rows, columns); those of a new figure of a size in inches if None.
-
-    Raises:
-        ValueError: The number of given axes differs.
-    """
-    if axes is None:
-        figure = Figure(figsize=size, layout="constrained")
-        return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=width_ratios)
-    given = np.ravel(np.asarray(axes, dtype=object))
-    if len(given) != rows * columns:
-        raise ValueError(f"{rows} x {columns} axes are needed to draw on, got {len(given)}.")
-    return cast(Figure, given[0].figure), given.reshape(rows, columns)
+def axes_grid(rows: int, columns: int) -> tuple[Figure, ManyAxes]:
+    """A new figure and its axes (rows, columns), each for an image with a title of two lines."""
+    figure = Figure(figsize=(SIDE * columns, ROW * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def axes_gallery(
-    axes: npt.ArrayLike | None, count: int, columns: int, what: str, height: float = ROW
+    count: int, columns: int, what: str, height: float = ROW
 ) -> tuple[Figure, ManyAxes]:
-    """Axes for ``count`` things, row by row: the given ones, or those of a new figure if None.
-
-    Args:
-        axes: As many as there are things.
-        count: How many things.
-        columns: Of a new figure.
-        what: The things' name, for a message.
-        height: Of a row of a new figure, in inches.
+    """A new figure and its axes (count,), row by row, which are ``height`` inches high.
 
     Raises:
-        ValueError: There is nothing to draw, or the number of given axes differs.
+        ValueError: There is nothing, of ``what`` there might be, to draw.
     """
     if count == 0:
         raise ValueError(f"There are no {what} to draw.")
-    if axes is not None:
-        figure, grid = axes_grid(axes, 1, count, (0, 0))
-        return figure, grid[0]
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    figure, grid = axes_grid(None, rows, columns, (SIDE * columns, height * rows))
+    figure, grid = axes_grid(rows, columns)
+    figure.set_figheight(height * rows)
     for unused in grid.ravel()[count:]:
         unused.remove()
     return figure, grid.ravel()[:count]
-
-
-def as_array(values: Array) -> npt.NDArray[np.generic]:
-    """A tensor or an array as an array."""
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def as_images(images: Array | Image.Image | Sequence[Array | Image.Image]) -> list[Pixels]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,15 +22,12 @@ from captum_advise.visualization.style import (
     DARK_GREY,
     LIGHT_GREY,
     VERMILION,
-    as_array,
     as_image,
     axes_gallery,
     axes_or_new,
 )
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from captum_advise.explanation import Candidate
     from captum_advise.relevance import ActivationRange
     from captum_advise.visualization.style import Array, ManyAxes
@@ -62,14 +60,13 @@ def groups(
         >>> figure, ax = groups(explanation.candidates[0], selected=selected)
     """
     figure, ax = axes_or_new(ax, (6.4, 4.8))
-    units: Mapping[int, int] = {
+    units = {
         candidate.relevance: len(candidate.units)
         for candidate in candidates
         if candidate.relevance is not None
     }
     if unit_relevance is not None:
-        values, counts = np.unique(as_array(unit_relevance), return_counts=True)
-        units = {**units, **dict(zip(values.tolist(), counts.tolist(), strict=True))}
+        units = dict(Counter(torch.as_tensor(unit_relevance).tolist()))
     avx = {
         candidate.relevance: candidate.metrics.avx.item()
         for candidate in candidates
@@ -116,7 +113,6 @@ def densities(
     min_prominence: float = 1e-6,
     activation_range: ActivationRange = (0.0, 1.0),
     columns: int = 4,
-    axes: npt.ArrayLike | None = None,
 ) -> tuple[Figure, ManyAxes]:
     r"""Densities of chosen units' activations, with the modes that make their relevance.
 
@@ -128,15 +124,14 @@ def densities(
         n_bandwidths: As in :meth:`captum_advise.LayerAdvise.attribute`.
         min_prominence: Likewise.
         activation_range: Likewise.
-        columns: Densities per row of a new figure.
-        axes: Where to draw, one for each unit; a new figure if None.
+        columns: Densities per row.
 
     Returns:
         The figure, and one axes per unit.
 
     Raises:
-        ValueError: There is no unit to draw, a unit does not exist, the number of axes differs, or
-            the feature maps have another shape.
+        ValueError: There is no unit to draw, a unit does not exist, or the feature maps have
+            another shape.
 
     Example::
 
@@ -158,7 +153,7 @@ def densities(
     grid = torch.linspace(0, 1, rows.shape[1], dtype=torch.float64)
     curves = adaptive_kde(rows, grid, n_bandwidths=n_bandwidths).density.numpy()
     positions = grid.numpy()
-    figure, shown = axes_gallery(axes, len(wanted), columns, "units", height=CURVE)
+    figure, shown = axes_gallery(len(wanted), columns, "units", height=CURVE)
     for ax, unit, row, density in zip(shown, wanted, rows.numpy(), curves, strict=True):
         density = np.nan_to_num(density)
         modes, _ = find_peaks(density, prominence=min_prominence * density.max())
@@ -187,7 +182,6 @@ def unit_gallery(
     count: int = 8,
     unit_relevance: Array | None = None,
     columns: int = 4,
-    axes: npt.ArrayLike | None = None,
 ) -> tuple[Figure, ManyAxes]:
     """The units with the most evidence for the class, each with what it contributes to the map.
 
@@ -200,15 +194,13 @@ def unit_gallery(
             ``attribute(..., attr_dim_summation=False)``.
         count: How many units; fewer if fewer have evidence.
         unit_relevance: (C,), ``explanation.unit_relevance[i]``: adds the relevance to the titles.
-        columns: Units per row of a new figure.
-        axes: Where to draw, at least as many as there are units; a new figure if None.
+        columns: Units per row.
 
     Returns:
         The figure, and one axes per unit, the one with the most evidence first.
 
     Raises:
-        ValueError: No unit has evidence, there are too few axes, or the contributions have another
-            shape.
+        ValueError: No unit has evidence, or the contributions have another shape.
 
     Example::
 
@@ -230,15 +222,11 @@ def unit_gallery(
     evidence = maps.relu().flatten(1).sum(1)
     best = evidence.argsort(descending=True, stable=True)[:count]
     best = best[evidence[best] > 0]
-    new = axes is None
-    if axes is not None:
-        axes = np.ravel(np.asarray(axes, dtype=object))[: len(best)]
-    figure, shown = axes_gallery(axes, len(best), columns, "units with evidence")
+    figure, shown = axes_gallery(len(best), columns, "units with evidence")
     for ax, unit in zip(shown, best.tolist(), strict=True):
         relevance = "" if unit_relevance is None else f", relevance {int(unit_relevance[unit])}"
         draw_heat(figure, ax, pixels, maps[unit])
         share = evidence[unit] / evidence.sum()
         ax.set_title(f"unit {unit}{relevance}\n{share:.1%} of the evidence", fontsize="medium")
-    if new:
-        evidence_bar(figure, shown)
+    evidence_bar(figure, shown)
     return figure, shown

@@ -25,8 +25,7 @@ from captum_advise.zoo.recognition import (
     check_head,
     classifier_of,
     family,
-    is_processor,
-    processing,
+    processed,
     recognize,
     unwrapped,
 )
@@ -130,14 +129,17 @@ def describe(
             f"{name} fails on inputs of the shape {tuple(inputs.shape)}, from {inputs.source}: "
             f"{reason(error)}; pass transform if it takes others."
         ) from error
-    if class_names is None and own_names is None and brand is not None:
-        own_names = imagenet_or_numbers(probed.classes)
+    names = class_names or own_names
+    if names is None:
+        names = (numbered if brand is None else imagenet_or_numbers)(probed.classes)
+    elif len(names) != probed.classes:
+        raise ValueError(f"{name} has {probed.classes} classes, got {len(names)} class names.")
     return Network(
         name=name,
         model=classifier,
         pixel_space=inputs.pixel_space,
         transform=inputs.transform,
-        class_names=_checked(class_names or own_names, probed.classes, name),
+        class_names=tuple(names),
         weights="the model's",
         source=inputs.source,
         **probed.layers_of(inner),
@@ -161,8 +163,8 @@ def _inputs(
             )
         transform, source = known.transform, known.source
         pixel_space, shape = pixel_space or known.pixel_space, shape or known.shape
-    elif transform is not None and is_processor(transform):
-        transform = processing(transform)
+    elif hasattr(transform, "image_mean"):  # an image processor of Hugging Face
+        transform = partial(processed, transform)
     whole: Callable[[Image.Image], Tensor] = _no_transform
     if transform is not None:
         # Not a function in a function, which could not be sent to worker processes.
@@ -213,11 +215,3 @@ def _name_of(layer: object, model: nn.Module, name: str) -> str | None:
         f"The layer {type(layer).__name__} is not part of {name}: take it from the model that is "
         "explained, or give its dotted name."
     )
-
-
-def _checked(class_names: Sequence[str] | None, classes: int, name: str) -> tuple[str, ...]:
-    if class_names is None:
-        return numbered(classes)
-    if len(class_names) != classes:
-        raise ValueError(f"{name} has {classes} classes, got {len(class_names)} class names.")
-    return tuple(class_names)

@@ -21,31 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """How images become inputs of a model.
+    """How images become inputs of a model."""
 
-    Attributes:
-        transform: RGB image to input (C, H, W).
-        shape: (C, H, W).
-        pixel_space: How inputs relate to images in [0, 1].
-        source: Where the transform comes from, in a few words.
-    """
-
-    transform: Callable[[Image.Image], Tensor]
-    shape: tuple[int, int, int]
+    transform: Callable[[Image.Image], Tensor]  # RGB image to (C, H, W)
+    shape: tuple[int, int, int]  # (C, H, W)
     pixel_space: PixelSpace
-    source: str
+    source: str  # where the transform comes from, in a few words
 
 
 def build(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
-    """Build a network.
-
-    Args:
-        entry: From :func:`captum_advise.zoo.registry.find_entry`.
-        pretrained: With the pretrained weights, or with random ones.
-    """
-    return {"lite": _lite, "torchvision": _torchvision, "timm": _timm}[entry.family](
-        entry, pretrained
-    )
+    """Build a network, with the pretrained weights or with random ones."""
+    builders = {"lite": _lite, "torchvision": _torchvision, "timm": _timm}
+    return builders[entry.family](entry, pretrained)
 
 
 def _lite(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captum_advise._utils.errors import reason
+from captum_advise._utils.errors import reason, warn_caller
 from captum_advise._utils.optional_dependencies import import_optional
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_MOST_16_BIT = 65535
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -67,6 +69,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Returns:
         PIL image of mode RGB.
 
+    Warns:
+        UserWarning: 16-bit grey uses less than a tenth of its range.
+
     Example::
 
         >>> zoo.to_rgb(zoo.open_image("cat.jpg").convert("L")).mode
@@ -78,7 +83,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image = ops.exif_transpose(image)
     if image.mode.startswith("I"):
         # Pillow's own conversion clips at 255. Some versions read 16-bit files as mode I.
-        scaled = numpy.rint(numpy.asarray(image) / 257).clip(0, 255)
+        values = numpy.asarray(image)
+        if 0 < values.max() < _MOST_16_BIT / 10:
+            warn_caller(
+                f"A 16-bit image is shown almost black, as its values end at {values.max()} of "
+                f"{_MOST_16_BIT}: scale them to the whole range, if they have fewer bits."
+            )
+        scaled = numpy.rint(values / 257).clip(0, 255)
         image = pil.fromarray(scaled.astype(numpy.uint8))
     elif image.mode == "F":
         values = numpy.nan_to_num(numpy.asarray(image))

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from captum_advise._utils.errors import did_you_mean
 from captum_advise._utils.modes import in_eval_mode
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.layouts import Tokens, channels_last
-from captum_advise.zoo.network import Network, did_you_mean, place_of
+from captum_advise.zoo.network import Network, place_of
 from captum_advise.zoo.recognition import unwrapped
 
 if TYPE_CHECKING:
@@ -29,20 +30,12 @@ _INSIDE_ATTENTION = re.compile(r"(^|\.)(attn|attention|self_attention)[^.]*\.")
 
 @dataclass(frozen=True)
 class Probe:
-    """What one pass shows of a network.
+    """What one pass shows of a network."""
 
-    Attributes:
-        layer: The layer to explain.
-        layouts: How to rearrange the outputs of layers that are not (N, C, H, W).
-        classes: The number of classes.
-        layers: The layers of :class:`captum_advise.GatedGradCam`, in the order of the forward pass.
-            The last one is the layer to explain. Empty if there is no finer one.
-    """
-
-    layer: str
-    layouts: Mapping[str, ReshapeTransform]
+    layer: str  # the one to explain
+    layouts: Mapping[str, ReshapeTransform]  # of layers that are not (N, C, H, W)
     classes: int
-    layers: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()  # of GatedGradCam: finer ones, and `layer`; else empty
 
     def layers_of(self, model: nn.Module) -> dict[str, Any]:
         """What a :class:`captum_advise.zoo.Network` says about layers: its attributes by name."""
@@ -84,10 +77,6 @@ def probe(
         channels: Of its inputs.
         forward: Inputs to class scores, for a model that returns something else.
         reshape_transform: How to rearrange what ``layer`` returns, where it is known.
-
-    Raises:
-        ValueError: The model does not return class scores (N, K), or has no such layer, or the
-            layer gives no feature map.
     """
     with (
         # Also where the caller switched gradients off.
@@ -122,9 +111,6 @@ def feature_layers(network: Network) -> dict[str, tuple[int, int, int]]:
 
     Of a module and its last part, which return the same tensor, only the module is listed, unless
     the network names the part. Modules that return what they get are left out.
-
-    Args:
-        network: Left unchanged.
     """
     image = import_optional("PIL.Image", "zoo").new("RGB", (256, 256))
     inputs = network.transform(image)[None].to(network.device)
@@ -147,22 +133,13 @@ _Edge: TypeAlias = tuple[Any, int]
 
 @dataclass(frozen=True)
 class _Output:
-    """What a module returned in its last call.
-
-    Attributes:
-        module: The module.
-        words: The output in words.
-        has_positions: Whether it can be a feature map, if only after rearranging.
-        map: The output if it is a feature map, and the module's only one.
-        layout: How to rearrange it, unless it is (N, C, H, W).
-        edge: Where it is in the graph.
-    """
+    """What a module returned in its last call."""
 
     module: nn.Module
     words: str
-    has_positions: bool
-    map: Tensor | None
-    layout: ReshapeTransform | None
+    has_positions: bool  # whether it can be a feature map, if only after rearranging
+    map: Tensor | None  # the output if it is a feature map, and the module's only one
+    layout: ReshapeTransform | None  # how to rearrange it, unless it is (N, C, H, W)
     edge: _Edge
 
 
@@ -273,11 +250,7 @@ def _layout(output: Any, size: tuple[int, int]) -> tuple[bool, ReshapeTransform 
 def _check_layer(
     layer: str, model: nn.Module, outputs: Mapping[str, _Output], name: str, *, is_reshaped: bool
 ) -> None:
-    """Require that a layer exists, runs, and has positions.
-
-    Raises:
-        ValueError: It does not; the message names layers that could be meant.
-    """
+    """Require that a layer exists, runs, and has positions; an error names similar ones."""
     if layer not in dict(model.named_modules()):
         problem = f"{name} has no layer {layer!r}"
     elif layer not in outputs:
@@ -297,9 +270,6 @@ def _last_that_matters(maps: dict[str, _Output], logits: Tensor, name: str) -> s
     """The last map of which more than one position leads to the prediction.
 
     After a transformer's last attention only the class token does.
-
-    Raises:
-        ValueError: There is no map, or none has gradients.
     """
     if not maps:
         raise ValueError(f"{name} has no layer with a feature map that could be explained.")

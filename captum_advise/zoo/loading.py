@@ -108,11 +108,7 @@ def numbered(classes: int) -> tuple[str, ...]:
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device of a name.
-
-    Raises:
-        ValueError: It is not one of this machine.
-    """
+    """The device of a name, if it is one of this machine."""
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

@@ -23,18 +23,12 @@ def measure(
 ) -> tuple[tuple[int, int, int], PixelSpace]:
     """The shape of a transform's results, and how they relate to images in [0, 1].
 
-    Images of one colour go through it: black, dark grey, white and red.
+    Images of one colour go through it: black, dark grey, white and red. Where grey is not where
+    black and white say, as after a normalisation of each image by itself, it is a ValueError.
 
     Args:
         transform: PIL image of mode RGB to (C, H, W).
         pixel_space: Where it is known.
-
-    Returns:
-        (C, H, W), and the pixel space.
-
-    Raises:
-        ValueError: The result is no tensor of three dimensions, or grey is not where black and
-            white say, as after a normalisation of each image by itself.
     """
     pil = import_optional("PIL.Image", "zoo")
     colours = ((0, 0, 0), (51, 51, 51), (255, 255, 255), (255, 0, 0))

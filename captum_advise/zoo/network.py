@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from captum_advise._utils.errors import did_you_mean
 from captum_advise.pixels import PixelSpace
 
 if TYPE_CHECKING:
@@ -135,12 +135,6 @@ def place_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
         if parameter.is_floating_point():
             return parameter.device, parameter.dtype
     return torch.device("cpu"), torch.float32
-
-
-def did_you_mean(text: str, known: Iterable[str]) -> str:
-    """The known names most like a text, in brackets, for a message; empty if none is."""
-    close = difflib.get_close_matches(text, list(known), n=3)
-    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def _plain(text: str) -> str:

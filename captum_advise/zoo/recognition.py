@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.pixels import PixelSpace
@@ -41,11 +40,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_head(model: nn.Module, name: str) -> None:
-    """Require that a model of a known family was not built, or left, without its head.
-
-    Raises:
-        ValueError: It has none, so that its features would pass for class scores.
-    """
+    """Refuse a model of a known family without its head: features would pass for class scores."""
     brand, last = family(model), next(reversed(list(model.children())), None)
     if (
         (brand == "torchvision" and isinstance(last, nn.Identity))
@@ -68,8 +63,7 @@ def family(model: nn.Module) -> str | None:
 def classifier_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...] | None]:
     """The model as a function to class scores, and its class names where it brings them.
 
-    Args:
-        model: Maybe a ``targets.Output``, which stays what it is.
+    A ``targets.Output`` stays what it is.
     """
     classifier, model = model, unwrapped(model)
     config: Any
@@ -91,27 +85,17 @@ def classifier_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...] | None]:
 def recognize(model: nn.Module, pixel_space: PixelSpace | None) -> Inputs | None:
     """The inputs of a model of timm, torchvision or Hugging Face; None for any other model.
 
-    Args:
-        model: From :func:`unwrapped`.
-        pixel_space: Where it is known.
-
-    Raises:
-        ImportError: A package that the family needs is missing.
+    The pixel space of an image processor is measured, unless it is known.
     """
     found = family(model)
     if found == "torchvision":
         return _torchvision(model)
     if found == "transformers":
         processor, source = _processor(model)
-        transform = processing(processor)
+        transform = partial(processed, processor)
         return Inputs(transform, *measure(transform, pixel_space), source)
     # Models that others register with timm have a data configuration, too.
     return timm_inputs(model) if found == "timm" or hasattr(model, "pretrained_cfg") else None
-
-
-def is_processor(transform: object) -> bool:
-    """Whether a transform is an image processor of Hugging Face."""
-    return hasattr(transform, "image_mean")
 
 
 def _torchvision(model: nn.Module) -> Inputs:
@@ -137,12 +121,8 @@ def _parameters_with_1000_classes(model: nn.Module) -> int:
     return count + per_class * (1000 - linear[-1].out_features)
 
 
-def processing(processor: Any) -> Callable[[Image.Image], Tensor]:
-    """An image processor of Hugging Face as a transform."""
-    return partial(_processed, processor)
-
-
-def _processed(processor: Any, image: Image.Image) -> Tensor:
+def processed(processor: Any, image: Image.Image) -> Tensor:
+    """What an image processor of Hugging Face makes of an image: (C, H, W)."""
     pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
     return pixels
 
@@ -174,11 +154,9 @@ def _processor(model: Any) -> tuple[Any, str]:
     if isinstance(size, int):
         sizes = {key: processor.to_dict().get(key) for key in ("size", "crop_size")}
         processor = cls(**{key: dict.fromkeys(old, size) for key, old in sizes.items() if old})
-    warnings.warn(
+    warn_caller(
         f"The checkpoint of this {type(model).__name__} has no image processor on this machine, so "
         f"{cls.__name__} is used with its default mean and std, which may not be those of the "
-        "training: pass transform=AutoImageProcessor.from_pretrained(...).",
-        UserWarning,
-        stacklevel=2,
+        "training: pass transform=AutoImageProcessor.from_pretrained(...)."
     )
     return processor, f"{cls.__name__} with its default settings"

@@ -10,21 +10,13 @@ from captum_advise._utils.optional_dependencies import import_optional
 
 @dataclass(frozen=True)
 class Entry:
-    """One network of a family.
+    """One network of a family."""
 
-    Attributes:
-        family: ``"lite"``, ``"torchvision"`` or ``"timm"``.
-        architecture: The family's name for it.
-        layer: The default layer; None if a probe finds it.
-        tag: Which of torchvision's weights are the pretrained ones.
-        finer_layers: The layers that ``GatedGradCam`` takes before the default layer, as the probe
-            finds them.
-    """
-
-    family: str
-    architecture: str
-    layer: str | None = None
-    tag: str = "DEFAULT"
+    family: str  # "lite", "torchvision" or "timm"
+    architecture: str  # the family's name for it
+    layer: str | None = None  # the default layer; None if a probe finds it
+    tag: str = "DEFAULT"  # which of torchvision's weights are the pretrained ones
+    # What GatedGradCam takes before the default layer, as the probe finds it.
     finer_layers: tuple[str, ...] = ()
 
 
@@ -64,14 +56,7 @@ def list_networks() -> tuple[str, ...]:
 
 
 def find_entry(name: str) -> Entry:
-    """The entry of a network.
-
-    Args:
-        name: As :func:`load` takes it.
-
-    Raises:
-        ValueError: There is no such network; the message names similar ones.
-    """
+    """The entry of a network, by a name that :func:`load` takes; an error names similar ones."""
     if name in _NAMED:
         return _NAMED[name]
     family, slash, architecture = name.partition("/")

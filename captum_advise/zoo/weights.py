@@ -19,14 +19,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict. Nothing in the file is executed.
 
     Wrappers (``{"state_dict": ...}``) and the prefixes of ``DataParallel`` and ``torch.compile``
-    are removed.
-
-    Args:
-        path: Read by safetensors if it ends in ``.safetensors``, by ``torch.load`` if not.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or holds something else.
+    are removed. A file whose name ends in ``.safetensors`` is read by safetensors.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no weights file {path}.")
@@ -53,16 +46,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_state_dict(model: nn.Module, state: dict[str, Tensor], name: str, path: str) -> None:
-    """Load a state dict into a model.
+    """Load a state dict into a model, all entries of which it must fit.
 
-    Args:
-        model: Takes the tensors.
-        state: Names with tensors.
-        name: The model's, for a message.
-        path: The file's, for a message.
-
-    Raises:
-        ValueError: Entries are missing, unknown, or of another shape.
+    The names of the model and of the file are for the message of an error.
     """
     own = model.state_dict()
     shapes = {

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterator
 
 import torch
-from captum_advise._core.perturbation import black
 from torch import Tensor
 
 from captum_advise import relevance, zoo
@@ -25,6 +24,7 @@ from captum_advise._core.targets import resolve_target
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation import image_dataset
 from captum_advise.metrics import AVXProtocol, blurred
+from captum_advise.pixels import black
 
 # Rules use the confidence at eighths of the pixels; the metrics "between" use odd sixteenths.
 SEEN = [step / 8 for step in range(1, 8)]

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from captum_advise.evaluation.mosaics import by_image
 
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
@@ -36,6 +35,8 @@ MOSAIC_ROWS = ROWS.with_name("evaluation_mosaics.csv")
 EXPLANATION = Path(__file__).parents[1] / "explanation"
 PAGE = EXPLANATION / "appendix" / "evaluation-tables.md"
 LEADERBOARD = EXPLANATION / "leaderboard.md"
+# The name of an item that shows an image in a mosaic.
+CELL = r"mosaic \d+, cell \d+: (.*)"
 START, END = "<!-- tables: docs/measured/evaluation.py -->", "<!-- end of tables -->"
 WHERE = ["network", "layer", "steps"]
 MOSAICS_WHERE = ["network", "layer"]
@@ -67,6 +68,7 @@ def with_run(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
     """The rows and those of a finished run."""
     configuration = json.loads((run / "run.json").read_text())["configuration"]
     results = pd.read_csv(run / "results.csv")
+    results = results[~results["file"].str.fullmatch(CELL)]
     results["file"] = results["file"].map(lambda file: Path(file).name)
     if results.duplicated(["file", "method"]).any():
         raise ValueError(f"{run} has two images of one name or of one file: rename them.")
@@ -77,13 +79,15 @@ def with_run(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
 
 def with_mosaics(rows: pd.DataFrame, run: Path) -> pd.DataFrame:
     """The rows of mosaics and those of a finished run, one per image of them and method."""
-    folder = run / "mosaics"
-    if not (folder / "results.csv").exists():
+    configuration = json.loads((run / "run.json").read_text())["configuration"]
+    cells = pd.read_csv(run / "results.csv")
+    shown = cells["file"].str.extract(CELL, expand=False)
+    if shown.isna().all():
         return rows
-    configuration = json.loads((folder / "run.json").read_text())["configuration"]
-    cells = pd.read_csv(folder / "results.csv")
-    results = by_image(cells)
-    results["file"] = results["index"].map(lambda file: Path(file).name)
+    cells = cells[shown.notna()].assign(file=shown.dropna().map(lambda file: Path(file).name))
+    # An image may be in several mosaics, where its maps are alike: tests count it once.
+    means = {name: (name, "mean") for name in OF_MOSAICS}
+    results = cells.groupby(["file", "method"]).agg(cells=("index", "size"), **means).reset_index()
     for column in MOSAICS_WHERE:
         results[column] = configuration[column]
     key = [*MOSAICS_WHERE, "method"]

@@ -7,7 +7,7 @@ The first evaluates the maps of one method and degraded ones on images of Effici
 another network, and on mosaics of them. A stopped command continues. Its rows replace those of
 metric_checks.csv beside this file, one per image, or image of mosaics, and change of the map; then
 the table of docs/explanation/which-metric-to-trust.md is written. ``--tables`` writes only the
-table. With ``--only-show`` the two tables are printed and nothing here is changed.
+table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from captum_advise.evaluation import (
 )
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
 from captum_advise.evaluation.report.statistics import SIGNIFICANCE, holm, p_value_of
-from captum_advise.evaluation.run.results import by_image
 from captum_advise.pixels import normalize_maps
 
 ROWS = Path(__file__).with_suffix(".csv")
@@ -141,17 +140,12 @@ def degraded(method: Method) -> dict[str, Method]:
 
 def rows_of(results: pd.DataFrame) -> pd.DataFrame:
     """The rows of an evaluation of degraded maps, by the image's name; those of mosaics apart."""
-    is_cell = results["file"].str.fullmatch(r"mosaic \d+, cell \d+: .*")
-    images = results[~is_cell].copy()
-    images["item"] = images["file"].map(lambda file: Path(file).name)
-    parts = [images]
-    if is_cell.any():
-        mosaics = by_image(results[is_cell])
-        mosaics["item"] = mosaics["index"].map(lambda file: IN_MOSAICS + Path(file).name)
-        parts.append(mosaics)
-    rows = pd.concat(parts).rename(columns={"method": "change"})
-    tested = [metric.name for metric in METRICS if metric.tested and metric.name in rows]
-    return rows[["item", "change", *tested]]
+    in_mosaics = results["file"].str.extract(r"mosaic \d+, cell \d+: (.*)", expand=False)
+    shown = in_mosaics.fillna(results["file"]).map(lambda file: Path(file).name)
+    item = shown.where(in_mosaics.isna(), IN_MOSAICS + shown)
+    tested = [metric.name for metric in METRICS if metric.tested and metric.name in results]
+    keys = [item.rename("item"), results["method"].rename("change")]
+    return results.groupby(keys, sort=False)[tested].mean().reset_index()
 
 
 def checks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -249,7 +243,7 @@ def evaluated(arguments: argparse.Namespace) -> pd.DataFrame:
         arguments.output,
         metrics=["default", "mu_fidelity"],
         pixel_space=network.pixel_space,
-        settings=MetricSettings(steps=arguments.steps, compiled=arguments.compile),
+        settings=MetricSettings(steps=arguments.steps),
     )
     return rows_of(result.results)
 
@@ -258,7 +252,6 @@ def main() -> None:
     """Evaluate degraded maps, or only write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", action="store_true", help="only, from the committed rows")
-    parser.add_argument("--only-show", action="store_true", help="print the table, change nothing")
     parser.add_argument("--data", help="as for captum-advise evaluate")
     parser.add_argument("--output", default="checks")
     parser.add_argument("--model", default="efficientnet-lite0")
@@ -267,16 +260,11 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--mosaics", type=int, default=0, help="how many, of 2 x 2 images")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     if not arguments.tables and arguments.data is None:
         parser.error("give --data, or --tables")
     if not arguments.tables:
-        rows = evaluated(arguments)
-        if arguments.only_show:
-            print(table(rows))
-            return
-        atomic_write(ROWS, rows.to_csv(index=False, float_format="%.5g"))
+        atomic_write(ROWS, evaluated(arguments).to_csv(index=False, float_format="%.5g"))
     # From the rounded rows, which are all that others have.
     atomic_write(PAGE, page(pd.read_csv(ROWS)))
 

@@ -36,7 +36,7 @@ from captum_advise import GatedGradCam, zoo
 from captum_advise._core import occlusion_evidence as occlusion
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
-from captum_advise.metrics import grid_pointing_game, road
+from captum_advise.metrics import road, top_pixels
 from captum_advise.metrics.insertion_deletion import blurred, curves_between
 from captum_advise.pixels import black, masked_images, normalize_maps, upsample_maps
 
@@ -191,13 +191,14 @@ def mosaic_rows(
 ) -> list[dict[str, Any]]:
     """The grid pointing game on mosaics of confidently classified images."""
     rows = []
-    for index, (mosaic, label) in enumerate(mosaics_of(images, labels, confident, MOSAICS, seed=1)):
+    mosaics = mosaics_of(images, labels, confident, MOSAICS, seed=1)
+    for index, (mosaic, label, region) in enumerate(mosaics):
         number, cell = divmod(index, 4)
         found = maps_of(network, network.model, Case.of(network, mosaic, label), CHECKED_VARIANTS)
-        game = grid_pointing_game(torch.cat(list(found.values()), 1), torch.tensor([cell]))
+        shares = top_pixels(torch.cat(list(found.values()), 1), region[None])
         rows += [
             {"part": "mosaics", "item": f"{number}, cell {cell}", "map": name, "grid": value}
-            for name, value in zip(found, game.top[0].tolist(), strict=True)
+            for name, value in zip(found, shares[0].tolist(), strict=True)
         ]
         print(f"mosaic {number}, cell {cell}", flush=True)
     return rows

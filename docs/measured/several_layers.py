@@ -56,8 +56,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
-from captum_advise.evaluation.batches import compiled, fixed_size_batches
-from captum_advise.evaluation.mosaics import MosaicDataset
 from PIL import Image
 from scipy.stats import wilcoxon
 from torch import Tensor
@@ -70,13 +68,15 @@ from captum_advise._core.targets import resolve_target
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
 from captum_advise._utils.probabilities import softmax_over_classes
+from captum_advise.evaluation.data.mosaics import MosaicDataset
 from captum_advise.evaluation.report.statistics import holm
+from captum_advise.evaluation.run.passes import fixed_size_batches
 from captum_advise.metrics import (
     AVXProtocol,
     deletion_auc,
-    grid_pointing_game,
     insertion_auc,
     road,
+    top_pixels,
 )
 from captum_advise.metrics.insertion_deletion import blurred
 from captum_advise.pixels import black, normalize_maps, upsample_maps
@@ -156,7 +156,7 @@ def by_relevance(network: zoo.Network, inputs: Tensor, target: Tensor) -> dict[s
 def image_rows(
     network: zoo.Network, model: Passes, name: str, inputs: Tensor, label: int
 ) -> list[dict[str, Any]]:
-    """The metrics of all maps of one image; ``model`` is the network, compiled."""
+    """The metrics of all maps of one image; ``model`` is the network, in batches."""
     target = torch.tensor([label])
     found = maps_of(network, inputs, target)
     maps = torch.cat(list(found.values()), 1)
@@ -199,14 +199,14 @@ def avx_of_ranks(network: zoo.Network, inputs: Tensor, target: Tensor, maps: Ten
 
 def mosaics_of(
     images: Tensor, labels: Tensor, confident: Tensor, count: int, seed: int
-) -> Iterator[tuple[Tensor, int]]:
-    """Mosaics (C, 2 H, 2 W) of confidently classified images, with the class of each cell."""
+) -> Iterator[tuple[Tensor, int, Tensor]]:
+    """Mosaics (C, 2 H, 2 W) of confidently classified images, the class of each cell, its mask."""
     random = np.random.default_rng(seed)
     tiles = [tuple(random.choice(confident.numpy(), 4, replace=False)) for _ in range(count)]
     classes = [tuple(int(labels[tile]) for tile in of_mosaic) for of_mosaic in tiles]
     dataset: Any = list(zip(images, labels.tolist(), strict=True))
     mosaics = MosaicDataset(dataset, 2, tuple(tiles), tuple(classes))
-    return (mosaics[index][:2] for index in range(len(mosaics)))
+    return (mosaics[index] for index in range(len(mosaics)))
 
 
 def mosaic_rows(
@@ -214,13 +214,14 @@ def mosaic_rows(
 ) -> list[dict[str, Any]]:
     """The grid pointing game of all maps on mosaics of confidently classified images."""
     rows = []
-    for index, (mosaic, label) in enumerate(mosaics_of(images, labels, confident, MOSAICS, seed=0)):
+    mosaics = mosaics_of(images, labels, confident, MOSAICS, seed=0)
+    for index, (mosaic, label, region) in enumerate(mosaics):
         number, cell = divmod(index, 4)
         found = maps_of(network, mosaic[None], torch.tensor([label]))
-        game = grid_pointing_game(torch.cat(list(found.values()), 1), torch.tensor([cell]))
+        shares = top_pixels(torch.cat(list(found.values()), 1), region[None])
         rows += [
             {"item": f"mosaic {number}, cell {cell}", "method": method, "grid": float(value)}
-            for method, value in zip(found, game.top[0], strict=True)
+            for method, value in zip(found, shares[0], strict=True)
         ]
     return rows
 
@@ -241,7 +242,7 @@ def measure(data: Path, name: str, half: str) -> pd.DataFrame:
         )
     of_label = confidences.gather(1, labels[:, None])[:, 0]
     rows = mosaic_rows(network, images, labels, (of_label > CONFIDENT).nonzero()[:, 0])
-    passes = fixed_size_batches(compiled(network.model), BATCH)
+    passes = fixed_size_batches(network.model, BATCH)
     for entry, image, label in zip(entries, images, labels, strict=True):
         rows += image_rows(network, passes, entry["file"], image[None], int(label))
         print(name, entry["file"], flush=True)

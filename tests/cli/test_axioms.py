@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from captum_advise import axioms as library
 from captum_advise import cli
 
 
@@ -43,8 +44,8 @@ def test_arguments_of_attribute(capsys):
     ("arguments", "message"),
     [
         (["captum.attr"], "give MODULE:NAME"),
-        (["captum.attr:LayerGradCamera"], "The module captum.attr has no LayerGradCamera."),
-        (["no_such_module:Method"], "No module named 'no_such_module'"),
+        (["captum.attr:LayerGradCamera"], "has no 'LayerGradCamera' (did you mean LayerGradCam"),
+        (["no_such_module:Method"], "There is no module 'no_such_module'"),
         (["captum.attr:LayerGradCam", "--axiom", "truth"], "There is no axiom 'truth'"),
         (["captum.attr:LayerGradCam", "--argument", "n_steps"], "NAME=JSON"),
         (["captum.attr:LayerGradCam", "--channels", "many"], "separated by commas"),
@@ -63,6 +64,7 @@ def test_bad_input_to_axioms(arguments, message, capsys):
 
 def test_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
+    monkeypatch.delattr(library, "AXIOMS", raising=False)
     for name in ("claims", "strategies"):
         monkeypatch.delitem(sys.modules, f"captum_advise.axioms.{name}", raising=False)
     assert axioms("captum.attr:LayerGradCam") == 2

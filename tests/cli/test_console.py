@@ -45,6 +45,8 @@ def test_folders(tmp_path):
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"file cannot be made: File exists\.") as error:
+    with pytest.raises(
+        OSError, match=r"file cannot be made: a file has this name; give another --output\."
+    ) as error:
         make_folder(tmp_path / "file")
     one_sentence(error)

@@ -77,19 +77,6 @@ def test_default_run_prints_the_classes_and_what_was_found(default_run):
     ]
 
 
-def test_verbose(cat, tmp_path, capsys):
-    assert explain(cat, *SMALL, "--verbose", output=tmp_path / "out") == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith(f"Setup: {SMALL[1]} on ")
-    result = read_json(tmp_path / "out" / "cat.json")
-    maps = result["maps"]
-    advise, grad_cam = (maps[name]["metrics"]["avx"] for name in ("layer-advise", "grad-cam"))
-    (avx,) = (line.split("│") for line in printed.split("\n") if "│ AVX " in line)
-    assert [cell.strip() for cell in avx[2:4]] == [f"{advise:.3f}", f"{grad_cam:.3f}"]
-    for group in result["groups"]:
-        assert f"    relevance {group['relevance']}: {group['units']} unit" in printed
-
-
 def test_default_run_against_the_network_and_captum(default_run):
     result = read_json(default_run[1] / "chelsea.json")
     net = zoo.load("efficientnet-lite0")
@@ -497,6 +484,8 @@ def test_a_stopped_run_keeps_what_is_done(photos, tmp_path, capsys, monkeypatch,
 
 # --- files of the user
 
+not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+
 
 def test_files_of_the_user_are_not_replaced(cat, photos, tmp_path):
     """Whatever their names: cat.png, cat.json, an index.html of a site."""
@@ -528,6 +517,7 @@ def test_a_panel_that_is_explained_is_not_replaced(cat, tmp_path):
     assert "cat-2.png" in files(tmp_path)
 
 
+@not_on_windows
 def test_folders_say_what_they_skip(photos, tmp_path, capsys, no_panels):
     Image.open(photos / "coffee.png").save(photos / "moving.gif")
     for name in ("a.heic", "b.HEIC", "readme"):
@@ -539,12 +529,14 @@ def test_folders_say_what_they_skip(photos, tmp_path, capsys, no_panels):
     assert "moving.json" in files(tmp_path)
 
 
+@not_on_windows
 def test_a_pipe_is_not_waited_for(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.png")
     assert explain(tmp_path / "pipe.png", *SMALL, output=tmp_path / "out") == 1
     assert "pipe.png is not a file, but a pipe or a device." in capsys.readouterr().err
 
 
+@not_on_windows
 def test_names_do_nothing_to_the_terminal(cat, photos, tmp_path, capsys, no_panels):
     evil = photos / "\x1b[2J\x1b]0;title\x07.jpg"
     cat.rename(evil)

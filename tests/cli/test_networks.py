@@ -172,7 +172,7 @@ def test_commands_take_it(command, models, cat, photos, capsys):
     assert "%|" not in err  # no bar where there is no terminal
     if command == "explain":
         (record,) = json.loads(out)
-        assert record["model"] == "package.models:network"
+        assert record["setup"]["model"] == "package.models:network"
         assert record["target"]["name"] == "dog"
     elif command == "layers":
         assert "4 x 32 x 32" in out

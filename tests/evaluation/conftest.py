@@ -29,6 +29,11 @@ def squares():
 
 
 @pytest.fixture
+def inputs(squares):
+    return torch.stack(squares.inputs[:2])
+
+
+@pytest.fixture
 def photos(tmp_path):
     """A folder of three images."""
     folder = tmp_path / "photos"

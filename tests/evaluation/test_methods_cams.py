@@ -25,11 +25,6 @@ CLASSES = torch.tensor([2, 5])
 
 
 @pytest.fixture
-def inputs(squares):
-    return torch.stack(squares.inputs[:2])
-
-
-@pytest.fixture
 def after(network):
     """The layer after its activation function."""
     return network[4]

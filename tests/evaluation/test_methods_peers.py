@@ -24,11 +24,6 @@ CLASSES = torch.tensor([2, 5])
 
 
 @pytest.fixture
-def inputs(squares):
-    return torch.stack(squares.inputs[:2])
-
-
-@pytest.fixture
 def grad_cam(network, inputs):
     attribution = LayerGradCam(network, network[4])
     return attribution.attribute(inputs, CLASSES, relu_attributions=True).detach()

@@ -230,7 +230,7 @@ def test_the_first_images_without_maps_do_not_end_a_run(folder, tmp_path):
     np.save(folder / "square 4.npy", MAP)
     evaluation = run(tmp_path / "out", folder, n=5)
     assert len(evaluation.failures) == 4
-    assert evaluation.images == 1
+    assert evaluation.results["file"].tolist() == ["square 4"] * len(evaluation.results)
     (folder / "square 4.npy").rename(folder / "other.npy")
     with pytest.raises(ValueError, match=r"None of the 5 images .* There is no map of square 0"):
         run(tmp_path / "none", folder, n=5)
@@ -256,5 +256,5 @@ def test_an_image_with_two_classes_has_one_map(folder, tmp_path):
     data = Squares(2)
     data.names, data.targets = ["square 0", "square 0"], [1, 2]
     network = squares_network()
-    with pytest.raises(ValueError, match="square 0 is listed with two classes, and mine has one"):
+    with pytest.raises(ValueError, match="square 0 is listed twice, and mine has one"):
         evaluate(network, network[3], data, {"mine": SavedMaps(folder)}, tmp_path / "out")

@@ -201,22 +201,6 @@ def test_what_is_not_known_has_no_value(browser, tmp_path):
     assert cells[heads.index("SSIM ↑") - 1].text == "\N{EN DASH}"
 
 
-def test_the_slider_changes_the_opacity_of_all_maps(page):
-    def opacities():
-        maps = find_all(page, ".stack canvas")
-        return {float(target.value_of_css_property("opacity")) for target in maps}
-
-    assert opacities() == {0.65}
-    slider = find(page, "#opacity")
-    slider.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
-    assert find(page, "#opacity-value").text == "55%"
-    assert opacities() == {0.55}
-    find(page, "#next").click()
-    assert opacities() == {0.55}
-    slider.send_keys(Keys.HOME)
-    assert opacities() == {0}
-
-
 def test_maps_are_drawn_in_heat_whose_opacity_is_the_evidence(page):
     colours = page.execute_script(
         "return JSON.parse(document.getElementById('data').textContent).colours"
@@ -260,7 +244,7 @@ def test_every_control_is_reached_with_the_tab_key_and_has_a_name(page):
         style = page.execute_script("return getComputedStyle(arguments[0]).outlineStyle", element)
         assert style == "solid"
         element.send_keys(Keys.TAB)
-    assert {"baseline", "ranks", "table", "image", "previous", "next", "opacity"} <= set(names)
+    assert {"baseline", "ranks", "table", "image", "previous", "next"} <= set(names)
     for picture in find_all(page, "svg[role=img]"):
         assert picture.get_attribute("aria-label")
 
@@ -286,7 +270,6 @@ def test_the_page_fits_a_width_of_400_pixels_in_both_colour_schemes(page, scheme
     assert contrast(*colours) >= 7
     for selector in (
         "td small",
-        "#favours",
         "#table .better",
         "#table .worse",
         ".failures summary",

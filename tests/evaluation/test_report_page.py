@@ -150,7 +150,7 @@ def test_conclusions_name_the_best_method_and_what_is_significant():
         "grad-cam follows with 2.0.",
         "Compared with grad-cam, significantly:",
     )
-    titles = (*FAITHFULNESS, "pointing game", "AVX")
+    titles = (*FAITHFULNESS, "pointing game", "top pixels in the object", "AVX")
     assert found.methods == (("layer-advise", titles, ()), ("random", (), titles))
     assert found.last == ("AVX and its parts favour layer-advise, which selects by AVX.",)
     # 3 images: the smallest p is 1/4 for each of 2 x 18 tests.
@@ -158,7 +158,7 @@ def test_conclusions_name_the_best_method_and_what_is_significant():
     assert "With 3 images and 38 tests, no difference from layer-advise can be" in few.first[1]
     assert not few.methods
     equal = conclusions(run({"a": 0.0, "b": 0.0}).comparison, "a")
-    over = ", ".join((*FAITHFULNESS, "pointing game"))
+    over = ", ".join((*FAITHFULNESS, "pointing game", "top pixels in the object"))
     assert equal.first[1] == f"No method differs significantly from a in {over} or AVX."
 
 

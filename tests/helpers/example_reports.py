@@ -9,13 +9,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from captum_advise.evaluation.columns import METRICS, ON_REQUEST, Curve
-from captum_advise.evaluation.curves import Curves, MeanCurve
+from captum_advise.evaluation.columns import METRICS, Curve
+from captum_advise.evaluation.curves import MeanCurve
 from captum_advise.evaluation.report.images import ReportImage
 from captum_advise.evaluation.report.page import Run
 from captum_advise.evaluation.report.statistics import compare_methods
 
-SHOWN = [metric for metric in METRICS if metric.name not in ON_REQUEST]
+SHOWN = [
+    metric
+    for metric in METRICS
+    if metric.of != "mosaics" and metric.name not in ("infidelity", "sensitivity_max")
+]
 FAILURES = (("torn.jpg", "The file is truncated."), ("none.jpg", "There is no such file."))
 CURVES = (Curve("insertion", "share of pixels inserted"), Curve("deletion", "share deleted"))
 
@@ -56,10 +60,7 @@ def run(gains, *, images=40, embedded=(0, 1, 2), names=None, network="net", fail
     return Run(
         results=table,
         comparison=comparison,
-        curves=Curves(
-            {(curve.name, method): mean for curve in CURVES for method in methods},
-            {},
-        ),
+        curves={(curve.name, method): mean for curve in CURVES for method in methods},
         curve_titles=CURVES,
         images=[
             ReportImage(

@@ -17,11 +17,12 @@ def run(output, dataset=None, methods=METHODS, network=None, **options):
     network = squares_network() if network is None else network
     given = {
         "pixel_space": SPACE,
-        "method_settings": {"lime_samples": 20, "lime_grid": 3},
         "settings": MetricSettings(steps=3),
         "progress": False,
         **options,
     }
+    if not isinstance(methods, dict):
+        given.setdefault("method_settings", {"lime_samples": 20, "lime_grid": 3})
     dataset = Squares() if dataset is None else dataset
     return evaluate(network, network[3], dataset, methods, output, **given)
 

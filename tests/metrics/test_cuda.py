@@ -25,7 +25,6 @@ class Case:
         self.maps = nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear").to(device)
         self.target = TARGET.to(device)
         self.boxes = torch.tensor([[2, 3, 20, 30], [0, 0, 9, 9], [11, 12, 40, 40]], device=device)
-        self.cells = torch.tensor([0, 3, 1], device=device)
         self.masked = masked_images(self.inputs, self.maps[:, :1], torch.zeros(()))
 
     def confidences(self, inputs):
@@ -43,7 +42,6 @@ METRICS = {
     "deletion_auc": _faithfulness(metrics.deletion_auc),
     "energy_pointing_game": lambda c: metrics.energy_pointing_game(c.maps, c.boxes),
     "fsim": lambda c: metrics.fsim(c.inputs, c.masked),
-    "grid_pointing_game": lambda c: metrics.grid_pointing_game(c.maps, c.cells),
     "hit": lambda c: metrics.hit(c.confidences(c.masked), c.target, top=2),
     "infidelity": lambda c: metrics.infidelity(c.net, c.inputs, c.maps[:, :1], c.target),
     "insertion_auc": _faithfulness(metrics.insertion_auc),
@@ -53,6 +51,7 @@ METRICS = {
     "road": _faithfulness(metrics.road),
     "sparseness": lambda c: metrics.sparseness(c.maps),
     "ssim": lambda c: metrics.ssim(c.inputs, c.masked),
+    "top_pixels": lambda c: metrics.top_pixels(c.maps, c.boxes),
     "visual_explainability": lambda c: metrics.visual_explainability(
         c.inputs,
         c.masked,

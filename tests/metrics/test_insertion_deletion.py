@@ -12,9 +12,7 @@ from captum_advise import PixelSpace
 from captum_advise.metrics import (
     blurred,
     deletion_auc,
-    deletion_curve,
     insertion_auc,
-    insertion_curve,
 )
 from captum_advise.metrics.insertion_deletion import curves_between
 
@@ -110,29 +108,34 @@ def test_curves_together_give_what_each_alone_gives():
         batch_sizes.append(len(images))
         return brightness(images)
 
+    ends = {"whole": inputs, "black": black, "other": other}
+    curves = [("other", "whole"), ("whole", "black"), ("black", "whole"), ("whole", "other")]
     options = {"steps": 5, "confidence": IDENTITY}
     together = curves_between(
-        counting,
-        {"whole": inputs, "black": black, "other": other},
-        [("other", "whole"), ("whole", "black"), ("black", "whole"), ("whole", "other")],
-        maps,
-        target,
-        internal_batch_size=7,
-        **options,
+        counting, ends, curves, maps, target, internal_batch_size=7, **options
     )
     # Three images of each input, and four inner points of four curves of two maps.
     assert sum(batch_sizes) == 2 * (3 + 4 * 4 * 2)
-    for curve, expected in zip(
-        together,
-        [
-            insertion_curve(brightness, inputs, maps, target, baselines=other, **options),
-            deletion_curve(brightness, inputs, maps, target, baselines=black, **options),
-            insertion_curve(brightness, inputs, maps, target, baselines=black, **options),
-            deletion_curve(brightness, inputs, maps, target, baselines=other, **options),
-        ],
-        strict=True,
+    # The curves by hand, for the mean of the pixels is the confidence in class 1.
+    order = maps.flatten(2).argsort(2, descending=True)
+    for curve, (first, last) in zip(together, curves, strict=True):
+        before, after = (ends[name].expand_as(inputs).mean(1).flatten(1) for name in (first, last))
+        for step in range(6):
+            values = before[:, None].expand(-1, 2, -1).clone()
+            changed = order[:, :, : step * 6]
+            values.scatter_(2, changed, after[:, None].expand(-1, 2, -1).gather(2, changed))
+            mean = values.mean(2)
+            expected = torch.stack([1 - mean[0], mean[1]])
+            torch.testing.assert_close(curve[:, :, step], expected)
+    areas = [torch.trapezoid(curve, dx=1 / 5) for curve in together]
+    for area, of_area, baselines in (
+        (areas[0], insertion_auc, other),
+        (areas[1], deletion_auc, black),
+        (areas[2], insertion_auc, black),
+        (areas[3], deletion_auc, other),
     ):
-        torch.testing.assert_close(curve, expected)
+        expected = of_area(brightness, inputs, maps, target, baselines=baselines, **options)
+        torch.testing.assert_close(area, expected)
 
 
 def test_a_perfect_map_wins_over_its_reverse():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from messages import one_sentence
 
-from captum_advise.metrics import energy_pointing_game, grid_pointing_game, pointing_game
+from captum_advise.metrics import energy_pointing_game, pointing_game, top_pixels
 
 SEEDS = st.integers(0, 99)
 INCREASING = st.sampled_from([torch.sqrt, torch.square, torch.exp, lambda m: 3 * m])
@@ -24,6 +26,16 @@ def random_masks(seed, size=12):
     generator = torch.Generator().manual_seed(seed + 1)
     masks = torch.rand(2, 1, size, size, generator=generator) > 0.6
     masks[:, :, 0, 0] = True
+    return masks
+
+
+def cell_masks(cells, side=2, size=12):
+    """The cells (N,) of mosaics of side x side cells."""
+    masks = torch.zeros(len(cells), 1, size, size, dtype=torch.bool)
+    edge = size // side
+    for mask, cell in zip(masks, cells, strict=True):
+        row, column = divmod(int(cell), side)
+        mask[0, row * edge : (row + 1) * edge, column * edge : (column + 1) * edge] = True
     return masks
 
 
@@ -64,65 +76,58 @@ def test_tied_maxima_count_in_equal_parts():
 def test_grid_by_hand():
     """The highest four of sixteen are 9, 8 and two of the four 5s, one of which is in the cell."""
     maps = torch.tensor([[9.0, 5, 8, 5], [1, 0, 5, 5], [0, 0, 0, 0], [0, 0, 0, -7]])[None, None]
-    result = grid_pointing_game(maps, torch.tensor([0]))
-    assert result.mass.item() == pytest.approx(15 / 38)
-    assert result.top.item() == pytest.approx((1 + 2 / 4) / 4)
-    by_cell = [grid_pointing_game(maps, torch.tensor([cell])).top.item() for cell in range(4)]
+    assert energy_pointing_game(maps, cell_masks([0], size=4)).item() == pytest.approx(15 / 38)
+    by_cell = [top_pixels(maps, cell_masks([cell], size=4)).item() for cell in range(4)]
     assert by_cell == pytest.approx([1.5 / 4, 2.5 / 4, 0, 0])
 
 
 @given(SEEDS, st.sampled_from([2, 3, 4]))
 def test_cells_share_a_map(seed, side):
     maps = random_maps(seed)
-    cells = [grid_pointing_game(maps, torch.full((2,), cell), side=side) for cell in range(side**2)]
-    for name in ("mass", "top"):
-        values = torch.stack([getattr(cell, name) for cell in cells])
+    for function in (energy_pointing_game, top_pixels):
+        values = torch.stack(
+            [function(maps, cell_masks([cell, cell], side)) for cell in range(side**2)]
+        )
         assert ((values >= 0) & (values <= 1)).all()
         torch.testing.assert_close(values.sum(0), torch.ones_like(values[0]), check_dtype=False)
-    # The mass of a cell is that of its box.
-    box = torch.tensor([0, 0, 12 // side, 12 // side]).expand(2, 4)
-    torch.testing.assert_close(cells[0].mass, energy_pointing_game(maps, box))
+        # A cell is its box.
+        box = torch.tensor([0, 0, 12 // side, 12 // side]).expand(2, 4)
+        assert torch.equal(values[0], function(maps, box))
 
 
 @given(SEEDS, INCREASING)
 def test_ranks_alone_count_for_the_maximum_and_the_highest_pixels(seed, transform):
     maps, masks = random_maps(seed, 2), random_masks(seed)
-    cells = torch.tensor([1, 2])
     changed = transform(maps)
     assert torch.equal(pointing_game(maps, masks), pointing_game(changed, masks))
-    assert torch.equal(grid_pointing_game(maps, cells).top, grid_pointing_game(changed, cells).top)
+    assert torch.equal(top_pixels(maps, masks), top_pixels(changed, masks))
 
 
 @given(SEEDS)
 def test_batches_can_be_permuted_and_maps_split(seed):
-    maps, masks, cells = random_maps(seed, 3), random_masks(seed), torch.tensor([3, 0])
-    for function in (
-        lambda m, r, c: pointing_game(m, r, tolerance=1),
-        lambda m, r, c: energy_pointing_game(m, r),
-        lambda m, r, c: grid_pointing_game(m, c).mass,
-        lambda m, r, c: grid_pointing_game(m, c).top,
-    ):
-        together = function(maps, masks, cells)
+    maps, masks = random_maps(seed, 3), random_masks(seed)
+    for function in (partial(pointing_game, tolerance=1), energy_pointing_game, top_pixels):
+        together = function(maps, masks)
         assert together.shape == (2, 3)
-        assert torch.equal(function(maps.flip(0), masks.flip(0), cells.flip(0)).flip(0), together)
-        assert torch.equal(function(maps[:, [1]], masks, cells), together[:, 1])
+        assert torch.equal(function(maps.flip(0), masks.flip(0)).flip(0), together)
+        assert torch.equal(function(maps[:, [1]], masks), together[:, 1])
         # Scaling a map changes nothing.
-        torch.testing.assert_close(function(4 * maps, masks, cells), together)
+        torch.testing.assert_close(function(4 * maps, masks), together)
 
 
 def test_sharpening_raises_the_mass_and_not_the_highest_pixels():
     maps = torch.rand(1, 1, 8, 8)
     maps[..., :4, :4] += 0.3
-    plain, sharp = (grid_pointing_game(m, torch.tensor([0])) for m in (maps, maps**3))
-    assert sharp.mass > plain.mass
-    assert sharp.top == plain.top
+    cell = cell_masks([0], size=8)
+    assert energy_pointing_game(maps**3, cell) > energy_pointing_game(maps, cell)
+    assert top_pixels(maps**3, cell) == top_pixels(maps, cell)
 
 
 def test_maps_without_mass():
     maps = torch.zeros(1, 1, 4, 4)
     assert energy_pointing_game(maps - 1, torch.tensor([[0, 0, 2, 2]])).item() == 0
-    result = grid_pointing_game(maps, torch.tensor([2]))
-    assert (result.mass.item(), result.top.item()) == (0, 0.25)
+    cell = cell_masks([2], size=4)
+    assert (energy_pointing_game(maps, cell).item(), top_pixels(maps, cell).item()) == (0, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -133,11 +138,8 @@ def test_maps_without_mass():
         (lambda m: pointing_game(m, torch.ones(2, 4)), "need regions"),
         (lambda m: pointing_game(m[0], torch.ones(1, 4)), r"maps must be \(N, M, H, W\)"),
         (lambda m: energy_pointing_game(m, torch.tensor([[9, 9, 12, 12]])), "holds no pixel"),
+        (lambda m: top_pixels(m, torch.zeros(1, 1, 8, 8, dtype=torch.bool)), "holds no pixel"),
         (lambda m: pointing_game(m, torch.ones(1, 4), tolerance=-1), "tolerance must be at least"),
-        (lambda m: grid_pointing_game(m, torch.tensor([4])), "cells must be from 0 to 3"),
-        (lambda m: grid_pointing_game(m, torch.tensor([0]), side=3), "3 x 3 cells of equal size"),
-        (lambda m: grid_pointing_game(m, torch.tensor([0.0])), "cells must be of torch.int64"),
-        (lambda m: grid_pointing_game(m, torch.tensor([0, 1])), r"cells \(N,\)"),
     ],
 )
 def test_arguments_are_checked(call, what):

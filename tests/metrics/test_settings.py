@@ -20,15 +20,12 @@ TARGET = torch.tensor([0, 1, 2])
 MAPS = torch.rand(3, 1, 24, 24, generator=torch.Generator().manual_seed(0))
 INTS = (9 * MAPS).long()
 OTHERS = MAPS.flip(3)
-CELLS = torch.tensor([0, 3, 1])
 BOXES = torch.tensor([[2, 3, 15, 17]]).expand(3, 4)
 PROBABILITIES = network()(INPUTS).softmax(1).detach()
 
 WITH_CONFIDENCE = {
     "insertion_auc": metrics.insertion_auc,
-    "insertion_curve": metrics.insertion_curve,
     "deletion_auc": metrics.deletion_auc,
-    "deletion_curve": metrics.deletion_curve,
     "mu_fidelity": metrics.mu_fidelity,
     "road": lambda *arguments, **options: metrics.road(*arguments, **options).value,
 }
@@ -39,7 +36,7 @@ OF_MAPS = {
     "sparseness": metrics.sparseness,
     "pointing_game": lambda maps: metrics.pointing_game(maps, BOXES),
     "energy_pointing_game": lambda maps: metrics.energy_pointing_game(maps, BOXES),
-    "grid_pointing_game": lambda maps: torch.stack(metrics.grid_pointing_game(maps, CELLS)),
+    "top_pixels": lambda maps: metrics.top_pixels(maps, BOXES),
 }
 
 
@@ -56,7 +53,7 @@ CALLS = {
     **{name: of_maps(metric, MAPS) for name, metric in OF_MAPS.items()},
     **{
         f"{name} of ints": of_maps(OF_MAPS[name], INTS)
-        for name in ("sparseness", "pointing_game", "energy_pointing_game", "grid_pointing_game")
+        for name in ("sparseness", "pointing_game", "energy_pointing_game", "top_pixels")
     },
     "ssim": lambda _model: metrics.ssim(INPUTS, 0.5 * INPUTS),
     "fsim": lambda _model: metrics.fsim(INPUTS, 0.5 * INPUTS),
@@ -122,10 +119,65 @@ def test_an_empty_batch_has_no_values(name):
     assert value.is_floating_point()
 
 
-@pytest.mark.parametrize("name", ["pointing_game", "energy_pointing_game", "grid_pointing_game"])
+@pytest.mark.parametrize("name", ["pointing_game", "energy_pointing_game", "top_pixels"])
 def test_masks_are_maps_too(name):
     masks = MAPS > 0.7
     assert torch.equal(OF_MAPS[name](masks), OF_MAPS[name](masks.float()))
+
+
+class InPlace(nn.Module):
+    """A model that changes its inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+
+    def forward(self, inputs):
+        inputs = inputs.detach()  # also where they require a gradient
+        return self.network(inputs.mul_(0.5).add_(0.25))
+
+
+@pytest.mark.parametrize("name", [*OF_MODELS, "sensitivity_max"])
+def test_a_model_may_change_its_inputs_in_place(name):
+    model, whole = InPlace(), network()
+
+    def value(forward_func):
+        torch.manual_seed(0)
+        inputs = INPUTS.clone()
+        if name == "sensitivity_max":
+            found = metrics.sensitivity_max(
+                lambda images, _: forward_func(images).square(), inputs, TARGET
+            )
+        else:
+            found = OF_MODELS[name](forward_func, inputs, MAPS, TARGET)
+        assert torch.equal(inputs, INPUTS)
+        return found
+
+    expected = value(lambda inputs: whole(inputs * 0.5 + 0.25))
+    assert (expected != 0).any()
+    assert torch.equal(value(model), expected)
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network, self.dropout = network(), nn.Dropout(0.5)
+
+    def forward(self, inputs):
+        return self.dropout(self.network(inputs))
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: lambda x: model(x)])
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_training_mode_is_named_once_at_the_users_line(name, wrap):
+    model = Dropping().train()
+    with pytest.warns(UserWarning, match=r"training mode.*Dropout.*model.eval\(\)") as caught:
+        OF_MODELS[name](wrap(model), INPUTS, MAPS, TARGET, internal_batch_size=4)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OF_MODELS[name](wrap(model.eval()), INPUTS, MAPS, TARGET, internal_batch_size=4)
 
 
 # --- the default confidence

@@ -206,7 +206,7 @@ FUNCTIONS = {
     "metrics.sparseness": (metrics.sparseness, [THINGS]),
     "metrics.pointing_game": (metrics.pointing_game, [THINGS, THINGS]),
     "metrics.energy_pointing_game": (metrics.energy_pointing_game, [THINGS, THINGS]),
-    "metrics.grid_pointing_game": (metrics.grid_pointing_game, [THINGS, THINGS]),
+    "metrics.top_pixels": (metrics.top_pixels, [THINGS, THINGS]),
 }
 
 

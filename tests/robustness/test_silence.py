@@ -413,6 +413,15 @@ def test_targets_in_other_forms(target, expected):
     assert gated.attribute(images(), target).equal(gated.attribute(images(), expected))
 
 
+@pytest.mark.case("mask of a segmentation as the target", "ValueError: use `targets.Segmentation`")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_a_mask_is_no_target(dtype):
+    net = network()
+    mask = (images()[:, :1] > 0.5).to(dtype)
+    with pytest.raises(ValueError, match=r"targets\.Segmentation"):
+        LayerAdvise(net, net.layer).attribute(images(), mask)
+
+
 @pytest.mark.case(
     "`target=1` of a single logit", "ValueError that says how to get the negative one"
 )

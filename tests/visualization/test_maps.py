@@ -148,8 +148,6 @@ def test_overlays_errors(image):
     one = torch.rand(1, 1, 7, 7)
     with pytest.raises(ValueError, match="2 images need as many maps of own, got 1"):
         visualization.overlays(np.stack([image] * 2), {"own": one})
-    with pytest.raises(ValueError, match="1 x 2 axes are needed to draw on, got 3"):
-        visualization.overlays(image, {"own": one}, axes=Figure().subplots(1, 3))
 
 
 # --- gallery
@@ -180,15 +178,6 @@ def test_gallery_with_class_names(explanation):
     assert axes[0, 0].get_title() == "Egyptian cat\nconfidence 42.0%"
     with pytest.raises(ValueError, match=r"Class 285 needs as many class_names as .* got 10"):
         visualization.gallery(explanation, class_names=["few"] * 10)
-
-
-def test_gallery_draws_on_the_given_axes(explanation):
-    figure = Figure()
-    given = figure.subplots(1, 3)
-    drawn_on, axes = visualization.gallery(explanation, axes=given)
-    assert drawn_on is figure
-    assert list(axes[0]) == list(given) == figure.axes
-    assert image_and_heat(given[1])[1].any()
 
 
 def test_the_recommended_map_comes_first():
@@ -283,16 +272,6 @@ def test_nothing_is_clipped_or_overlaps(size):
     figure, _ = visualization.panel(several)
     assert name in figure.get_suptitle()
     assert_legible(figure)
-
-
-def test_panel_draws_on_the_given_axes(explanation):
-    figure = Figure()
-    given = figure.subplots(2, 2)
-    drawn_on, axes = visualization.panel(explanation, axes=given)
-    assert drawn_on is figure
-    assert list(axes) == list(given.ravel())
-    assert figure.get_suptitle() == ""
-    assert not colour_bars(figure)
 
 
 @pytest.mark.parametrize("draw", ["gallery", "panel", "group_maps", "page"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -48,6 +49,16 @@ def test_to_rgb_of_a_palette_with_a_transparent_colour(tmp_path):
     image.save(tmp_path / "p.png", transparency=0)
     result = zoo.to_rgb(zoo.open_image(tmp_path / "p.png"))
     assert np.asarray(result).tolist() == [[[255] * 3, [1] * 3]]
+
+
+@pytest.mark.parametrize(("most", "is_dark"), [(4095, True), (65535, False), (0, False)])
+def test_12_bits_in_a_16_bit_file_are_dark(most, is_dark, tmp_path):
+    values = np.linspace(0, most, 16).astype(np.uint16).reshape(4, 4)
+    Image.fromarray(values).save(tmp_path / "x-ray.png")
+    image = zoo.open_image(tmp_path / "x-ray.png")
+    text = f"almost black, as its values end at {most} of 65535"
+    with pytest.warns(UserWarning, match=text) if is_dark else nullcontext():
+        assert np.asarray(zoo.to_rgb(image)).max() == round(most / 257)
 
 
 @pytest.mark.parametrize(

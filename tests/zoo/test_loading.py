@@ -81,6 +81,7 @@ def test_efficientnet_lite_transform_against_pillow_and_numpy(lite0, chelsea):
     )
 
 
+@pytest.mark.filterwarnings("ignore:A 16-bit image")  # of 8-bit values, as mode I
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F"])
 def test_every_mode_becomes_a_model_input(lite0, chelsea, mode):
     inputs = lite0.transform(chelsea.convert(mode))

@@ -41,9 +41,7 @@ class ClassLabels:
     def find(self, text: str) -> int | None:
         """The class that a text names, or None if it names none, or more than one.
 
-        Args:
-            text: An index, a whole name, or a WordNet id such as ``n01440764``. Upper and lower
-                case are the same, and so are spaces and underscores.
+        Upper and lower case are the same, and so are spaces and underscores.
         """
         plain = _plain(text)
         matches = set(self._by_name.get(plain, ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from captum_advise._utils.optional_dependencies import import_optional
@@ -38,9 +38,8 @@ def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
     filled = {name: inside for name, inside in by_folder.items() if inside}
     if flat and filled:
         raise ValueError(
-            f"{folder} holds {_count(flat, 'image')} ({_listed(flat)}) next to "
-            f"{_count(filled, 'folder')} with images ({_listed(filled)}): move the ones or the "
-            "others elsewhere, or give a folder in it."
+            f"{folder} holds images ({listed(flat)}) next to folders with images "
+            f"({listed(filled)}): move the ones or the others elsewhere, or give a folder in it."
         )
     if not filled:
         return [(name, None) for name in flat]
@@ -49,7 +48,7 @@ def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
     if empty:
         warnings.warn(
             f"{len(empty)} of the {len(by_folder)} folders in {folder} hold no image of a known "
-            f"type and are left out: {_listed(empty)}.",
+            f"type and are left out: {listed(empty)}.",
             UserWarning,
             stacklevel=3,
         )
@@ -72,21 +71,11 @@ def _classes(
     if unclear and _in_order(filled, names, labels):
         return {name: index for index, name in enumerate(names) if name in filled}
     if unclear:
-        inner = folder / unclear[0]
-        is_deeper = all(image.count(os.sep) > 1 for image in filled[unclear[0]])
         raise ValueError(
             f"The folder {unclear[0]!r} in {folder} is not a class of {labels.network.name}: name "
-            f"folders by {labels.accepted}, or give a CSV file with the columns file and class"
-            + (f"; its images are in folders of its own, so give {inner} if" if is_deeper else "")
-            + (" those are the classes." if is_deeper else ".")
+            f"folders by {labels.accepted}, give the folder that holds the folders of classes, or "
+            "a CSV file with the columns file and class."
         )
-    for name, inside in filled.items():
-        for part in sorted({part for image in inside for part in Path(image).parts[1:-1]}):
-            if not part.isdecimal() and labels.find(part) not in (None, classes[name]):
-                raise ValueError(
-                    f"{folder / name / part} has the name of another class than the folder "
-                    f"{name!r} that it is in: put the folders of classes next to each other."
-                )
     return classes
 
 
@@ -132,18 +121,15 @@ def _images(folder: Path) -> list[str]:
                 others.append(path)
     if images and others:
         warnings.warn(
-            f"{_count(others, 'file')} in {folder} {'is' if len(others) == 1 else 'are'} left "
-            f"out, because only {', '.join(known)} are read: {_listed(others)}.",
+            f"Files in {folder} are left out, because only {', '.join(known)} are read: "
+            f"{listed(others)}.",
             UserWarning,
             stacklevel=4,
         )
     return images
 
 
-def _count(things: Sequence[str] | Mapping[str, object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The first names, for a message."""
     names = list(names)
     return ", ".join([*names[:_MOST_NAMED], *(["..."] if len(names) > _MOST_NAMED else [])])

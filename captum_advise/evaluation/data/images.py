@@ -83,12 +83,11 @@ def image_dataset(
               they are then the classes in order;
             - a CSV file in UTF-8, with columns separated by commas, semicolons or tabs. The first
               row names the columns: ``file``, ``path``, ``image`` or ``filename``, relative to the
-              CSV file; and ``class``, ``label``, ``target`` or ``index``, which may be empty. Other
-              columns are ignored. Without such a row, the columns are file and class. Where the
-              object is follows from the columns ``x0``, ``y0``, ``x1`` and ``y1``, a box in pixels
-              of the upright image (x1 and y1 are the first outside), or from ``mask``, a file of
-              the image's size that is black outside the object. An image with several boxes has a
-              line for each.
+              CSV file; and ``class``, ``label`` or ``target``, which may be empty. With such a
+              column, others are ignored. Where the object is follows from the columns ``x0``,
+              ``y0``, ``x1`` and ``y1``, a box in pixels of the upright image (x1 and y1 are the
+              first outside), or from ``mask``, a file of the image's size that is black outside
+              the object. An image with several boxes has a line for each.
 
             Hidden files and folders are ignored.
         network: The network whose inputs the images become.
@@ -121,7 +120,7 @@ def image_dataset(
     if not path.exists():
         raise FileNotFoundError(f"There is no folder or CSV file {path}.")
     labels = ClassLabels(network)
-    entries: list[tuple[str, int | None, Region | None]]
+    entries: list[tables.Entry]
     if path.is_file():
         folder, entries = path.parent, tables.entries(path, labels)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,23 +17,14 @@ from captum_advise.evaluation.digests import DIGITS, tensor_bytes
 
 @dataclass(frozen=True)
 class Item:
-    """An item that has been read.
-
-    Attributes:
-        index: Its position in the data.
-        name: Its name, on which random numbers depend.
-        inputs: As the network gets it, (1, C, H, W).
-        target: Its class, None if not known.
-        region: Where the object is, bool (1, 1, H, W), None if not known.
-        in_mosaic: Whether it is a mosaic, and the region a cell of it.
-    """
+    """An item that has been read."""
 
     index: int
-    name: str
-    inputs: Tensor
+    name: str  # random numbers depend on it
+    inputs: Tensor  # (1, C, H, W), as the network gets it
     target: int | None
-    region: Tensor | None = None
-    in_mosaic: bool = False
+    region: Tensor | None = None  # where the object is, bool (1, 1, H, W)
+    in_mosaic: bool = False  # the region is a cell
 
     @cached_property
     def fingerprint(self) -> str:
@@ -48,16 +39,11 @@ class Item:
     def to(self, device: torch.device) -> Item:
         """The same on a device."""
         region = None if self.region is None else self.region.to(device)
-        inputs = self.inputs.to(device)
-        return Item(self.index, self.name, inputs, self.target, region, self.in_mosaic)
+        return replace(self, inputs=self.inputs.to(device), region=region)
 
 
 class Items:
-    """A data set as a sequence of items.
-
-    Args:
-        dataset: As :func:`captum_advise.evaluation.evaluate` takes it.
-        dtype: Of the inputs, as the network's parameters have it.
+    """A data set as a sequence of items, with inputs of a type.
 
     Raises:
         TypeError: It is not a data set with positions and a length.
@@ -67,15 +53,13 @@ class Items:
     def __init__(self, dataset: Dataset[Any], dtype: torch.dtype | None = None) -> None:
         self.parts = _parts(dataset)
         self.dtype = dtype
-        self._places = [
-            (part, position) for part in self.parts for position in range(_length(part))
-        ]
+        self._places = [(part, position) for part in self.parts for position in range(len(part))]
         if not self._places:
             raise ValueError("There is no image in the data.")
         for part in self.parts:
             names = getattr(part, "names", None)
-            if names is not None and len(names) != _length(part):
-                raise ValueError(f"The data have {len(names)} names for {_length(part)} images.")
+            if names is not None and len(names) != len(part):
+                raise ValueError(f"The data have {len(names)} names for {len(part)} images.")
 
     def __len__(self) -> int:
         return len(self._places)
@@ -87,14 +71,6 @@ class Items:
             str(index) if getattr(part, "names", None) is None else str(part.names[position])
             for index, (part, position) in enumerate(self._places)
         )
-
-    @property
-    def targets(self) -> list[Any]:
-        """The class of each item as far as the data know it without reading."""
-        return [
-            None if (known := getattr(part, "targets", None)) is None else known[position]
-            for part, position in self._places
-        ]
 
     def have(self, what: str) -> bool:
         """Whether there are ``"images"``, images with ``"regions"``, or ``"mosaics"``."""
@@ -113,11 +89,7 @@ class Items:
         return next(filter(None, (getattr(part, "network", None) for part in self.parts)), None)
 
     def __getitem__(self, index: int) -> Item:
-        """Read an item.
-
-        Raises:
-            ValueError: It is not an image with a class. Data sets may raise any other error.
-        """
+        """Read an item. Data sets may raise any error."""
         part, position = self._places[index]
         given = part[position]
         inputs, label, *rest = given if isinstance(given, tuple | list) else (given, None)
@@ -148,20 +120,12 @@ def _parts(dataset: Any) -> tuple[Any, ...]:
     return (dataset,)
 
 
-def _length(part: Any) -> int:
-    return len(part)
-
-
 def _has(part: Any, attribute: str) -> bool:
     return bool(getattr(part, attribute, False))
 
 
 def _label(label: Any) -> int | None:
-    """A class as an index.
-
-    Raises:
-        ValueError: It is not one.
-    """
+    """A class as an index."""
     if label is None:
         return None
     if isinstance(label, Tensor | np.ndarray | list | tuple) and len(np.shape(label)) == 1:

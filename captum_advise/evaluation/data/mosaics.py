@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
 from captum_advise._utils.io import ENCODING
-from captum_advise._utils.probabilities import softmax_over_classes
+from captum_advise._utils.probabilities import default_confidence
 from captum_advise.evaluation.data.items import Items
 
 
@@ -77,11 +77,6 @@ class MosaicDataset(Dataset[tuple[Tensor, int, Tensor]]):
             for cell, tile in enumerate(tiles)
         ]
 
-    @property
-    def targets(self) -> list[int]:
-        """The class of each item."""
-        return [label for classes in self.classes for label in classes]
-
 
 def mosaic_dataset(
     model: nn.Module,
@@ -91,7 +86,7 @@ def mosaic_dataset(
     count: int = 20,
     threshold: float = 0.7,
     seed: int = 0,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
 ) -> MosaicDataset:
     """Mosaics of images that the model is sure of, of different classes each.
 
@@ -111,7 +106,7 @@ def mosaic_dataset(
         count: The number of mosaics.
         threshold: Images with a higher confidence in their class are used.
         seed: Decides which images are in which mosaic and where.
-        confidence: Class scores to probabilities. Default: softmax.
+        confidence: Class scores to probabilities, as in :func:`evaluate`.
 
     Returns:
         :class:`MosaicDataset`, the same for the same arguments.
@@ -134,6 +129,7 @@ def mosaic_dataset(
     check_count("side", side, at_least=2)
     check_count("count", count, at_least=1)
     check_count("seed", seed, at_least=0)
+    to_probabilities = confidence or default_confidence(model)
     parameter = next(model.parameters())
     device, items = parameter.device, Items(images, parameter.dtype)
     n_cells = side**2
@@ -146,7 +142,7 @@ def mosaic_dataset(
         try:
             item = items[index]
             with torch.no_grad():
-                (probabilities,) = confidence(model(item.inputs.to(device)))
+                (probabilities,) = to_probabilities(model(item.inputs.to(device)))
         except Exception:  # which evaluating the image records
             return None
         label = int(probabilities.argmax()) if item.target is None else item.target

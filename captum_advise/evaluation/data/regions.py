@@ -30,11 +30,6 @@ def region_of(region: Region, image: Image.Image, network: zoo.Network) -> Tenso
             the first outside; or the path of a mask, an image that is black outside the object.
         image: The upright image.
         network: Its transform makes the input.
-
-    Raises:
-        FileNotFoundError: There is no such mask.
-        ValueError: A box is not in the image, the mask has another size than the image, or the
-            object lies in the part that the transform cuts off.
     """
     drawn = _mask(region, image) if isinstance(region, Path) else _boxes(region, image)
     inputs = network.transform(drawn.convert("RGB"))

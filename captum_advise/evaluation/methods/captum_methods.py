@@ -51,12 +51,8 @@ def of_inputs(
 ) -> Callable[..., Tensor]:
     """A method from an attribution to inputs.
 
-    Args:
-        make: The attribution of a model.
-        options: From the inputs, the context, and settings by name to further arguments of
-            ``attribute``.
-        one_by_one: Whether they differ from image to image.
-        then: What is done with the attributions.
+    ``options`` gives further arguments of ``attribute``, from the inputs, the context and settings
+    by name; ``one_by_one`` says that they differ from image to image. ``then`` is applied last.
     """
 
     def method(
@@ -84,11 +80,7 @@ def first_channel(maps: Tensor) -> Tensor:
 
 
 def attribute(attribution: Attribution, inputs: Tensor, target: Tensor, **options: Any) -> Tensor:
-    """The one tensor that a Captum attribution returns.
-
-    Raises:
-        ValueError: It returns something else.
-    """
+    """The one tensor that a Captum attribution returns."""
     result = attribution.attribute(inputs, target=target, **options)
     if isinstance(result, tuple) and len(result) == 1:
         (result,) = result

@@ -66,7 +66,10 @@ def find_layers(model: nn.Module, layer: nn.Module, choice: LayerChoice, inputs:
     elif choice == "stages":
         modules = _stages(_calls(model, inputs), layer, channels=inputs.shape[1])
     elif choice == "gated-grad-cam":
-        modules = _layers_of_gated_grad_cam(model, layer, inputs)
+        own = next((name for name, module in model.named_modules() if module is layer), None)
+        _, channels, *size = inputs.shape
+        found = probe(model, (size[0], size[1]), "The model", layer=own, channels=channels)
+        modules = [model.get_submodule(name) for name in found.layers]
     elif isinstance(choice, str) or not choice:
         raise ValueError(
             f"A method's attribute layers is one of {', '.join(KINDS)}, or a list of modules or "
@@ -111,16 +114,6 @@ def _calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
             hooks.enter_context(module.register_forward_hook(record))
         model(noise.to(parameter.device, inputs.dtype))
     return [call for call in calls.values() if call is not None]
-
-
-def _layers_of_gated_grad_cam(
-    model: nn.Module, layer: nn.Module, inputs: Tensor
-) -> list[nn.Module]:
-    """The layers that ``GatedGradCam`` takes, with this one as the last."""
-    name = next((name for name, module in model.named_modules() if module is layer), None)
-    _, channels, height, width = inputs.shape
-    found = probe(model, (height, width), "The model", layer=name, channels=channels)
-    return [model.get_submodule(name) for name in found.layers]
 
 
 def _after_activation(calls: Sequence[_Call], layer: nn.Module) -> nn.Module:

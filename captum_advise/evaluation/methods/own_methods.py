@@ -2,63 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from captum_advise.evaluation.methods.interface import ClassMaps, Context, MethodAt
+from captum_advise.evaluation.methods.interface import ClassMaps, Context
 from captum_advise.evaluation.methods.layers import find_layers
 from captum_advise.gated_grad_cam import GatedGradCam
 from captum_advise.layer_advise import LayerAdvise
 
 
-def layer_advise(**options: Any) -> MethodAt:
-    """``LayerAdvise`` with further arguments of ``LayerAdvise.explain``."""
+def layer_advise(
+    model: nn.Module,
+    layer: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    context: Context,
+    **options: Any,
+) -> ClassMaps:
+    """``LayerAdvise`` with further arguments; the runner-up gets the units of the target."""
+    attribution = LayerAdvise(
+        model, layer, pixel_space=context.pixel_space, confidence=context.confidence, **options
+    )
+    explanation = attribution.explain(
+        inputs, target, internal_batch_size=context.internal_batch_size, with_metrics=False
+    )
+    weights = explanation.unit_weights[..., None, None]
 
-    def method(
-        model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
-    ) -> ClassMaps:
-        attribution = LayerAdvise(
-            model,
-            layer,
-            pixel_space=context.pixel_space,
-            confidence=context.confidence,
-            **options,
+    def of_class(classes: Tensor) -> Tensor:
+        units = attribution.attribute(
+            inputs, classes, attr_dim_summation=False, unit_selection=None
         )
-        explanation = attribution.explain(
-            inputs, target, internal_batch_size=context.internal_batch_size, with_metrics=False
-        )
-        weights = explanation.unit_weights[..., None, None]
+        return (cast(Tensor, units).detach() * weights).sum(1, keepdim=True)
 
-        def of_class(classes: Tensor) -> Tensor:
-            units = attribution.attribute(
-                inputs, classes, attr_dim_summation=False, unit_selection=None
-            )
-            return (cast(Tensor, units).detach() * weights).sum(1, keepdim=True)
-
-        return ClassMaps(explanation.attributions, of_class)
-
-    return MethodAt("layer", method, selects_by_avx=True)
+    return ClassMaps(explanation.attributions, of_class)
 
 
-def gated_grad_cam(n_occlusions: int = 0) -> Callable[..., Tensor]:
+def gated_grad_cam(
+    model: nn.Module,
+    layer: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    context: Context,
+    n_occlusions: int = 0,
+) -> Tensor:
     """``GatedGradCam`` with the layers of the context, or with those that end with ``layer``."""
-
-    def method(
-        model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
-    ) -> Tensor:
-        layers = context.layers or find_layers(model, layer, "gated-grad-cam", inputs).modules
-        maps: Tensor = GatedGradCam(model, layers, pixel_space=context.pixel_space).attribute(
-            inputs,
-            target,
-            n_occlusions=n_occlusions,
-            internal_batch_size=context.internal_batch_size,
-        )
-        return maps
-
-    return method
+    layers = context.layers or find_layers(model, layer, "gated-grad-cam", inputs).modules
+    attribution = GatedGradCam(
+        model, layers, pixel_space=context.pixel_space, confidence=context.confidence
+    )
+    maps: Tensor = attribution.attribute(
+        inputs,
+        target,
+        n_occlusions=n_occlusions,
+        internal_batch_size=context.internal_batch_size,
+    )
+    return maps
 
 
 def random(

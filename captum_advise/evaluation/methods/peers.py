@@ -22,11 +22,9 @@ from captum_advise.evaluation.methods.interface import Context
 def pytorch_grad_cam(
     cam: Any, target_name: str = "ClassifierOutputTarget"
 ) -> Callable[..., Tensor]:
-    """Maps of a class activation map of pytorch-grad-cam.
+    """Maps of a class activation map of pytorch-grad-cam; by name, they have the layer's size.
 
-    Args:
-        cam: Object, class, or name of a class, whose maps then have the layer's size.
-        target_name: That of a class in ``pytorch_grad_cam.utils.model_targets``.
+    ``target_name`` is a class of ``pytorch_grad_cam.utils.model_targets``.
     """
 
     def method(
@@ -81,9 +79,7 @@ def torchcam(
 ) -> Callable[..., Tensor]:
     """Maps of an extractor of torchcam; those of several layers are fused.
 
-    Args:
-        cam: Object, class, or name of a class in ``torchcam.methods``.
-        options: From the context, and settings by name, to further arguments of the class.
+    ``options`` gives further arguments of the class, from the context and settings by name.
     """
 
     def method(
@@ -121,12 +117,7 @@ def _maps_of_extractor(
 
 
 def zennit(attributor: Any, composite: Any = None) -> Callable[..., Tensor]:
-    """Attributions of Zennit, of the class score.
-
-    Args:
-        attributor: Object or class.
-        composite: Of rules, for a class.
-    """
+    """Attributions of Zennit, of the class score; a class of them takes a composite of rules."""
 
     def method(
         model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise.evaluation.methods.interface import ClassMaps, Context
+from captum_advise.evaluation.randomness import kept_random_states
 
 
 def with_recorded_passes(method: Callable[..., Tensor]) -> Callable[..., ClassMaps]:
@@ -29,13 +29,14 @@ def with_recorded_passes(method: Callable[..., Tensor]) -> Callable[..., ClassMa
         context: Context,
         **settings: int,
     ) -> ClassMaps:
-        start = _RandomState(inputs.device)
+        restore = _restorer(inputs.device)
         recorder = _RecordedModel(model)
         maps = method(recorder, layer, inputs, target, context, **settings)
 
         def of_class(classes: Tensor) -> Tensor:
             player = _RecordedModel(model, recorder.outputs)
-            with start.again():
+            with kept_random_states():
+                restore()
                 return method(player, layer, inputs, classes, context, **settings)
 
         return ClassMaps(maps, of_class)
@@ -43,32 +44,19 @@ def with_recorded_passes(method: Callable[..., Tensor]) -> Callable[..., ClassMa
     return recorded
 
 
-class _RandomState:
-    """The state of the global random generators of torch, NumPy and Python."""
+def _restorer(device: torch.device) -> Callable[[], None]:
+    """What brings the random states of torch, NumPy and Python back to what they are now."""
+    on_cpu, of_numpy, of_python = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device if device.type == "cuda" else None
-        self._torch = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state(device) if self._device else None
-        self._numpy = np.random.get_state()  # noqa: NPY002 - as scikit-learn draws
-        self._python = random.getstate()
+    def restore() -> None:
+        torch.set_rng_state(on_cpu)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu, device)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        random.setstate(of_python)
 
-    def _restore(self) -> None:
-        torch.set_rng_state(self._torch)
-        if self._device and self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda, self._device)
-        np.random.set_state(self._numpy)  # noqa: NPY002
-        random.setstate(self._python)
-
-    @contextmanager
-    def again(self) -> Iterator[None]:
-        """This state for a while."""
-        before = _RandomState(self._device or torch.device("cpu"))
-        self._restore()
-        try:
-            yield
-        finally:
-            before._restore()
+    return restore
 
 
 class _RecordedModel(nn.Module):

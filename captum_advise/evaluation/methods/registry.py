@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from captum.attr import (
@@ -43,6 +44,7 @@ _SKLEARN = ("sklearn", "evaluation")
 _TORCHCAM, _GRAD_CAM = ("torchcam", "peers"), ("pytorch_grad_cam", "peers")
 _LIME = {"lime_samples": 1000, "lime_grid": 8}
 
+_advise = partial(MethodAt, "layer", selects_by_avx=True)
 _smooth_grad = of_inputs(
     lambda model: NoiseTunnel(Saliency(model)),
     options.smooth_grad,
@@ -69,11 +71,13 @@ _is_cam = torchcam(
 # Name to what it explains, the function, its settings, and what it needs. The methods that are
 # recommended come first.
 _METHODS: dict[str, MethodAt] = {
-    "gated-grad-cam": MethodAt("gated-grad-cam", gated_grad_cam()),
-    "gated-grad-cam-occlusion": MethodAt("gated-grad-cam", gated_grad_cam(n_occlusions=32)),
-    "layer-advise": layer_advise(),
-    "layer-advise-minmax": layer_advise(activation_range="minmax"),
-    "layer-advise-reference": layer_advise(protocol=AVXProtocol.reference()),
+    "gated-grad-cam": MethodAt("gated-grad-cam", gated_grad_cam),
+    "gated-grad-cam-occlusion": MethodAt(
+        "gated-grad-cam", partial(gated_grad_cam, n_occlusions=32)
+    ),
+    "layer-advise": _advise(layer_advise),
+    "layer-advise-minmax": _advise(partial(layer_advise, activation_range="minmax")),
+    "layer-advise-reference": _advise(partial(layer_advise, protocol=AVXProtocol.reference())),
     "grad-cam": captum(LayerGradCam),
     "guided-grad-cam": captum(GuidedGradCam),
     "layer-gradient-x-activation": captum(LayerGradientXActivation),
@@ -221,14 +225,6 @@ def parse_settings(texts: Sequence[str]) -> dict[str, int]:
             raise ValueError(f"{name} must be a whole number, got {number!r}.") from None
         check_settings({name: settings[name]})
     return settings
-
-
-def known_method(name: str, method: object) -> MethodAt | None:
-    """The method, if it is the one that is known by this name, with any settings."""
-    known = _METHODS.get(name)
-    if known is not None and isinstance(method, MethodAt) and method.function is known.function:
-        return method
-    return None
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

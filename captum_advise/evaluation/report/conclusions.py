@@ -33,13 +33,7 @@ class Conclusions:
 
 
 def conclusions(comparison: Comparison, baseline: str, by_avx: Sequence[str] = ()) -> Conclusions:
-    """The best method, who differs significantly from a baseline, and what to be careful about.
-
-    Args:
-        comparison: From :func:`compare_methods`.
-        baseline: One of its methods.
-        by_avx: The methods that select by AVX.
-    """
+    """The best method, who differs significantly from a baseline, and what to be careful about."""
     if len(comparison.methods) == 1:
         return Conclusions((f"The run has one method, {baseline}: there is nothing to compare.",))
     best = _best(comparison)

@@ -45,12 +45,7 @@ class ReportImage:
 
 
 def worst_images(results: pd.DataFrame, comparison: Comparison) -> list[int]:
-    """The images on which each method loses most against the baseline, those of each in turn.
-
-    Args:
-        results: One row per image and method.
-        comparison: Their statistics; metrics of faithfulness count.
-    """
+    """The images on which each method loses most against the baseline in faithfulness."""
     baseline = default_baseline(comparison.methods)
     lists = []
     for metric in comparison.metrics:
@@ -68,10 +63,7 @@ def worst_images(results: pd.DataFrame, comparison: Comparison) -> list[int]:
 def chosen_images(indices: Sequence[int], worst: Sequence[int], n_methods: int) -> list[int]:
     """The images to embed: twelve that are evenly spread, and worst cases, the worst first.
 
-    Args:
-        indices: The images of the results, in order.
-        worst: The images on which methods lose most, the worst first.
-        n_methods: The more methods, the fewer images.
+    The more methods, the fewer images.
     """
     most = min(_MOST_IMAGES, max(_FEWEST, _MOST_MAPS // n_methods))
     n_spread = min(EVENLY_SPREAD, most * EVENLY_SPREAD // _MOST_IMAGES or 1, len(indices))

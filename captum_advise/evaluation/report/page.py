@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from math import isfinite
 from pathlib import Path
@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from captum_advise.evaluation.columns import Curve, Metric
-from captum_advise.evaluation.curves import Curves
+from captum_advise.evaluation.curves import MeanCurve
 from captum_advise.evaluation.output import write_output
-from captum_advise.evaluation.report.conclusions import (
-    conclusions,
-    favoured,
-    judges,
-    mean_ranks,
-)
+from captum_advise.evaluation.report.conclusions import conclusions, judges, mean_ranks
 from captum_advise.evaluation.report.images import (
     ReportImage,
     chosen_images,
@@ -40,8 +35,7 @@ if TYPE_CHECKING:
 
 # Failures that are listed; the others are in failures.csv.
 _FAILURES = 20
-# Parts of the configuration that are shown elsewhere, or that only a program compares.
-_NOT_SHOWN = {"format", "network", "layer", "methods", "model", "weights_sha256", "transform"}
+_SHOWN_ABOVE = {"network", "layer"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ class Run:
     Attributes:
         results: One row per item and method.
         comparison: Their statistics.
-        curves: The curves that were stored.
+        curves: The mean curves, by curve and method.
         curve_titles: How they are drawn.
         images: Those that are embedded.
         information: The content of ``run.json``.
@@ -62,7 +56,7 @@ class Run:
 
     results: pd.DataFrame
     comparison: Comparison
-    curves: Curves
+    curves: Mapping[tuple[str, str], MeanCurve]
     curve_titles: Sequence[Curve]
     images: Sequence[ReportImage]
     information: Mapping[str, Any]
@@ -78,33 +72,20 @@ def write_report(
     methods: Sequence[str],
     metrics: Sequence[Metric],
     curve_titles: Sequence[Curve],
-    curves: Callable[[Collection[int]], Curves],
+    curves: Mapping[tuple[str, str], MeanCurve],
     shown: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
     information: Mapping[str, Any],
     class_names: Sequence[str] = (),
     failures: Sequence[tuple[str, str]] = (),
     by_avx: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Write ``summary.csv`` and ``report.html``.
+    """Write ``summary.csv`` and ``report.html``, and return the summary.
 
-    Args:
-        folder: Where to write.
-        results: One row per item and method: ``index``, ``file``, ``method``, ``target``,
-            ``predicted``, ``confidence``, and the metrics, empty where an item has none. Items that
-            show an image within a mosaic name it in the column ``image``.
-        methods: In the order of the report.
-        metrics: The columns.
-        curve_titles: The curves, as they are drawn.
-        curves: From positions of images to the mean curves, and the single ones of these images.
-        shown: From the position of an image to the image, (3, H, W) in [0, 1], and the map
-            (1, 1, h, w) of each method.
-        information: The content of ``run.json``.
-        class_names: By class index; empty if they are not known.
-        failures: Names of items that could not be evaluated, with the reasons.
-        by_avx: The methods that select by AVX.
-
-    Returns:
-        The summary.
+    The results have one row per item and method: ``index``, ``file``, ``method``, ``target``,
+    ``predicted``, ``confidence``, and the metrics, empty where an item has none. Items that show an
+    image within a mosaic name it in the column ``image``. ``shown`` gives, for the position of an
+    image, the image, (3, H, W) in [0, 1], and the map (1, 1, h, w) of each method. The other
+    arguments are the attributes of :class:`Run`.
     """
     seed = int(information["configuration"]["seed"])
     comparison = compare_methods(results, methods, metrics, seed=seed)
@@ -116,7 +97,7 @@ def write_report(
     run = Run(
         results=images,
         comparison=comparison,
-        curves=curves(()),
+        curves=curves,
         curve_titles=curve_titles,
         images=[embedded(index, *shown(index)) for index in chosen],
         information=information,
@@ -131,9 +112,7 @@ def write_report(
 def render(data: Mapping[str, Any]) -> str:
     """The page with its style, its script and its data inside.
 
-    Args:
-        data: What the script shows. Texts in it may hold anything: they reach the page as JSON, and
-            the script sets them as text.
+    Texts may hold anything: they reach the page as JSON, and the script sets them as text.
     """
     parts = {"data": embedded_json(_short(data))}
     return filled(template("captum_advise.evaluation.report", "page_template"), parts)
@@ -156,7 +135,6 @@ def content(run: Run) -> dict[str, Any]:
         "settings": list(_settings(configuration, information)),
         "methods": list(methods),
         "baseline": methods.index(default_baseline(methods)),
-        "by_avx": favoured(comparison, run.by_avx),
         "tests": f"{' and '.join(map(str, n_tests)) or 'no'} tests against the baseline",
         "metrics": [_metric(metric) for metric in comparison.metrics],
         "means": comparison.means.tolist(),
@@ -169,7 +147,7 @@ def content(run: Run) -> dict[str, Any]:
         "curves": [
             _curve(run, curve, titles.get(curve.name, curve.name).removesuffix(" AUC"))
             for curve in run.curve_titles
-            if any(name == curve.name for name, _ in run.curves.means)
+            if any(name == curve.name for name, _ in run.curves)
         ],
         "colours": heat_colours(),
         "gallery": [_image(run, image) for image in run.images],
@@ -210,7 +188,7 @@ def _ranks(comparison: Comparison, metric: Metric) -> dict[str, Any] | None:
 
 
 def _curve(run: Run, curve: Curve, title: str) -> dict[str, Any]:
-    means = [run.curves.means.get((curve.name, method)) for method in run.comparison.methods]
+    means = [run.curves.get((curve.name, method)) for method in run.comparison.methods]
     return {
         "name": curve.name,
         "title": title,
@@ -251,7 +229,7 @@ def _settings(
     configuration: Mapping[str, Any], information: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     for name, value in configuration.items():
-        if name not in _NOT_SHOWN and value is not None:
+        if name not in _SHOWN_ABOVE and value is not None:
             yield name, _in_words(value)
     yield "bootstrap", f"{N_RESAMPLES} resamples"
     if "machine" in information:
@@ -260,8 +238,6 @@ def _settings(
 
 def _in_words(value: Any) -> str:
     if isinstance(value, Mapping):
-        if value.keys() == {"name", "sha256"}:
-            return str(value["name"])
         return ", ".join(
             f"{key} {_in_words(entry)}" for key, entry in value.items() if entry is not None
         )

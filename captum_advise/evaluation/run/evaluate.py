@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise._utils.probabilities import softmax_over_classes
+from captum_advise._utils.probabilities import default_confidence
 from captum_advise.evaluation.columns import get_metrics
 from captum_advise.evaluation.data.images import ImageDataset, check_output
 from captum_advise.evaluation.data.items import Items
@@ -26,10 +27,10 @@ from captum_advise.evaluation.methods import (
     get_methods,
 )
 from captum_advise.evaluation.metric_values import MetricSettings
+from captum_advise.evaluation.randomness import kept_random_states
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.evaluation.run.keys import settings_of
 from captum_advise.evaluation.run.processes import processes
-from captum_advise.evaluation.run.randomness import kept_random_states
 from captum_advise.evaluation.run.steps import Run
 from captum_advise.pixels import PixelSpace
 
@@ -51,8 +52,6 @@ class Evaluation:
         computed: Number of rows that this call has computed.
         reasons: Why these were computed: number of rows by what is new or differs.
         others: Number of rows in the folder that are not of this call.
-        images: Number of images for which this call has computed rows.
-        seconds: Time that it took for them, without the report.
 
     Example::
 
@@ -72,8 +71,6 @@ class Evaluation:
     computed: int = field(compare=False)
     reasons: Mapping[str, int] = field(compare=False)
     others: int = field(compare=False)
-    images: int = field(compare=False)
-    seconds: float = field(compare=False)
 
 
 @kept_random_states()
@@ -86,7 +83,7 @@ def evaluate(
     *,
     metrics: Iterable[str] | None = None,
     pixel_space: PixelSpace | None = None,
-    confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
+    confidence: Callable[[Tensor], Tensor] | None = None,
     method_settings: Mapping[str, int] | None = None,
     settings: MetricSettings = MetricSettings(),  # noqa: B008 - frozen
     seed: int = 0,
@@ -128,7 +125,8 @@ def evaluate(
             are left out where the data have none.
         pixel_space: How the model's inputs relate to images in [0, 1]. None: the minimum of each
             input is black, its maximum white.
-        confidence: Class scores to probabilities. Default: softmax.
+        confidence: Class scores to probabilities. None: those of a wrapper of
+            :mod:`captum_advise.targets`, else softmax.
         method_settings: Settings of methods that are named, as in
             :func:`captum_advise.evaluation.get_methods`.
         settings: Settings of the metrics.
@@ -178,7 +176,7 @@ def evaluate(
         model=model,
         layer=layer,
         methods=_named(methods, method_settings),
-        context=Context(pixel_space, confidence, internal_batch_size),
+        context=Context(pixel_space, confidence or default_confidence(model), internal_batch_size),
         settings=settings,
         seed=seed,
     )
@@ -231,12 +229,11 @@ def _check(evaluator: ImageEvaluator, items: Items, output: Path, again: Iterabl
             f"There are no maps of mosaics for {', '.join(saved)}, whose maps are files: leave the "
             "mosaics out, or these methods."
         )
+    repeated = [name for name, times in Counter(items.names).items() if times > 1]
     for method, maps in saved.items():
         maps.check(items.names)
-        classes: dict[str, str] = {}
-        for name, target in zip(items.names, items.targets, strict=True):
-            if classes.setdefault(name, str(target)) != str(target):
-                raise ValueError(
-                    f"{name} is listed with two classes, and {method} has one map of it: list it "
-                    "once, or evaluate the classes in two runs with a folder of maps each."
-                )
+        if repeated:
+            raise ValueError(
+                f"{repeated[0]} is listed twice, and {method} has one map of it: list it once, or "
+                "evaluate its classes in two runs with a folder of maps each."
+            )

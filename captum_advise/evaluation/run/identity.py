@@ -15,7 +15,7 @@ import functools
 import hashlib
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -57,12 +57,10 @@ class Identity:
     """What an object is.
 
     Attributes:
-        name: Module and qualified name.
         digest: Short hex of SHA-256. Equal objects have the same in every process.
         packages: The installed packages whose code the object uses.
     """
 
-    name: str
     digest: str
     packages: frozenset[str]
 
@@ -70,17 +68,14 @@ class Identity:
     def of(
         cls, value: Any, model: nn.Module | None = None, *, with_weights: bool = True
     ) -> Identity:
-        """The identity of an object.
+        """The identity of a function, an attribution, a model, or any other object.
 
-        Args:
-            value: A function, an attribution, a model, or any other object.
-            model: This model and its modules are known by their names in it.
-            with_weights: Whether parameters and buffers of other models count.
+        ``model`` and its modules are known by their names in it; the weights of others count.
         """
         known = {} if model is None else {id(part): name for name, part in model.named_modules()}
         stream = _Stream(known, with_weights)
         stream.add(value)
-        return cls(qualified_name(value), stream.digest(), frozenset(stream.packages))
+        return cls(stream.digest(), frozenset(stream.packages))
 
 
 def qualified_name(value: Any) -> str:
@@ -92,7 +87,7 @@ def qualified_name(value: Any) -> str:
 
 
 class _Stream:
-    """Writes objects into a digest."""
+    """Writes objects into a digest: what kind each is, and its parts."""
 
     def __init__(self, known: Mapping[int, str], with_weights: bool) -> None:
         self.packages: set[str] = set()
@@ -110,11 +105,11 @@ class _Stream:
         elif value is None or value is ... or value is NotImplemented:
             self._write("constant", str(value))
         elif isinstance(value, enum.Enum):
-            self._sequence("member", [str(value.name), value.value, type(value)])
+            self._sequence("member", str(value.name), value.value, type(value))
         elif isinstance(value, _PLAIN):
             self._write(type(value).__name__, value if isinstance(value, bytes) else str(value))
         elif isinstance(value, tuple):
-            self._sequence(qualified_name(value), value)
+            self._sequence(qualified_name(value), *value)
         elif isinstance(value, types.CodeType):
             self._code(value)
         elif id(value) in self._seen:
@@ -125,41 +120,48 @@ class _Stream:
 
     def _data(self, value: Any) -> None:
         if isinstance(value, list | collections.deque):
-            self._sequence("list", value)
+            self._sequence("list", *value)
         elif isinstance(value, set | frozenset):
             self._write("set", *sorted(map(self._apart, value)))
         elif isinstance(value, dict | types.MappingProxyType):
-            self._mapping("mapping", value)
+            by_key = {self._apart(key): own for key, own in value.items()}
+            self._sequence(
+                "mapping", *(part for key in sorted(by_key) for part in (key, by_key[key]))
+            )
         elif isinstance(value, Tensor):
             self._write("tensor", str(value.dtype), str(tuple(value.shape)), tensor_bytes(value))
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
             self._write("array", value.dtype.str, str(value.shape), value.tobytes())
         elif isinstance(value, np.ndarray | np.generic):
-            self._sequence("array", [str(value.dtype), value.tolist()])
-        else:
-            self._code_or_object(value)
-
-    def _code_or_object(self, value: Any) -> None:
-        if isinstance(value, nn.Module):
+            self._sequence("array", str(value.dtype), value.tolist())
+        elif isinstance(value, nn.Module):
             self._module(value)
         elif isinstance(value, types.ModuleType):
             self._write("package", value.__name__)
             self._note(_installed(value.__name__))
-        elif isinstance(value, type):
-            self._class(value)
+        else:
+            self._code_or_object(value)
+
+    def _code_or_object(self, value: Any) -> None:
+        if isinstance(value, type):
+            own = {k: v for k, v in vars(value).items() if k not in _CLASS_DETAILS}
+            is_own = self._package(value) is None
+            self._sequence(
+                "class", qualified_name(value), *((value.__bases__, own) if is_own else ())
+            )
         elif isinstance(value, types.FunctionType):
             wrapped = vars(value).get("_torchdynamo_orig_callable")  # by torch.compile
             self._function(value) if wrapped is None else self.add(wrapped)
         elif isinstance(value, types.MethodType | staticmethod | classmethod):
-            self._sequence("method", [value.__func__, getattr(value, "__self__", None)])
+            self._sequence("method", value.__func__, getattr(value, "__self__", None))
         elif isinstance(value, types.BuiltinFunctionType):
             owner = value.__self__
             is_method = not isinstance(owner, type | types.ModuleType)
-            self._sequence("built-in", [qualified_name(value), owner if is_method else None])
+            self._sequence("built-in", qualified_name(value), owner if is_method else None)
         elif isinstance(value, property):
-            self._sequence("property", [value.fget, value.fset, value.fdel])
+            self._sequence("property", value.fget, value.fset, value.fdel)
         elif isinstance(value, functools.partial):
-            self._sequence("partial", [value.func, value.args, value.keywords])
+            self._sequence("partial", value.func, value.args, value.keywords)
         elif isinstance(value, torch.jit.ScriptFunction):
             self._write("script", str(value.code))
         else:
@@ -171,18 +173,10 @@ class _Stream:
             self._hash.update(len(data).to_bytes(8, "little"))
             self._hash.update(data)
 
-    def _sequence(self, kind: str, values: Iterable[Any]) -> None:
-        values = list(values)
+    def _sequence(self, kind: str, *values: Any) -> None:
         self._write(kind, str(len(values)))
         for value in values:
             self.add(value)
-
-    def _mapping(self, kind: str, values: Mapping[Any, Any]) -> None:
-        by_key = {self._apart(key): value for key, value in values.items()}
-        self._write(kind, str(len(by_key)))
-        for key in sorted(by_key):
-            self._write("key", key)
-            self.add(by_key[key])
 
     def _apart(self, value: Any) -> str:
         """The digest of a value by itself, for an order that is the same in every process."""
@@ -208,31 +202,21 @@ class _Stream:
         exceptions: bytes = getattr(code, "co_exceptiontable", b"")  # from Python 3.11 on
         self._write("code", code.co_code, exceptions, str(arguments), str(code.co_flags))
         names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-        self._sequence("names", [*names, code.co_consts])
+        self._sequence("names", *names, code.co_consts)
 
     def _function(self, function: types.FunctionType) -> None:
-        self._write("function", qualified_name(function))
-        self._code(function.__code__)
-        cells = function.__closure__ or ()
-        self._sequence("closure", [_content(cell) for cell in cells])
-        defaults = (function.__defaults__, function.__kwdefaults__)
-        self._sequence("defaults", defaults)
-        self._mapping("attributes", vars(function))
-        if self._package(function) is None:
-            self._mapping("globals", dict(_globals(function)))
-
-    def _class(self, value: type) -> None:
-        self._write("class", qualified_name(value))
-        if self._package(value) is None:
-            self._sequence("bases", value.__bases__)
-            own = {k: v for k, v in vars(value).items() if k not in _CLASS_DETAILS}
-            self._mapping("attributes", own)
+        self._sequence(
+            "function",
+            qualified_name(function),
+            function.__code__,
+            [_content(cell) for cell in function.__closure__ or ()],
+            (function.__defaults__, function.__kwdefaults__),
+            vars(function),
+            dict(_globals(function)) if self._package(function) is None else None,
+        )
 
     def _module(self, module: nn.Module) -> None:
-        self._write("model")
         for name, part in module.named_modules():
-            self._write("module", name)
-            self._class_of(part)
             # What these do is in their code, and in the module that torch.compile has wrapped.
             is_script = isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule)
             is_wrapper = type(part).__module__.startswith("torch._dynamo")
@@ -241,18 +225,15 @@ class _Stream:
                 for key, value in vars(part).items()
                 if not (is_script or is_wrapper or key in _DETAILS or _is_state(value))
             }
-            self._mapping("settings", own)
-            self._write("training", str(part.training))
             hooks = [list(getattr(part, key, {}).values()) for key in _HOOKS]
-            self._sequence("hooks", hooks)
-            if is_script:
-                self._write("script", str(getattr(part, "code", "")))
+            script = str(getattr(part, "code", "")) if is_script else ""
+            self._sequence("module", name, type(part), own, part.training, hooks, script)
         if self._with_weights:
             self._write("weights", weights_digest(module))
 
     def _object(self, value: Any) -> None:
-        package = self._class_of(value)
-        self._write("object", str(getattr(value, "__name__", "")))
+        package = self._package(type(value))
+        self._sequence("object", type(value), str(getattr(value, "__name__", "")))
         if package in _WITH_SETTINGS or (
             package not in _OPAQUE and (package is None or callable(value))
         ):
@@ -263,11 +244,7 @@ class _Stream:
                 if attribute is not None
                 and not (isinstance(attribute, Tensor) and attribute.grad_fn is not None)
             }
-            self._mapping("attributes", attributes)
-
-    def _class_of(self, value: Any) -> str | None:
-        self.add(type(value))
-        return self._package(type(value))
+            self._sequence("attributes", attributes)
 
 
 def _installed(module: str) -> str | None:

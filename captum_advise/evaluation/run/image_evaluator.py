@@ -26,8 +26,11 @@ from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMa
 from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
 from captum_advise.evaluation.pictures import as_png
-from captum_advise.evaluation.run.passes import counted_passes, model_for_metrics
-from captum_advise.evaluation.run.randomness import seeded
+from captum_advise.evaluation.randomness import seeded
+from captum_advise.evaluation.run.passes import (
+    counted_passes,
+    fixed_size_batches,
+)
 from captum_advise.evaluation.run.store import Row
 
 # The maps of methods with more forward passes are kept, because a report shows some of them.
@@ -40,16 +43,7 @@ class MethodError(RuntimeError):
 
 @dataclass(frozen=True)
 class ImageEvaluator:
-    """Evaluates methods on one image at a time. Its attributes hold for all images of a run.
-
-    Attributes:
-        model: In eval mode; makes the maps.
-        layer: The module that layer methods explain.
-        methods: By name.
-        context: What the methods are given.
-        settings: Settings of the metrics.
-        seed: Seed of random numbers.
-    """
+    """Evaluates methods on one image at a time. Its attributes hold for all images of a run."""
 
     model: nn.Module
     layer: nn.Module
@@ -72,13 +66,8 @@ class ImageEvaluator:
 
     @cached_property
     def forward_func(self) -> Callable[[Tensor], Tensor]:
-        """The model for passes without gradients and hooks, as the settings ask for it."""
-        return model_for_metrics(
-            self.model,
-            self.context.internal_batch_size,
-            is_compiled=self.settings.compiled,
-            bf16=self.settings.bf16,
-        )
+        """The model for passes without gradients, in batches of one size."""
+        return fixed_size_batches(self.model, self.context.internal_batch_size)
 
     def warn_of_suspicions(self, inputs: Tensor) -> None:
         """Warn if an image (1, C, H, W) suggests that settings of all metrics are wrong."""
@@ -92,15 +81,9 @@ class ImageEvaluator:
                 warnings.warn(message, UserWarning, stacklevel=4)
 
     def rows(self, item: Item, wanted: Mapping[str, Sequence[Metric]]) -> dict[str, Row]:
-        """The results of methods for one image. Each is the same whatever the other ones.
+        """The results of methods for one image: each has the metrics that are wanted of it.
 
-        Args:
-            item: The image, on the model's device.
-            wanted: For each method the metrics to compute.
-
-        Raises:
-            MethodError: A method fails.
-            ValueError: The outputs are not class scores, or the class is not one of them.
+        None depends on the other methods.
         """
         image = self._prepared(item)
         rows: dict[str, Row] = {}

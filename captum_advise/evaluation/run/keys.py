@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import sys
@@ -14,7 +15,7 @@ from torch import nn
 from captum_advise._version import __version__
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.digests import file_digest, joined, weights_digest
+from captum_advise.evaluation.digests import DIGITS, weights_digest
 from captum_advise.evaluation.methods import SavedMaps
 from captum_advise.evaluation.run.identity import Identity
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
@@ -26,19 +27,22 @@ FORMAT = 5
 _PACKAGES = frozenset({"captum", "torch"})
 # The part of a key that is no part of a setting.
 _CONTENT = "the image"
+VERSIONS = "the versions of packages"
 
 
 def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
     """The setting of each method."""
     model, context = evaluator.model, evaluator.context
-    common: dict[str, str | Identity] = {
-        "the format": str(FORMAT),
+    objects = {
         "the model": Identity.of(model, with_weights=False),
-        "the weights": weights_digest(model),
-        "the layer": layer_name(model, evaluator.layer),
         "the confidence": Identity.of(context.confidence, model),
         "the pixel space": Identity.of(context.pixel_space, model),
         "the settings of metrics": Identity.of(evaluator.settings, model),
+    }
+    plain = {
+        "the format": str(FORMAT),
+        "the weights": weights_digest(model),
+        "the layer": layer_name(model, evaluator.layer),
         "the seed": str(evaluator.seed),
         "the batch size": str(context.internal_batch_size),
         "the device": evaluator.device.type,
@@ -46,57 +50,40 @@ def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for name, method in evaluator.methods.items():
         # A map in a file is part of what is known of each image.
-        own = "saved maps" if isinstance(method, SavedMaps) else Identity.of(method, model)
-        parts = {**common, "the method": own}
-        needs = getattr(method, "needs", None)
-        packages = {*_PACKAGES, *([needs[0]] if needs else [])}
-        for part in parts.values():
-            packages |= part.packages if isinstance(part, Identity) else set()
-        found[name] = Setting(
-            name,
-            {
-                **{k: v.digest if isinstance(v, Identity) else v for k, v in parts.items()},
-                "the versions of packages": json.dumps(_versions(packages)),
-            },
-        )
+        is_saved = isinstance(method, SavedMaps)
+        own = objects if is_saved else {**objects, "the method": Identity.of(method, model)}
+        needed = (getattr(method, "needs", None) or ())[:1]
+        packages = _PACKAGES.union(needed, *(part.packages for part in own.values()))
+        versions = json.dumps(_versions(packages))
+        digests = {part: identity.digest for part, identity in own.items()}
+        found[name] = Setting(name, {**digests, **plain, VERSIONS: versions})
     return found
 
 
 def keys_of(
     item: Item, settings: Mapping[str, Setting], methods: Mapping[str, object]
 ) -> dict[str, Key]:
-    """The key of each method's row for an image.
-
-    Raises:
-        ValueError: The file of a map is missing.
-        OSError: It cannot be read.
-    """
+    """The key of each method's row for an image. A map's file that is missing is an error."""
     keys = {}
     for name, setting in settings.items():
         method, content = methods[name], item.fingerprint
         if isinstance(method, SavedMaps):
-            content = joined([content, file_digest(method.file(item.name))])
+            own = method.file(item.name).read_bytes()
+            content = hashlib.sha256(content.encode() + own).hexdigest()[:DIGITS]
         keys[name] = Key(digest_of_name(item.name), content, setting.id)
     return keys
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What the store lacks for a row.
+    """What the store lacks for a row: the metrics to compute, and why.
 
-    Attributes:
-        metrics: Those to compute.
-        reason: Why.
-        stored: The row with other metrics, if there is one.
+    ``stored`` is the row with other metrics, if there is one.
     """
 
     metrics: tuple[Metric, ...]
     reason: str
     stored: Row | None
-
-    def complete(self, computed: Row) -> Row:
-        """The row with the metrics that were missing."""
-        return computed if self.stored is None else self.stored.with_more(computed)
 
 
 def missing_rows(
@@ -108,12 +95,7 @@ def missing_rows(
 ) -> dict[str, Missing]:
     """What the store lacks of an image, by method.
 
-    Args:
-        store: The rows.
-        keys: As :func:`keys_of` returns them.
-        settings: The setting of each method.
-        metrics: Those that the rows of this image should have.
-        again: The methods whose rows were deleted to be computed again.
+    ``metrics`` are those that its rows should have; rows of the methods ``again`` were deleted.
     """
     found: dict[str, Missing] = {}
     for (name, key), row in zip(keys.items(), store.rows(keys.values()), strict=True):
@@ -142,11 +124,7 @@ def _reason(store: Store, key: Key, setting: Setting) -> str:
 
 
 def layer_name(model: nn.Module, layer: nn.Module) -> str:
-    """The dotted name of a module.
-
-    Raises:
-        ValueError: It is not a module of the model.
-    """
+    """The dotted name of a module of the model."""
     for name, module in model.named_modules():
         if module is layer:
             return str(name)

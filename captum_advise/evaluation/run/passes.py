@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-
-def model_for_metrics(
-    model: nn.Module, batch_size: int, *, is_compiled: bool, bf16: bool
-) -> Callable[[Tensor], Tensor]:
-    """The model for passes without gradients and hooks."""
-    run: Callable[[Tensor], Tensor] = compiled(model) if is_compiled else model
-    return fixed_size_batches(in_bfloat16(run) if bf16 else run, batch_size)
 
 
 def fixed_size_batches(
@@ -25,8 +17,7 @@ def fixed_size_batches(
     """A function that pads every batch (N, C, H, W), N up to ``batch_size``, to this size.
 
     Libraries choose the order of sums by the shape of a batch. In batches of one shape, the outputs
-    for an image do not depend on the number of images with it. A compiled model needs only one
-    shape then.
+    for an image do not depend on the number of images with it.
     """
 
     def forward(inputs: Tensor) -> Tensor:
@@ -38,30 +29,9 @@ def fixed_size_batches(
     return forward
 
 
-def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The model, compiled for passes without gradients on one shape of batches."""
-    run = torch.compile(model, dynamic=False, options={"freezing": True})
-
-    def forward(inputs: Tensor) -> Tensor:
-        with torch.no_grad():
-            return cast(Tensor, run(inputs))
-
-    return forward
-
-
-def in_bfloat16(forward_func: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A function under autocast to bfloat16, with single-precision outputs."""
-
-    def forward(inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, torch.bfloat16):
-            return forward_func(inputs).float()
-
-    return forward
-
-
 @dataclass
 class Passes:
-    """A count of images."""
+    """A count of images, and how deep the current call is in others."""
 
     count: int = 0
     depth: int = 0

@@ -29,17 +29,8 @@ class Processes:
         """Whether this process prepares the folder and writes the report."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Wait until all processes have reached this point."""
-        if self.count > 1:
-            dist.barrier()
-
     def first_does(self, action: Callable[[], T]) -> T:
-        """Let rank 0 act while the others wait.
-
-        Returns:
-            What the action returns, in every process. If it fails, every process raises its error.
-        """
+        """Let rank 0 act while the others wait; all get its result, or raise its error."""
         if self.count == 1:
             return action()
         outcome: list[Any] = [None, None]  # result and error

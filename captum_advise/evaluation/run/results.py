@@ -1,24 +1,27 @@
-"""What is written from the store: tables, and the description of the run."""
+"""What is written from the store: tables, images with maps, and the description of the run."""
 
 from __future__ import annotations
 
+import io
+import json
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import cache
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from captum_advise._utils.io import ENCODING
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.data.items import Items
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
-from captum_advise.evaluation.run.keys import layer_name
-from captum_advise.evaluation.run.store import Key, Row, Store
+from captum_advise.evaluation.run.keys import VERSIONS, layer_name
+from captum_advise.evaluation.run.store import Key, Row, Setting, Store
+from captum_advise.pixels import resolve_pixel_space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,51 +29,51 @@ if TYPE_CHECKING:
 # Integers, as far as all rows have a value.
 _INTEGERS = ("index", "target", "predicted", "hit", "increase_in_confidence")
 _TEXTS = ("file", "content", "method", "layer", "reason")
-_PACKAGES = (
-    *("torch", "captum", "numba", "torchvision", "timm", "torchcam", "grad-cam", "zennit"),
-    *("numpy", "scipy"),
-)
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """The rows of a call's images and methods.
-
-    Attributes:
-        store: Where they are.
-        keys: For each image that has a row of every method, by its position in the data, the keys
-            by method.
-        names: Of all images.
-    """
+    """The rows of a call's images and methods."""
 
     store: Store
+    # By position and method, of the images that have a row of every method.
     keys: Mapping[int, Mapping[str, Key]]
-    names: Sequence[str]
+    items: Items
 
     def rows(self) -> Iterator[tuple[int, str, Key, Row]]:
         """Position, method, key and row, image by image."""
         for index, keys in self.keys.items():
-            for (method, key), row in zip(
-                keys.items(), self.store.rows(keys.values()), strict=True
-            ):
+            found = self.store.rows(keys.values())
+            for (method, key), row in zip(keys.items(), found, strict=True):
                 if row is not None:
                     yield index, method, key, row
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The rows as :data:`IDENTITY` and metrics."""
         for index, method, key, row in self.rows():
-            own = {"index": index, "file": self.names[index], "content": key.content}
+            own = {"index": index, "file": self.items.names[index], "content": key.content}
             yield {**own, "method": method, **row.values}
 
-    def curves(self) -> Iterator[tuple[int, str, Mapping[str, Sequence[float]]]]:
-        """Position, method and curves of each row."""
-        for index, method, _, row in self.rows():
-            yield index, method, row.curves
+    def shown(self, index: int, evaluator: ImageEvaluator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The image (3, H, W) in [0, 1] at a position, and each method's map (1, 1, h, w).
 
-    def kept_map(self, index: int, method: str) -> bytes | None:
-        """The PNG of a map that took many passes."""
-        (row,) = self.store.rows([self.keys[index][method]])
-        return None if row is None else row.map
+        Maps that took many forward passes are stored. The others are made again.
+        """
+        item = self.items[index].to(evaluator.device)
+        keys = self.keys[index]
+        stored = dict(zip(keys, self.store.rows(keys.values()), strict=True))
+        kept = {name: row.map for name, row in stored.items() if row is not None and row.map}
+        made = evaluator.maps(item, [method for method in keys if method not in kept])
+        maps = {name: _as_map(kept[name]) if name in kept else made[name].cpu() for name in keys}
+        inputs = item.inputs
+        pixels = resolve_pixel_space(evaluator.context.pixel_space, inputs).to_pixels(inputs)
+        return pixels[0].clamp(0, 1).expand(3, -1, -1).float().cpu(), maps
+
+
+def _as_map(picture: bytes) -> Tensor:
+    pillow = import_optional("PIL.Image", "evaluation")
+    with pillow.open(io.BytesIO(picture)) as image:
+        return torch.from_numpy(np.asarray(image).astype(np.float32))[None, None]
 
 
 def as_table(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
@@ -91,18 +94,25 @@ def as_table(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd
 
 
 def information(
-    evaluator: ImageEvaluator, items: Items, counts: Mapping[str, Any], processes: int
+    evaluator: ImageEvaluator,
+    items: Items,
+    settings: Mapping[str, Setting],
+    session: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of ``run.json``: settings, data, versions, machine, and what the call did."""
-    network, context, settings = items.network, evaluator.context, evaluator.settings
+    network, context = items.network, evaluator.context
     source = next((part for part in items.parts if hasattr(part, "source")), None)
+    versions = [json.loads(setting.parts[VERSIONS]) for setting in settings.values()]
+    of_methods = [getattr(method, "settings", {}) for method in evaluator.methods.values()]
+    space = context.pixel_space
     return {
         "configuration": {
             "network": getattr(network, "name", None),
             "weights": getattr(network, "weights", None),
             "layer": layer_name(evaluator.model, evaluator.layer),
-            **_plain(settings),
-            "pixel_space": _plain(context.pixel_space),
+            **asdict(evaluator.settings),
+            **_merged(of_methods),
+            "pixel_space": space and asdict(space),
             "confidence": getattr(context.confidence, "__name__", str(context.confidence)),
             "seed": evaluator.seed,
             "internal_batch_size": context.internal_batch_size,
@@ -112,41 +122,26 @@ def information(
             "images": len(items),
             "path": source and str((source.source or source.folder).absolute()),
         },
-        "images_failed": counts["failed"],
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in _PACKAGES},
-        },
+        "versions": _merged(versions),
         "machine": {
             "platform": platform.platform(),
-            "processor": platform.processor() or platform.machine(),
             "device": torch.cuda.get_device_name() if evaluator.device.type == "cuda" else "cpu",
         },
         "sessions": [
             {
                 "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "arguments": sys.argv,
-                "processes": processes,
                 "threads_per_process": torch.get_num_threads(),
                 "methods": list(evaluator.methods),
-                **counts,
+                **session,
             }
         ],
     }
 
 
-def _plain(value: Any) -> Any:
-    """Settings as JSON has them."""
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+def _merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _decoded(text: str) -> str:
     return text.encode(**ENCODING).decode(errors="replace")
-
-
-@cache
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -15,7 +14,7 @@ from typing import Any
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.columns import IDENTITY, Metric, curves_of
-from captum_advise.evaluation.curves import read_curves
+from captum_advise.evaluation.curves import mean_curves
 from captum_advise.evaluation.data.items import Items
 from captum_advise.evaluation.methods.interface import selecting_by_avx
 from captum_advise.evaluation.output import as_csv, remove_output, reserved, write_output
@@ -24,7 +23,6 @@ from captum_advise.evaluation.run.image_evaluator import ImageEvaluator, MethodE
 from captum_advise.evaluation.run.keys import keys_of, missing_rows
 from captum_advise.evaluation.run.processes import Processes
 from captum_advise.evaluation.run.results import StoredRun, as_table, information
-from captum_advise.evaluation.run.shown_images import ShownImages
 from captum_advise.evaluation.run.store import FILE, Key, Setting, Store, digest_of_name
 
 FAILURE_COLUMNS = ("index", "file", "reason")
@@ -34,22 +32,12 @@ _MAX_FAILURES_AT_START = 3
 
 @dataclass
 class Share:
-    """What one process did.
+    """What one process did: which rows are there, how many were stored, or computed and why."""
 
-    Attributes:
-        keys: By position in the data, the keys of an image that has a row of every method.
-        reused: Number of rows that were stored.
-        reasons: Number of rows that were computed, by reason.
-        images: Number of images for which rows were computed.
-        seconds: How long it took.
-        failures: Rows of ``failures.csv``.
-    """
-
+    # By position and method, of the images that have a row of every method.
     keys: dict[int, Mapping[str, Key]] = field(default_factory=dict)
     reused: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    images: int = 0
-    seconds: float = 0.0
     failures: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -61,31 +49,20 @@ class Share:
             keys=dict(sorted(keys.items())),
             reused=sum(share.reused for share in shares),
             reasons=sum((share.reasons for share in shares), Counter()),
-            images=sum(share.images for share in shares),
-            seconds=max(share.seconds for share in shares),
             failures=sorted(failures, key=lambda failure: int(failure["index"])),
         )
 
 
 @dataclass(frozen=True)
 class Run:
-    """What all steps have in common.
-
-    Attributes:
-        evaluator: Evaluates one image.
-        items: The images.
-        metrics: Those of this call.
-        settings: What the rows of each method depend on.
-        output: The folder.
-        again: The methods to compute again.
-    """
+    """What all steps have in common."""
 
     evaluator: ImageEvaluator
     items: Items
     metrics: tuple[Metric, ...]
-    settings: Mapping[str, Setting]
+    settings: Mapping[str, Setting]  # by method
     output: Path
-    again: frozenset[str]
+    again: frozenset[str]  # methods to compute again
 
     def begin(self, held: ExitStack) -> None:
         """Reserve the folder, collect what killed processes have left, delete what is to go."""
@@ -96,12 +73,8 @@ class Run:
                 store.delete(self.settings[name].id)
 
     def check_same_data(self, group: Processes) -> None:
-        """Require that all processes see the same images and settings.
-
-        Raises:
-            ValueError: They do not.
-        """
-        seen = repr((self.items.names, list(map(str, self.items.targets)), self.settings))
+        """Require that all processes see the same images and settings."""
+        seen = repr((self.items.names, self.settings))
         digest = hashlib.sha256(seen.encode(errors="replace")).hexdigest()
         for rank, other in enumerate(group.gather(digest)):
             if other != digest:
@@ -115,7 +88,6 @@ class Run:
 
         Raises:
             MethodError: The methods fail on the first images.
-            OutputError: Rows cannot be written.
         """
         bar = import_optional("tqdm", "evaluation").tqdm(
             range(group.rank, len(self.items), group.count),
@@ -124,7 +96,7 @@ class Run:
             disable=not (progress and group.is_first),
             dynamic_ncols=True,
         )
-        share, start, n_failed = Share(), time.perf_counter(), 0
+        share, n_failed = Share(), 0
         with closing(Store.open(self.output, rank=group.rank, count=group.count)) as store:
             # A method that is added can fail on every image, as those of a new run can.
             any_success = all(store.has_rows(setting.id) for setting in self.settings.values())
@@ -141,15 +113,10 @@ class Run:
                         f"The first images all fail, and none has succeeded; for {name}, "
                         f"{sentence} Leave the method out, or correct it."
                     ) from error
-        share.seconds = time.perf_counter() - start
         return share
 
     def _evaluate(self, index: int, store: Store, share: Share, *, warns: bool) -> Exception | None:
-        """Evaluate what is missing of an image.
-
-        Returns:
-            Why it could not be evaluated.
-        """
+        """Evaluate what is missing of an image; returns why it could not be done."""
         evaluator = self.evaluator
         try:
             item = self.items[index]
@@ -165,29 +132,24 @@ class Run:
         if missing:
             try:
                 item = item.to(evaluator.device)
-                if warns and not share.images:
+                if warns and not share.reasons:
                     evaluator.warn_of_suspicions(item.inputs)
                 rows = evaluator.rows(item, {name: own.metrics for name, own in missing.items()})
             except Exception as error:
                 return error
             store.add(
-                {keys[name]: missing[name].complete(row) for name, row in rows.items()},
+                {keys[name]: row.added_to(missing[name].stored) for name, row in rows.items()},
                 [self.settings[name] for name in rows],
             )
-            share.images += 1
             share.reasons.update(own.reason for own in missing.values())
         share.reused += len(keys) - len(missing)
         share.keys[index] = keys
         return None
 
     def finish(self, shares: Sequence[Share], *, prune: bool) -> dict[str, Any]:
-        """Merge the rows of all processes, and write tables and report.
-
-        Returns:
-            The attributes of the result.
+        """Merge the rows of all processes, write tables and report; the result's attributes.
 
         Raises:
-            OutputError: A file cannot be written.
             ValueError: No image could be evaluated.
         """
         total = Share.total(shares)
@@ -208,21 +170,15 @@ class Run:
             used = {key for own in keys.values() for key in own.values()}
             if prune:
                 store.keep(used, {digest_of_name(failure["file"]) for failure in failures})
-            stored = StoredRun(store, keys, self.items.names)
+            stored = StoredRun(store, keys, self.items)
             counts = {
                 "reused": total.reused,
                 "computed": total.reasons.total(),
                 "reasons": dict(total.reasons),
                 "others": store.count() - len(used),
-                "images": total.images,
-                "seconds": total.seconds,
             }
-            described = information(
-                self.evaluator,
-                self.items,
-                {**counts, "failed": len(failures)},
-                processes=len(shares),
-            )
+            session = {**counts, "failed": len(failures), "processes": len(shares)}
+            described = information(self.evaluator, self.items, self.settings, session)
             write_output(
                 self.output / "run.json", json.dumps(described, indent=2, default=str) + "\n"
             )
@@ -251,8 +207,8 @@ class Run:
             methods=tuple(self.settings),
             metrics=self.metrics,
             curve_titles=curves_of(self.metrics),
-            curves=lambda chosen: read_curves(stored.curves(), chosen),
-            shown=ShownImages(self.evaluator, self.items, stored),
+            curves=mean_curves((method, row.curves) for _, method, _, row in stored.rows()),
+            shown=lambda index: stored.shown(index, self.evaluator),
             information=described,
             class_names=tuple(getattr(self.items.network, "class_names", ())),
             failures=[(failure["file"], failure["reason"]) for failure in failures],

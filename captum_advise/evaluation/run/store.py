@@ -35,12 +35,7 @@ _ROW = 'image, content, setting, "values", curves, map'
 
 @dataclass(frozen=True)
 class Setting:
-    """What the rows of a method depend on besides the image.
-
-    Attributes:
-        method: Its name.
-        parts: Each part by name, as a text that differs if the part does.
-    """
+    """What the rows of a method depend on besides the image: texts by name."""
 
     method: str
     parts: Mapping[str, str]
@@ -52,39 +47,29 @@ class Setting:
 
 
 class Key(NamedTuple):
-    """What identifies a row.
+    """What identifies a row, as digests."""
 
-    Attributes:
-        image: Digest of the image's name, on which random numbers depend.
-        content: Digest of what the network and the method get of it.
-        setting: Of the method, and of all else.
-    """
-
-    image: str
-    content: str
-    setting: str
+    image: str  # its name, on which random numbers depend
+    content: str  # what the network and the method get of it
+    setting: str  # the method, and all else
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was computed for an image and a method.
+    """What was computed for an image and a method."""
 
-    Attributes:
-        values: Class, predicted class, confidence, layer, and the metrics that were asked for.
-        curves: Points of curves by name of the metric.
-        map: The map as a PNG, if it took many forward passes.
-    """
-
-    values: Mapping[str, Any]
+    values: Mapping[str, Any]  # class, predicted class, confidence, layer, and metrics
     curves: Mapping[str, list[float]] = field(default_factory=dict)
-    map: bytes | None = None
+    map: bytes | None = None  # a PNG, if it took many forward passes
 
-    def with_more(self, other: Row) -> Row:
-        """The same with what another call has added."""
+    def added_to(self, stored: Row | None) -> Row:
+        """This row with what is stored of other metrics."""
+        if stored is None:
+            return self
         return Row(
-            {**self.values, **other.values},
-            {**self.curves, **other.curves},
-            self.map if other.map is None else other.map,
+            {**stored.values, **self.values},
+            {**stored.curves, **self.curves},
+            stored.map if self.map is None else self.map,
         )
 
 
@@ -94,12 +79,7 @@ def digest_of_name(name: str) -> str:
 
 
 class Store:
-    """The rows of a folder.
-
-    Args:
-        path: The folder.
-        own: Where this process writes: a file of its own, or ``results.sqlite``.
-    """
+    """The rows of a folder; this process writes to the file ``own`` in it."""
 
     def __init__(self, path: Path, own: str = FILE) -> None:
         self.path = path
@@ -154,11 +134,7 @@ class Store:
             return self._main.execute(text, values).fetchall()
 
     def add(self, rows: Mapping[Key, Row], settings: Iterable[Setting]) -> None:
-        """Write rows and their settings in one transaction.
-
-        Raises:
-            OutputError: They cannot be written; then none is.
-        """
+        """Write rows and their settings in one transaction: all, or OutputError and none."""
         entries = [(s.id, s.method, json.dumps(dict(s.parts))) for s in settings]
         values = [
             (*key, json.dumps(dict(row.values)), json.dumps(dict(row.curves)), row.map)
@@ -176,12 +152,8 @@ class Store:
             main.execute("DELETE FROM rows WHERE setting = ?", (setting,))
             main.execute("DELETE FROM settings WHERE id = ?", (setting,))
 
-    def keep(self, keys: Collection[Key], images: Collection[str]) -> int:
-        """Delete all rows but those with given keys, or of given images.
-
-        Returns:
-            The number of rows that were deleted.
-        """
+    def keep(self, keys: Collection[Key], images: Collection[str]) -> None:
+        """Delete all rows but those with given keys, or of given images."""
         with _transaction(self._main, self.path / FILE) as main:
             every = main.execute("SELECT rowid, image, content, setting FROM rows").fetchall()
             gone = [
@@ -191,7 +163,6 @@ class Store:
             main.execute("DELETE FROM settings WHERE id NOT IN (SELECT setting FROM rows)")
         with _using(self.path / FILE):
             self._main.execute("VACUUM")
-        return len(gone)
 
     def merge(self) -> None:
         """Move the rows of files of single processes here. None of these may be in use."""
@@ -218,12 +189,7 @@ def _row(path: Path, values: str, curves: str, picture: bytes | None) -> Row:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open a file of ours, or make one.
-
-    Raises:
-        OutputError: It cannot be opened or written.
-        ValueError: It is damaged, or of another program or version.
-    """
+    """Open a file of ours, or make one. What is not ours or damaged raises an error."""
     with _using(path):
         # Each statement is a transaction unless we begin one.
         connection = sqlite3.connect(path, isolation_level=None)

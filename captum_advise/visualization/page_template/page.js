@@ -146,14 +146,14 @@
 
   function rank() {
     if (!units) return [];
-    const isIn = isMember(currentMap()), only = byId("only").checked && !byId("only").disabled;
+    const isIn = isMember(currentMap());
     const position = state.position && state.position[0] * example.layer[1] + state.position[1];
     const values = Array.from(units.index, (_, place) => position === null
       ? units.evidence[place] : Math.max(units.factor[place] * activation(place, position), 0));
     const total = position === null ? 1 : values.reduce((sum, value) => sum + value, 0);
     return values
       .map((value, place) => ({ place, share: total > 0 ? value / total : 0, member: isIn(units.index[place]) }))
-      .filter(({ share, member }) => share > 0 && (member || !only))
+      .filter(({ share }) => share > 0)
       .sort((a, b) => b.share - a.share);
   }
 
@@ -277,7 +277,6 @@
     const map = currentMap();
     byId("map").value = index;
     byId("map-note").textContent = note(map);
-    byId("only").disabled = map.n_units === null; // a map that is no sum of units
     stages.map.show(unpack(map.values), map.values.shape, map.name);
     const column = inTable().indexOf(map);
     for (const row of document.querySelectorAll("table tr"))
@@ -404,7 +403,6 @@
     leave();
     byId("map-stage").focus(); // the button vanishes
   });
-  byId("only").addEventListener("change", showRanking);
   byId("more").addEventListener("click", () => {
     state.listed += 4 * PER_PAGE;
     showRanking();
@@ -424,7 +422,6 @@
   const scale = byId("scale").getContext("2d"), picture = scale.createImageData(256, 1);
   for (let level = 0; level < 256; level++) picture.data.set([...colours.subarray(3 * level, 3 * level + 3), level], 4 * level);
   scale.putImageData(picture, 0, 0);
-  addEventListener("beforeprint", () => (byId("help").open = true));
   // A page that frames this one may not look into it, and needs its height.
   if (parent !== window) {
     const tell = () => parent.postMessage({ explanationHeight: Math.ceil(document.documentElement.getBoundingClientRect().height) }, "*");

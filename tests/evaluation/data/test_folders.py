@@ -71,7 +71,7 @@ def test_a_subset_of_imagenet_is_known_by_wordnet_ids(layout, imagenet_classes):
     root = layout(*(f"val/{name}/a.JPEG" for name in ids))
     dataset = image_dataset(root / "val", imagenet_classes)
     assert dataset.targets == (0, 217, 482, 491, 497)
-    with pytest.raises(ValueError, match=r"'val' .* in folders of its own, so give .*root/val"):
+    with pytest.raises(ValueError, match=r"'val' .* give the folder that holds the folders"):
         image_dataset(root, imagenet_classes)
 
 
@@ -101,7 +101,7 @@ class TestRefused:
         self.refused(
             root,
             three_classes,
-            r"holds 1 image \(stray.png\) next to 2 folders with images \(0, 1\)",
+            r"holds images \(stray.png\) next to folders with images \(0, 1\)",
         )
 
     def test_folders_that_are_not_classes(self, layout, three_classes):
@@ -124,10 +124,6 @@ class TestRefused:
         ):
             root = layout(*names, root=f"root{number}")
             self.refused(root, three_classes, "is not a class of net")
-
-    def test_a_class_in_a_class(self, layout, three_classes):
-        root = layout("tench/a.png", "tench/tabby cat/b.png")
-        self.refused(root, three_classes, r"tench/tabby cat .* another class")
 
     @pytest.mark.parametrize("place", ["", "0/", "0/deep/"])
     def test_the_output_of_a_run(self, place, layout, three_classes):
@@ -167,7 +163,7 @@ def test_folders_without_an_image_are_named(layout, three_classes):
 
 def test_images_of_other_types_are_named(layout, three_classes):
     root = layout("a.png", "b.gif", "c.svg", "notes.txt")
-    with pytest.warns(UserWarning, match=r"2 files in .* left out.*: b.gif, c.svg\."):
+    with pytest.warns(UserWarning, match=r"Files in .* left out.*: b.gif, c.svg\."):
         assert image_dataset(root, three_classes).names == ("a.png",)
 
 

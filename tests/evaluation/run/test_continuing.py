@@ -16,13 +16,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from captum_advise import zoo
-from captum_advise.evaluation import (
-    MethodError,
-    MethodSettings,
-    MetricSettings,
-    get_methods,
-    image_dataset,
-)
+from captum_advise.evaluation import MethodError, MetricSettings, get_methods, image_dataset
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -160,7 +154,7 @@ class TestImages:
 
 
 MANY = ("grad-cam", "random", "layer-cam", "gaussian", "lime")
-QUICK_LIME = {"method_settings": MethodSettings(lime_samples=10, lime_grid=2)}
+QUICK_LIME = {"method_settings": {"lime_samples": 10, "lime_grid": 2}}
 
 
 class TestMethods:
@@ -356,7 +350,6 @@ class TestSettings:
         [
             ({"seed": 1}, "the seed changed"),
             ({"settings": MetricSettings(steps=2)}, "the settings of metrics changed"),
-            ({"method_settings": MethodSettings()}, "the settings of methods changed"),
             ({"pixel_space": None}, "the pixel space changed"),
             ({"internal_batch_size": 3}, "the batch size changed"),
             (
@@ -367,6 +360,15 @@ class TestSettings:
     )
     def test_others(self, options, what, tmp_path):
         self.other(tmp_path, what, **options)
+
+    def test_a_setting_of_a_method(self, tmp_path):
+        options = {"methods": ["random", "occlusion"], "dataset": Squares(1)}
+        few, more = ({"method_settings": {"occlusion_windows": n}} for n in (2, 3))
+        first = run(tmp_path, **options, **few)
+        assert counts(run(tmp_path, **options, **more)) == (1, 1, {"the method changed": 1})
+        again = run(tmp_path, **options, **few)
+        assert counts(again) == (2, 0, {})
+        pd.testing.assert_frame_equal(again.results, first.results)
 
     def test_the_version_of_a_package(self, tmp_path, monkeypatch):
         import captum

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from quick_runs import METHODS, REPORT, bright, counts, dark, edited, reproducib
 from scipy.integrate import trapezoid
 from squares import SPACE, Squares, squares_network
 
+from captum_advise._utils.probabilities import HasConfidence
 from captum_advise.evaluation import (
     MethodError,
     MetricSettings,
@@ -83,7 +83,7 @@ def test_the_report_is_complete(whole):
     assert information["configuration"]["lime_samples"] == 20
     assert information["configuration"]["layer"] == "3"
     assert information["configuration"]["steps"] == 3
-    assert information["versions"]["torch"] == metadata.version("torch")
+    assert information["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert information["sessions"][0]["computed"] == 20
     assert information["data"] == {"images": 5, "path": None}
     assert whole.results["content"].str.fullmatch("[0-9a-f]{16}").all()
@@ -150,7 +150,9 @@ def test_an_interrupted_run_continues_to_the_same_table(whole, tmp_path):
 @pytest.mark.usefixtures("no_report")
 def test_kills_at_any_moment_change_nothing(tmp_path):
     quick = ("grad-cam", "lime", "random")  # no numba, which does not survive a fork
+    start = time.perf_counter()
     expected = run(tmp_path / "whole", methods=quick)
+    seconds = time.perf_counter() - start
     moments = random.Random(0)
     shares = set()
     for attempt in range(12):
@@ -161,7 +163,7 @@ def test_kills_at_any_moment_change_nothing(tmp_path):
                 run(output, methods=quick)
             finally:
                 os._exit(1)
-        time.sleep(moments.uniform(0, 1.3 * max(expected.seconds, 0.5)))
+        time.sleep(moments.uniform(0, 1.3 * max(seconds, 0.5)))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         continued = run(output, methods=quick)
@@ -282,7 +284,7 @@ def test_images_that_cannot_be_read_are_recorded(whole, tmp_path):
     expected = reproducible(whole.folder)
     expected = expected[~expected["index"].isin(["0", "3"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(reproducible(tmp_path), expected)
-    assert page_of(tmp_path)["failed"] == 2
+    assert page_of(tmp_path)["failures"]["count"] == 2
     # A later run, which can read them, evaluates them.
     run(tmp_path)
     pd.testing.assert_frame_equal(reproducible(tmp_path), reproducible(whole.folder))
@@ -494,6 +496,20 @@ def test_a_model_in_bfloat16(whole, tmp_path):
     for column in ("confidence", "insertion", "deletion", "average_drop"):
         # bfloat16 has eight bits of precision.
         np.testing.assert_allclose(rows[column], exact[column], atol=2**-7)
+
+
+class Independent(torch.nn.Sequential, HasConfidence):
+    confidence = staticmethod(torch.sigmoid)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_the_confidence_is_the_model_s_own(tmp_path):
+    network = Independent(*squares_network()).eval()
+    (row,) = run(tmp_path, Squares(1), ["random"], network).results.to_dict("records")
+    outputs = network(Squares(1).inputs[0][None])[0]
+    assert row["confidence"] == pytest.approx(outputs[row["target"]].sigmoid().item())
+    again = run(tmp_path, Squares(1), ["random"], network, confidence=torch.sigmoid)
+    assert counts(again) == (1, 0, {})
 
 
 @pytest.mark.usefixtures("no_report")

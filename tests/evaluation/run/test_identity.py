@@ -247,16 +247,18 @@ def test_methods_do_not_change_the_model_s_identity(squares):
         "lime_samples": 4,
         "lime_grid": 2,
         "occlusion_windows": 1,
+        "rise_masks": 2,
+        "is_cam_samples": 1,
     }
     network = squares_network()
     before = identity(network)
-    for method in get_methods(list_methods()).values():
+    for method in get_methods(list_methods(), settings).values():
         method(
             network,
             network[3],
             squares.inputs[0][None].clone(),
             torch.tensor([1]),
-            Context(SPACE, settings=settings),
+            Context(SPACE),
         )
         assert identity(network) == before
 

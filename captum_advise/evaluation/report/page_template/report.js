@@ -144,7 +144,6 @@ function writeHead() {
   byId("facts").replaceChildren(...facts.filter(([, value]) => value).map((fact) => html("div", {}, ...terms([fact]))));
   byId("settings").replaceChildren(...terms(data.settings));
   document.title = `${data.network}: comparison of explanation methods`;
-  byId("favours").textContent = data.by_avx;
   const { count, shown: some } = data.failures;
   byId("failures").hidden = !count;
   byId("failures").replaceChildren(html("details", { open: count <= 3 },
@@ -222,12 +221,9 @@ function cell(metric, method, isFirst) {
         + `better on ${Math.round(100 * found[3])}% of the images; without correction ${pShown(found[4])}`,
     }, `${glyph} ${pShown(found[5])}`) : null);
 }
-function grouped(columns) {
-  const groups = Object.keys(GROUPS).map((group) => [GROUPS[group], inGroups(group)]).filter(([, found]) => found.length);
-  return groups.flatMap(([, found]) => found.map((metric, i) => columns(metric, !i)));
-}
 function writeTable() {
   const groups = Object.keys(GROUPS).filter((group) => inGroups(group).length);
+  const grouped = (columns) => groups.flatMap((group) => inGroups(group).map((metric, i) => columns(metric, !i)));
   place("table", html("table", {},
     html("thead", {},
       html("tr", {}, html("td", {}), ...groups.map((group) =>
@@ -347,7 +343,6 @@ function heat(source, width, height) {
     context.putImageData(pixels, 0, 0);
   });
   picture.src = source;
-  target.style.opacity = byId("opacity").value / 100;
   return target;
 }
 function writeImage() {
@@ -405,10 +400,6 @@ byId("baseline").addEventListener("change", (event) => { state.baseline = Number
 byId("image").addEventListener("change", (event) => { state.image = Number(event.target.value); writeImage(); });
 byId("previous").addEventListener("click", () => turn(-1));
 byId("next").addEventListener("click", () => turn(1));
-byId("opacity").addEventListener("input", (event) => {
-  byId("opacity-value").textContent = `${event.target.value}%`;
-  for (const target of document.querySelectorAll(".stack canvas")) target.style.opacity = event.target.value / 100;
-});
 addEventListener("resize", markWide);
 addEventListener("scroll", markWide, { capture: true, passive: true });
 // Paper has no closed parts.
