@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,9 +18,24 @@ from captum_advise.density._working_grids import (
     working_lengths,
 )
 
-# From histograms (B, L), the points (B,) of their grids and candidate bandwidths (B, M), in cells,
-# to density and bandwidth on these grids, both per span of the grid: (2, B, L).
-Estimate: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that are estimated together, padded to the longest working grid among them.
+
+    Attributes:
+        lengths: (B,) points of each row's working grid.
+        counts: (B, L) its histogram.
+        segment: (B,) the run of rows of one length that it belongs to.
+        segments: (length, rows) of each run.
+        windows: (S, M) candidate bandwidths of each run, in cells.
+    """
+
+    lengths: Tensor
+    counts: Tensor
+    segment: Tensor
+    segments: tuple[tuple[int, int], ...]
+    windows: Tensor
 
 
 def estimate_in_blocks(
@@ -28,7 +43,7 @@ def estimate_in_blocks(
     grid: Tensor,
     span: float,
     n_bandwidths: int,
-    estimate: Estimate,
+    estimate: Callable[[Block], Tensor],
     block_size: int,
 ) -> Tensor:
     """Density, per span of the grid, and bandwidth, likewise: (2, R, L), NaN where undefined.
@@ -38,7 +53,7 @@ def estimate_in_blocks(
         grid: (L,) points.
         span: Length of the grid.
         n_bandwidths: Number of candidate bandwidths.
-        estimate: The engine.
+        estimate: From a block to its density and bandwidth on the working grids, (2, B, longest).
         block_size: Points times occupied bins of all rows of a block, roughly.
     """
     result = grid.new_full((2, len(rows), len(grid)), math.nan)
@@ -46,7 +61,6 @@ def estimate_in_blocks(
     distinct, which = torch.unique(lengths, return_inverse=True)
     # At least two points: then there is a step even if no row has a working grid.
     counts = histograms(rows, grid, distinct, which, max([2, *distinct.tolist()]))
-    windows = candidate_bandwidths(distinct, span, n_bandwidths)
     first = duplicates(lengths, counts)
     occupied = (counts > 0).sum(-1)
     is_first = first == torch.arange(len(rows), device=rows.device)
@@ -59,8 +73,15 @@ def estimate_in_blocks(
     sizes = torch.unique_consecutive(number, return_counts=True)[1].tolist()
     parts = torch.split(order, sizes) if sizes else ()
     for index in with_progress(parts, counts.shape[1]):
-        ends = lengths[index]
-        block = counts[index, : int(ends[-1])]
-        found = estimate(block, ends, windows[which[index]])
-        result[:, index] = onto_grid(found, ends, len(grid))
+        block = _block(lengths[index], counts[index], span, n_bandwidths)
+        result[:, index] = onto_grid(estimate(block), block.lengths, len(grid))
     return result[:, first]
+
+
+def _block(lengths: Tensor, counts: Tensor, span: float, n_bandwidths: int) -> Block:
+    distinct, segment, n_rows = torch.unique_consecutive(
+        lengths, return_inverse=True, return_counts=True
+    )
+    segments = tuple(zip(distinct.tolist(), n_rows.tolist(), strict=True))
+    windows = candidate_bandwidths(distinct, span, n_bandwidths)
+    return Block(lengths, counts[:, : segments[-1][0]], segment, segments, windows)

@@ -10,12 +10,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from captum_advise.density._blocks import Estimate, estimate_in_blocks
+from captum_advise.density._blocks import Block, estimate_in_blocks
 from captum_advise.density._torch_engine import estimate_in_torch
 
 _logger = logging.getLogger(__name__)
 # Elements of the largest temporary: so many that calls cost little, so few that memory is bounded.
-_CPU_BLOCK = 1 << 20
+_CPU_BLOCK = 1 << 22
 _CUDA_BLOCK = 1 << 24
 # The kernels hold one row at a time: blocks share the work among threads, and show progress.
 _COMPILED_BLOCK = 1 << 26
@@ -54,7 +54,7 @@ def engine_for(device: torch.device, n_points: int) -> tuple[Engine, torch.devic
 
 
 @cache
-def compiled() -> Estimate | None:
+def compiled() -> Callable[[Block], Tensor] | None:
     """The compiled kernels; None where numba is missing or cannot keep what it compiles."""
     try:
         from captum_advise.density._numba_engine import estimate_compiled

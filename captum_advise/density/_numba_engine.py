@@ -7,18 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from captum_advise.density._blocks import Block
 from captum_advise.density._numba_kernels import estimate_rows
 
 # Fewer points are not worth a thread.
 _POINTS_PER_THREAD = 1 << 13
 
 
-def estimate_compiled(counts: Tensor, lengths: Tensor, windows: Tensor) -> Tensor:
+def estimate_compiled(block: Block) -> Tensor:
     """As :func:`captum_advise.density._torch_engine.estimate_in_torch`, on a CPU."""
-    n_rows, longest = counts.shape
-    estimate = counts.new_zeros(2, n_rows, longest)
+    n_rows, longest = block.counts.shape
+    estimate = block.counts.new_zeros(2, n_rows, longest)
     results = estimate.numpy()
-    arrays = [tensor.contiguous().numpy() for tensor in (counts, lengths, windows)]
+    arrays = [
+        tensor.contiguous().numpy()
+        for tensor in (block.counts, block.lengths, block.windows, block.segment)
+    ]
     n_parts = min(torch.get_num_threads(), -(-n_rows * longest // _POINTS_PER_THREAD), n_rows)
     ends = [n_rows * part // n_parts for part in range(n_parts + 1)]
 

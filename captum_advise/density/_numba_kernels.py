@@ -1,7 +1,8 @@
 """The density of one histogram after another, as machine code for CPUs (numba).
 
-The same steps as in ``_torch_engine``, which remains the reference. Every row is computed alone and
-always in the same order, so its result does not depend on other rows or on threads.
+The same steps as in ``_local_costs``, ``_windows``, ``_balloon`` and ``_stiffness_search``, which
+remain the reference. Every row is computed alone and always in the same order, so its result does
+not depend on other rows or on threads.
 
 Positions and bandwidths are counted in *cells*: the step of a row's grid is one. Row arrays are
 padded with zeros to a multiple of eight points, because eight steps of the loops are written out.
@@ -16,6 +17,7 @@ import math
 import numpy as np
 from numba import njit
 
+from captum_advise.density._local_costs import NARROW
 from captum_advise.density._numba_scale_space import (
     LARGEST_REACH,
     build_pyramid,
@@ -25,15 +27,7 @@ from captum_advise.density._numba_scale_space import (
     pyramid_layout,
     rest_of,
 )
-from captum_advise.density._torch_engine import (
-    BRACKET,
-    COST_ROUNDING,
-    GOLDEN,
-    LOW,
-    MAX_STEPS,
-    NARROW,
-    PENALTY,
-)
+from captum_advise.density._stiffness_search import BRACKET, COST_ROUNDING, GOLDEN, LOW, MAX_STEPS
 
 # Sums may be reordered, but NaN and infinity keep their meaning.
 _FAST_MATH = {"contract", "nsz", "reassoc"}
@@ -45,16 +39,18 @@ _FEW_POINTS = 100
 _SIGNALS = 10
 # Up to here ten terms of the series of exp are exact to rounding.
 _LONGEST_SERIES = 0.0625
+_PENALTY = 2 / math.sqrt(2 * math.pi)
 
 
 @njit(nogil=True, cache=True)
-def estimate_rows(counts, lengths, windows, first, last, density, bandwidth):
+def estimate_rows(counts, lengths, windows, segment, first, last, density, bandwidth):
     """Fill rows ``first`` to ``last`` - 1 of ``density`` and ``bandwidth``, both (B, L).
 
     Args:
         counts: (B, L) histograms, zero after the end of a row's grid.
         lengths: (B,) points of each row's grid, in order.
-        windows: (B, M) candidate bandwidths.
+        windows: (S, M) candidate bandwidths.
+        segment: (B,) the row of ``windows`` for each row.
         first: Number of the first row.
         last: Number of the row after the last one.
         density: Result, per span of the grid.
@@ -65,7 +61,7 @@ def estimate_rows(counts, lengths, windows, first, last, density, bandwidth):
     steps = np.empty((0, 0))
     for row in range(first, last):
         length = lengths[row]
-        widths = windows[row]
+        widths = windows[segment[row]]
         if length != current:
             current = length
             steps = _cumulative_gaussians(widths, length)
@@ -158,7 +154,7 @@ def _smooth(matrices, even, odd, smooth_even, smooth_odd):
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
 def _local_cost(counts, smoothed, width, cost):
-    penalty = PENALTY / width
+    penalty = _PENALTY / width
     for k in range(len(counts)):
         cost[k] = smoothed[k] * smoothed[k] - 2 * counts[k] * smoothed[k] + counts[k] * penalty
 
@@ -460,10 +456,18 @@ def _density_outside(samples, inverse, factor, ratio, decay, density):
 
 @njit(nogil=True, cache=True)
 def _direct_density(samples, begin, end, inverse, factor, ratio, decay, padded, density):
-    """Density (L,) on a short grid whose samples lie from ``begin`` to ``end`` - 1.
+    """Density on a short grid whose samples lie from ``begin`` to ``end`` - 1.
 
-    ``samples`` are three histograms of that range: padded, padded in reverse, and with margins.
-    ``factor``, ``ratio``, ``decay`` and ``padded`` are temporaries, at least as long as the grid.
+    Args:
+        samples: Three histograms of that range: padded, padded in reverse, with margins.
+        begin: Number of the first bin that has a sample.
+        end: Number of the bin after the last one that has a sample.
+        inverse: (L,) inverse of the bandwidth.
+        factor: Temporary, as long as the grid or longer; likewise the next three.
+        ratio: Temporary.
+        decay: Temporary.
+        padded: Temporary.
+        density: (L,) result.
     """
     forward, backward, margined = samples
     n = len(forward)
@@ -507,7 +511,7 @@ def _cost(counts, density, inverse):
         fit += counts[k] * density[k]
         penalty += counts[k] * inverse[k]
     scale = n_samples / total
-    return scale * (scale * power - 2 * fit) + PENALTY * penalty
+    return scale * (scale * power - 2 * fit) + _PENALTY * penalty
 
 
 # The search (step 7)

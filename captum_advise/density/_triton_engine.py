@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_advise.density._torch_engine import smoothing_kernels
+from captum_advise.density._local_costs import smoothing_kernels
 from captum_advise.density._triton_kernel import density_kernel
 from captum_advise.density._working_grids import (
     candidate_bandwidths,
@@ -79,5 +79,5 @@ def _tables(
     windows = candidate_bandwidths(torch.arange(n_points + 1, device="cpu"), span, n_bandwidths)
     kernels = windows.new_zeros(n_points + 1, n_bandwidths, n_points)
     for length in range(2, n_points + 1):
-        kernels[length, :, :length] = smoothing_kernels(length, windows[length])
+        kernels[length, :, :length] = smoothing_kernels([length], windows[length : length + 1])[0]
     return windows.to(device), kernels.to(device)

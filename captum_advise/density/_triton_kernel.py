@@ -1,8 +1,9 @@
 """The density of one histogram in each program of a GPU (Triton, from version 3.0 on).
 
-The same steps as in ``_torch_engine``, which remains the reference. Arithmetic is float64. Numbers
-that float32 cannot hold are constants of their own, because a literal would be rounded. What one
-thread writes and another one reads goes through ``scratch``, with a barrier between.
+The same steps as in ``_local_costs``, ``_windows``, ``_balloon`` and ``_stiffness_search``, which
+remain the reference. Arithmetic is float64. Numbers that float32 cannot hold are constants of their
+own, because a literal would be rounded. What one thread writes and another one reads goes through
+``scratch``, with a barrier between.
 
 Positions and bandwidths are counted in *cells*: the step of a row's grid is one.
 """
@@ -16,16 +17,16 @@ import math
 import triton
 import triton.language as tl
 
-from captum_advise.density import _torch_engine as reference
+from captum_advise.density import _stiffness_search as search
 
-_GOLDEN = tl.constexpr(reference.GOLDEN)
-_REST = tl.constexpr(1 - reference.GOLDEN)
-_LOW = tl.constexpr(reference.LOW)
-_BRACKET = tl.constexpr(reference.BRACKET)
-_COST_ROUNDING = tl.constexpr(reference.COST_ROUNDING)
-_MOST_COSTS = tl.constexpr(reference.MAX_STEPS + 2)
+_GOLDEN = tl.constexpr(search.GOLDEN)
+_REST = tl.constexpr(1 - search.GOLDEN)
+_LOW = tl.constexpr(search.LOW)
+_BRACKET = tl.constexpr(search.BRACKET)
+_COST_ROUNDING = tl.constexpr(search.COST_ROUNDING)
+_MOST_COSTS = tl.constexpr(search.MAX_STEPS + 2)
 _HALF_LOG2_E = tl.constexpr(0.5 / math.log(2))
-_PENALTY = tl.constexpr(reference.PENALTY)
+_PENALTY = tl.constexpr(2 / math.sqrt(2 * math.pi))
 # Windows that are handled at once.
 _GROUP = tl.constexpr(16)
 

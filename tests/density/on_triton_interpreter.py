@@ -122,7 +122,7 @@ def test_check_before_the_first_use(monkeypatch, caplog):
     assert _engine.compiled_for_gpu.__wrapped__(CPU, 12) is _triton_engine.estimate_in_triton
     assert not caplog.records
     # A device on which the kernel's result is wrong.
-    monkeypatch.setattr(_engine, "estimate_in_torch", lambda counts, *_: 1.001 * counts[None])
+    monkeypatch.setattr(_engine, "estimate_in_torch", lambda block: 1.001 * block.counts[None])
     assert _engine.compiled_for_gpu.__wrapped__(CPU, 12) is None
     assert len(caplog.records) == 1
     assert "torch estimates densities on cpu, not Triton" in caplog.text

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captum_advise import adaptive_kde, count_modes
-from captum_advise.density import _engine, _torch_engine
+from captum_advise.density import _local_costs
 
 GOLDEN_KDE = np.load(Path(__file__).parents[1] / "golden" / "kde_reference.npz")
 CASES = sorted({name.split("__")[0] for name in GOLDEN_KDE})
@@ -173,7 +173,7 @@ def test_long_grids_convolve_the_same(monkeypatch, torch_engine):
     samples = torch.rand(5, 90)
     grid = torch.linspace(0, 1, 90)
     matrix = adaptive_kde(samples, grid, n_bandwidths=10)
-    monkeypatch.setattr(_torch_engine, "_MAX_MATRIX_POINTS", 10)
+    monkeypatch.setattr("captum_advise.density._local_costs._MAX_MATRIX_POINTS", 10)
     fft = adaptive_kde(samples, grid, n_bandwidths=10)
     torch.testing.assert_close(matrix.density, fft.density, rtol=1e-4, atol=1e-6)
 
@@ -197,19 +197,33 @@ def test_smoothing_kernels(length, width):
     circle = 2 ** math.ceil(math.log2(length + 3 * width))
     transfer = np.exp(-0.5 * (2 * np.pi * np.fft.fftfreq(circle) * width) ** 2)
     expected = np.fft.ifft(transfer).real[:length]
-    windows = torch.tensor([width], dtype=torch.float64)
-    kernel = _torch_engine.smoothing_kernels(length, windows)[0]
+    windows = torch.tensor([[width]], dtype=torch.float64)
+    kernel = _local_costs.smoothing_kernels([length], windows)[0, 0]
     np.testing.assert_allclose(kernel, expected, rtol=0, atol=1e-15)
 
 
-def test_sizes_of_blocks_change_nothing(monkeypatch, torch_engine):
+@pytest.mark.parametrize("rows", [1, 300])
+def test_groups_are_bounded(rows):
+    """Rows and matrices of one group of lengths; a single length may need more."""
+    segments, block = tuple((length, rows) for length in range(2, 513)), 1 << 22
+    for group in _local_costs._groups(segments, 10, block):
+        most = max(piece.last - piece.first for piece in group)
+        length = group[-1].length
+        n_elements = len(group) * 10 * max(most * length, length**2 // 2)
+        assert n_elements <= block or len(group) == 1
+
+
+@pytest.mark.parametrize(
+    "limit", ["_engine._CPU_BLOCK", "_balloon._CPU_KERNELS", "_local_costs._SMOOTHING_BLOCK"]
+)
+def test_sizes_of_blocks_change_nothing(monkeypatch, torch_engine, limit):
     """Rows with grids of many lengths, in blocks that hold one row or all."""
     generator = torch.Generator().manual_seed(0)
     samples = torch.rand(40, 30, generator=generator)
     samples[10:, 5:] = torch.nan  # few samples: short working grids
     grid = torch.linspace(0, 1, 30)
     together = adaptive_kde(samples, grid, n_bandwidths=10)
-    monkeypatch.setattr(_engine, "_CPU_BLOCK", 1)
+    monkeypatch.setattr(f"captum_advise.density.{limit}", 1)
     apart = adaptive_kde(samples, grid, n_bandwidths=10)
     torch.testing.assert_close(apart, together, rtol=1e-6, atol=1e-6, equal_nan=True)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from captum_advise import adaptive_kde
-from captum_advise.density import _engine, _torch_engine, _working_grids
+from captum_advise.density import _engine, _stiffness_search, _working_grids
 
 triton = pytest.importorskip("triton")
 from captum_advise.density import _triton_engine  # noqa: E402
@@ -48,7 +48,7 @@ def test_compiles(capability, tmp_path, monkeypatch):
     assert program.asm["cubin"]
     # Literals would have been rounded to single precision.
     for name in ("GOLDEN", "BRACKET", "COST_ROUNDING"):
-        number = struct.pack(">d", getattr(_torch_engine, name)).hex().upper()
+        number = struct.pack(">d", getattr(_stiffness_search, name)).hex().upper()
         assert f"0d{number}" in program.asm["ptx"]
 
 

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from toy_networks import Net, images, network
 
 from captum_advise import LayerAdvise, PixelSpace, relevance, unit_relevance
-from captum_advise.density import _engine
+from captum_advise.density import _balloon, _engine, _local_costs
 
 CHOICES = ("avx", "average_drop")
 SELECTIONS = (*CHOICES, 1, None)
@@ -87,6 +87,8 @@ def test_scalar_reads_do_not_grow(monkeypatch):
     # As on a GPU without Triton; on the CPU, where reads are free, blocks are smaller.
     monkeypatch.setattr(_engine, "compiled", lambda: None)
     monkeypatch.setattr(_engine, "_CPU_BLOCK", _engine._CUDA_BLOCK)
+    monkeypatch.setattr(_balloon, "_CPU_KERNELS", _balloon._CUDA_KERNELS)
+    monkeypatch.setattr(_local_costs, "_SMOOTHING_BLOCK", _local_costs._CUDA_SMOOTHING_BLOCK)
 
     def reads(n, units):
         net = network()
