@@ -2,6 +2,10 @@
 
 import os
 
+# Workers that run side by side (pytest-xdist) take one thread each; set before torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 import torch

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, ModuleDict, ModuleList
 
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.metrics import AVXProtocol
@@ -72,7 +72,8 @@ def check_layer(name: str, layer: object) -> None:
             f'model.get_submodule("layer4"), got {type(layer).__name__}.'
         )
     # Some ModuleDicts of torchvision have a forward of their own.
-    if type(layer).forward is Module.forward:
+    is_container = isinstance(layer, ModuleList | ModuleDict)
+    if is_container and type(layer).forward is Module.forward:
         raise TypeError(
             f"{name} is a {type(layer).__name__}, which is never called itself, so no hook sees "
             "it: name one of the modules in it."

@@ -19,7 +19,11 @@ class HasConfidence:
 
 
 def softmax_over_classes(outputs: Tensor) -> Tensor:
-    """Class scores (N, K, ...) to probabilities; refuses single scores, which it would make 1."""
+    """Class scores (N, K, ...) to probabilities.
+
+    Raises:
+        ValueError: There is a single output per example, which softmax would turn into one.
+    """
     if outputs.dim() < 2 or outputs.shape[1] < 2:
         raise ValueError(
             f"The outputs have shape {tuple(outputs.shape)}, a single number per example: pass "

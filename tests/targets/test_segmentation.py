@@ -204,9 +204,11 @@ def test_evaluate(tmp_path):
     torch.testing.assert_close(
         torch.tensor(evaluation.results["confidence"].values).float(), expected
     )
-    # The region is part of what a run depends on.
-    with pytest.raises(ValueError, match="another run"):
-        run(halves()[1])
+    # The region is part of what a row depends on.
+    other = run(halves()[1])
+    assert (other.computed, other.reused) == (4, 0)
+    assert not other.results["confidence"].equals(evaluation.results["confidence"])
+    assert run(halves()[0]).reused == 4
 
 
 TORCHVISION = [
