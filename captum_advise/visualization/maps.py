@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_advise._explanation_io import avx_in_words
+from captum_advise._utils.errors import warn_caller
 from captum_advise.visualization.heat import draw_heat, evidence_bar
 from captum_advise.visualization.methods import n_units, shown_name
 from captum_advise.visualization.style import (
@@ -66,6 +67,7 @@ def overlay(
     new = ax is None
     figure, ax = axes_or_new(ax, (4.5, 4.7))
     draw_heat(figure, ax, pixels, attribution)
+    _warn_of_another_aspect(attribution, pixels)
     ax.set_title(title or "")
     if new:
         evidence_bar(figure, np.array(ax))
@@ -106,6 +108,7 @@ def overlays(
         _draw_image(row[0], image)
         for ax, (name, of_method) in zip(row[1:], maps.items(), strict=True):
             _draw_map(figure, ax, image, of_method[index], f"{name}\n{_positions(of_method)}")
+            _warn_of_another_aspect(of_method, image)
     evidence_bar(figure, grid)
     return figure, grid
 
@@ -301,3 +304,12 @@ def _class_and_confidence(
     if explanation.confidence is not None:
         parts.append(f"confidence {explanation.confidence[index].item():.1%}")
     return parts
+
+
+def _warn_of_another_aspect(attribution: Array, image: Pixels) -> None:
+    (h, w), (height, width) = attribution.shape[-2:], image.shape[:2]
+    if abs(h * width - w * height) > max(height, width):  # by more than a cell
+        warn_caller(
+            f"A map of {h} x {w} is stretched over an image of {height} x {width}, of another "
+            "aspect. Draw it over the image that the model saw, resized and cropped."
+        )

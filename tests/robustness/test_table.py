@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "reference" / "robustness-cases.md"
 BEGIN, END = "<!-- cases: made by tests/robustness/test_table.py -->", "<!-- end of cases -->"
-MODULES = ("models", "settings", "zoo_families", "numbers", "machines", "files", "fuzzing")
+MODULES = sorted({path.stem.removeprefix("test_") for path in HERE.glob("test_*.py")} - {"table"})
 
 
 def cases(marks):

@@ -18,6 +18,18 @@ from captum_advise import visualization
 # --- overlay
 
 
+@pytest.mark.parametrize(
+    ("shape", "fits"),
+    [((7, 7), True), ((1, 1), True), ((1, 2), True), ((8, 9), True), ((9, 16), False)],
+)
+def test_a_map_of_another_aspect_is_told(recwarn, shape, fits):
+    image, attribution = torch.rand(3, 63, 64), torch.rand(1, 1, *shape)
+    visualization.overlay(image, attribution)
+    visualization.overlays(image, {"map": attribution})
+    told = [found.filename for found in recwarn if "of another aspect" in str(found.message)]
+    assert told == ([] if fits else [__file__, __file__])
+
+
 def test_heat_is_the_positive_part_stretched(image):
     values = np.linspace(-1, 3, 224 * 224).reshape(224, 224)
     _, axes = visualization.overlay(image, values)
