@@ -297,7 +297,8 @@ def test_the_page_of_a_wide_layer_stays_small():
     evidence = contributions.relu().sum((0, 2, 3))
     net = network(Net)
     base = LayerAdvise(net, net.layer).explain(images(1), unit_selection=None)
-    densities = torch.rand(1, 400, 112 * 112, generator=draw).double()
+    waves = 10 * torch.rand(1, 400, 1, generator=draw).double()  # noise would have 4,000 modes
+    densities = 1 + (waves * torch.linspace(0, torch.pi, 112 * 112).double()).sin()
     explanation = dataclasses.replace(
         base,
         attributions=contributions.sum(1, keepdim=True),
