@@ -269,29 +269,17 @@ def _network(
     # Imported here: the zoo is not needed by LayerAdvise.
     from captum_advise import zoo
 
-    if not isinstance(model, str | zoo.Network):
-        return zoo.describe(
-            model,
-            layer=layer,
-            transform=transform,
-            pixel_space=pixel_space,
-            reshape_transform=reshape_transform,
-            class_names=class_names,
-            input_shape=input_shape,
-            device=device,
-        )
-    if isinstance(model, zoo.Network):
-        known = model
-        is_changed = layer is not None or device is not None
-    elif isinstance(layer, nn.Module):
-        raise TypeError("layer must be a dotted name where the model is given by its name.")
-    else:
-        known = zoo.load(model, layer=layer, weights=weights, device=device or "cpu")
+    is_changed = layer is not None or device is not None
+    if isinstance(model, str):
+        if isinstance(layer, nn.Module):
+            raise TypeError("layer must be a dotted name where the model is given by its name.")
+        model = zoo.load(model, layer=layer, weights=weights, device=device or "cpu")
         is_changed = False
-    if not any((is_changed, transform, pixel_space, reshape_transform, class_names)):
-        return known
+    changes = (is_changed, transform, pixel_space, reshape_transform, class_names)
+    if isinstance(model, zoo.Network) and not any(changes):
+        return model
     return zoo.describe(
-        known,
+        model,
         layer=layer,
         transform=transform,
         pixel_space=pixel_space,

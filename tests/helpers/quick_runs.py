@@ -9,6 +9,14 @@ from captum_advise.evaluation import MetricSettings, evaluate
 from captum_advise.evaluation.columns import NOT_REPRODUCIBLE
 from captum_advise.evaluation.run.store import FILE
 
+QUICK_SETTINGS = {
+    "integrated_gradients_steps": 1,
+    "lime_samples": 4,
+    "lime_grid": 2,
+    "occlusion_windows": 1,
+    "rise_masks": 2,
+    "is_cam_samples": 1,
+}
 METHODS = ("layer-advise", "grad-cam", "lime", "random")
 REPORT = {"report.html", "results.csv", FILE, "run.json", "summary.csv", ".lock"}
 

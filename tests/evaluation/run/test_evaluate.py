@@ -21,7 +21,18 @@ import torch
 from captum.attr import LayerGradCam
 from messages import one_sentence
 from PIL import Image
-from quick_runs import METHODS, REPORT, bright, counts, dark, edited, reproducible, run, table
+from quick_runs import (
+    METHODS,
+    QUICK_SETTINGS,
+    REPORT,
+    bright,
+    counts,
+    dark,
+    edited,
+    reproducible,
+    run,
+    table,
+)
 from scipy.integrate import trapezoid
 from squares import SPACE, Squares, squares_network
 
@@ -431,14 +442,6 @@ def states():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.usefixtures("no_report")
 def test_random_states_are_left_as_they_are(tmp_path):
-    small = {
-        "integrated_gradients_steps": 1,
-        "lime_samples": 4,
-        "lime_grid": 2,
-        "occlusion_windows": 1,
-        "rise_masks": 2,
-        "is_cam_samples": 1,
-    }
     network = squares_network()
     before = states()
     run(
@@ -446,7 +449,7 @@ def test_random_states_are_left_as_they_are(tmp_path):
         Squares(1),
         list_methods(),
         network,
-        method_settings=small,
+        method_settings=QUICK_SETTINGS,
         settings=MetricSettings(steps=1, n_perturb_samples=1),
         metrics=["all"],
     )

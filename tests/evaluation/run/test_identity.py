@@ -13,6 +13,7 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Lime, Saliency
 from captum.attr._core.lime import SkLearnLasso
+from quick_runs import QUICK_SETTINGS
 from squares import SPACE, squares_network
 from torch import nn
 
@@ -242,17 +243,9 @@ def test_a_model_is_the_same_after_it_has_been_used():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_methods_do_not_change_the_model_s_identity(squares):
-    settings = {
-        "integrated_gradients_steps": 1,
-        "lime_samples": 4,
-        "lime_grid": 2,
-        "occlusion_windows": 1,
-        "rise_masks": 2,
-        "is_cam_samples": 1,
-    }
     network = squares_network()
     before = identity(network)
-    for method in get_methods(list_methods(), settings).values():
+    for method in get_methods(list_methods(), QUICK_SETTINGS).values():
         method(
             network,
             network[3],
