@@ -59,15 +59,15 @@ def explain(
     confidence: Callable[[Tensor], Tensor] | None = None,
     **options: Any,
 ) -> Explanation:
-    """Explain what a classifier sees in an image, with nothing to set up.
+    """Explain the class that a classifier predicts for an image, or any other class.
 
-    Transform, pixel space, layer and layout are found with :func:`captum_advise.zoo.describe`, and
-    ``explanation.setup`` states them. Whatever is passed is not looked for. The model is left
-    unchanged: it runs in evaluation mode, and has its own modes again at the end.
+    Returns the maps of :class:`GatedGradCam` (where the model has layers for it), of
+    :class:`LayerAdvise` and of Grad-CAM, with the groups of units that :class:`LayerAdvise`
+    compared. All maps share one forward pass. Metrics take one more per masked image.
 
-    The result holds the maps of :class:`GatedGradCam`, where the model has layers for it, of
-    :class:`LayerAdvise` and of Grad-CAM, and how that of :class:`LayerAdvise` came about. All maps
-    come from one forward pass; metrics take one more for each map that masks the image.
+    :func:`captum_advise.zoo.describe` finds the transform, the pixel space, the layers and their
+    layout. Arguments replace what it would find. ``explanation.setup`` states all of it. The model
+    runs in evaluation mode and is left unchanged.
 
     Args:
         image: One image, or a sequence of them: a path, a PIL image, an array (H, W, 3), (H, W, 1)

@@ -136,7 +136,9 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         n_occlusions: int = 0,
         internal_batch_size: int = 8,
     ) -> Tensor:
-        r"""Args:
+        r"""Computes the map of each example, at the size of its image.
+
+        Args:
             inputs (Tensor or tuple[Tensor, ...]): The inputs of forward_func. Those of
                         four dimensions are images N x C x H x W, of one size.
             target (int, tuple, Tensor, or list, optional): As in

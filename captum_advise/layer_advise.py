@@ -169,7 +169,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         baselines: BaselineType = None,
         internal_batch_size: int = 8,
     ) -> Tensor | tuple[Tensor, ...]:
-        r"""Computes the map of the selected units.
+        r"""Computes the Grad-CAM map of the units that ``unit_selection`` selects.
 
         Args:
             inputs (Tensor or tuple[Tensor, ...]): As in ``LayerGradCam.attribute``:

@@ -10,14 +10,17 @@ from captum_advise.metrics._maps import check_finite
 
 
 def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
-    """Pearson correlation between the maps of the target and of the runner-up class.
+    """Similarity of the maps of two classes: their Pearson correlation. Smaller is better.
 
-    Near or below zero is good: the map then depends on the class.
+    The name is the ADVISE paper's, and a *high* value means that the method is *not* sensitive to
+    the class. At 1 both classes have the same map. Near or below 0 the map depends on the class.
+
+    Source: Dehshibi et al., https://arxiv.org/abs/2203.01289
 
     Args:
         maps: (N, ...) maps of the target class.
-        runner_up_maps: Maps of the class with the highest confidence other than the target, made
-            from the same units, of the same shape.
+        runner_up_maps: Maps of the class with the highest confidence apart from the target. They
+            have the same shape and come from the same units.
 
     Returns:
         (N,) in [-1, 1]; zero where a map is constant, because the correlation is undefined.

