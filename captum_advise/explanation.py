@@ -91,12 +91,13 @@ class Units(TensorRecord):
     ranges: Tensor
 
     @classmethod
-    def of(cls, feature_maps: Tensor, contributions: Tensor, options: DensityOptions) -> Units:
-        """The units of a layer, with their densities."""
-        feature_maps = feature_maps.detach()
-        densities = unit_densities(feature_maps, options)
+    def of(cls, feature_maps: Tensor, choice: Choice, options: DensityOptions) -> Units:
+        """The units of a layer, among which was chosen."""
+        feature_maps, densities = feature_maps.detach(), choice.densities
+        if densities is None:
+            densities = unit_densities(feature_maps, options)
         ranges = counted_ranges(feature_maps, options.activation_range)
-        return cls(feature_maps, contributions.detach(), densities, ranges)
+        return cls(feature_maps, choice.contributions.detach(), densities, ranges)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,13 @@ from captum_advise.explanation import Explanation, Units, explanation_of
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.metrics import AVXProtocol
 from captum_advise.pixels import PixelSpace
-from captum_advise.relevance import ActivationRange, DensityOptions, relevance_of
+from captum_advise.relevance import (
+    ActivationRange,
+    DensityOptions,
+    modes_of,
+    relevance_of,
+    unit_densities,
+)
 
 __all__ = ["LayerAdvise", "UnitSelection"]
 
@@ -371,7 +377,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         warn_of([*messages, *found], stacklevel=stacklevel)
         units = None
         if keep_units:
-            units = Units.of(layer_pass.feature_maps[0], choice.contributions, self.density)
+            units = Units.of(layer_pass.feature_maps[0], choice, self.density)
         return explanation_of(choice, self.pixel_space, units, with_grad_cam=with_grad_cam)
 
     def _choose(
@@ -417,7 +423,10 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
             check_probabilities(scorer.confidences)
 
         # Relevance: the number of modes of each unit's density.
-        relevance = None if selection is None else relevance_of(feature_map, self.density)
+        densities, relevance = None, None
+        if selection is not None:
+            densities = unit_densities(feature_map, self.density)
+            relevance = modes_of(densities, self.density).to(feature_map.device)
 
         # Groups of units with the same relevance, and their maps, also of the runner-up class.
         candidates = candidates_of(selection, relevance, contributions.detach())
@@ -440,6 +449,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
             selection=selection,
             contributions=contributions,
             runner_up_contributions=of_runner_up,
+            densities=densities,
             relevance=relevance,
             candidates=candidates,
             metrics=metrics if all_metrics else None,

@@ -82,8 +82,12 @@ def unit_relevance(
 def relevance_of(feature_maps: Tensor, options: DensityOptions) -> Tensor:
     """:func:`unit_relevance` with checked options."""
     densities = unit_densities(feature_maps, options)
-    modes = count_modes(densities, min_prominence=options.min_prominence)
-    return modes.to(feature_maps.device)
+    return modes_of(densities, options).to(feature_maps.device)
+
+
+def modes_of(densities: Tensor, options: DensityOptions) -> Tensor:
+    """int64 (N, C) modes of densities (N, C, P) of units."""
+    return count_modes(densities, min_prominence=options.min_prominence)
 
 
 def unit_densities(feature_maps: Tensor, options: DensityOptions) -> Tensor:

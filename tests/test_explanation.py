@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,7 +17,14 @@ from captum.attr import LayerActivation, LayerGradCam
 from torch import Tensor
 from toy_networks import ConvNet
 
-from captum_advise import Explanation, LayerAdvise, count_modes, unit_relevance
+from captum_advise import (
+    Explanation,
+    LayerAdvise,
+    adaptive_kde,
+    count_modes,
+    relevance,
+    unit_relevance,
+)
 from captum_advise.metrics import VisualExplainability
 
 
@@ -396,6 +404,15 @@ def test_units_are_those_of_the_layer():
     assert found.units.feature_maps.equal(activations)
     assert unit_relevance(activations).equal(count_modes(found.units.densities))
     assert explained().units is None
+
+
+@pytest.mark.parametrize("selection", ["avx", 1, None])
+def test_densities_are_estimated_once(selection):
+    network = ConvNet()
+    advise = LayerAdvise(network, network.convolution)
+    with mock.patch.object(relevance, "adaptive_kde", wraps=adaptive_kde) as estimate:
+        advise.explain(images(), target=2, unit_selection=selection, keep_units=True)
+    assert estimate.call_count == 1
 
 
 def test_confidences_are_of_all_classes():

@@ -127,6 +127,7 @@ class Choice:
         contributions: (N, C, \*spatial), with their graph.
         runner_up_contributions: Likewise for the runner-up class, without a graph; None if class
             sensitivity is not measured.
+        densities: (N, C, P) of the units, whose modes relevance counts; None without it.
         relevance: int64 (N, C); None if the selection does not use it.
         candidates: Of all examples.
         metrics: One entry per pair of ``candidates``; None if they were not computed.
@@ -139,6 +140,7 @@ class Choice:
     selection: Selection
     contributions: Tensor
     runner_up_contributions: Tensor | None
+    densities: Tensor | None
     relevance: Tensor | None
     candidates: Candidates
     metrics: VisualExplainability | None

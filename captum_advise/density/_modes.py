@@ -47,21 +47,21 @@ def count_modes(density: Tensor, *, min_prominence: float = 1e-6) -> Tensor:
         return density.new_zeros(density.shape[:-1], dtype=torch.int64)
     values = density.detach().double() if density.device.type != "mps" else density.detach().float()
     rows = values.reshape(-1, values.shape[-1])
+    at_once = max(1, _BLOCK // rows.shape[-1])
+    counts = [_counts(some, min_prominence) for some in torch.split(rows, at_once)]
+    return torch.cat(counts).view(density.shape[:-1])
+
+
+def _counts(rows: Tensor, min_prominence: float) -> Tensor:
     tops = _tops(rows)
+    threshold = min_prominence * rows.amax(-1, keepdim=True)
+    # No prominence exceeds the height above the row's minimum, and none is negative.
+    tops &= (rows - rows.amin(-1, keepdim=True) >= threshold) | (threshold <= 0)
+    counts = tops.sum(-1)
     if min_prominence > 0:
-        height = rows.amax(-1, keepdim=True)
-        threshold = min_prominence * height
-        # No prominence exceeds the height above the row's minimum.
-        tops &= rows - rows.amin(-1, keepdim=True) >= threshold
-        row, position = tops.nonzero().T
-        at_once = max(1, _BLOCK // rows.shape[-1])
-        prominent = [
-            _prominence(rows[some], place) >= threshold[some, 0]
-            for some, place in zip(row.split(at_once), position.split(at_once), strict=True)
-        ]
-        tops[row, position] = torch.cat(prominent)
-    counts = tops.sum(-1) * ~rows.isnan().any(-1)
-    return counts.view(density.shape[:-1])
+        prominent = _prominent(*_heights(rows, tops), threshold[:, 0])
+        counts = torch.where(threshold[:, 0] > 0, prominent, counts)
+    return counts * ~rows.isnan().any(-1)
 
 
 def _tops(rows: Tensor) -> Tensor:
@@ -76,14 +76,41 @@ def _tops(rows: Tensor) -> Tensor:
     return tops
 
 
-def _prominence(rows: Tensor, position: Tensor) -> Tensor:
-    """Prominence (T,) of the maxima at one position (T,) of each row (T, L)."""
-    points = torch.arange(rows.shape[-1], device=rows.device)
-    position = position[:, None]
-    height = rows.gather(-1, position)
-    higher = rows > height
-    start = torch.where(higher & (points < position), points, -1).amax(-1, keepdim=True)
-    stop = torch.where(higher & (points > position), points, len(points)).amin(-1, keepdim=True)
-    left = torch.where((points > start) & (points <= position), rows, torch.inf).amin(-1)
-    right = torch.where((points >= position) & (points < stop), rows, torch.inf).amin(-1)
-    return height[:, 0] - torch.maximum(left, right)
+def _heights(rows: Tensor, tops: Tensor) -> tuple[Tensor, Tensor]:
+    """The T tops (T, R) of each row in order, and the lowest points (T + 1, R) around them.
+
+    Rows with fewer tops end in tops of minus infinity, and lowest points of infinity.
+    """
+    # [0, 3, 1, 2, 1] < row, [0, 0, 1, 1, 2] < stretch: tops 3 and 2, lowest points 0, 1 and 1
+    stretch = tops.cumsum(-1).roll(1, -1)
+    stretch[:, 0] = 0
+    n_tops = int(tops.sum(-1).amax()) if len(rows) else 0
+    lowest = rows.new_full((len(rows), n_tops + 1), torch.inf)
+    lowest.scatter_reduce_(1, stretch, rows, "amin")
+    heights = rows.new_full((len(rows), n_tops + 1), -torch.inf)
+    # Points that are not tops share the last place, which goes.
+    heights.scatter_(1, stretch.where(tops, n_tops), rows)
+    return heights[:, :-1].T.contiguous(), lowest.T.contiguous()
+
+
+def _prominent(heights: Tensor, lowest: Tensor, threshold: Tensor) -> Tensor:
+    """How many tops (T, R) of each row have a prominence of at least a positive threshold (R,).
+
+    From left to right a row is a chain of hills: up by the threshold or more from the lowest point
+    so far, and down by the threshold or more from the highest. The prominent tops are the highest
+    of each hill, of which there may be several.
+    """
+    low, high = lowest[0], torch.full_like(threshold, -torch.inf)
+    counts = torch.zeros_like(threshold, dtype=torch.int64)
+    highest = torch.zeros_like(counts)
+    # On a hill low is minus infinity, and elsewhere high is: then nothing falls.
+    for top, after in zip(heights, lowest[1:], strict=True):
+        rises = top - low >= threshold
+        highest = torch.where(rises, torch.where(top > high, 1, highest + (top == high)), highest)
+        high = torch.where(rises, torch.maximum(high, top), high)
+        falls = high - after >= threshold
+        counts += highest * falls
+        highest *= ~falls
+        low = torch.where(falls, after, torch.where(rises, -torch.inf, torch.minimum(low, after)))
+        high = high.masked_fill(falls, -torch.inf)
+    return counts

@@ -8,6 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import find_peaks, peak_prominences
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from captum_advise import count_modes
 
@@ -25,13 +27,48 @@ rows_of_heights = st.integers(3, 25).flatmap(
 
 @given(rows_of_heights, st.floats(0, 0.99))
 def test_prominent_modes(rows, min_prominence):
-    expected = []
-    for heights in np.array(rows, dtype=float):
-        peaks, _ = find_peaks(heights, plateau_size=(1, None))
-        prominences = peak_prominences(heights, peaks)[0]
-        expected.append(int((prominences >= min_prominence * heights.max()).sum()))
+    expected = [_prominent_peaks(row, min_prominence) for row in np.array(rows, dtype=float)]
     density = torch.tensor(rows, dtype=torch.float64)
     assert count_modes(density, min_prominence=min_prominence).tolist() == expected
+
+
+def _prominent_peaks(row, min_prominence):
+    peaks, _ = find_peaks(row, plateau_size=(1, None))
+    return int((peak_prominences(row, peaks)[0] >= min_prominence * row.max()).sum())
+
+
+@pytest.mark.parametrize("min_prominence", [1e-6, 0.3, 0.9])
+def test_noise(min_prominence):
+    """Thousands of modes a row. What is computed grows with the row, not with its square."""
+    rows = torch.rand(8, 12_544, dtype=torch.float64)
+    rows[4:] = (rows[4:] * 20).round()
+    with _Elements() as made:
+        counts = count_modes(rows, min_prominence=min_prominence)
+    assert made.total < 60 * rows.numel()
+    assert made.largest <= rows.numel()
+    assert counts.tolist() == [_prominent_peaks(row, min_prominence) for row in rows.numpy()]
+
+
+class _Elements(TorchDispatchMode):
+    """Counts the elements of all tensors that operations return."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = self.largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_flatten(result)[0]:
+            if isinstance(tensor, torch.Tensor):
+                self.total += tensor.numel()
+                self.largest = max(self.largest, tensor.numel())
+        return result
+
+
+def test_densities_that_are_not_positive():
+    rows = torch.tensor([[-1.0, 0.0, -2.0, -1.0, -3.0], [-3.0, -2.0, -3.0, -1.0, -2.0]])
+    expected = [_prominent_peaks(row, 0.5) for row in rows.numpy()]
+    assert count_modes(rows, min_prominence=0.5).tolist() == expected == [2, 2]
 
 
 @given(rows_of_heights, st.floats(0, 0.99), st.sampled_from([2.0**-40, 0.5, 1024.0]))

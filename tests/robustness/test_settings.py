@@ -250,7 +250,7 @@ def test_one_number_per_example():
 )
 def test_all_units_need_no_relevance(monkeypatch):
     net = network()
-    monkeypatch.setattr("captum_advise.layer_advise.relevance_of", None)
+    monkeypatch.setattr("captum_advise.layer_advise.unit_densities", None)
     explanation = LayerAdvise(net, net.layer).explain(images(), unit_selection=None)
     assert explanation.unit_relevance is None
     assert explanation.selected_relevances() == []
