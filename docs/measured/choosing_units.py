@@ -1,4 +1,4 @@
-"""The study of docs/explanation/appendix/unit-groups-study.md: rules that select units.
+"""The study of docs/explanation/choosing-units.md: rules that select units.
 
     python docs/measured/choosing_units.py labels.csv --layer conv_head > rows.csv
 

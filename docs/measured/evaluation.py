@@ -1,4 +1,4 @@
-"""The measured tables of methods: the leaderboard, and the appendix of the evaluation results.
+"""The measured tables of methods: the leaderboard and its appendix.
 
     python docs/measured/evaluation.py RUN [RUN ...]
 
@@ -41,21 +41,25 @@ START, END = "<!-- tables: docs/measured/evaluation.py -->", "<!-- end of tables
 WHERE = ["network", "layer", "steps"]
 MOSAICS_WHERE = ["network", "layer"]
 DEFAULT_LAYER = "bn2"
-SHOWN = {"insertion": "insertion", "deletion": "deletion", "avx": "AVX", "average_drop": ""}
 
-# The columns of the leaderboard. No method selects by the primary metrics.
+# No method selects by these.
 PRIMARY = (
     *("grid_top", "road", "insertion", "insertion_black", "deletion"),
     "deletion_blurred",
 )
+# Tested as well, and corrected for: the marks do not depend on which columns are shown.
 SECONDARY = ("grid_mass", "mu_fidelity", "avx", "average_drop", "average_gain")
 # What describes a map, and does not judge it.
 DESCRIPTIVE = ("sparseness", "seconds")
+# The columns of the appendix.
+SHOWN = (*PRIMARY, "avx", "seconds")
 ALL_METRICS = {metric.name: metric for metric in (*METRICS, *MOSAIC_METRICS)}
 OF_MOSAICS = tuple(metric.name for metric in MOSAIC_METRICS)
 # Grad-CAM's map where a mean over positions and a linear classifier follow the layer.
 SAME_AS_REFERENCE = ("hirescam", "xgrad-cam", "layer-gradient-x-activation")
 FLOORS = ("random", "gaussian")
+# Listed in every table.
+COMPARED = ("gated-grad-cam-occlusion", "gated-grad-cam", REFERENCE)
 BETTER, WORSE = "+", "-"
 
 
@@ -105,66 +109,11 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def sections(rows: pd.DataFrame) -> Iterator[str]:
-    """The tables of the appendix, those of the default layer first."""
-    is_default = rows["layer"] == DEFAULT_LAYER
-    for title, part in (
-        ("At the default layer", rows[is_default]),
-        ("At other layers", rows[~is_default]),
-    ):
-        if len(part):
-            yield f"## {title}"
-            yield from tables(part)
-
-
-def tables(rows: pd.DataFrame) -> Iterator[str]:
-    """One table per network, layer, number of steps and set of images."""
-    for (network, layer, steps), group in rows.groupby(WHERE):
-        for methods, n_images in by_images(group):
-            yield f"### {title_of(network)}, `{layer}`, {n_images} images, {steps} steps"
-            yield table(of_methods(group, methods), methods)
-
-
-def by_images(rows: pd.DataFrame) -> Iterator[tuple[list[str], int]]:
-    """The methods that were measured on the same images with Grad-CAM, the most images first."""
-    files_of = rows.groupby("method")["file"].agg(frozenset)
-    for files in sorted(set(files_of), key=lambda files: (-len(files), sorted(files))):
-        methods = [name for name in list_methods() if files_of.get(name) == files]
-        yield methods if REFERENCE in methods else [REFERENCE, *methods], len(files)
-
-
 def of_methods(rows: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     """The rows of methods on the images that all of them have."""
     own = rows[rows["method"].isin(methods)]
     n_methods = own.groupby("file")["method"].transform("nunique")
     return own[n_methods == len(methods)]
-
-
-def table(rows: pd.DataFrame, methods: list[str]) -> str:
-    """Means with intervals, and the comparison with Grad-CAM."""
-    metrics = [metric for metric in METRICS if metric.name in SHOWN]
-    summary = compare_methods(
-        rows.rename(columns={"file": "index"}), methods, metrics, seed=0
-    ).summary()
-    summary = summary.set_index(["method", "metric"])
-    means = summary["mean"].unstack()
-    compared = [name for name, title in SHOWN.items() if title]
-    header = ["method", *(metric.heading for metric in metrics)]
-    header += [f"{SHOWN[name]} better than Grad-CAM" for name in compared[:1]]
-    header += [f"{SHOWN[name]} better" for name in compared[1:]]
-    lines = []
-    for method in methods:
-        cells = [method]
-        for metric in metrics:
-            mean, low, high = summary.loc[(method, metric.name), ["mean", "low", "high"]]
-            best = means[metric.name].agg("max" if metric.higher_is_better else "min")
-            shown = f"**{mean:.3f}**" if mean == best else f"{mean:.3f}"
-            cells.append(f"{shown} [{low:.3f}, {high:.3f}]")
-        for name in compared:
-            beats, p_value = summary.loc[(method, name), ["beats_grad_cam", "p_value"]]
-            cells.append("" if method == REFERENCE else f"{beats:.0%} (p = {p_value:.2g})")
-        lines.append(cells)
-    return markdown_table(header, lines)
 
 
 @dataclass(frozen=True)
@@ -174,15 +123,13 @@ class Standings:
     Attributes:
         means: (methods, metrics measured); the median of the seconds.
         marks: (methods, metrics): significantly better or worse than Grad-CAM, or neither.
-        ranks: The mean rank of each method.
-        ranked: The metrics over which ranks are averaged: the primary ones that were measured.
+        ranks: The mean rank of each method over the primary metrics that were measured.
         cells: Number of cells of mosaics, each with a map of its own.
     """
 
     means: pd.DataFrame
     marks: pd.DataFrame
     ranks: pd.Series[float]
-    ranked: tuple[str, ...]
     cells: int
 
 
@@ -221,7 +168,6 @@ def standings(rows: pd.DataFrame, mosaics: pd.DataFrame, methods: list[str]) -> 
         means.loc[mean_ranks.index].dropna(axis=1, how="all"),  # mosaics that nobody has
         marks.loc[mean_ranks.index],
         mean_ranks,
-        tuple(name for name in PRIMARY if name in of_primary),
         int(mosaics.loc[mosaics["method"] == REFERENCE, "cells"].sum()),
     )
 
@@ -235,30 +181,78 @@ def on_mosaics(mosaics: pd.DataFrame) -> set[str]:
     return {name for name, cells in cells_of.items() if cells == cells_of.get(REFERENCE)}
 
 
-def leaderboard(rows: pd.DataFrame, mosaics: pd.DataFrame) -> Iterator[str]:
-    """The tables of the leaderboard, from the rows that have all metrics; conclusions first."""
+@dataclass(frozen=True)
+class Board:
+    """A table: the standings of methods that share images.
+
+    Attributes:
+        network: Its name.
+        steps: Of insertion and deletion.
+        images: Their number.
+        standings: Of all these methods.
+        shown: The methods that the table lists.
+    """
+
+    network: str
+    steps: int
+    images: int
+    standings: Standings
+    shown: list[str]
+
+
+def boards(rows: pd.DataFrame, mosaics: pd.DataFrame) -> Iterator[Board]:
+    """The standings of each network at the default layer, from the rows that have all metrics.
+
+    Methods with mosaics come first. Further boards show the other methods, next to ``COMPARED``.
+    """
     rows = rows[(rows["layer"] == DEFAULT_LAYER) & rows["road"].notna()]
     rows = rows[~rows["method"].isin(SAME_AS_REFERENCE)]
-    conclusions, boards = [], []
     for (network, layer, steps), group in rows.groupby(WHERE):
         own = mosaics[(mosaics["network"] == network) & (mosaics["layer"] == layer)]
-        for number, (methods, with_mosaics, n_images) in enumerate(compared_methods(group, own)):
-            compared = standings(
-                of_methods(group, methods), own if with_mosaics else own[:0], methods
-            )
-            if number == 0:
-                conclusions += in_short(title_of(network), compared)
-            of_mosaics = f", {compared.cells} maps of mosaics" if compared.cells else ""
-            boards += [
-                f"##{'#' * (number > 0)} {title_of(network)}, {n_images} images{of_mosaics}, "
-                f"{steps} steps",
-                f"Mean rank over {listed(compared.ranked)}.",
-                board(compared),
-            ]
-    if boards:
-        yield "## In short"
-        yield "\n".join(conclusions)
-    yield from boards
+        listed: set[str] = set()
+        for methods, with_mosaics, n_images in compared_methods(group, own):
+            part = own if with_mosaics else own[:0]
+            compared = standings(of_methods(group, methods), part, methods)
+            new = {*methods} - listed
+            shown = [name for name in compared.ranks.index if name in new | {*COMPARED}]
+            listed |= new
+            yield Board(str(network), int(steps), n_images, compared, shown)
+
+
+def leaderboard(rows: pd.DataFrame, mosaics: pd.DataFrame) -> Iterator[str]:
+    """The table of all networks: mean ranks, and how often a method beats Grad-CAM."""
+    first: dict[str, Board] = {}
+    for one in boards(rows, mosaics):
+        first.setdefault(one.network, one)
+    if not first:
+        return
+    ranks = pd.DataFrame({name: one.standings.ranks for name, one in first.items()}).dropna()
+    ranks = ranks.loc[ranks.mean(axis=1).sort_values(kind="stable").index]
+    marks = pd.concat([one.standings.marks[list(PRIMARY)] for one in first.values()], axis=1)
+    n_tests = len(PRIMARY) * len(first)
+    header = ["method", *map(title_of, ranks), f"better, of {n_tests}", f"worse, of {n_tests}"]
+    lines = []
+    for method, of_networks in ranks.iterrows():
+        own = marks.loc[method]
+        counts = ["", ""] if method == REFERENCE else [(own == BETTER).sum(), (own == WORSE).sum()]
+        lines.append([name_of(method), *(f"{rank:.2f}" for rank in of_networks), *map(str, counts)])
+    yield markdown_table(header, lines)
+
+
+def appendix(rows: pd.DataFrame, mosaics: pd.DataFrame) -> Iterator[str]:
+    """A table per network and set of images."""
+    network = None
+    for one in boards(rows, mosaics):
+        if one.network != network:
+            network = one.network
+            yield f"## {title_of(network)}"
+        cells = one.standings.cells
+        of_mosaics = f", {cells} maps of mosaics" if cells else ""
+        yield (
+            f"{one.images} images{of_mosaics}, {one.steps} steps, "
+            f"ranks among {len(one.standings.ranks)} methods:"
+        )
+        yield board(one.standings, one.shown)
 
 
 def compared_methods(
@@ -281,47 +275,19 @@ def compared_methods(
         yield methods, with_mosaics, len(files)
 
 
-def in_short(network: str, compared: Standings) -> Iterator[str]:
-    """Who leads, and which methods differ significantly from Grad-CAM in primary metrics."""
-    leader = compared.ranks.index[0]
-    yield (
-        f"- **{network}**: `{leader}` has the best mean rank, {compared.ranks.iloc[0]:.1f} of "
-        f"{len(compared.ranks)} methods; Grad-CAM has {compared.ranks[REFERENCE]:.1f}."
-    )
-    primary = compared.marks[list(PRIMARY)]
-    better, worse = primary == BETTER, primary == WORSE
-    is_better, is_worse = better.any(axis=1), worse.any(axis=1)
-    winners = [
-        f"`{method}` ({listed(tuple(primary.columns[better.loc[method]]))})"
-        for method in primary.index[is_better & ~is_worse]
-    ]
-    yield (
-        "  - Significantly better than Grad-CAM, and nowhere worse: "
-        f"{', '.join(winners) or 'none'}."
-    )
-    for text, chosen in (
-        ("better in one metric and worse in another", is_better & is_worse),
-        ("worse, and nowhere better", is_worse & ~is_better),
-    ):
-        methods = [f"`{method}`" for method in primary.index[chosen]]
-        yield f"  - Significantly {text}: {', '.join(methods) or 'none'}."
+def name_of(method: object) -> str:
+    """A method's name in tables."""
+    return f"{method} (floor)" if method in FLOORS else str(method)
 
 
-def listed(metrics: tuple[str, ...]) -> str:
-    """The titles of metrics in a sentence."""
-    *most, last = (ALL_METRICS[name].title for name in metrics)
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def board(compared: Standings) -> str:
+def board(compared: Standings, methods: list[str]) -> str:
     """The table of a network."""
-    shown = [ALL_METRICS[name] for name in compared.means]
+    shown = [ALL_METRICS[name] for name in SHOWN if name in compared.means]
     header = ["method", "mean rank"]
     header += [m.title if m.name in DESCRIPTIVE else m.heading for m in shown]
     lines = []
-    for method, values in compared.means.iterrows():
-        name = f"{method} (floor)" if method in FLOORS else str(method)
-        cells = [name, f"{compared.ranks[method]:.2f}"]
+    for method, values in compared.means.loc[methods].iterrows():
+        cells = [name_of(method), f"{compared.ranks[method]:.2f}"]
         for metric in shown:
             mark = compared.marks.loc[method, metric.name]
             cells.append(cell(values[metric.name], metric, compared.means[metric.name], mark))
@@ -351,7 +317,7 @@ def pages() -> dict[Path, str]:
     """Both pages, from the committed rows."""
     rows, mosaics = pd.read_csv(ROWS), pd.read_csv(MOSAIC_ROWS)
     return {
-        PAGE: page(PAGE, sections(rows)),
+        PAGE: page(PAGE, appendix(rows, mosaics)),
         LEADERBOARD: page(LEADERBOARD, leaderboard(rows, mosaics)),
     }
 

@@ -4,7 +4,7 @@
     python docs/measured/occlusions.py --tables
 
 FOLDER holds labels.csv (file, imagenet_class) and the images. Rows go to occlusions.csv beside this
-file, tables to docs/explanation/appendix/occlusion-evidence-study.md.
+file, and the tables are printed.
 
 Only images of the search half are used, at even places of labels.csv, with EfficientNet-Lite0 and
 labels as targets. The first 16 of them compare all variants, without ROAD. The next 20 compare two
@@ -41,7 +41,6 @@ from captum_advise.metrics.insertion_deletion import blurred, curves_between
 from captum_advise.pixels import black, masked_images, normalize_maps, upsample_maps
 
 ROWS = Path(__file__).with_suffix(".csv")
-PAGE = Path(__file__).parents[1] / "explanation" / "appendix" / "occlusion-evidence-study.md"
 STEPS, SHARES, BATCH = 10, (0.1, 0.3, 0.5, 0.7, 0.9), 32
 SEARCHED, CHECKED, MOSAICS, CONFIDENT = slice(0, 16), slice(16, 36), 6, 0.7
 CURVES = {
@@ -257,15 +256,13 @@ def table(rows: pd.DataFrame) -> str:
     return markdown_table(["map", *(METRICS[metric][0] for metric in metrics)], cells)
 
 
-def write_page(rows: pd.DataFrame) -> None:
-    """The appendix page, from the rows."""
+def tables(rows: pd.DataFrame) -> str:
+    """The tables, from the rows."""
     texts = [
-        "# Evidence from occlusion: tables",
-        "[Conclusions](../several-layers.md). Means; the share of items on "
-        "which the map is better than `GatedGradCam` without evidence; p of Wilcoxon's test, "
-        "uncorrected. `prior` is that map, and E the loss of confidence per hidden position, both "
-        "stretched to [0, 1]; the number is that of occluded images. How it was measured is in "
-        "`docs/measured/occlusions.py`.",
+        "Means; the share of items on which the map is better than `GatedGradCam` without "
+        "occlusion; p of Wilcoxon's test, uncorrected. `prior` is that map, and E the loss of "
+        "confidence per hidden position, both stretched to [0, 1]; the number is that of occluded "
+        "images.",
     ]
     for part, title in (
         ("searched", "Images on which variants were compared"),
@@ -279,7 +276,7 @@ def write_page(rows: pd.DataFrame) -> None:
             first = rows[(rows["part"] == "searched") & rows["map"].isin(own.loc[both, "map"])]
             pooled = pd.concat([first, own[both]]).drop(columns=["road", "grid"])
             texts += ["## All these images", f"n = {pooled['item'].nunique()}.", table(pooled)]
-    atomic_write(PAGE, "\n\n".join(texts) + "\n")
+    return "\n\n".join(texts)
 
 
 def main() -> None:
@@ -291,7 +288,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
     if not arguments.tables:
         atomic_write(ROWS, measure(arguments.data).to_csv(index=False, float_format="%.5g"))
-    write_page(pd.read_csv(ROWS))
+    print(tables(pd.read_csv(ROWS)))
 
 
 if __name__ == "__main__":

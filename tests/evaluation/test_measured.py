@@ -40,9 +40,17 @@ def trusted():
     return script("metric_checks")
 
 
-def test_the_pages_show_the_rows(measured, trusted):
-    of_checks = trusted.page(pandas.read_csv(trusted.ROWS))
-    for path, expected_page in {**measured.pages(), trusted.PAGE: of_checks}.items():
+@pytest.fixture(scope="module")
+def several():
+    return script("several_layers")
+
+
+def test_the_pages_show_the_rows(measured, trusted, several):
+    others = {
+        trusted.PAGE: trusted.page(pandas.read_csv(trusted.ROWS)),
+        several.PAGE: several.page(several.read_rows()),
+    }
+    for path, expected_page in {**measured.pages(), **others}.items():
         page = path.read_text(encoding="utf-8")
         assert NUMBER.sub("#", page) == NUMBER.sub("#", expected_page)
         # Other versions of SciPy differ in the last digit.
@@ -51,22 +59,6 @@ def test_the_pages_show_the_rows(measured, trusted):
             for text in (page, expected_page)
         )
         np.testing.assert_allclose(numbers, expected, rtol=0.05, atol=2e-3)
-
-
-def test_the_default_layer_comes_first(measured):
-    rows = pandas.read_csv(measured.ROWS)
-    rows = rows[(rows["network"] == "efficientnet-lite0") & (rows["layer"] == "_conv_head")]
-    rows = rows[rows["method"].isin(["grad-cam", "integrated-gradients"])]
-    both = pandas.concat([rows, rows.assign(layer=measured.DEFAULT_LAYER)])
-    headings = [text for text in measured.sections(both) if text.startswith("#")]
-    assert headings == [
-        "## At the default layer",
-        "### EfficientNet-Lite0, `bn2`, 100 images, 16 steps",
-        "### EfficientNet-Lite0, `bn2`, 20 images, 16 steps",
-        "## At other layers",
-        "### EfficientNet-Lite0, `_conv_head`, 100 images, 16 steps",
-        "### EfficientNet-Lite0, `_conv_head`, 20 images, 16 steps",
-    ]
 
 
 def save_run(folder, rows, where):
@@ -127,46 +119,53 @@ def cells_of(text):
     return {line[0]: dict(zip(header[1:], line[1:], strict=True)) for line in lines}
 
 
-def test_the_leaderboard_by_hand(measured, toy):
-    (
-        *(_, conclusions, title, ranked, main, whole_title, whole_ranked, whole, few_title, _, few),
-    ) = measured.leaderboard(*toy)
-    assert title == "## toy, 12 images, 16 maps of mosaics, 4 steps"
-    assert ranked == (
-        "Mean rank over top pixels in the cell, ROAD, insertion AUC, insertion from black, "
-        "deletion AUC and deletion to blurred."
-    )
+def test_the_appendix_by_hand(measured, toy):
+    title, first, main, second, whole, third, few = measured.appendix(*toy)
+    assert title == "## toy"
+    assert first == "12 images, 16 maps of mosaics, 4 steps, ranks among 2 methods:"
     table = cells_of(main)
     assert list(table) == ["layer-cam", "grad-cam"]
     # Five metrics order the methods; in the sixth they share the ranks 1 and 2.
     assert [row["mean rank"] for row in table.values()] == ["1.08", "1.92"]
     # 8 equal differences: p = 2**-7, after 6 of 11 tests with p = 2**-11.
     assert table["layer-cam"]["top pixels in the cell ↑"] == "**0.600** +"
-    assert "`layer-cam` has the best mean rank, 1.1 of 2 methods; Grad-CAM has 1.9." in conclusions
-    assert "nowhere worse: `layer-cam` (top pixels in the cell, ROAD, insertion AUC" in conclusions
-    # Random has no mosaics.
-    assert whole_title == "### toy, 12 images, 4 steps"
-    assert whole_ranked == (
-        "Mean rank over ROAD, insertion AUC, insertion from black, deletion AUC and deletion to "
-        "blurred."
-    )
-    table = cells_of(whole)
-    assert list(table) == ["layer-cam", "grad-cam", "random (floor)"]
-    # Four metrics order the methods; in the fifth they share the ranks 1 to 3.
-    assert [row["mean rank"] for row in table.values()] == ["1.20", "2.00", "2.80"]
-    assert table["layer-cam"]["ROAD ↑"] == "**0.600** +"
     assert table["layer-cam"]["deletion AUC ↓"] == "**0.400** +"
     assert table["layer-cam"]["deletion to blurred ↓"] == "0.500"
-    assert table["random (floor)"]["ROAD ↑"] == "0.100 -"
-    assert "top pixels in the cell ↑" not in table["layer-cam"]
-    assert table["layer-cam"]["sparseness"] == "0.600"
     assert table["layer-cam"]["seconds"] == "0.600"  # the median
-    # On fewer images the other methods are there to compare with.
-    assert few_title == "### toy, 6 images, 4 steps"
+    assert "sparseness" not in table["layer-cam"]
+    # Random has no mosaics. What was listed is not listed again, but Grad-CAM.
+    assert second == "12 images, 4 steps, ranks among 3 methods:"
+    table = cells_of(whole)
+    assert list(table) == ["grad-cam", "random (floor)"]
+    # Four metrics order the methods; in the fifth they share the ranks 1 to 3.
+    assert [row["mean rank"] for row in table.values()] == ["2.00", "2.80"]
+    assert table["grad-cam"]["ROAD ↑"] == "0.400"
+    assert table["random (floor)"]["ROAD ↑"] == "0.100 -"
+    assert "top pixels in the cell ↑" not in table["grad-cam"]
+    assert third == "6 images, 4 steps, ranks among 4 methods:"
     table = cells_of(few)
-    assert list(table) == ["layer-cam", "lime", "grad-cam", "random (floor)"]
+    assert list(table) == ["lime", "grad-cam"]
     assert table["lime"]["ROAD ↑"] == "0.500"  # p = 2**-5
-    assert [row["mean rank"] for row in table.values()] == ["1.30", "2.10", "2.90", "3.70"]
+    assert [row["mean rank"] for row in table.values()] == ["2.10", "2.90"]
+
+
+def test_the_leaderboard_by_hand(measured, toy):
+    rows, mosaics = toy
+    second = {"network": "efficientnet-lite9"}
+    (table,) = measured.leaderboard(
+        pandas.concat([rows, rows.assign(**second)]),
+        pandas.concat([mosaics, mosaics.assign(**second)]),
+    )
+    table = cells_of(table)
+    assert table["layer-cam"] == {
+        "EfficientNet-Lite9": "1.08",
+        "toy": "1.08",
+        # All primary metrics but deletion to blurred, on two networks.
+        "better, of 12": "10",
+        "worse, of 12": "0",
+    }
+    assert list(table) == ["layer-cam", "grad-cam"]
+    assert table["grad-cam"]["better, of 12"] == ""
 
 
 def test_marks_are_those_of_corrected_tests(measured, toy):
