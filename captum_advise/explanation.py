@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from captum_advise import _explanation_io
 from captum_advise._core.candidates import SEVERAL
 from captum_advise._core.grad_cam import combine_units
-from captum_advise._explanation_io import MOST_SHOWN, avx_in_words
+from captum_advise._utils.io import atomic_write
 from captum_advise._utils.records import TensorRecord
+from captum_advise._utils.tensor_files import pack, unpack
 from captum_advise.metrics import VisualExplainability
 from captum_advise.pixels import PixelSpace, resolve_pixel_space
 from captum_advise.relevance import DensityOptions, counted_ranges, unit_densities
@@ -26,6 +26,9 @@ __all__ = ["Candidate", "Explanation", "Setup", "Units"]
 # The methods whose maps an explanation holds; GatedGradCam's comes first where there is one.
 GATED_GRAD_CAM, LAYER_ADVISE, GRAD_CAM = "gated-grad-cam", "layer-advise", "grad-cam"
 
+_FILE = "an explanation of captum-advise, version 4"
+_MOST_SHOWN = 10  # examples, where an explanation is printed
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Candidate(TensorRecord):
@@ -34,7 +37,6 @@ class Candidate(TensorRecord):
     Attributes:
         relevance: The relevance that the units share; None if they have several.
         units: int64 (U,) indices of the units, in order.
-        weights: (U,) factor of each unit's contribution to the map: 1.
         metrics: The protocol's result for the map of these units, without dimensions; None if it
             was not computed.
         attributions: (1, \*spatial) the map of these units: the sum of their contributions,
@@ -43,7 +45,6 @@ class Candidate(TensorRecord):
 
     relevance: int | None
     units: Tensor
-    weights: Tensor
     metrics: VisualExplainability | None
     attributions: Tensor
 
@@ -60,8 +61,6 @@ class Candidate(TensorRecord):
             ['relevance ...: ... units, AVX ..., ...]
         """
         which = "several relevances" if self.relevance is None else f"relevance {self.relevance}"
-        if bool((self.weights != 1).any()):
-            which += ", weighted"
         count = f"{len(self.units)} unit{'s' * (len(self.units) != 1)}"
         return f"{which}: {count}{avx_in_words(self.metrics)}"
 
@@ -172,8 +171,7 @@ class Explanation(TensorRecord):
             not use it.
         selected: int64 (N,) relevance of the selected group, -1 where the selected units have
             several.
-        unit_weights: (N, C), factor of each unit's contribution to the map: 1 for selected units
-            and 0 for others.
+        selected_units: bool (N, C), the units that make the map.
         fallback: bool (N,), whether no group of units had a map with any evidence, so that all
             units were selected instead.
         metrics: The protocol's result for the map; None if it was not computed.
@@ -199,18 +197,13 @@ class Explanation(TensorRecord):
     confidences: Tensor | None
     unit_relevance: Tensor | None
     selected: Tensor
-    unit_weights: Tensor
+    selected_units: Tensor
     fallback: Tensor
     metrics: VisualExplainability | None
     candidates: tuple[tuple[Candidate, ...], ...]
     images: Tensor | None = None
     units: Units | None = None
     setup: Setup | None = None
-
-    @property
-    def selected_units(self) -> Tensor:
-        """Bool (N, C), the units that make the map."""
-        return self.unit_weights > 0
 
     @property
     def predicted(self) -> Tensor | None:
@@ -233,7 +226,7 @@ class Explanation(TensorRecord):
             f"Explanation of {len(self)} example{'s' * (len(self) != 1)}, attributions {shape} "
             f"{dtype.removeprefix('torch.')} on {self.attributions.device}"
         ]
-        shown = min(len(self), MOST_SHOWN)
+        shown = min(len(self), _MOST_SHOWN)
         lines += [f"  {index}: {self.describe(index)}" for index in range(shown)]
         if shown < len(self):
             lines.append(f"  ... and {len(self) - shown} more")
@@ -278,15 +271,12 @@ class Explanation(TensorRecord):
         """The selected units of one example in a few words."""
         if self.fallback[index]:
             return "no group has evidence, all units selected"
-        weights = self.unit_weights[index]
-        if bool((weights == 1).all()):
+        if self.selected_units[index].all():
             return "all units selected"
         relevances = self.selected_relevances(index)
         if not relevances:
             return "no units selected"
-        is_weighted = bool(((weights != 0) & (weights != 1)).any())
-        how = "weighted" if is_weighted else "selected"
-        return f"relevance {', '.join(map(str, relevances))} {how}"
+        return f"relevance {', '.join(map(str, relevances))} selected"
 
     def save(self, path: str | Path) -> None:
         """Write all of it to a file that :meth:`load` reads: a NumPy ``.npz`` archive.
@@ -307,7 +297,7 @@ class Explanation(TensorRecord):
             >>> Explanation.load("explanation.npz").selected.equal(explanation.selected)
             True
         """
-        _explanation_io.save(self, Path(path))
+        atomic_write(Path(path), pack(_FILE, self))
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Explanation:
@@ -321,18 +311,33 @@ class Explanation(TensorRecord):
             FileNotFoundError: There is no such file.
             ValueError: The file is truncated, damaged or of another kind.
         """
-        parts = _explanation_io.load(Path(path))
-        candidates = tuple(
-            tuple(Candidate(**candidate) for candidate in of_example)
-            for of_example in parts.pop("candidates")
-        )
-        units, setup = parts.pop("units"), parts.pop("setup")
-        return cls(
-            **parts,
-            candidates=candidates,
-            units=None if units is None else Units(**units),
-            setup=None if setup is None else Setup(**setup),
-        ).to(device)
+        return unpack(Path(path), _FILE, _from_parts).to(device)
+
+
+def _from_parts(parts: dict[str, Any]) -> Explanation:
+    """An explanation of what a file holds: dicts in place of records."""
+    metrics, units, setup = parts["metrics"], parts["units"], parts["setup"]
+    for candidate in (one for of_example in parts["candidates"] for one in of_example):
+        if candidate["metrics"] is not None:
+            candidate["metrics"] = VisualExplainability(**candidate["metrics"])
+    if setup is not None:
+        setup = Setup(**{**setup, "pixel_space": PixelSpace(**setup["pixel_space"])})
+    known = {
+        "map_metrics": {k: VisualExplainability(**m) for k, m in parts["map_metrics"].items()},
+        "metrics": None if metrics is None else VisualExplainability(**metrics),
+        "candidates": tuple(tuple(Candidate(**one) for one in c) for c in parts["candidates"]),
+        "units": None if units is None else Units(**units),
+        "setup": setup,
+    }
+    return Explanation(**{**parts, **known})
+
+
+def avx_in_words(metrics: VisualExplainability | None) -> str:
+    """``", AVX 0.812"``, or nothing where there is no AVX."""
+    # NaN for inputs that are not images.
+    if metrics is None or metrics.avx.isnan():
+        return ""
+    return f", AVX {metrics.avx.item():.3f}"
 
 
 def _one(value: Any, index: int) -> Any:
@@ -358,7 +363,7 @@ def explanation_of(
     """The explanation of a choice."""
     candidates, scorer = choice.candidates, choice.scorer
     contributions = choice.contributions.detach()
-    attributions = combine_units(contributions, choice.weights)
+    attributions = combine_units(contributions, choice.units)
     metrics = None
     if choice.metrics is not None:
         # Pairs are ordered by candidate, then by example.
@@ -380,7 +385,7 @@ def explanation_of(
         confidences=None if scorer is None else scorer.confidences,
         unit_relevance=choice.relevance,
         selected=choice.selected.new_tensor(candidates.relevance)[choice.selected],
-        unit_weights=choice.weights,
+        selected_units=choice.units,
         fallback=candidates.fallback,
         metrics=metrics,
         candidates=_candidates_of_examples(choice),
@@ -393,13 +398,10 @@ def _candidates_of_examples(choice: Choice) -> tuple[tuple[Candidate, ...], ...]
     of_example: list[list[Candidate]] = [[] for _ in choice.selected]
     for pair, (which, example) in enumerate(choice.candidates.pairs.tolist()):
         relevance = choice.candidates.relevance[which]
-        weights = choice.candidates.weights[which, example]
-        units = weights.nonzero().squeeze(1)
         of_example[example].append(
             Candidate(
                 relevance=None if relevance == SEVERAL else relevance,
-                units=units,
-                weights=weights[units],
+                units=choice.candidates.units[which, example].nonzero().squeeze(1),
                 metrics=None if choice.metrics is None else choice.metrics[pair],
                 attributions=choice.candidates.maps[which, example],
             )

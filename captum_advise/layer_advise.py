@@ -264,19 +264,19 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
             choice = self._choose(layer_pass, **how)
             messages = choice_messages(choice, layer_pass, self._asked_confidence, self.pixel_space)
             warn_of(messages, stacklevel=4)
-            return combine_units(choice.contributions, choice.weights, **form)
+            return combine_units(choice.contributions, choice.units, **form)
         # Nothing is compared: every tensor of the layer, whatever LayerGradCam accepts.
         if how["target"] is None and layer_pass.outputs.dim() == 2:
             how["target"] = resolve_target(layer_pass.outputs, None).captum
         gradients = layer_pass.gradients(how["target"], **how["grad_kwargs"])
         messages, attributions = pass_messages(layer_pass), []
         for feature_map, gradient in zip(layer_pass.feature_maps, gradients, strict=True):
-            weights, contributions = None, unit_contributions(feature_map, gradient)
+            units, contributions = None, unit_contributions(feature_map, gradient)
             if selection is not None:
                 relevance = relevance_of(feature_map, self.density)
-                weights = has_relevance(relevance, selection)
+                units = has_relevance(relevance, selection)
                 messages.append(missing_relevance(relevance, selection))
-            attributions.append(combine_units(contributions, weights, **form))
+            attributions.append(combine_units(contributions, units, **form))
         warn_of(messages, stacklevel=4)
         formatted = _format_output(len(attributions) > 1, tuple(attributions))
         return cast("Tensor | tuple[Tensor, ...]", formatted)

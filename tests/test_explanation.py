@@ -144,11 +144,15 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("candidates.per_example", np.array([900, 1, 1])),
-        ("candidates.n_units", np.array([2**40])),
-        ("candidates.units", np.zeros(0, np.int64)),
-        ("metrics.avx", None),
-        ("maps.layer-advise", None),
+        ("candidates", [[{"relevance": 1}]]),
+        ("candidates", 7),
+        ("metrics", {}),
+        ("metrics", None),
+        ("maps", {"layer-advise": {"tensor, type": ["maps.lost", "float32"]}}),
+        ("attributions", {"tensor, type": ["attributions", "load"]}),
+        ("units", ["feature_maps"]),
+        ("setup", {"model": "mine"}),
+        ("more", 1),
     ],
 )
 def test_parts_that_do_not_fit_together(part, value, tmp_path):
@@ -156,16 +160,12 @@ def test_parts_that_do_not_fit_together(part, value, tmp_path):
     with np.load(tmp_path / "e.npz") as arrays:
         parts = dict(arrays)
     header = json.loads(str(parts["header"]))
-    if value is None:
-        del parts[part], header["dtypes"][part]
-        if part == "metrics.avx":
-            del parts["metrics.mse"], header["dtypes"]["metrics.mse"]
-            parts["metrics.avx"], header["dtypes"]["metrics.avx"] = np.zeros(3), "float64"
-    else:
-        parts[part] = value
+    header["content"][part] = value
+    if (part, value) == ("metrics", None):
+        del header["content"]["metrics"]
     parts["header"] = np.array(json.dumps(header))
     np.savez_compressed(tmp_path / "e.npz", **parts)
-    with pytest.raises(ValueError, match="is damaged: its parts do not fit together") as error:
+    with pytest.raises(ValueError, match="truncated, damaged, or not a file with") as error:
         Explanation.load(tmp_path / "e.npz")
     assert "\n" not in str(error.value)
 
@@ -283,14 +283,14 @@ def test_dictionaries_are_ready_for_json(kind):
     assert torch.allclose(
         torch.tensor(again["attributions"]), original.attributions.float(), atol=0, rtol=1e-6
     )
-    assert again["unit_weights"] == original.unit_weights.tolist()
+    assert again["selected_units"] == original.selected_units.tolist()
     assert [len(found) for found in again["candidates"]] == [len(c) for c in original.candidates]
     if original.metrics is None:
         assert again["metrics"] is None
     else:
         assert again["metrics"].keys() == {f.name for f in dataclasses.fields(VisualExplainability)}
     for group in again["candidates"][0]:
-        assert group.keys() == {"relevance", "units", "weights", "metrics", "attributions"}
+        assert group.keys() == {"relevance", "units", "metrics", "attributions"}
 
 
 # --- candidates' maps
@@ -304,7 +304,7 @@ def test_a_candidates_map_is_the_sum_of_its_units():
         found = advise.explain(images(), target=2, unit_selection=selection)
         for index, candidates in enumerate(found.candidates):
             for candidate in candidates:
-                mine = units[index, candidate.units] * candidate.weights[:, None, None]
+                mine = units[index, candidate.units]
                 expected = mine.sum(0, keepdim=True)
                 assert torch.allclose(candidate.attributions, expected, atol=1e-6)
             maps = [
@@ -313,17 +313,15 @@ def test_a_candidates_map_is_the_sum_of_its_units():
             assert any(torch.equal(one, found.attributions[index]) for one in maps)
 
 
-def test_weighted_units_are_called_so():
-    found = dataclasses.replace(
-        explained(), unit_weights=torch.tensor([[1.0] * 12, [1.0] + [0.0] * 11, [0.5] * 12])
-    )
-    every, one, weighted = (found.describe_selection(index) for index in range(3))
+def test_selections_in_words():
+    selected = torch.tensor([[True] * 12, [True] + [False] * 11, [False] * 12])
+    found = dataclasses.replace(explained(), selected_units=selected)
+    every, one, none = (found.describe_selection(index) for index in range(3))
     assert every == "all units selected"
     assert one == f"relevance {int(found.unit_relevance[1, 0])} selected"
-    assert weighted.endswith("weighted")
-    half = dataclasses.replace(found.candidates[0][0], relevance=None)
-    half = dataclasses.replace(half, weights=half.weights / 2)
-    assert half.describe().startswith("several relevances, weighted: ")
+    assert none == "no units selected"
+    several = dataclasses.replace(found.candidates[0][0], relevance=None)
+    assert several.describe().startswith("several relevances: ")
 
 
 # --- for people

@@ -146,7 +146,7 @@ def test_without_torchvision(error):
 
 ROOMS = (
     *("_version", "_utils", "pixels", "density", "relevance", "layouts", "metrics", "_core"),
-    *("_explanation_io", "explanation", "layer_advise", "gated_grad_cam", "targets", "zoo"),
+    *("explanation", "layer_advise", "gated_grad_cam", "targets", "zoo"),
     *("visualization", "evaluation", "axioms", "_explain", "cli", "__main__"),
 )
 

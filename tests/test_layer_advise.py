@@ -62,9 +62,9 @@ def test_attribute_is_what_explain_says(net, images):
         explanation = advise(net).explain(images, unit_selection=selection)
         attributions = advise(net).attribute(images, unit_selection=selection)
         assert torch.equal(attributions, explanation.attributions)
-        weights = explanation.unit_weights
+        selected = explanation.selected_units
         contributions = advise(net).attribute(images, unit_selection=None, attr_dim_summation=False)
-        expected = (contributions * weights[..., None, None]).sum(1, keepdim=True)
+        expected = (contributions * selected[..., None, None]).sum(1, keepdim=True)
         torch.testing.assert_close(attributions, expected)
         summed = advise(net).attribute(images, unit_selection=selection, attr_dim_summation=False)
         assert summed.shape == (5, 12, 12, 12)
@@ -85,7 +85,7 @@ def test_explanation_without_metrics(net, images, selection):
     assert torch.equal(explanation.attributions, attributions)
     whole = advise(net).explain(images, unit_selection=selection)
     assert explanation.metrics is None
-    for name in ("unit_weights", "selected", "target", "confidence", "fallback"):
+    for name in ("selected_units", "selected", "target", "confidence", "fallback"):
         assert torch.equal(getattr(explanation, name), getattr(whole, name)), name
     for candidates, expected in zip(explanation.candidates, whole.candidates, strict=True):
         for candidate, other in zip(candidates, expected, strict=True):

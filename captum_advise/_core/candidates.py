@@ -23,14 +23,14 @@ class Candidates:
 
     Attributes:
         relevance: (S,) the relevance that the units share, or :data:`SEVERAL`.
-        weights: (S, N, C) 1 for the units of the group, and 0 for the others.
+        units: bool (S, N, C), those of the group.
         maps: (S, N, 1, \*spatial) their maps.
         eligible: bool (S, N).
         fallback: bool (N,), whether no group of the example has evidence.
     """
 
     relevance: list[int]
-    weights: Tensor
+    units: Tensor
     maps: Tensor
     eligible: Tensor
     fallback: Tensor
@@ -52,7 +52,7 @@ class Candidates:
 
     def pair_maps_from(self, contributions: Tensor) -> Tensor:
         r"""(P, 1, \*spatial) the maps of the same units for another class."""
-        return _maps(self.weights, contributions)[self.eligible]
+        return _maps(self.units, contributions)[self.eligible]
 
     def best(self, criterion: Tensor | None) -> Tensor:
         """int64 (N,) the candidate with the largest criterion (P,), the first one on ties.
@@ -70,16 +70,14 @@ class Candidates:
 
 def all_units(contributions: Tensor) -> Candidates:
     """The only candidate is every unit: Grad-CAM."""
-    every = torch.ones(
-        1, *contributions.shape[:2], dtype=torch.float32, device=contributions.device
-    )
+    every = contributions.new_ones(1, *contributions.shape[:2], dtype=torch.bool)
     return _unconditional([SEVERAL], every, contributions)
 
 
 def units_with(values: Collection[int], relevance: Tensor, contributions: Tensor) -> Candidates:
     """The only candidate is the units whose relevance is among ``values``."""
     shared = list(values) if len(values) == 1 else [SEVERAL]
-    return _unconditional(shared, has_relevance(relevance, values)[None].float(), contributions)
+    return _unconditional(shared, has_relevance(relevance, values)[None], contributions)
 
 
 def has_relevance(relevance: Tensor, values: Collection[int]) -> Tensor:
@@ -90,24 +88,24 @@ def has_relevance(relevance: Tensor, values: Collection[int]) -> Tensor:
 def groups(relevance: Tensor, contributions: Tensor) -> Candidates:
     """One candidate per relevance that occurs, if its map has evidence; else all units."""
     values = torch.unique(relevance).tolist()
-    every = torch.ones_like(relevance, dtype=torch.float32)[None]
-    weights = torch.cat([every[:0], *((relevance == value)[None] for value in values)])
-    maps = _maps(weights, contributions)
+    every = torch.ones_like(relevance, dtype=torch.bool)[None]
+    units = torch.cat([every[:0], *((relevance == value)[None] for value in values)])
+    maps = _maps(units, contributions)
     eligible = (maps > 0).flatten(2).any(2)
     fallback = ~eligible.any(0)
     if fallback.any():
         values = [*values, SEVERAL]
-        weights = torch.cat([weights, every])
+        units = torch.cat([units, every])
         maps = torch.cat([maps, _maps(every, contributions)])
         eligible = torch.cat([eligible, fallback[None]])
-    return Candidates(values, weights, maps, eligible, fallback)
+    return Candidates(values, units, maps, eligible, fallback)
 
 
-def _unconditional(relevance: list[int], weights: Tensor, contributions: Tensor) -> Candidates:
-    eligible = torch.ones(weights.shape[:2], dtype=torch.bool, device=weights.device)
-    maps = _maps(weights, contributions)
-    return Candidates(relevance, weights, maps, eligible, ~eligible[0])
+def _unconditional(relevance: list[int], units: Tensor, contributions: Tensor) -> Candidates:
+    eligible = units.new_ones(units.shape[:2])
+    maps = _maps(units, contributions)
+    return Candidates(relevance, units, maps, eligible, ~eligible[0])
 
 
-def _maps(weights: Tensor, contributions: Tensor) -> Tensor:
-    return torch.stack([combine_units(contributions, units) for units in weights])
+def _maps(units: Tensor, contributions: Tensor) -> Tensor:
+    return torch.stack([combine_units(contributions, of_group) for of_group in units])

@@ -1,4 +1,4 @@
-"""What each unit contributes to a Grad-CAM map, and the map of weighted units.
+"""What each unit contributes to a Grad-CAM map, and the map of some units.
 
 Selvaraju et al., "Grad-CAM", ICCV 2017.
 """
@@ -23,13 +23,13 @@ def unit_contributions(feature_map: Tensor, gradients: Tensor) -> Tensor:
 
 
 def combine_units(
-    contributions: Tensor, weights: Tensor | None, *, summed: bool = True, relu: bool = False
+    contributions: Tensor, units: Tensor | None, *, summed: bool = True, relu: bool = False
 ) -> Tensor:
     r"""Attributions from the contributions of units.
 
     Args:
         contributions: (N, C, \*spatial).
-        weights: (N, C) from zero up; None for the contributions as they are.
+        units: bool (N, C), those that count; None for all.
         summed: Sum over the units.
         relu: Set negative attributions to zero.
 
@@ -41,11 +41,10 @@ def combine_units(
             "The layer must be (N, C, *spatial), and one of its tensors has shape "
             f"{tuple(contributions.shape)}: name another layer, or give reshape_transform."
         )
-    if weights is not None:
-        weights = weights.view(*weights.shape, *(1,) * (contributions.dim() - 2))
-        weighted = contributions * weights.to(contributions.dtype)
-        # A unit of weight zero adds nothing, even where its contribution is not finite.
-        contributions = torch.where(weights > 0, weighted, contributions.new_zeros(()))
+    if units is not None:
+        units = units.view(*units.shape, *(1,) * (contributions.dim() - 2))
+        # Other units add nothing, even where their contributions are not finite.
+        contributions = torch.where(units, contributions, contributions.new_zeros(()))
     attributions = contributions.sum(1, keepdim=True) if summed else contributions
     return F.relu(attributions) if relu else attributions
 

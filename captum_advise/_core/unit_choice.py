@@ -150,10 +150,10 @@ class Choice:
     scorer: MapScorer | None
 
     @property
-    def weights(self) -> Tensor:
-        """(N, C), how much each unit counts in the selected map of its example."""
+    def units(self) -> Tensor:
+        """Bool (N, C), those that make the selected map of each example."""
         examples = torch.arange(len(self.selected), device=self.selected.device)
-        return self.candidates.weights[self.selected, examples]
+        return self.candidates.units[self.selected, examples]
 
     def grad_cam_metrics(self) -> VisualExplainability | None:
         """(N,) those of the map of all units; None without a scorer."""

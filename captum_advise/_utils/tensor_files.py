@@ -1,4 +1,4 @@
-"""Named tensors in a NumPy file, without pickle."""
+"""Records of tensors in a NumPy file, without pickle."""
 
 from __future__ import annotations
 
@@ -6,45 +6,80 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_HEADER = "header"
+from captum_advise._utils.errors import first_line
+
+T = TypeVar("T")
+
+_HEADER, _TENSOR = "header", "tensor, type"
 # A file that would take more memory is refused, unless it is as large itself.
 _MOST_BYTES, _MOST_EXPANSION = 2**30, 20
 _AS_INTEGERS = {1: torch.uint8, 2: torch.int16}  # by bytes per element
 
 
-def pack_tensors(kind: str, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> bytes:
-    """The content of a NumPy ``.npz`` file with named tensors.
+def pack(kind: str, record: Any) -> bytes:
+    """The content of a NumPy ``.npz`` file with dataclasses, dicts and tuples of tensors.
 
-    Types that NumPy does not have (bfloat16) are stored as integers of their size; a header in
-    JSON names each tensor's type, what kind of file it is, and the notes.
+    A tensor's name is its path, as ``metrics.avx``. Types that NumPy does not have (bfloat16) are
+    stored as integers of their size. A header in JSON has what kind of file it is, single numbers
+    of tensors, and all else.
     """
-    dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
-    arrays: dict[str, Any] = {
-        _HEADER: np.array(json.dumps({"kind": kind, "dtypes": dtypes, "notes": notes})),
-        **{name: _as_array(tensor.detach().cpu()) for name, tensor in tensors.items()},
-    }
+    arrays: dict[str, Any] = {}
+
+    def plain(value: Any, *path: str) -> Any:
+        if isinstance(value, Tensor):
+            place: Any = ".".join(path)
+            if value.dim():
+                arrays[place] = _as_array(value.detach().cpu())
+            else:
+                place = value.item()
+            return {_TENSOR: [place, str(value.dtype).removeprefix("torch.")]}
+        if is_dataclass(value):
+            value = vars(value)
+        if isinstance(value, dict):
+            return {key: plain(part, *path, key) for key, part in value.items()}
+        if isinstance(value, tuple):
+            return [plain(part, *path, str(index)) for index, part in enumerate(value)]
+        return value
+
+    arrays[_HEADER] = np.array(json.dumps({"kind": kind, "content": plain(record)}))
     with io.BytesIO() as stream:
         np.savez_compressed(stream, **arrays)
         return stream.getvalue()
 
 
-def unpack_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read from a file the tensors and notes that :func:`pack_tensors` packed.
+def unpack(path: Path, kind: str, made: Callable[[Any], T]) -> T:
+    """What is made of the dicts and tuples in a file that :func:`pack` packed.
 
-    Nothing in the file is executed. A file of another kind, or a damaged one, is a ValueError.
+    Nothing in the file is executed. A file of another kind, a damaged one, or one of which nothing
+    can be made, is a ValueError.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a file.")
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(map(whole, value))
+        if not isinstance(value, dict):
+            return value
+        if _TENSOR not in value:
+            return {key: whole(part) for key, part in value.items()}
+        place, dtype = value[_TENSOR][0], getattr(torch, value[_TENSOR][1])
+        if not isinstance(place, str):
+            return torch.tensor(place, dtype=dtype, device="cpu")
+        tensor = torch.from_numpy(arrays[place])
+        return tensor if tensor.dtype == dtype else tensor.view(dtype)
+
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -59,18 +94,14 @@ def unpack_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, 
         header = json.loads(str(arrays.pop(_HEADER)))
         if header["kind"] != kind:
             raise ValueError(f"it holds {header['kind']}")
-        tensors = {
-            name: _as_tensor(arrays[name], getattr(torch, dtype))
-            for name, dtype in header["dtypes"].items()
-        }
-        return tensors, header["notes"]
+        return made(whole(header["content"]))
     # What reading raises on a damaged file depends on where the damage is.
     except (
         *(AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError),
         *(NotImplementedError, zipfile.BadZipFile, zlib.error),
     ) as error:
         raise ValueError(
-            f"{path} is truncated, damaged, or not a file with {kind} ({error})."
+            f"{path} is truncated, damaged, or not a file with {kind} ({first_line(error)})."
         ) from error
 
 
@@ -79,10 +110,3 @@ def _as_array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic
         return tensor.numpy()
     except TypeError:
         return tensor.view(_AS_INTEGERS[tensor.element_size()]).numpy()
-
-
-def _as_tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], dtype: object) -> Tensor:
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{dtype} is not a type of tensors")
-    tensor = torch.from_numpy(array)
-    return tensor if tensor.dtype == dtype else tensor.view(dtype)

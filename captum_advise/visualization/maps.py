@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_advise._explanation_io import avx_in_words
 from captum_advise._utils.errors import warn_caller
+from captum_advise.explanation import avx_in_words
 from captum_advise.visualization.heat import draw_heat, evidence_bar
 from captum_advise.visualization.methods import n_units, shown_name
 from captum_advise.visualization.style import (
@@ -281,7 +281,7 @@ def _units_and_avx(explanation: Explanation, method: str, index: int) -> str:
     count = n_units(explanation, method, index)
     if count is None:
         return _positions(explanation.maps[method])
-    is_all = count == explanation.unit_weights.shape[1]
+    is_all = count == explanation.selected_units.shape[1]
     text = f"{'all ' * is_all}{count} unit{'s' * (count != 1)}"
     metrics = explanation.map_metrics.get(method)
     return text + avx_in_words(None if metrics is None else metrics[index])

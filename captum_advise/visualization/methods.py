@@ -27,4 +27,4 @@ def n_units(explanation: Explanation, method: str, index: int) -> int | None:
     """How many units of the layer make a map; None for a map that is not a sum of units."""
     if method == "layer-advise":
         return int(explanation.selected_units[index].sum())
-    return explanation.unit_weights.shape[1] if method == "grad-cam" else None
+    return explanation.selected_units.shape[1] if method == "grad-cam" else None

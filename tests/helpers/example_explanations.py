@@ -22,7 +22,6 @@ def candidate(relevance, units, avx=None) -> Candidate:
     return Candidate(
         relevance,
         torch.arange(units),
-        torch.ones(units),
         metrics(avx)[0] if avx is not None else None,
         torch.rand(1, 7, 7),
     )
@@ -50,7 +49,7 @@ def explanation(**maps: torch.Tensor) -> Explanation:
         images=torch.cat([ramp, ramp.flip(-1), ramp.mT], 1),
         unit_relevance=relevance,
         selected=torch.tensor([2]),
-        unit_weights=(relevance == 2).float(),
+        selected_units=relevance == 2,
         fallback=torch.tensor([False]),
         metrics=metrics(0.71),
         candidates=((candidate(1, 20, 0.6), candidate(2, 6, 0.71), candidate(3, 1, 0.0)),),
@@ -73,7 +72,7 @@ def two_examples() -> Explanation:
         maps={"layer-advise": attributions, "grad-cam": attributions},
         map_metrics={"layer-advise": own},
         attributions=attributions,
-        unit_weights=torch.stack([relevance[0] == 2, relevance[1] == 1]).float(),
+        selected_units=torch.stack([relevance[0] == 2, relevance[1] == 1]),
         confidence=torch.tensor([0.1, 0.9]),
         selected=torch.tensor([2, 1]),
         metrics=own,

@@ -214,11 +214,11 @@ def test_graph_of_the_selected_units(selection):
     kwargs = {"create_graph": True}
     attributions = advise.attribute(inputs, 2, unit_selection=selection, grad_kwargs=kwargs)
     (gradient,) = torch.autograd.grad(attributions.square().sum(), inputs)
-    weights = advise.explain(inputs, 2, unit_selection=selection).unit_weights
+    selected = advise.explain(inputs, 2, unit_selection=selection).selected_units
     grad_cam = LayerGradCam(net, net.layer).attribute(
         inputs, 2, attr_dim_summation=False, grad_kwargs=kwargs
     )
-    by_hand = (grad_cam * weights[..., None, None]).sum(1, keepdim=True)
+    by_hand = (grad_cam * selected[..., None, None]).sum(1, keepdim=True)
     (expected,) = torch.autograd.grad(by_hand.square().sum(), inputs)
     assert gradient.any()
     torch.testing.assert_close(gradient, expected)
@@ -257,4 +257,4 @@ def test_all_units_need_no_relevance(monkeypatch):
     assert explanation.describe_selection() == "all units selected"
     assert "None" not in repr(explanation)
     large = torch.rand(1, 3, 300, 300)
-    assert LayerAdvise(net, net.layer).explain(large, unit_selection=None).unit_weights.all()
+    assert LayerAdvise(net, net.layer).explain(large, unit_selection=None).selected_units.all()

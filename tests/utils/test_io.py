@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.tensor_files import pack_tensors, unpack_tensors
+from captum_advise._utils.tensor_files import pack, unpack
 
 
 def test_text_and_bytes(tmp_path):
@@ -52,10 +52,12 @@ def test_a_folder_that_is_a_file(tmp_path):
 def test_tensors_of_every_type_come_back(tmp_path):
     types = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.bool)
     tensors = {str(dtype): torch.tensor([0, 1, 1]).to(dtype) for dtype in types}
-    atomic_write(tmp_path / "tensors", pack_tensors("tests", tensors, {"a": [1, "b"]}))
-    again, notes = unpack_tensors(tmp_path / "tensors", "tests")
-    assert notes == {"a": [1, "b"]}
+    content = {"tensors": tensors, "notes": {"a": (1, "b", None)}}
+    atomic_write(tmp_path / "tensors", pack("tests", content))
+    found = unpack(tmp_path / "tensors", "tests", dict)
+    assert found["notes"] == {"a": (1, "b", None)}
+    again = found["tensors"]
     assert again.keys() == tensors.keys()
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
     with pytest.raises(ValueError, match="not a file with others"):
-        unpack_tensors(tmp_path / "tensors", "others")
+        unpack(tmp_path / "tensors", "others", dict)

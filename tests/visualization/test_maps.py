@@ -256,20 +256,20 @@ def test_panel_takes_one_example_of_a_batch():
 
 
 def test_panel_of_other_selections(explanation):
-    everything = torch.ones(1, 30)
+    everything = torch.ones(1, 30, dtype=torch.bool)
     bare = dataclasses.replace(
-        explanation, unit_weights=everything, map_metrics={}, metrics=None, candidates=((),)
+        explanation, selected_units=everything, map_metrics={}, metrics=None, candidates=((),)
     )
     assert "all units selected" in texts(visualization.panel(bare)[0])
     lost = dataclasses.replace(bare, fallback=torch.tensor([True]))
     assert "no group has evidence" in texts(visualization.panel(lost)[0])
     relevance = explanation.unit_relevance
-    two = dataclasses.replace(bare, unit_weights=((relevance == 1) | (relevance == 3)).float())
+    two = dataclasses.replace(bare, selected_units=(relevance == 1) | (relevance == 3))
     figure, axes = visualization.panel(two)
     assert "1, 3 selected" in texts(figure)
     shown = bars(axes[-1])
     assert shown[1][1] == shown[3][1] != shown[0][1] == shown[2][1]
-    none = dataclasses.replace(bare, unit_weights=(relevance == 9).float())
+    none = dataclasses.replace(bare, selected_units=relevance == 9)
     assert "no units selected" in texts(visualization.panel(none)[0])
 
 

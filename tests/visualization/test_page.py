@@ -302,7 +302,7 @@ def test_the_page_of_a_wide_layer_stays_small():
     explanation = dataclasses.replace(
         base,
         attributions=contributions.sum(1, keepdim=True),
-        unit_weights=torch.ones(1, 400),
+        selected_units=torch.ones(1, 400, dtype=torch.bool),
         candidates=((),),
         units=Units(maps, contributions, densities, torch.zeros(1, 400, 2)),
     )

@@ -28,13 +28,13 @@ def layer_advise(
     explanation = attribution.explain(
         inputs, target, internal_batch_size=context.internal_batch_size, with_metrics=False
     )
-    weights = explanation.unit_weights[..., None, None]
+    selected = explanation.selected_units[..., None, None]
 
     def of_class(classes: Tensor) -> Tensor:
         units = attribution.attribute(
             inputs, classes, attr_dim_summation=False, unit_selection=None
         )
-        return (cast(Tensor, units).detach() * weights).sum(1, keepdim=True)
+        return (cast(Tensor, units).detach() * selected).sum(1, keepdim=True)
 
     return ClassMaps(explanation.attributions, of_class)
 
