@@ -74,6 +74,22 @@ def test_every_method_gives_one_map_per_image_and_leaves_the_model_unchanged(nam
         torch.testing.assert_close(alone, maps, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", list_methods())
+def test_every_method_takes_networks_in_half_precision(name, dtype, network, inputs):
+    with torch.no_grad():
+        # Every unit speaks for every class, and for the first two more.
+        network[7].weight.abs_()[:2] *= 40
+    np.random.seed(0)  # noqa: NPY002 - Captum's expected gradients draw from it
+    expected = maps_of(name, network, inputs, torch.tensor([0, 1]))
+    np.random.seed(0)  # noqa: NPY002
+    maps = maps_of(name, network.to(dtype), inputs.to(dtype), torch.tensor([0, 1]))
+    assert maps.shape == expected.shape
+    both = torch.stack([maps.float().flatten(), expected.flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.97 or not both.any()
+
+
 def test_torchcam_reads_the_layer_before_an_in_place_activation(network, inputs):
     activations = LayerActivation(network, network[3]).attribute(inputs).detach()
     values = activations.clone().requires_grad_()

@@ -29,6 +29,8 @@ def eigen_cam(
     The sign of a component is arbitrary: the map's sum is made positive.
     """
     (maps,) = LayerCall(model, (layer,), (inputs,)).feature_maps()
+    # Half precision has no decomposition.
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     positions = maps.flatten(2).transpose(1, 2)
     # The eigenvectors of a small matrix: positions are fewer than units.
     left, singular, _ = torch.linalg.svd(positions, full_matrices=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from captum_advise._utils.probabilities import softmax_over_classes
@@ -139,9 +141,27 @@ class MethodAt:
         self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> Tensor | ClassMaps:
         """Make maps."""
-        return self.function(model, layer, inputs, target, context, **self.settings)
+        with inputs_cast(model, inputs):
+            return self.function(model, layer, inputs, target, context, **self.settings)
 
 
 def selecting_by_avx(methods: Mapping[str, object]) -> tuple[str, ...]:
     """The names of the methods that select by AVX, in order."""
     return tuple(name for name, method in methods.items() if getattr(method, "selects_by_avx", 0))
+
+
+@contextmanager
+def inputs_cast(model: nn.Module, like: Tensor) -> Iterator[None]:
+    """Let a model in half precision take the noise that methods add in single precision."""
+    if like.dtype not in (torch.float16, torch.bfloat16):
+        yield
+        return
+
+    def cast(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (arguments[0].to(like.dtype), *arguments[1:])
+
+    hook = model.register_forward_pre_hook(cast)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -37,7 +37,7 @@ def pytorch_grad_cam(
         inputs = inputs.detach().clone().requires_grad_()
         with _cam(cam, model, layer) as made:
             base = with_hooks(made)
-            with parameter_gradients_kept(base.model), outputs_kept(base.target_layers):
+            with parameter_gradients_kept(base.model), outputs_kept(base.target_layers, base.model):
                 if isinstance(made, package.FinerCAM):
                     # It compares with other classes itself, and takes one class for all images.
                     maps = [
@@ -107,7 +107,7 @@ def _maps_of_extractor(
 ) -> Tensor:
     # The graph needs an input that requires a gradient: parameters may be frozen.
     inputs = inputs.detach().clone().requires_grad_()
-    with parameter_gradients_kept(model), torch.enable_grad(), outputs_kept(modules):
+    with parameter_gradients_kept(model), torch.enable_grad(), outputs_kept(modules, model):
         class_scores = model(inputs)
         several = len(modules) > 1
         # Maps of several layers are only comparable when they are normalised.
@@ -134,13 +134,27 @@ def zennit(attributor: Any, composite: Any = None) -> Callable[..., Tensor]:
 
 
 @contextmanager
-def outputs_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Keep what hooks on the modules have seen: an in-place ReLU after them would overwrite it."""
+def outputs_kept(modules: Sequence[nn.Module], model: nn.Module | None = None) -> Iterator[None]:
+    """Keep what hooks on the modules have seen: an in-place ReLU after them would overwrite it.
+
+    With a model, these hooks see single precision, and it returns that: NumPy has no bfloat16.
+    """
+    dtypes: dict[nn.Module, torch.dtype] = {}
+
+    def as_single(module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        dtypes[module] = output.dtype
+        return output.to(torch.promote_types(output.dtype, torch.float32))
+
+    def as_before(module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        return output.to(dtypes.get(module, output.dtype)).clone()
+
     with ExitStack() as stack:
         for module in modules:
-            stack.enter_context(
-                module.register_forward_hook(lambda _module, _inputs, output: output.clone())
-            )
+            if model is not None:
+                stack.enter_context(module.register_forward_hook(as_single, prepend=True))
+            stack.enter_context(module.register_forward_hook(as_before))
+        if model is not None:
+            stack.enter_context(model.register_forward_hook(as_single))
         yield
 
 

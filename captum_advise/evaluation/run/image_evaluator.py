@@ -6,8 +6,8 @@ import math
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -23,6 +23,7 @@ from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.data.items import Item
 from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
+from captum_advise.evaluation.methods.interface import inputs_cast
 from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
 from captum_advise.evaluation.pictures import as_png
@@ -237,7 +238,7 @@ class ImageEvaluator:
         layers = self._layers_of(method, inputs).modules
         context = replace(self.context, image=name, layers=layers)
         try:
-            with warnings.catch_warnings(), torch.enable_grad(), _cast_inputs(self.model, inputs):
+            with warnings.catch_warnings(), torch.enable_grad(), inputs_cast(self.model, inputs):
                 # On every call Captum warns that it sets hooks and gradient flags.
                 warnings.simplefilter("ignore", UserWarning)
                 # A copy, because Captum leaves gradient flags on the inputs.
@@ -268,23 +269,6 @@ class _Image:
     target: Tensor
     predicted: int
     scorer: MapScorer
-
-
-@contextmanager
-def _cast_inputs(model: nn.Module, like: Tensor) -> Iterator[None]:
-    """Let a model in half precision take the noise that methods add in single precision."""
-    if like.dtype not in (torch.float16, torch.bfloat16):
-        yield
-        return
-
-    def cast(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (arguments[0].to(like.dtype), *arguments[1:])
-
-    hook = model.register_forward_pre_hook(cast)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _checked_maps(result: Tensor | ClassMaps, method: str) -> Tensor:

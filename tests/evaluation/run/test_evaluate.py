@@ -487,8 +487,7 @@ def test_a_model_in_bfloat16(whole, tmp_path):
         "rise_masks": 8,
         "is_cam_samples": 1,
     }
-    # These need NumPy or a decomposition, which do not have the type.
-    names = [n for n in list_methods() if n not in ("eigen-cam", "finer-cam", "shapley-cam")]
+    names = list_methods()
     evaluation = run(tmp_path, Squares(1), names, network, method_settings=small)
     # With noise that methods and metrics add.
     settings = MetricSettings(steps=1, n_perturb_samples=1)
