@@ -216,7 +216,7 @@ FUNCTIONS = {
         pytest.param(
             name,
             marks=pytest.mark.case(
-                f"arguments of `{name}`", "TypeError or ValueError, or a result"
+                f"arguments: `{name}`", "TypeError or ValueError, or a result"
             ),
         )
         for name in FUNCTIONS

@@ -14,16 +14,26 @@ MODULES = sorted({path.stem.removeprefix("test_") for path in HERE.glob("test_*.
 
 
 def cases(marks):
-    """(what, outcome, test is slow) of a test's markers."""
-    own = [mark for mark in marks if mark.name == "case"]
-    slow = any(mark.name == "slow" for mark in marks)
-    yield from ((*mark.args, slow) for mark in reversed(own))
+    """(what, outcome) of a test's markers."""
+    yield from (mark.args for mark in reversed(marks) if mark.name == "case")
     for mark in marks:
         if mark.name == "parametrize":
             for parameters in mark.args[1]:
-                inner = [*getattr(parameters, "marks", ())]
-                if inner:
-                    yield from cases([*inner, *(m for m in marks if slow and m.name == "slow")])
+                yield from cases([*getattr(parameters, "marks", ())])
+
+
+def lines(tested):
+    """A line per outcome, with its cases. Of a common start, such as "image: ", only the first."""
+    by_outcome = {}
+    for what, outcome in dict.fromkeys(tested):
+        by_outcome.setdefault(outcome, []).append(what)
+    for outcome, names in by_outcome.items():
+        texts, last = [], None
+        for name in names:
+            start, colon, rest = name.partition(": ")
+            texts.append(rest if colon and start == last else name)
+            last = start
+        yield f"- {'; '.join(texts)}: *{outcome}*"
 
 
 def table():
@@ -32,17 +42,14 @@ def table():
         spec = importlib.util.spec_from_file_location(f"_{name}", HERE / f"test_{name}.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        rows = [
-            f"| {what} | {outcome} | {'slow' if slow else ''} |"
+        tested = [
+            case
             for test in vars(module).values()
             if callable(test) and getattr(test, "__name__", "").startswith("test_")
-            for what, outcome, slow in cases(getattr(test, "pytestmark", []))
+            for case in cases(getattr(test, "pytestmark", []))
         ]
-        title = module.__doc__.splitlines()[0]
-        sections.append(
-            f"## {title}\n\n`tests/robustness/test_{name}.py`\n\n"
-            "| case | outcome | test |\n| --- | --- | --- |\n" + "\n".join(dict.fromkeys(rows))
-        )
+        title = module.__doc__.splitlines()[0].rstrip(".")
+        sections.append(f"## {title} (`test_{name}.py`)\n\n" + "\n".join(lines(tested)))
     return "\n\n".join(sections)
 
 

@@ -87,7 +87,7 @@ QUICK = {
 
 
 def member(family, name, layer, layout):
-    case = pytest.mark.case(f"{family}/{name}", f"`{layer}`, {layout}")
+    case = pytest.mark.case(f"{family}/{name} `{layer}`", layout)
     marks = [case] if name in QUICK else [case, pytest.mark.slow]
     return pytest.param(f"{family}/{name}", layer, layout, marks=marks, id=name)
 
