@@ -61,7 +61,8 @@ def describe(
         layer: The module to explain, or its dotted name.
         transform: PIL image to model input (C, H, W), or an image processor of Hugging Face. The
             default is that of timm's data configuration, of torchvision's default weights for this
-            architecture, or of the checkpoint's image processor.
+            architecture, or of the checkpoint's image processor; of grey images for a model of one
+            channel.
         pixel_space: That of the transform if None.
         reshape_transform: For a layer that is not (N, C, H, W).
         class_names: K names, in the order of the logits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -85,17 +86,40 @@ def classifier_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...] | None]:
 def recognize(model: nn.Module, pixel_space: PixelSpace | None) -> Inputs | None:
     """The inputs of a model of timm, torchvision or Hugging Face; None for any other model.
 
-    The pixel space of an image processor is measured, unless it is known.
+    The pixel space of an image processor is measured, unless it is known. A model of one channel
+    gets grey images.
     """
     found = family(model)
     if found == "torchvision":
-        return _torchvision(model)
-    if found == "transformers":
+        inputs = _torchvision(model)
+    elif found == "transformers":
         processor, source = _processor(model)
         transform = partial(processed, processor)
-        return Inputs(transform, *measure(transform, pixel_space), source)
+        inputs = Inputs(transform, *measure(transform, pixel_space), source)
     # Models that others register with timm have a data configuration, too.
-    return timm_inputs(model) if found == "timm" or hasattr(model, "pretrained_cfg") else None
+    elif found == "timm" or hasattr(model, "pretrained_cfg"):
+        inputs = timm_inputs(model)
+    else:
+        return None
+    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
+    return _grey(inputs) if first is not None and first.in_channels == 1 else inputs
+
+
+def _grey(inputs: Inputs) -> Inputs:
+    """Grey images through a transform for colours, and the mean of the channels."""
+    space = inputs.pixel_space
+    scale = sum(1 / std for std in space.std)
+    mean = sum(mean / std for mean, std in zip(space.mean, space.std, strict=True)) / scale
+    return Inputs(
+        transform=partial(_grey_input, inputs.transform),
+        shape=(1, *inputs.shape[1:]),
+        pixel_space=PixelSpace((mean,), (len(space.std) / scale,)),
+        source=f"{inputs.source}, of grey images",
+    )
+
+
+def _grey_input(transform: Callable[[Image.Image], Tensor], image: Image.Image) -> Tensor:
+    return transform(image.convert("L").convert("RGB")).mean(0, keepdim=True)
 
 
 def _torchvision(model: nn.Module) -> Inputs:

@@ -132,7 +132,62 @@ def test_grey_images(chelsea):
     assert network.pixel_space == PixelSpace((0.3,), (0.2,))
     explanation = explain(chelsea, Net(1).eval(), transform=transform)
     assert explanation.images.shape == (1, 1, 64, 64)
-    message = refused(timm.create_model("test_resnet", in_chans=1))
+
+
+def with_one_channel():
+    model = torchvision.models.resnet18()
+    model.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: timm.create_model("test_resnet", in_chans=1),
+        lambda: timm.create_model("test_vit", in_chans=1),
+        lambda: timm.create_model(
+            "test_resnet",
+            in_chans=1,
+            pretrained_cfg_overlay={"input_size": (1, 160, 160), "mean": (0.4,), "std": (0.3,)},
+        ),
+        with_one_channel,
+    ],
+)
+def test_models_of_one_channel_get_grey_images(make, chelsea):
+    network = zoo.describe(make().eval())
+    inputs = network.transform(chelsea)
+    assert inputs.shape[0] == 1
+    assert network.source.endswith(", of grey images")
+    grey = network.transform(chelsea.convert("L"))
+    torch.testing.assert_close(inputs, grey)
+    # The image as it was, but for the weights of the colours: Pillow's.
+    pixels = network.pixel_space.to_pixels(inputs[None])
+    white = network.transform(Image.new("L", (300, 300), 255))
+    torch.testing.assert_close(network.pixel_space.to_pixels(white[None]), torch.ones_like(pixels))
+    explanation = explain(chelsea, network)
+    torch.testing.assert_close(explanation.images, pixels.clamp(0, 1))
+    pickle.loads(pickle.dumps(network.transform))
+
+
+def test_the_mean_and_std_of_grey_images():
+    """ImageNet's of one channel, as others state them."""
+    space = zoo.describe(with_one_channel().eval()).pixel_space
+    assert space.mean == pytest.approx([0.449], abs=1e-3)
+    assert space.std == pytest.approx([0.226], abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:The checkpoint")
+def test_a_model_of_hugging_face_with_one_channel(chelsea):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        num_channels=1, hidden_size=16, num_hidden_layers=1, num_attention_heads=1
+    )
+    explanation = explain(chelsea, transformers.ViTForImageClassification(config).eval())
+    assert explanation.images.shape == (1, 1, 224, 224)
+
+
+def test_models_of_other_channels_are_refused():
+    message = refused(timm.create_model("test_resnet", in_chans=4))
     assert "(3, 160, 160), from timm's data configuration" in message
     assert "pass transform if it takes others" in message
 
