@@ -40,7 +40,7 @@ nitpick_ignore_regex = [
     (
         "py:class",
         r"Activation|ActivationRange|captum_advise\.relevance\.DensityOptions|Array|Axes|Callable"
-        r"|Dataset|Figure|Head|Image\.Image|ImageLike|Layer|ManyAxes|MethodLike|nn\.Module|optional"
+        r"|Choice|Dataset|DensityOptions|Figure|Head|Image\.Image|ImageLike|Layer|ManyAxes|MethodLike|nn\.Module|optional"
         r"|Path|ReshapeTransform|scalar|Tensor|UnitSelection|attribution|arguments|spatial_dims",
     ),
 ]

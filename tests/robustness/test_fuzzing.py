@@ -215,9 +215,7 @@ FUNCTIONS = {
     [
         pytest.param(
             name,
-            marks=pytest.mark.case(
-                f"arguments: `{name}`", "TypeError or ValueError, or a result"
-            ),
+            marks=pytest.mark.case(f"arguments: `{name}`", "TypeError or ValueError, or a result"),
         )
         for name in FUNCTIONS
     ],
