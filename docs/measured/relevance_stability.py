@@ -2,7 +2,7 @@
 
     python docs/measured/relevance_stability.py
 
-Writes the rows to relevance_stability.csv beside this file, and their tables to the page
+Writes the rows to relevance_stability.csv beside this file, and a table to
 docs/explanation/robustness.md. Images are those of scikit-image. Networks have random weights
 (seed 0), except EfficientNet-Lite0. Needs the extra `test`.
 """
@@ -10,7 +10,6 @@ docs/explanation/robustness.md. Images are those of scikit-image. Networks have 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -172,55 +171,31 @@ def _in_torch() -> Iterator[None]:
         yield
 
 
-def tables(rows: pd.DataFrame) -> dict[str, str]:
-    """The page's tables in Markdown, from the rows."""
-    invariance = rows[rows["table"] == "invariance"]
-    conditions = ("batch", "order of units", "threads")
+def noise_table(rows: pd.DataFrame) -> str:
+    """The page's table in Markdown: units by noise, selections and maps under the most noise."""
+    rows = rows[(rows["table"] == "noise") & (rows["min_prominence"] > 0)]
     cells = []
-    for _, row in invariance.iterrows():
-        torch_engine = [row[f"{key}, torch"] for key in conditions]
+    for (layer, positions), own in rows.groupby(["layer", "positions"], sort=False):
+        most = own.iloc[-1]
         cells.append(
             [
-                row["network"],
-                f"`{row['layer']}`",
-                row["positions"],
-                f"{int(row['units']):,}",
-                "/".join(f"{int(row[f'{key}, kernels'])}" for key in conditions),
-                "not tried"
-                if pd.isna(torch_engine[0])
-                else "/".join(f"{int(n)}" for n in torch_engine),
-                f"{int(row['forward pass alone, kernels'])} of {int(row['activations differ']):,}",
+                f"`{layer}`, {positions}",
+                *(f"{share:.2%}" for share in own["units that change"]),
+                f"{int(most['selections that change'])} of {int(most['images'])}",
+                f"{most['rank correlation of maps']:.3f}",
             ]
         )
-    titles = ["network", "layer", "positions", "units", "compiled", "torch", "other batch size"]
-    noise = rows[rows["table"] == "noise"]
-    noise_cells = [
-        [
-            f"`{row['layer']}`, {row['positions']}",
-            f"{row['noise']:.0e}",
-            *(f"{values['units that change']:.2%}" for values in (row, literal)),
-            f"{int(row['selections that change'])} of {int(row['images'])}",
-            f"{row['rank correlation of maps']:.3f}",
-        ]
-        for (_, row), (_, literal) in zip(
-            noise[noise["min_prominence"] > 0].iterrows(),
-            noise[noise["min_prominence"] == 0].iterrows(),
-            strict=True,
-        )
-    ]
-    noise_titles = ["layer", "noise", "units", "units, literal count", "selections", "maps"]
-    return {
-        "invariance": markdown_table(titles, cells),
-        "noise": markdown_table(noise_titles, noise_cells),
-    }
+    units = [f"units, {level:g}" for level in NOISE]
+    return markdown_table(
+        ["layer", *units, f"selections, {NOISE[-1]:g}", f"maps, {NOISE[-1]:g}"], cells
+    )
 
 
-def page_with(text: str, found: dict[str, str]) -> str:
-    """The page with its tables replaced."""
-    for name, table in found.items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-        text = re.sub(pattern, lambda match, t=table: match[1] + t + match[2], text, flags=re.S)
-    return text
+def page(rows: pd.DataFrame) -> str:
+    """The page with its table replaced."""
+    before, rest = PAGE.read_text(encoding="utf-8").split("<!-- noise -->")
+    after = rest.split("<!-- end -->")[1]
+    return f"{before}<!-- noise -->\n\n{noise_table(rows)}\n\n<!-- end -->{after}"
 
 
 def main() -> None:
@@ -232,7 +207,7 @@ def main() -> None:
         torch.set_num_threads(2)
         rows = pd.DataFrame([*invariance_rows(), *noise_rows()])
         rows.to_csv(ROWS, index=False, float_format="%.6g")
-    atomic_write(PAGE, page_with(PAGE.read_text(), tables(pd.read_csv(ROWS))))
+    atomic_write(PAGE, page(pd.read_csv(ROWS)))
 
 
 if __name__ == "__main__":

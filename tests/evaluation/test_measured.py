@@ -45,10 +45,16 @@ def several():
     return script("several_layers")
 
 
-def test_the_pages_show_the_rows(measured, trusted, several):
+@pytest.fixture(scope="module")
+def stability():
+    return script("relevance_stability")
+
+
+def test_the_pages_show_the_rows(measured, trusted, several, stability):
     others = {
         trusted.PAGE: trusted.page(pandas.read_csv(trusted.ROWS)),
         several.PAGE: several.page(several.read_rows()),
+        stability.PAGE: stability.page(pandas.read_csv(stability.ROWS)),
     }
     for path, expected_page in {**measured.pages(), **others}.items():
         page = path.read_text(encoding="utf-8")

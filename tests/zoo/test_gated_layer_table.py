@@ -18,10 +18,10 @@ from captum_advise import GatedGradCam, zoo
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "layers-of-gated-grad-cam.md"
 BEGIN = "<!-- {}: made by tests/zoo/test_gated_layer_table.py -->"
 END = "<!-- end of {} -->"
-HEADER = ("family", "network", "finer layer", "block", "last layer")
+HEADER = ("network", "finer layer", "block")
 
 
-def row(package, family, name):
+def row(package, _family, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = zoo.load(f"{package}/{name}", weights="random")
@@ -31,11 +31,10 @@ def row(package, family, name):
         inputs = torch.rand(1, *network.transform(zoo.example_image()).shape)
         check_maps(network, inputs)
         sizes = map_sizes(network, inputs)
-        layers = [f"{layer}, {size} x {size}" for layer, size in zip(layers, sizes, strict=True)]
-    else:
-        layers = ["none", f"`{network.layer_name}`"]
-    finer, *block, last = layers
-    return (family, f"`{name}`", finer, *(block or ["none"]), last)
+        layers = [f"{layer}, {size}" for layer, size in zip(layers, sizes, strict=True)]
+        assert layers[-1].startswith(f"`{network.layer_name}`")
+    finer, *block = layers[:-1] or ["none"]
+    return (f"`{name}`", finer, *(block or ["none"]))
 
 
 def check_maps(network, inputs):

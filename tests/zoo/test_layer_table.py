@@ -19,7 +19,7 @@ from captum_advise.layouts import Tokens
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "layers.md"
 BEGIN, END = "<!-- {}: made by tests/zoo/test_layer_table.py -->", "<!-- end of {} -->"
-HEADER = ("family", "network", "layer", "layout", "map", "what follows")
+HEADER = ("family", "network", "layer", "layout", "side", "what follows")
 
 
 def row(package, family, name):
@@ -28,12 +28,13 @@ def row(package, family, name):
         network = zoo.load(f"{package}/{name}", weights="random")
     output, later, logits = run(network)
     layout = network.reshape_transform
-    words = "N x C x H x W" if layout is None else "N x H x W x C"
+    words = "NCHW" if layout is None else "NHWC"
     height, width = output.shape[2:4] if layout is None else output.shape[1:3]
     if isinstance(layout, Tokens):
-        words = f"N x tokens x C, {layout.n_prefix} before the patches"
+        words = f"tokens, {layout.n_prefix} first"
         height, width = layout.size
-    cells = (f"`{name}`", f"`{network.layer_name}`", words, f"{height} x {width}")
+    assert height == width
+    cells = (f"`{name}`", f"`{network.layer_name}`", words, str(height))
     return (family, *cells, what_follows(output, layout, later, logits))
 
 
