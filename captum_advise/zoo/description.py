@@ -107,7 +107,7 @@ def describe(
     inner = _hookable(unwrapped(model))
     brand = family(inner)
     name = type(inner).__name__ if brand is None else f"{brand} {type(inner).__name__}"
-    layer_name = _name_of(layer, inner, name)
+    layer_name = _name_of(layer, inner, name, dict(model.named_modules()))
     check_head(inner, name)
     if device is not None and usable_device(device) != place_of(inner)[0]:
         model = copy.deepcopy(model).to(device)
@@ -202,7 +202,12 @@ def _hookable(model: object) -> nn.Module:
     return model
 
 
-def _name_of(layer: object, model: nn.Module, name: str) -> str | None:
+def _name_of(
+    layer: object, model: nn.Module, name: str, modules: dict[str, nn.Module]
+) -> str | None:
+    """The layer's name in the model. ``modules`` are those of what is wrapped around it, too."""
+    if isinstance(layer, str):
+        layer = modules.get(layer, layer)
     if layer is None or isinstance(layer, str):
         return layer
     if not isinstance(layer, nn.Module):

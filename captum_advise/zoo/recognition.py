@@ -35,6 +35,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
             inner = model.model
         elif callable(base := getattr(model, "get_base_model", None)):  # adapters are its layers
             inner = base()
+        elif type(model).__module__.startswith("peft."):
+            inner = model._modules.get("base_model") or model._modules.get("model")
         if not isinstance(inner, nn.Module):
             return model
         model = inner

@@ -250,6 +250,19 @@ def test_adapters_of_peft(small):
     assert network.name.startswith("timm")
 
 
+@pytest.mark.parametrize(
+    ("wrap", "name"),
+    [
+        (torch.compile, "_orig_mod.layer3"),
+        (nn.DataParallel, "module.layer3"),
+        (nn.Identity, "layer3"),
+    ],
+)
+def test_layers_by_their_name_in_what_is_wrapped_around(wrap, name, small):
+    model = small if wrap is nn.Identity else wrap(small)
+    assert zoo.describe(model, layer=name).layer is small.layer3
+
+
 def test_inference_mode(small):
     with torch.inference_mode():
         assert zoo.describe(small).layer_names == ("layer3", "layer4")
