@@ -254,11 +254,14 @@ class Explanation(TensorRecord):
             parts.append(f"class {number} ({name})" if self.setup else f"class {number}")
         if self.confidence is not None:
             parts.append(f"confidence {self.confidence[index].item():.1%}")
+        return ", ".join([*parts, self.describe_units(index)])
+
+    def describe_units(self, index: int = 0) -> str:
+        """The selected units of one example, how many they are, and their AVX."""
         selected = self.selected_units[index]
-        parts.append(self.describe_selection(index))
-        parts.append(f"{int(selected.sum())} of {len(selected)} units")
         metrics = None if self.metrics is None else self.metrics[index]
-        return ", ".join(parts) + avx_in_words(metrics)
+        count = f"{int(selected.sum())} of {len(selected)} units"
+        return f"{self.describe_selection(index)}, {count}{avx_in_words(metrics)}"
 
     def selected_relevances(self, index: int = 0) -> list[int]:
         """Relevances of the selected units of one example, ascending; none if not computed."""

@@ -20,10 +20,13 @@ from captum_advise.cli import options
 from captum_advise.cli.console import cell, make_folder, progress, show, show_error, show_message
 from captum_advise.cli.image_results import (
     COLUMNS,
-    ImageResult,
+    content_of,
     index_name,
     index_page,
+    numbers_of,
     output_names,
+    row_of,
+    show_result,
 )
 from captum_advise.cli.image_sources import Source, find_sources
 from captum_advise.cli.networks import load_network
@@ -102,6 +105,9 @@ def explain(
         int, typer.Option(metavar="N", min=1, help="Images that go through the network at once.")
     ] = 8,
     device: options.Device = "auto",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print setup, groups and metrics of each image.")
+    ] = False,
 ) -> int:
     """Explain images: which parts of them speak for the prediction.
 
@@ -127,7 +133,7 @@ def explain(
         show_message(skipped)
     endings = [*[".png"][as_json:], ".json", *[".html"][: int(html)]]
     named = list(zip(sources, output_names(sources, output, endings), strict=True))
-    run = _Run(output, endings, how, as_json, len(named))
+    run = _Run(output, endings, how, as_json, verbose, len(named))
     starts = range(0, len(named), batch_size)
     try:
         for start in progress(starts, "batches", hidden=len(named) == 1):
@@ -173,6 +179,7 @@ class _Run:
     endings: Sequence[str]
     how: dict[str, Any]
     as_json: bool
+    verbose: bool
     count: int
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -196,7 +203,7 @@ class _Run:
                 if isinstance(outcome, BaseException):
                     raise outcome
                 check_relevance(outcome, self.how["unit_selection"])
-                self._write(name, ImageResult(source.shown, outcome, self.how))
+                self._write(name, source.shown, outcome)
             except USER_ERRORS as error:
                 text = first_line(error)
                 self.failures.append(text if source.shown in text else f"{source.shown}: {text}")
@@ -206,19 +213,19 @@ class _Run:
                 if self.is_stopped:
                     return
 
-    def _write(self, name: str, result: ImageResult) -> None:
-        contents = {self.output / f"{name}{end}": result.content(end) for end in self.endings}
-        for path, content in contents.items():
-            atomic_write(path, content)
-        is_first, self.setup = not self.rows, str(result.explanation.setup)
-        self.rows[name] = result.row()
+    def _write(self, name: str, shown: str, explanation: Explanation) -> None:
+        numbers = numbers_of(explanation, shown, self.how)
+        contents = {ending: content_of(ending, explanation, numbers) for ending in self.endings}
+        for ending, content in contents.items():
+            atomic_write(self.output / f"{name}{ending}", content)
+        is_first, self.setup = not self.rows, str(explanation.setup)
+        self.rows[name] = row_of(explanation, numbers)
         if self.as_json:
-            self.texts.append(result.json.rstrip())
-            return
-        if self.count == 1:
-            result.show()
-            for path in contents:
-                show(f"  {path}")
+            self.texts.append(str(contents[".json"]).rstrip())
+        elif self.count == 1 or self.verbose:
+            show_result(explanation, numbers, verbose=self.verbose)
+            for ending in contents:
+                show(f"  {self.output / f'{name}{ending}'}")
         elif is_first:
             show(f"Setup: {self.setup}")
 
@@ -236,7 +243,7 @@ class _Run:
             if not self.is_stopped:
                 pages = ".html" in self.endings
                 path = self.output / index_name(self.output)
-                page = index_page(self.setup, COLUMNS, self.rows, self.failures, with_pages=pages)
+                page = index_page(self.setup, self.rows, self.failures, with_pages=pages)
                 atomic_write(path, page)
                 show(str(path))
         if self.is_stopped and self.count > 1:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from captum_advise import visualization
 from captum_advise._version import __version__
 from captum_advise.cli.console import show
 from captum_advise.cli.image_sources import Source
-from captum_advise.visualization.html import filled, template
+from captum_advise.visualization.html import filled, finite, template
 from captum_advise.visualization.methods import n_units
 
 if TYPE_CHECKING:
@@ -80,153 +78,115 @@ def _may_be_replaced(path: Path) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class ImageResult:
-    """The explanation of one image."""
+def numbers_of(explanation: Explanation, shown: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All numbers of the explanation of one image, as in its JSON file.
 
-    shown: str  # in messages and results
-    explanation: Explanation  # of one example, with setup and confidences
-    how: Mapping[str, Any]  # it was made
+    Args:
+        explanation: Of one example, with setup and confidences.
+        shown: The image, in messages and results.
+        options: Of :func:`captum_advise.explain`.
+    """
+    setup, confidences, target = explanation.setup, explanation.confidences, explanation.target
+    assert setup is not None
+    assert confidences is not None
+    assert target is not None
+    names, of_classes = setup.class_names, confidences[0]
+    best = of_classes.argsort(descending=True, stable=True)[:_TOP].tolist()
+    of_target, *top = (
+        {"index": index, "name": names[index], "confidence": of_classes[index].item()}
+        for index in (int(target[0]), *best)
+    )
+    selected, relevance = int(explanation.selected[0]), explanation.unit_relevance
+    return {
+        # By its first field, a file is known to be ours.
+        "captum_advise": __version__,
+        "image": shown,
+        "setup": {key: part for key, part in asdict(setup).items() if key != "class_names"},
+        "selection": options["unit_selection"],
+        "activation_range": options["activation_range"],
+        "predicted": top[0],
+        "target": of_target,
+        "top": top,
+        "selected": selected if selected >= 0 else None,
+        "fallback": bool(explanation.fallback[0]),
+        "selected_units": explanation.selected_units[0].nonzero()[:, 0].tolist(),
+        "unit_relevance": None if relevance is None else relevance[0].tolist(),
+        "groups": [
+            {
+                "relevance": candidate.relevance,
+                "units": len(candidate.units),
+                "metrics": _values(candidate.metrics),
+            }
+            for candidate in explanation.candidates[0]
+        ],
+        "maps": {
+            method: {
+                "size": list(maps.shape[2:]),
+                "units": n_units(explanation, method, 0),
+                "metrics": _values(explanation.map_metrics.get(method)),
+                "values": maps[0].sum(0).tolist(),
+            }
+            for method, maps in explanation.maps.items()
+        },
+    }
 
-    def content(self, ending: str) -> bytes:
-        """Of the file with this ending: ``.png``, ``.json`` or ``.html``."""
-        if ending == ".json":
-            return self.json.encode()
-        if ending == ".html":
-            return visualization.page(self.explanation, names=[self.shown]).encode()
-        from captum_advise.visualization.style import to_png
 
-        return to_png(visualization.panel(self.explanation)[0])
+def _values(metrics: VisualExplainability | None) -> Any:
+    """The metrics of one image by their names; those that do not apply are None."""
+    return finite({name: value.item() for name, value in vars(metrics).items()} if metrics else {})
 
-    def row(self) -> tuple[str, ...]:
-        """The image in a line of a table, as in :data:`COLUMNS`."""
-        avx = _values(self.explanation.metrics).get("avx")
-        return (
-            self.shown,
-            self._target["name"],
-            f"{self._target['confidence']:.1%}",
-            "-" if avx is None else f"{avx:.3f}",
-            self.explanation.describe_selection(),
-        )
 
-    def show(self) -> None:
-        """Print the prediction and what was found."""
-        best, *others = self._top
-        show(f"{self.shown}: {_class(best)}")
-        for other in others:
-            show(f"  {other['confidence']:6.1%}  {other['name']} ({other['index']})")
-        if self._target["index"] != best["index"]:
-            show(f"  explained: {_class(self._target)}")
-        setup = self.explanation.setup
-        assert setup is not None
-        if setup.gated_layers:
-            show(f"  GatedGradCam: from {', '.join(setup.gated_layers)}")
-        units = self.explanation.selected_units[0]
-        avx = _values(self.explanation.metrics).get("avx")
-        show(
-            f"  LayerAdvise: {self.explanation.describe_selection()}, {int(units.sum())} of "
-            f"{len(units)} units" + (f", AVX {avx:.3f}" if avx is not None else "")
-        )
-
-    @cached_property
-    def json(self) -> str:
-        """All numbers, a field per line, with five significant digits."""
-        lines = (
-            f"  {json.dumps(key)}: {json.dumps(_rounded(value), allow_nan=False)}"
-            for key, value in self._numbers().items()
-        )
+def content_of(ending: str, explanation: Explanation, numbers: Mapping[str, Any]) -> str | bytes:
+    """Of an image's file with this ending: ``.png``, ``.json`` or ``.html``."""
+    if ending == ".html":
+        return visualization.page(explanation, names=[numbers["image"]])
+    if ending == ".json":
+        # A field per line.
+        fields = finite(numbers, digits=5).items()
+        lines = (f"  {json.dumps(key)}: {json.dumps(field)}" for key, field in fields)
         return "{\n" + ",\n".join(lines) + "\n}\n"
+    from captum_advise.visualization.style import to_png
 
-    def _numbers(self) -> dict[str, Any]:
-        explanation = self.explanation
-        assert explanation.setup is not None
-        setup = asdict(explanation.setup)
-        del setup["class_names"]
-        selected, relevance = int(explanation.selected[0]), explanation.unit_relevance
-        return {
-            # By its first field, a file is known to be ours.
-            "captum_advise": __version__,
-            "image": self.shown,
-            "setup": setup,
-            "selection": self.how["unit_selection"],
-            "activation_range": self.how["activation_range"],
-            "predicted": self._top[0],
-            "target": self._target,
-            "top": self._top,
-            "selected": selected if selected >= 0 else None,
-            "fallback": bool(explanation.fallback[0]),
-            "selected_units": explanation.selected_units[0].nonzero()[:, 0].tolist(),
-            "unit_relevance": None if relevance is None else relevance[0].tolist(),
-            "groups": [
-                {
-                    "relevance": candidate.relevance,
-                    "units": len(candidate.units),
-                    "metrics": _values(candidate.metrics),
-                }
-                for candidate in explanation.candidates[0]
-            ],
-            "maps": {method: self._map_numbers(method) for method in explanation.maps},
-        }
+    return to_png(visualization.panel(explanation)[0])
 
-    def _map_numbers(self, method: str) -> dict[str, Any]:
-        values = self.explanation.maps[method][0].sum(0)
-        metrics = self.explanation.map_metrics.get(method)
-        return {
-            "size": list(values.shape),
-            "units": n_units(self.explanation, method, 0),
-            "metrics": _values(metrics),
-            "values": values.tolist(),
-        }
 
-    @cached_property
-    def _top(self) -> list[dict[str, Any]]:
-        """The most probable classes."""
-        confidences = self.explanation.confidences
-        assert confidences is not None
-        best = confidences[0].argsort(descending=True, stable=True)[:_TOP]
-        return [self._numbers_of_class(index) for index in best.tolist()]
+def row_of(explanation: Explanation, numbers: Mapping[str, Any]) -> tuple[str, ...]:
+    """An image in a line of a table, as in :data:`COLUMNS`."""
+    target, avx = numbers["target"], numbers["maps"]["layer-advise"]["metrics"].get("avx")
+    return (
+        numbers["image"],
+        target["name"],
+        f"{target['confidence']:.1%}",
+        "-" if avx is None else f"{avx:.3f}",
+        explanation.describe_selection(),
+    )
 
-    @cached_property
-    def _target(self) -> dict[str, Any]:
-        assert self.explanation.target is not None
-        return self._numbers_of_class(int(self.explanation.target[0]))
 
-    def _numbers_of_class(self, index: int) -> dict[str, Any]:
-        setup, confidences = self.explanation.setup, self.explanation.confidences
-        assert setup is not None
-        assert confidences is not None
-        name, confidence = setup.class_names[index], confidences[0, index].item()
-        return {"index": index, "name": name, "confidence": confidence}
+def show_result(explanation: Explanation, numbers: Mapping[str, Any], *, verbose: bool) -> None:
+    """Print the prediction and what was found; ``verbose`` adds the setup, groups and metrics."""
+    best, *others = numbers["top"]
+    show(f"{numbers['image']}: {_class(best)}")
+    for other in others:
+        show(f"  {other['confidence']:6.1%}  {other['name']} ({other['index']})")
+    if numbers["target"]["index"] != best["index"]:
+        show(f"  explained: {_class(numbers['target'])}")
+    if layers := numbers["setup"]["gated_layers"]:
+        show(f"  GatedGradCam: from {', '.join(layers)}")
+    show(f"  LayerAdvise: {explanation.describe_units()}")
+    if verbose:
+        show(f"  setup: {explanation.setup}")
+        for candidate in explanation.candidates[0]:
+            show(f"  {candidate.describe()}")
+        for name, value in numbers["maps"]["layer-advise"]["metrics"].items():
+            show(f"  {name.replace('_', ' ')}: {value if value is None else f'{value:.3f}'}")
 
 
 def _class(numbers: Mapping[str, Any]) -> str:
     return f"{numbers['name']} ({numbers['index']}), confidence {numbers['confidence']:.1%}"
 
 
-def _values(metrics: VisualExplainability | None) -> dict[str, Any]:
-    """The metrics of one image by their names; those that do not apply are None."""
-    if metrics is None:
-        return {}
-    values = {
-        field.name: getattr(metrics, field.name).reshape(()).item() for field in fields(metrics)
-    }
-    return {key: None if math.isnan(value) else value for key, value in values.items()}
-
-
-def _rounded(value: Any) -> Any:
-    """The same with five significant digits, and null for the numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    return value
-
-
 def index_page(
     setup: str,
-    header: Sequence[str],
     rows: Mapping[str, Sequence[str]],
     failures: Sequence[str],
     *,
@@ -236,8 +196,7 @@ def index_page(
 
     Args:
         setup: What was done, in a sentence.
-        header: Column titles; the first column is the image.
-        rows: By the name of an image's results, the cells of its row.
+        rows: By the name of an image's results, the cells of its row, as in :data:`COLUMNS`.
         failures: Why images could not be explained.
         with_pages: Whether there is a NAME.html beside each NAME.png and NAME.json.
     """
@@ -258,7 +217,7 @@ def index_page(
     parts = {
         "setup": html.escape(setup),
         "failures": f'<div class="failures"><h2>{title}</h2><ul>{failed}</ul></div>' * bool(failed),
-        "heads": "".join(f"<th>{html.escape(cell)}</th>" for cell in header),
+        "heads": "".join(f"<th>{html.escape(cell)}</th>" for cell in COLUMNS),
         "rows": "\n".join(lines),
         "figures": "\n".join(figures),
     }

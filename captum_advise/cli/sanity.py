@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,10 +15,9 @@ from captum_advise.cli.console import make_folder, progress, show
 from captum_advise.cli.networks import load_network
 
 if TYPE_CHECKING:
-    from captum_advise.evaluation.sanity import (
-        LabelRandomization,
-        ParameterRandomization,
-    )
+    import pandas as pd
+
+    from captum_advise.evaluation.sanity import LabelRandomization
 
 EXAMPLES = """\b
 Examples:
@@ -57,9 +53,10 @@ def sanity(
     the maps with those of the network as it was (Adebayo et al. 2018). Writes sanity_curves.png,
     sanity_maps.png and sanity.csv. gated-grad-cam takes part where the network has layers for it.
     """
+    import pandas as pd
     import torch
 
-    from captum_advise.evaluation import Context, randomize_labels, randomize_parameters
+    from captum_advise import evaluation
     from captum_advise.evaluation import sanity_figures as figures
     from captum_advise.visualization.style import to_png
 
@@ -70,10 +67,14 @@ def sanity(
     with torch.no_grad():
         predicted = int(network.model(inputs).argmax())
     explained = predicted if target is None else network.class_index(target)
-    methods = _methods(network)
+    names = ["gated-grad-cam"] * bool(network.layers) + ["layer-advise", "grad-cam"]
+    methods: dict[str, Any] = {
+        **evaluation.get_methods(names),
+        "edge-detector": evaluation.edge_detector,
+    }
     make_folder(output)
-    results = [
-        randomize_parameters(
+    runs = {
+        (mode, seed): evaluation.randomize_parameters(
             methods,
             network.model,
             network.layer_name,
@@ -81,75 +82,64 @@ def sanity(
             torch.tensor([explained]),
             mode=mode,
             seed=seed,
-            context=Context(network.pixel_space),
+            context=evaluation.Context(network.pixel_space),
             progress=lambda steps: progress(steps, "blocks"),
         )
         for mode in ("cascading", "independent")
         for seed in range(seeds)
-    ]
+    }
+    rows = pd.DataFrame(
+        [
+            (mode, seed, step, block, method, metric, value)
+            for (mode, seed), run in runs.items()
+            for method, similarity in run.similarity.items()
+            for step, (block, values) in enumerate(zip(run.steps, similarity, strict=True), start=1)
+            for metric, value in values.to_dict().items()
+        ],
+        columns=["mode", "seed", "step", "block", "method", "metric", "similarity"],
+    )
+    results = list(runs.values())
     pixels = network.pixel_space.to_pixels(inputs)[0].clamp(0, 1)
-    curves, maps = output / "sanity_curves.png", output / "sanity_maps.png"
-    atomic_write(curves, to_png(figures.curves(results), dpi=110))
-    atomic_write(maps, to_png(figures.maps(pixels, results[0]), dpi=110))
-    atomic_write(output / "sanity.csv", _csv(results))
-    shuffled = None
-    if labels:
-        shuffled = randomize_labels(methods)
+    files = {
+        output / "sanity_curves.png": to_png(figures.curves(results), dpi=110),
+        output / "sanity_maps.png": to_png(figures.maps(pixels, results[0]), dpi=110),
+        output / "sanity.csv": rows.to_csv(index=False, lineterminator="\r\n"),
+    }
+    for path, content in files.items():
+        atomic_write(path, content)
+    shuffled = evaluation.randomize_labels(methods) if labels else None
     show(f"{network.name}, {network.layer_name}: {network.class_names[explained]}")
-    _show(list(methods), results, shuffled)
-    for path in (curves, maps, output / "sanity.csv"):
+    _show(list(methods), rows, shuffled)
+    for path in files:
         show(f"  {path}")
     return 0
 
 
-def _methods(network: zoo.Network) -> dict[str, Any]:
-    """The methods to check, by name."""
-    from captum_advise.evaluation import edge_detector, get_methods
-
-    names = ["gated-grad-cam", "layer-advise", "grad-cam"]
-    return {**get_methods(names if network.layers else names[1:]), "edge-detector": edge_detector}
-
-
-def _show(
-    methods: Sequence[str],
-    results: Sequence[ParameterRandomization],
-    shuffled: LabelRandomization | None,
-) -> None:
+def _show(methods: list[str], rows: pd.DataFrame, shuffled: LabelRandomization | None) -> None:
     table = Table("rank correlation with the original map", *methods)
 
-    def row(label: str, values: Sequence[float]) -> None:
-        table.add_row(label, *(f"{value:.2f}" for value in values))
+    def means(which: str, kind: str = "absolute") -> pd.Series[float]:
+        chosen = rows.query(f"{which} and metric == 'spearman_{kind}'")
+        return chosen.groupby("method")["similarity"].mean()[methods]
 
-    final: dict[str, float] = {}
+    everything = "mode == 'cascading' and step == step.max()"
     for kind in ("absolute", "signed"):
-        name = f"spearman_{kind}"
-        for mode in ("cascading", "independent"):
-            runs = [result for result in results if result.mode == mode]
-            steps = {
-                method: [[step.to_dict()[name] for step in run.similarity[method]] for run in runs]
-                for method in methods
-            }
-            ends = [_mean([run[-1] for run in steps[m]]) for m in methods]
-            if mode == "cascading":
-                row(
-                    f"{kind}: the top block random",
-                    [_mean([r[0] for r in steps[m]]) for m in methods],
-                )
-                row(f"{kind}: every block random", ends)
-                if kind == "absolute":
-                    final = dict(zip(methods, ends, strict=True))
-            row(
-                f"{kind}: mean over {mode} steps",
-                [_mean([value for run in steps[m] for value in run]) for m in methods],
-            )
+        for label, which in (
+            ("the top block random", "mode == 'cascading' and step == 1"),
+            ("every block random", everything),
+            ("mean over cascading steps", "mode == 'cascading'"),
+            ("mean over independent steps", "mode == 'independent'"),
+        ):
+            table.add_row(f"{kind}: {label}", *(f"{value:.2f}" for value in means(which, kind)))
     if shuffled is not None:
         for label, similarity in (
             ("digits: shuffled against true labels", shuffled.similarity),
             ("digits: true against true labels", shuffled.control),
         ):
-            row(label, [similarity[m].to_dict()["spearman_absolute"] for m in methods])
+            values = (similarity[method].to_dict()["spearman_absolute"] for method in methods)
+            table.add_row(label, *(f"{value:.2f}" for value in values))
     show(table)
-    for method, value in final.items():
+    for method, value in means(everything).items():
         depends = abs(value) < _DEPENDS_BELOW
         verdict = "depends on the parameters" if depends else "does NOT depend on the parameters"
         show(f"{method} {verdict}: {value:.2f} when all are random.")
@@ -158,23 +148,3 @@ def _show(
             f"Digits that the networks learnt by heart: {shuffled.accuracy:.1%} with true labels, "
             f"{shuffled.shuffled_accuracy:.1%} with shuffled ones."
         )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _csv(results: Sequence[ParameterRandomization]) -> bytes:
-    seeds: dict[str, int] = {}
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["mode", "seed", "step", "block", "method", "metric", "similarity"])
-    for result in results:
-        seed = seeds[result.mode] = seeds.get(result.mode, -1) + 1
-        for method, similarity in result.similarity.items():
-            for step, (block, values) in enumerate(
-                zip(result.steps, similarity, strict=True), start=1
-            ):
-                for metric, value in values.to_dict().items():
-                    writer.writerow([result.mode, seed, step, block, method, metric, value])
-    return text.getvalue().encode()

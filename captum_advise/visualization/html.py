@@ -84,15 +84,18 @@ def embedded_json(value: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-def finite(value: Any) -> Any:
-    """The same with None, JSON's null, for the numbers that JSON does not have."""
+def finite(value: Any, digits: int | None = None) -> Any:
+    """The same with None, JSON's null, for the numbers that JSON does not have.
+
+    ``digits`` rounds to so many significant digits.
+    """
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: finite(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [finite(item, digits) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value
+    return float(f"{value:.{digits}g}") if digits and isinstance(value, float) else value
 
 
 def _digest(text: str) -> str:

@@ -20,7 +20,8 @@ from torch import nn
 
 import captum_advise
 from captum_advise import GatedGradCam, cli, visualization, zoo
-from captum_advise.cli.image_results import ImageResult, _rounded
+from captum_advise.cli import explain as explain_command
+from captum_advise.visualization.html import finite
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random")
 
@@ -75,6 +76,22 @@ def test_default_run_prints_the_classes_and_what_was_found(default_run):
         f"  {output / 'chelsea.png'}",
         f"  {output / 'chelsea.json'}",
     ]
+
+
+def test_verbose_prints_setup_groups_and_metrics(cat, tmp_path, capsys):
+    assert explain(cat, *SMALL, output=tmp_path) == 0
+    plain = capsys.readouterr().out.splitlines()
+    assert explain(cat, *SMALL, "--verbose", output=tmp_path) == 0
+    verbose = capsys.readouterr().out.splitlines()
+    assert [line for line in verbose if line in plain] == plain
+    result = read_json(tmp_path / "cat.json")
+    added = [line.strip() for line in verbose if line not in plain]
+    assert added[0].startswith("setup: timm/test_resnet on ")
+    groups = [f"relevance {g['relevance']}: {g['units']} unit" for g in result["groups"]]
+    assert [line.partition(" unit")[0] + " unit" for line in added[1 : 1 + len(groups)]] == groups
+    metrics = result["maps"]["layer-advise"]["metrics"]
+    assert f"average drop: {metrics['average_drop']:.3f}" in added
+    assert len(added) == 1 + len(groups) + len(metrics)
 
 
 def test_default_run_against_the_network_and_captum(default_run):
@@ -311,11 +328,11 @@ def test_a_failed_write_leaves_no_file(cat, tmp_path, capsys, monkeypatch):
 @pytest.fixture
 def no_panels(monkeypatch):
     """Panels take most of the time, and other tests look at them."""
-    content = ImageResult.content
+    content = explain_command.content_of
     monkeypatch.setattr(
-        ImageResult,
-        "content",
-        lambda result, end: b"Software\0captum-advise" if end == ".png" else content(result, end),
+        explain_command,
+        "content_of",
+        lambda end, *of: b"Software\0captum-advise" if end == ".png" else content(end, *of),
     )
 
 
@@ -639,9 +656,9 @@ def test_an_output_folder_that_cannot_be_made(tmp_path, capsys):
 
 
 def test_numbers_of_json():
-    assert _rounded({"a": [float("nan"), 1.0], "b": float("inf"), "c": (2, True, "x")}) == {
+    assert finite({"a": [float("nan"), 1.0], "b": float("inf"), "c": (2, True, "x")}, 5) == {
         "a": [None, 1.0],
         "b": None,
         "c": [2, True, "x"],
     }
-    assert json.dumps(_rounded([1 / 3, 123456.7, 1e-9 / 3])) == "[0.33333, 123460.0, 3.3333e-10]"
+    assert json.dumps(finite([1 / 3, 123456.7, 1e-9 / 3], 5)) == "[0.33333, 123460.0, 3.3333e-10]"
