@@ -35,18 +35,27 @@ def serve(
     model: options.Model = "efficientnet-lite0",
     weights: options.Weights = "default",
     device: options.Device = "cpu",
+    embed_in: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SITE",
+            help="A site that may show the page in a frame, as https://huggingface.co.",
+        ),
+    ] = None,
 ) -> int:
     """Explain images on a page in the browser.
 
     The page takes image files and examples, and lets you choose the layer and the selection of
     units. Images stay on this machine, and are deleted when the command ends.
     """
+    from captum_advise.cli.app_uploads import check_site, upload_folder
+
+    if embed_in is not None:
+        check_site(embed_in)
     for name in ("SIGTERM", "SIGHUP"):
         # Else the process ends at once, and the images stay.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _end)
-    from captum_advise.cli.app_uploads import upload_folder
-
     with upload_folder() as folder:
         # Gradio reads them when it is imported.
         os.environ |= {
@@ -60,7 +69,7 @@ def serve(
 
         # A model that cannot be loaded is an error of the command, not of the page.
         page = app_page.build(load_network(model, weights=weights, device=device), folder.parent)
-        app_page.start(page, host, port, folder)
+        app_page.start(page, host, port, folder, embed_in)
         if not _is_loopback(host):
             show_message(f"warning: everyone who reaches {host} can use the page.")
         show(f"http://{app_page.in_address(host)}:{port} (Ctrl+C stops it)")

@@ -134,11 +134,15 @@ def alone() -> Iterator[None]:
         _lock.release()
 
 
-def start(page: Any, host: str, port: int, uploads: Path) -> None:
-    """Serve the page from :func:`build`, and return; ``uploads`` is where Gradio puts files."""
+def start(page: Any, host: str, port: int, uploads: Path, embed_in: str | None = None) -> None:
+    """Serve the page from :func:`build`, and return; ``uploads`` is where Gradio puts files.
+
+    ``embed_in`` is a site that may show the page in a frame.
+    """
     gradio = import_optional("gradio", "app")
     middleware = import_optional("starlette.middleware", "app").Middleware
     hosts = None if host in ("0.0.0.0", "::") else {"localhost", "127.0.0.1", host}
+    guard = middleware(Guard, hosts=hosts, folder=uploads, embed_in=embed_in)
     system = ["system-ui", "sans-serif"]
     theme = gradio.themes.Base(font=system, font_mono=["ui-monospace", "monospace"]).set(
         block_info_text_color="*neutral_600",
@@ -164,7 +168,7 @@ def start(page: Any, host: str, port: int, uploads: Path) -> None:
             theme=theme,
             css=_STYLE,
             head=_SCRIPT,
-            app_kwargs={"middleware": [middleware(Guard, hosts=hosts, folder=uploads)]},
+            app_kwargs={"middleware": [guard]},
         )
     except OSError as error:
         raise OSError(

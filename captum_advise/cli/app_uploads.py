@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,11 +24,14 @@ _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
     "base-uri 'self'; frame-ancestors 'self'"
 )
-_HEADERS = [
-    (b"content-security-policy", _POLICY.encode()),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-]
+
+
+def check_site(site: str) -> None:
+    """Raise a ValueError if this is not the address of a site, without a path."""
+    if not re.fullmatch(r"https?://[\w.-]+(:\d+)?", site, re.ASCII):
+        raise ValueError(
+            f"{site!r} is not the address of a site: give one like https://example.org."
+        )
 
 
 @contextmanager
@@ -78,12 +82,21 @@ class Guard:
         hosts: Names under which the page may be asked for; any if None. A page elsewhere whose name
             is made to lead to this machine must not reach us.
         folder: Of the uploads.
+        embed_in: A site, besides this one, that may show the page in a frame.
     """
 
-    def __init__(self, app: Any, hosts: set[str] | None, folder: Path) -> None:
+    def __init__(
+        self, app: Any, hosts: set[str] | None, folder: Path, embed_in: str | None = None
+    ) -> None:
         self.app = app
         self.hosts = hosts
         self.folder = folder
+        policy = _POLICY if embed_in is None else f"{_POLICY} {embed_in}"
+        self._headers = [
+            (b"content-security-policy", policy.encode()),
+            (b"referrer-policy", b"no-referrer"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
         self._uploads = asyncio.Semaphore(_AT_ONCE)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -91,7 +104,7 @@ class Guard:
 
         async def send_with_policy(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
+                message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
             await send(message)
 
         if scope["type"] not in ("http", "websocket"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import math
@@ -45,6 +46,33 @@ def test_without_gradio(monkeypatch, capsys):
     assert cli.main(["app"]) == 2
     (complaint,) = capsys.readouterr().err.splitlines()
     assert "captum-advise[app]" in complaint
+
+
+@pytest.mark.parametrize("site", ["huggingface.co", "https://a b", "https://a; x", "https://a/b"])
+def test_a_site_that_is_none(site, capsys):
+    assert cli.main(["app", "--embed-in", site]) == 2
+    (complaint,) = capsys.readouterr().err.splitlines()
+    assert complaint.endswith("like https://example.org.")
+
+
+@pytest.mark.parametrize("site", [None, "https://huggingface.co"])
+def test_who_may_show_the_page_in_a_frame(site, tmp_path):
+    async def page(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 200})
+
+    async def no_input():
+        raise AssertionError
+
+    sent = []
+
+    async def keep(message):
+        sent.append(message)
+
+    guard = app_uploads.Guard(page, None, tmp_path, site)
+    scope = {"type": "http", "path": "/", "method": "GET", "headers": []}
+    asyncio.run(guard(scope, no_input, keep))
+    policy = dict(sent[0]["headers"])[b"content-security-policy"].decode().split("; ")
+    assert policy[-1] == " ".join(["frame-ancestors 'self'", *([site] if site else [])])
 
 
 class Attributes(HTMLParser):
