@@ -21,6 +21,7 @@ html_title = f"captum-advise {version}"
 nb_execution_mode = "off"
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
+html_extra_path = ["llms.txt"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -61,7 +62,16 @@ def setup(app: Sphinx) -> None:
         else:
             shutil.copy2(source, here / name)
     app.connect("source-read", _link_to_copies)
+    app.connect("build-finished", _link_to_sources)
 
 
 def _link_to_copies(_app: Sphinx, _page: str, content: list[str]) -> None:
     content[0] = _LINK.sub(r"](\1", content[0])
+
+
+def _link_to_sources(app: Sphinx, error: Exception | None) -> None:
+    """Let the links of ``llms.txt`` lead to the pages as text, which are served too."""
+    served = Path(app.outdir, "llms.txt")
+    if error is None and served.is_file():
+        text = served.read_text(encoding="utf-8")
+        served.write_text(re.sub(r"\]\((.+?\.md)\)", r"](_sources/\1.txt)", text), encoding="utf-8")

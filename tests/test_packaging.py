@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SUFFIXES = (".bib", ".ipynb", ".json", ".md", ".py", ".txt", ".yaml", ".yml")
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,11 @@ def test_extras_that_extras_name_exist(project):
 
 def test_the_repositorys_address_stands_in_one_place(project):
     address = project["urls"]["Repository"].removeprefix("https://")
-    files = [ROOT / "README.md", ROOT / "CITATION.cff", ROOT / "CONTRIBUTING.md"]
-    for folder in ("captum_advise", "docs", "tests", "tutorials"):
+    files = [path for path in ROOT.iterdir() if path.is_file() and path.name != "pyproject.toml"]
+    for folder in (".ci", ".github", "captum_advise", "docs", "packaging", "tests", "tutorials"):
         files += [
             path
             for path in (ROOT / folder).rglob("*")
-            if path.suffix in (".py", ".md", ".ipynb") and "_build" not in path.parts
+            if path.suffix in SUFFIXES and not {"_build", "venv", "lowest-venv"} & {*path.parts}
         ]
     assert not [path for path in files if address in path.read_text(encoding="utf-8")]
