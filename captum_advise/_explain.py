@@ -118,21 +118,26 @@ def explain(
         {'gated-grad-cam': (224, 224), 'layer-advise': (7, 7), 'grad-cam': (7, 7)}
     """
     # Imported here: the zoo is not needed by LayerAdvise.
+    from captum_advise import zoo
     from captum_advise.zoo.network import place_of
 
     inputs = image if isinstance(image, Tensor) and image.dim() == 4 else None
     if inputs is not None:
         _check_inputs(inputs)
-    network = _network(
+    if isinstance(model, str):
+        if isinstance(layer, nn.Module):
+            raise TypeError("layer must be a dotted name where the model is given by its name.")
+        model = zoo.load(model, layer=layer, weights=weights, device=device or "cpu")
+        layer = device = None
+    network = zoo.describe(
         model,
-        layer,
-        weights,
-        device,
+        layer=layer,
         transform=transform,
         pixel_space=pixel_space,
         reshape_transform=reshape_transform,
         class_names=class_names,
         input_shape=None if inputs is None else (inputs.shape[1], inputs.shape[2], inputs.shape[3]),
+        device=device,
     )
     if inputs is None:
         inputs = _stacked([network.transform(as_pil(one)) for one in _as_list(image)])
@@ -252,42 +257,6 @@ def as_pil(image: ImageLike) -> Image.Image:
         array = np.rint(array * 255).astype(np.uint8)
     made: Image.Image = pil.fromarray(array[..., 0] if array.shape[2] == 1 else array)
     return made
-
-
-def _network(
-    model: nn.Module | str | Network,
-    layer: str | nn.Module | None,
-    weights: str | Path,
-    device: torch.device | str | None,
-    *,
-    transform: Callable[..., Any] | None,
-    pixel_space: PixelSpace | None,
-    reshape_transform: ReshapeTransform | None,
-    class_names: Sequence[str] | None,
-    input_shape: tuple[int, int, int] | None,
-) -> Network:
-    # Imported here: the zoo is not needed by LayerAdvise.
-    from captum_advise import zoo
-
-    is_changed = layer is not None or device is not None
-    if isinstance(model, str):
-        if isinstance(layer, nn.Module):
-            raise TypeError("layer must be a dotted name where the model is given by its name.")
-        model = zoo.load(model, layer=layer, weights=weights, device=device or "cpu")
-        is_changed = False
-    changes = (is_changed, transform, pixel_space, reshape_transform, class_names)
-    if isinstance(model, zoo.Network) and not any(changes):
-        return model
-    return zoo.describe(
-        model,
-        layer=layer,
-        transform=transform,
-        pixel_space=pixel_space,
-        reshape_transform=reshape_transform,
-        class_names=class_names,
-        input_shape=input_shape,
-        device=device,
-    )
 
 
 def _as_list(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:

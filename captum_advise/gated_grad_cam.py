@@ -66,17 +66,13 @@ class GatedGradCam(LayerSetup, GradientAttribution):
     from a coarse grid are from RISE, Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421.
 
     Args:
-        forward_func (Callable): The forward function of the model or any
-                      modification of it.
+        forward_func, device_ids, layer_run: As in :class:`captum_advise.LayerAdvise`.
         layers (Sequence[torch.nn.Module]): At least two layers, in the order of the
                       forward pass. The last one is the layer that Grad-CAM would
                       explain. The others give the evidence; at least one of them
                       should have a finer feature map.
                       For a network of the zoo, its attribute ``layers`` has them
                       (:class:`captum_advise.zoo.Network`).
-        device_ids (list[int], optional): Device ID list, necessary only if
-                      forward_func applies a DataParallel model.
-                      Default: None
         pixel_space (PixelSpace, optional): How the model's inputs relate to images
                       in [0, 1]. Only ``n_occlusions`` needs it, for black. None: the
                       minimum of each example is black.
@@ -90,8 +86,6 @@ class GatedGradCam(LayerSetup, GradientAttribution):
                       :class:`captum_advise.LayerAdvise`: one function for all layers,
                       or one (or None) per layer.
                       Default: None
-        layer_run (int, optional): As in :class:`captum_advise.LayerAdvise`.
-                      Default: None, the last, with a warning
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -141,21 +135,8 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         Args:
             inputs (Tensor or tuple[Tensor, ...]): The inputs of forward_func. Those of
                         four dimensions are images N x C x H x W, of one size.
-            target (int, tuple, Tensor, or list, optional): As in
-                        ``LayerGradCam.attribute``. None on a classifier (outputs
-                        N x K) means each example's predicted class.
-                        Default: None
-            additional_forward_args (Any, optional): Further arguments of
-                        forward_func, after the inputs. Tensors with as many
-                        entries in dimension 0 as there are examples are taken to
-                        belong to the examples.
-                        Default: None
-            attribute_to_layer_input (bool, optional): Use the inputs of the layers
-                        instead of their outputs.
-                        Default: False
-            grad_kwargs (Dict[str, Any], optional): Additional keyword arguments for
-                        torch.autograd.grad.
-                        Default: None
+            target, additional_forward_args, attribute_to_layer_input, grad_kwargs (optional):
+                        As in :meth:`captum_advise.LayerAdvise.attribute`.
             n_occlusions (int, optional): Number of forward passes of occluded images that
                         correct the map of an example, even and at least 4; 32 is what
                         was measured. Needs class scores N x K, one input that holds

@@ -93,21 +93,9 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
                       are rearranged in the same way.
                       Default: None
 
-        n_bandwidths (int, optional): Number of candidate bandwidths of the density
-                      estimate, at least 2.
-                      Default: 10
-        activation_range (tuple[float, float] or str, optional): Only activations
-                      between these two numbers count in the density of a unit;
-                      (0.0, 1.0) is what the authors' program does. ``"minmax"``
-                      maps each unit's own range onto [0, 1], so that rescaling a
-                      unit does not change its relevance.
-                      Default: (0.0, 1.0)
-        min_prominence (float, optional): The least prominence of a mode, as a
-                      share of the density's maximum; see
-                      :func:`captum_advise.count_modes`. 0 counts every local
-                      maximum, as the authors' program does; many of these are
-                      rounding on layers of 14 x 14 and more.
-                      Default: 1e-6
+        n_bandwidths, activation_range, min_prominence (optional): How modes are
+                      counted, as in :func:`captum_advise.unit_relevance`.
+                      Default: 10, (0.0, 1.0), 1e-6
         protocol (AVXProtocol, optional): Reading of the paper's protocol;
                       ``AVXProtocol.reference()`` is that of the authors' program.
                       Default: AVXProtocol()

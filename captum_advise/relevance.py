@@ -55,7 +55,8 @@ def unit_relevance(
             ``"minmax"`` maps each unit's own range onto [0, 1]: then relevance does not change if
             a unit is rescaled or shifted.
         min_prominence: The least prominence of a mode, as a share of the density's maximum: see
-            :func:`captum_advise.count_modes`.
+            :func:`captum_advise.count_modes`. 0 counts every local maximum, as the authors' program
+            does; many of these are rounding on layers of 14 x 14 and more.
 
     Returns:
         int64 (N, C). Zero for a unit whose density is undefined (fewer than two activations in

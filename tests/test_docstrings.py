@@ -130,5 +130,5 @@ def test_arguments_are_documented(name):
 
 
 def assert_named(text, words, where):
-    missing = [word for word in words if not re.search(rf"^\s+{word}\b.*:", text, re.M)]
+    missing = [word for word in words if not re.search(rf"^\s+(\w+, )*{word}\b.*:", text, re.M)]
     assert not missing, f"{where} does not say what {missing} are"

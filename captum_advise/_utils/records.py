@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,8 @@ class TensorRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists under the names of the attributes."""
-        return {name: _plain(value) for name, value in _items(self)}
+        numbers: dict[str, Any] = plain(self, lambda tensor, _: tensor.tolist())
+        return numbers
 
 
 def _items(record: Any) -> list[tuple[str, Any]]:
@@ -44,13 +46,21 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any, of_tensor: Callable[[Tensor, str], Any], name: str = "") -> Any:
+    """Dicts and lists in place of records, dicts and tuples, and what is made of their tensors.
+
+    Args:
+        value: A record, a part of one, or dicts and tuples of them.
+        of_tensor: Takes a tensor and its name: its path, as in ``metrics.avx``.
+        name: That of ``value``.
+    """
     if isinstance(value, Tensor):
-        return value.tolist()
-    if isinstance(value, TensorRecord):
-        return value.to_dict()
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+        return of_tensor(value, name)
+    if is_dataclass(value) and not isinstance(value, type):
+        value = dict(_items(value))
+    prefix = f"{name}." if name else ""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        return {key: plain(part, of_tensor, f"{prefix}{key}") for key, part in value.items()}
+    if isinstance(value, tuple):
+        return [plain(part, of_tensor, f"{prefix}{index}") for index, part in enumerate(value)]
+    return value

@@ -7,7 +7,6 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.errors import first_line
+from captum_advise._utils.records import plain
 
 T = TypeVar("T")
 
@@ -34,23 +34,13 @@ def pack(kind: str, record: Any) -> bytes:
     """
     arrays: dict[str, Any] = {}
 
-    def plain(value: Any, *path: str) -> Any:
-        if isinstance(value, Tensor):
-            place: Any = ".".join(path)
-            if value.dim():
-                arrays[place] = _as_array(value.detach().cpu())
-            else:
-                place = value.item()
-            return {_TENSOR: [place, str(value.dtype).removeprefix("torch.")]}
-        if is_dataclass(value):
-            value = vars(value)
-        if isinstance(value, dict):
-            return {key: plain(part, *path, key) for key, part in value.items()}
-        if isinstance(value, tuple):
-            return [plain(part, *path, str(index)) for index, part in enumerate(value)]
-        return value
+    def stored(tensor: Tensor, name: str) -> Any:
+        if tensor.dim():
+            arrays[name] = _as_array(tensor.detach().cpu())
+        place = name if tensor.dim() else tensor.item()
+        return {_TENSOR: [place, str(tensor.dtype).removeprefix("torch.")]}
 
-    arrays[_HEADER] = np.array(json.dumps({"kind": kind, "content": plain(record)}))
+    arrays[_HEADER] = np.array(json.dumps({"kind": kind, "content": plain(record, stored)}))
     with io.BytesIO() as stream:
         np.savez_compressed(stream, **arrays)
         return stream.getvalue()

@@ -121,7 +121,7 @@ def densities(
     Args:
         activations: (C, \*spatial) feature maps of one example.
         units: Which of the C units.
-        n_bandwidths: As in :meth:`captum_advise.LayerAdvise.attribute`.
+        n_bandwidths: As in :func:`captum_advise.unit_relevance`.
         min_prominence: Likewise.
         activation_range: Likewise.
         columns: Densities per row.

@@ -91,6 +91,9 @@ def describe(
     """
     if isinstance(model, Network):
         known = model
+        changes = (transform, pixel_space, reshape_transform, class_names)
+        if layer is None and device is None and not any(changes):
+            return known
         network = describe(
             known.model,
             layer=known.layer_name if layer is None else layer,
