@@ -31,6 +31,8 @@ Examples:
   torchrun --nproc-per-node 4 -m captum_advise evaluate --data photos --output report
 """
 
+_DEFAULT = ("gated-grad-cam", "layer-advise", "grad-cam", "random", "gaussian")
+
 
 def evaluate(
     data: Annotated[
@@ -45,12 +47,13 @@ def evaluate(
     output: options.Output,
     model: options.Model = "efficientnet-lite0",
     methods: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Names separated by commas. captum_advise.evaluation.list_methods() lists them, "
-            "and so does a name that is unknown."
+            "and so does a name that is unknown.",
+            show_default=f"{','.join(_DEFAULT)}",
         ),
-    ] = "gated-grad-cam,layer-advise,grad-cam,random,gaussian",
+    ] = None,
     maps: Annotated[
         list[str] | None,
         typer.Option(
@@ -127,7 +130,9 @@ def evaluate(
     from captum_advise.evaluation.methods.registry import parse_settings
     from captum_advise.metrics import AVXProtocol
 
-    chosen = [name.strip() for name in methods.split(",") if name.strip()]
+    chosen = list(_DEFAULT)
+    if methods is not None:
+        chosen = [name.strip() for name in methods.split(",") if name.strip()]
     # Quick checks come before the network is loaded.
     own_settings = parse_settings(settings_of_methods or [])
     saved = _saved_maps(maps or [])
@@ -148,7 +153,12 @@ def evaluate(
     )
     try:
         network = load_network(model, layer=layer, weights=weights, device=device, seed=seed)
-        network.check_layout()
+        if methods is None and not network.layers:
+            del compared[_DEFAULT[0]]
+            show_message(
+                f"{_DEFAULT[0]} is left out: {network.name} has no layer with twice the resolution "
+                f"of {network.layer_name}."
+            )
         # Convolutions are faster so, and differ by rounding only.
         fast = network.model.to(memory_format=torch.channels_last)
         dataset = evaluation.image_dataset(data, network, limit=limit)
@@ -165,6 +175,7 @@ def evaluate(
             output,
             metrics=wanted,
             pixel_space=network.pixel_space,
+            reshape_transform=network.reshape_transform,
             settings=settings,
             seed=seed,
             internal_batch_size=batch_size,

@@ -61,7 +61,6 @@ def sanity(
     from captum_advise.visualization.style import to_png
 
     network = load_network(model, layer=layer, weights=weights)
-    network.check_layout()
     opened = zoo.example_image() if image is None else zoo.open_image(image)
     inputs = network.transform(opened).unsqueeze(0)
     with torch.no_grad():
@@ -83,6 +82,7 @@ def sanity(
             mode=mode,
             seed=seed,
             context=evaluation.Context(network.pixel_space),
+            reshape_transform=network.reshape_transform,
             progress=lambda steps: progress(steps, "blocks"),
         )
         for mode in ("cascading", "independent")

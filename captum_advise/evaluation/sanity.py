@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from inspect import isclass
 from typing import Literal
@@ -20,10 +20,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from captum_advise.evaluation.methods import ClassMaps, Context, MethodLike, as_method
+from captum_advise._utils.errors import reason
+from captum_advise.evaluation.methods import (
+    ClassMaps,
+    Context,
+    MethodAt,
+    MethodLike,
+    as_method,
+)
 from captum_advise.evaluation.methods.layers import choice_of, find_layers
 from captum_advise.evaluation.randomness import seeded
 from captum_advise.evaluation.similarity import MapSimilarity, map_similarity
+from captum_advise.layouts import ReshapeTransform
 
 Mode = Literal["cascading", "independent"]
 
@@ -102,6 +110,7 @@ def randomize_parameters(
     mode: Mode = "cascading",
     seed: int = 0,
     context: Context = Context(),  # noqa: B008 - frozen
+    reshape_transform: ReshapeTransform | None = None,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> ParameterRandomization:
     """Replace a network's parameters by random ones, block by block, and compare the maps.
@@ -118,11 +127,13 @@ def randomize_parameters(
         seed: Seed of the random parameters. A block gets the same parameters in both modes. The
             global random state is not changed.
         context: What the methods are given besides.
+        reshape_transform: How to rearrange what the layer returns as (N, C, H, W). None: found by
+            its shape, where it is channels last or tokens.
         progress: Wraps the steps, for example in tqdm.
 
     Raises:
-        ValueError: The model has no such layer or no parameters, a method is bound to a model, or
-            ``mode`` is unknown.
+        ValueError: The model has no such layer or no parameters, a method is bound to a model or
+            cannot explain the layer, or ``mode`` is unknown.
 
     Example::
 
@@ -138,7 +149,7 @@ def randomize_parameters(
     if mode not in ("cascading", "independent"):
         raise ValueError(f'mode must be "cascading" or "independent", got {mode!r}.')
     blocks = parameter_blocks(model, inputs)
-    explainers = _explainers(methods, model, layer, inputs)
+    explainers = _explainers(methods, model, layer, inputs, reshape_transform)
 
     def maps(network: nn.Module) -> dict[str, Tensor]:
         return {
@@ -315,6 +326,7 @@ def _explainers(
     model: nn.Module,
     layer: str,
     inputs: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
     gated: tuple[str, ...] = (),
 ) -> dict[str, Callable[[nn.Module, Tensor, Tensor, Context], Tensor]]:
     """From networks like a model, inputs, classes and the context to maps, by name of the method.
@@ -329,21 +341,28 @@ def _explainers(
         if method is not given and not isclass(given) and not isinstance(given, tuple):
             raise ValueError(f"{title} is bound to a model, which stays as it is: give its class.")
         choice = choice_of(method)
-        own: Sequence[str] = gated
-        if not (gated and choice == "gated-grad-cam"):
-            found = find_layers(model, model.get_submodule(layer), choice, inputs)
-            own = [names[module] for module in found.modules]
+        if gated and choice == "gated-grad-cam":
+            choice = gated
+        try:
+            found = find_layers(
+                model, model.get_submodule(layer), choice, inputs, reshape_transform
+            )
+            if isinstance(method, MethodAt):
+                method.check(found)
+        except ValueError as error:
+            raise ValueError(f"The method {title} cannot be run: {reason(error)}.") from error
+        own = [names[module] for module in found.modules]
 
         def explain(network: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> Tensor:
             layers = tuple(network.get_submodule(name) for name in own)
             last = layers[-1] if layers else network.get_submodule(layer)
+            transforms = found.reshape_transforms
+            seen = replace(context, layers=layers, reshape_transforms=transforms)
             # Methods that draw samples draw the same ones for every network.
             with warnings.catch_warnings(), seeded(_SEED_OFFSET):
                 warnings.simplefilter("ignore")
                 # A copy, because Captum leaves gradient flags on the inputs.
-                result = method(
-                    network, last, inputs.clone(), target, replace(context, layers=layers)
-                )
+                result = method(network, last, inputs.clone(), target, seen)
             maps = result.maps if isinstance(result, ClassMaps) else result
             return maps.detach().sum(1, keepdim=True)
 

@@ -150,7 +150,7 @@ def _recorded(model: nn.Module, size: tuple[int, int]) -> Iterator[dict[str, _Ou
 
     def hook(key: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, _inputs: Any, output: Any) -> None:
-            is_map, layout = _layout(output, size)
+            is_map, layout = layout_of(output, size)
             # Tokens only where they are normalised: elsewhere they grow from block to block.
             if isinstance(layout, Tokens):
                 is_map = "norm" in type(module).__name__.lower()
@@ -227,7 +227,7 @@ def _no_head_at_zero(model: nn.Module) -> Iterator[None]:
             layer.weight.data.zero_()
 
 
-def _layout(output: Any, size: tuple[int, int]) -> tuple[bool, ReshapeTransform | None]:
+def layout_of(output: Any, size: tuple[int, int]) -> tuple[bool, ReshapeTransform | None]:
     """Whether a module's output is a feature map, and its layout unless that is (N, C, H, W)."""
 
     def alike(height: int, width: int) -> bool:

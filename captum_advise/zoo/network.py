@@ -69,18 +69,6 @@ class Network:
         """Where the model is."""
         return place_of(self.model)[0]
 
-    def check_layout(self) -> None:
-        """For methods that have no ``reshape_transform``.
-
-        Raises:
-            ValueError: The layer is not (N, C, H, W).
-        """
-        if self.reshape_transform is not None:
-            raise ValueError(
-                f"The layer {self.layer_name} of {self.name} is channels last or tokens, and the "
-                "methods that are compared need (N, C, H, W): name such a layer with --layer."
-            )
-
     def class_index(self, text: str) -> int:
         """The class that ``text`` means.
 

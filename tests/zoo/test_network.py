@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from messages import one_sentence
-
-from captum_advise.layouts import Tokens
 
 
 @pytest.mark.parametrize(
@@ -59,12 +55,4 @@ def test_class_index_prefers_the_whole_name(lite0):
 def test_class_index_errors(lite0, text, message):
     with pytest.raises(ValueError, match=message) as error:
         lite0.class_index(text)
-    one_sentence(error)
-
-
-def test_layers_of_another_layout_are_refused(lite0):
-    lite0.check_layout()
-    tokens = dataclasses.replace(lite0, reshape_transform=Tokens(1, (4, 4)))
-    with pytest.raises(ValueError, match=r"bn2 .* name such a layer with --layer") as error:
-        tokens.check_layout()
     one_sentence(error)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from inspect import isclass
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from captum.attr import Attribution
 
 from captum_advise.evaluation.methods import peers
 from captum_advise.evaluation.methods.captum_methods import captum
 from captum_advise.evaluation.methods.interface import Method, MethodAt
-from captum_advise.evaluation.methods.layers import INPUT
+from captum_advise.evaluation.methods.layers import INPUT, LayerChoice
 
 # Also what the packages pytorch-grad-cam, torchcam and Zennit have, which may not be installed.
 MethodLike: TypeAlias = Method | Attribution | type[Attribution] | Any
@@ -47,14 +48,15 @@ def as_method(method: MethodLike) -> Method:
     """
     method = cast(Any, method)
     kind = method if isclass(method) else type(method)
+    at: LayerChoice
     if issubclass(kind, Attribution):
-        return captum(method)
+        return replace(captum(method), layout=_layout(method))
     if _is_of(kind, "pytorch_grad_cam", "BaseCAM", "FinerCAM"):
         at = "layer" if isclass(method) else tuple(peers.with_hooks(method).target_layers)
-        return MethodAt(at, peers.pytorch_grad_cam(method))
+        return MethodAt(at, peers.pytorch_grad_cam(method), layout=_layout(method))
     if _is_of(kind, "torchcam", "_CAM", "_CAMWrapper"):
         at = "layer" if isclass(method) else tuple(method.target_names)
-        return MethodAt(at, peers.torchcam(method))
+        return MethodAt(at, peers.torchcam(method), layout=_layout(method))
     if _is_of(kind, "zennit", "Attributor"):
         return MethodAt(INPUT, peers.zennit(method))
     if isinstance(method, tuple) and len(method) == 2 and isclass(method[0]):
@@ -69,6 +71,15 @@ def as_method(method: MethodLike) -> Method:
         "pytorch-grad-cam or torchcam, a Zennit attributor, or a callable, got "
         f"{'the class ' if isclass(method) else ''}{shown}."
     )
+
+
+def _layout(method: Any) -> Literal["given", "own", "none"]:
+    """What a class or an object knows of layouts, as in :class:`MethodAt`."""
+    if isclass(method):
+        return "given"
+    names = ("reshape_transform", "_reshape_transform")
+    known = [getattr(peers.with_hooks(method), name, None) for name in names]
+    return "own" if any(known) else "none"
 
 
 def _is_of(kind: type, package: str, *bases: str) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from captum_advise._utils.probabilities import softmax_over_classes
-from captum_advise.evaluation.methods.layers import LayerChoice
+from captum_advise.evaluation.methods.layer_views import LayerViews
+from captum_advise.evaluation.methods.layers import LayerChoice, Layers
+from captum_advise.layouts import ReshapeTransform, Tokens
 from captum_advise.pixels import PixelSpace, black
 
 
@@ -26,6 +28,8 @@ class Context:
         image: The name of the image that is explained, if it has one.
         layers: The modules that the method explains, from the first to the last. The last is
             the argument ``layer``. Empty: that argument alone.
+        reshape_transforms: One per module of ``layers``: how to rearrange what it returns as
+            (N, C, H, W), None where it is so.
 
     Example::
 
@@ -40,6 +44,7 @@ class Context:
     internal_batch_size: int = 8
     image: str = ""
     layers: tuple[nn.Module, ...] = ()
+    reshape_transforms: tuple[ReshapeTransform | None, ...] = ()
 
     def black(self, inputs: Tensor) -> Tensor:
         """One black image per example.
@@ -129,6 +134,9 @@ class MethodAt:
         settings: Their values by name.
         needs: The module that it needs, and the extra that brings it.
         selects_by_avx: Whether it selects by AVX.
+        layout: ``"given"``: the function gets layers of tokens or channels last as feature maps
+            (N, C, H, W). ``"own"``, of an object at its own layers: it knows the layout.
+            ``"none"``: it does not.
     """
 
     layers: LayerChoice
@@ -136,11 +144,34 @@ class MethodAt:
     settings: Mapping[str, int] = field(default_factory=dict)
     needs: tuple[str, str] | None = None
     selects_by_avx: bool = False
+    layout: Literal["given", "own", "none"] = "given"
+
+    def check(self, layers: Layers) -> None:
+        """Require layers with a layout that the function can take.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        if self.layout == "none" and any(layers.reshape_transforms):
+            raise ValueError(
+                f"it is an object at {layers.name}, which is channels last or tokens: give its "
+                "class, which then gets the layout"
+            )
+        if self.layout == "given" and Tokens() in layers.reshape_transforms:
+            raise ValueError(
+                f"{layers.name} returns tokens that are not a grid of the image's aspect: give "
+                "reshape_transform, or name another layer"
+            )
 
     def __call__(
         self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> Tensor | ClassMaps:
         """Make maps."""
+        if self.layout == "given" and any(context.reshape_transforms):
+            layers, transforms = context.layers or (layer,), context.reshape_transforms
+            model = LayerViews(model, layers, transforms)
+            layer = model.layers[-1]
+            context = replace(context, layers=model.layers, reshape_transforms=())
         with inputs_cast(model, inputs):
             return self.function(model, layer, inputs, target, context, **self.settings)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_advise.zoo.layer_probe import probe
+from captum_advise.layouts import Tokens
+from captum_advise.zoo.layer_probe import layout_of, probe
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    from captum_advise.layouts import ReshapeTransform
 
 # One of KINDS, or modules of the model, or their names.
 LayerChoice: TypeAlias = "str | Sequence[str | nn.Module]"
@@ -30,10 +33,12 @@ class Layers:
     Attributes:
         modules: From the first to the last. Empty if the method explains none.
         name: Their names, joined by ``+``; ``input`` or ``-`` if there are none.
+        reshape_transforms: One per module, for those that are not (N, C, H, W).
     """
 
     modules: tuple[nn.Module, ...]
     name: str
+    reshape_transforms: tuple[ReshapeTransform | None, ...] = ()
 
 
 def choice_of(method: Any) -> LayerChoice:
@@ -42,19 +47,26 @@ def choice_of(method: Any) -> LayerChoice:
     return choice
 
 
-def find_layers(model: nn.Module, layer: nn.Module, choice: LayerChoice, inputs: Tensor) -> Layers:
-    """The modules that a method explains.
-
-    The model runs once, on noise, where the choice is ``"activation"`` or ``"stages"``.
+def find_layers(
+    model: nn.Module,
+    layer: nn.Module,
+    choice: LayerChoice,
+    inputs: Tensor,
+    reshape_transform: ReshapeTransform | None = None,
+) -> Layers:
+    """The modules that a method explains, with their layouts. The model runs on noise.
 
     Args:
         model: In eval mode.
         layer: The layer of the run.
         choice: As the attribute ``layers`` of a :class:`Method`.
         inputs: (N, C, H, W); only the shape and the type count.
+        reshape_transform: How to rearrange what ``layer`` returns. None: found by its shape, as
+            for other modules.
 
     Raises:
-        ValueError: There is no such choice, or no module of such a name.
+        ValueError: There is no such choice, no module of such a name, no layer of its kind, or the
+            tokens of a layer are not a grid of the image's aspect.
     """
     if choice in (INPUT, NONE):
         return Layers((), str(choice))
@@ -69,6 +81,11 @@ def find_layers(model: nn.Module, layer: nn.Module, choice: LayerChoice, inputs:
         own = next((name for name, module in model.named_modules() if module is layer), None)
         _, channels, *size = inputs.shape
         found = probe(model, (size[0], size[1]), "The model", layer=own, channels=channels)
+        if not found.layers:
+            raise ValueError(
+                f"GatedGradCam needs a layer with twice the resolution of {own}, and the model has "
+                "none: leave the method out, or name another layer."
+            )
         modules = [model.get_submodule(name) for name in found.layers]
     elif isinstance(choice, str) or not choice:
         raise ValueError(
@@ -80,7 +97,25 @@ def find_layers(model: nn.Module, layer: nn.Module, choice: LayerChoice, inputs:
     names = {module: name for name, module in model.named_modules()}
     # An object may explain another model, whose modules have no name in this one.
     shown = [names.get(module, type(module).__name__) for module in modules]
-    return Layers(tuple(modules), "+".join(shown))
+    layouts = _layouts(model, modules, inputs)
+    if reshape_transform is not None:
+        layouts[layer] = reshape_transform
+    return Layers(tuple(modules), "+".join(shown), tuple(layouts.get(m) for m in modules))
+
+
+def _layouts(
+    model: nn.Module, modules: Sequence[nn.Module], inputs: Tensor
+) -> dict[nn.Module, ReshapeTransform | None]:
+    """How to rearrange what modules return, where they run and it is not (N, C, H, W)."""
+    found: dict[nn.Module, ReshapeTransform | None] = {}
+
+    def record(module: nn.Module, _inputs: Any, output: Any) -> None:
+        _, found[module] = layout_of(output, (inputs.shape[2], inputs.shape[3]))
+        if found[module] is None and isinstance(output, Tensor) and output.dim() == 3:
+            found[module] = Tokens()  # of no grid that fits
+
+    _run_on_noise(model, modules, record, inputs)
+    return found
 
 
 class _Call(NamedTuple):
@@ -107,13 +142,20 @@ def _calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
             first = given[0] if given else None
             calls[module] = _Call(module, first, output, output.shape, is_activation)
 
+    _run_on_noise(model, model.modules(), record, inputs)
+    return [call for call in calls.values() if call is not None]
+
+
+def _run_on_noise(
+    model: nn.Module, modules: Iterable[nn.Module], hook: Callable[..., None], inputs: Tensor
+) -> None:
+    """Run the model once, with a forward hook on modules."""
     parameter = next(model.parameters(), inputs)
     noise = torch.rand(1, *inputs.shape[1:], generator=torch.Generator().manual_seed(0))
     with ExitStack() as hooks, torch.no_grad():
-        for module in model.modules():
-            hooks.enter_context(module.register_forward_hook(record))
+        for module in modules:
+            hooks.enter_context(module.register_forward_hook(hook))
         model(noise.to(parameter.device, inputs.dtype))
-    return [call for call in calls.values() if call is not None]
 
 
 def _after_activation(calls: Sequence[_Call], layer: nn.Module) -> nn.Module:

@@ -8,12 +8,13 @@ the first map is made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from inspect import isclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.methods.interface import Context
@@ -37,7 +38,12 @@ def pytorch_grad_cam(
         inputs = inputs.detach().clone().requires_grad_()
         with _cam(cam, model, layer) as made:
             base = with_hooks(made)
-            with parameter_gradients_kept(base.model), outputs_kept(base.target_layers, base.model):
+            with (
+                parameter_gradients_kept(base.model),
+                outputs_kept(base.target_layers, base.model),
+                # Second derivatives, which fused attention does not have.
+                nullcontext() if getattr(base, "detach", True) else sdpa_kernel(SDPBackend.MATH),
+            ):
                 if isinstance(made, package.FinerCAM):
                     # It compares with other classes itself, and takes one class for all images.
                     maps = [

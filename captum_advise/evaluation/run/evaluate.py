@@ -32,6 +32,7 @@ from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.evaluation.run.keys import settings_of
 from captum_advise.evaluation.run.processes import processes
 from captum_advise.evaluation.run.steps import Run
+from captum_advise.layouts import ReshapeTransform
 from captum_advise.pixels import PixelSpace
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def evaluate(
     *,
     metrics: Iterable[str] | None = None,
     pixel_space: PixelSpace | None = None,
+    reshape_transform: ReshapeTransform | None = None,
     confidence: Callable[[Tensor], Tensor] | None = None,
     method_settings: Mapping[str, int] | None = None,
     settings: MetricSettings = MetricSettings(),  # noqa: B008 - frozen
@@ -127,6 +129,9 @@ def evaluate(
             are left out where the data have none.
         pixel_space: How the model's inputs relate to images in [0, 1]. None: the minimum of each
             input is black, its maximum white.
+        reshape_transform: How to rearrange what ``layer`` returns as (N, C, H, W), as in
+            :class:`captum_advise.LayerAdvise`. None: found by its shape, where it is channels last
+            or tokens. Class activation maps of all packages then explain it as a feature map.
         confidence: Class scores to probabilities. None: those of a wrapper of
             :mod:`captum_advise.targets`, else softmax.
         method_settings: Settings of methods that are named, as in
@@ -147,8 +152,8 @@ def evaluate(
         TypeError: The model is not a module, the data are not a data set, a number is not an int,
             or a method is not callable.
         ValueError: An argument is not valid, the folder holds files that no run has written or a
-            damaged ``results.sqlite``, it is one of the folders of images, or no image could be
-            evaluated.
+            damaged ``results.sqlite``, it is one of the folders of images, a method cannot explain
+            the layer, or no image could be evaluated.
         MethodError: The methods fail on the first images.
         OutputError: The output cannot be written.
         ModuleNotFoundError: A package is missing; the message names the extra that brings it.
@@ -181,6 +186,7 @@ def evaluate(
         context=Context(pixel_space, confidence or default_confidence(model), internal_batch_size),
         settings=settings,
         seed=seed,
+        reshape_transform=reshape_transform,
     )
     items = Items(dataset, evaluator.dtype)
     again = frozenset([recompute] if isinstance(recompute, str) else recompute)

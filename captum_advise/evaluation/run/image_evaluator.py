@@ -17,22 +17,20 @@ from torch import Tensor, nn
 from captum_advise._core.scoring import MapScorer, as_masks, image_scorer
 from captum_advise._core.setting_warnings import suspicious_pixels
 from captum_advise._core.targets import resolve_target
-from captum_advise._utils.errors import first_line
+from captum_advise._utils.errors import first_line, reason
 from captum_advise._utils.io import ENCODING
 from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
+from captum_advise.evaluation.methods import ClassMaps, Context, Method, MethodAt, SavedMaps
 from captum_advise.evaluation.methods.interface import inputs_cast
 from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
 from captum_advise.evaluation.pictures import as_png
 from captum_advise.evaluation.randomness import seeded
-from captum_advise.evaluation.run.passes import (
-    counted_passes,
-    fixed_size_batches,
-)
+from captum_advise.evaluation.run.passes import counted_passes, fixed_size_batches
 from captum_advise.evaluation.run.store import Row
+from captum_advise.layouts import ReshapeTransform
 
 # The maps of methods with more forward passes are kept, because a report shows some of them.
 MANY_PASSES = 100
@@ -40,6 +38,10 @@ MANY_PASSES = 100
 
 class MethodError(RuntimeError):
     """A method failed on an image; the message names the method."""
+
+
+class UnsuitableMethodError(ValueError):
+    """A method cannot explain the layer of the run; the message names the method."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class ImageEvaluator:
     context: Context
     settings: MetricSettings
     seed: int
-    _layers: dict[str, Layers] = field(default_factory=dict, init=False, repr=False, compare=False)
+    reshape_transform: ReshapeTransform | None = None
+    _layers: dict[tuple[str, torch.Size], Layers] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def device(self) -> torch.device:
@@ -70,16 +75,37 @@ class ImageEvaluator:
         """The model for passes without gradients, in batches of one size."""
         return fixed_size_batches(self.model, self.context.internal_batch_size)
 
-    def warn_of_suspicions(self, inputs: Tensor) -> None:
-        """Warn if an image (1, C, H, W) suggests that settings of all metrics are wrong."""
+    def check(self, inputs: Tensor, *, warns: bool) -> None:
+        """Check the methods with the first image (1, C, H, W).
+
+        ``warns``: warn if it suggests that settings of all metrics are wrong.
+
+        Raises:
+            UnsuitableMethodError: A method cannot explain its layers.
+        """
         with torch.no_grad():
             outputs = self.model(inputs)
+        if warns:
+            self._warn_of_suspicions(inputs, outputs)
+        self._check_methods(inputs)
+
+    def _warn_of_suspicions(self, inputs: Tensor, outputs: Tensor) -> None:
         for message in (
             suspicious_pixels(inputs, self.context.pixel_space),
             suspicious_confidence(outputs, self.context.confidence),
         ):
             if message is not None:
-                warnings.warn(message, UserWarning, stacklevel=4)
+                warnings.warn(message, UserWarning, stacklevel=5)
+
+    def _check_methods(self, inputs: Tensor) -> None:
+        for name, method in self.methods.items():
+            try:
+                layers = self._layers_of(name, inputs)
+                if isinstance(method, MethodAt):
+                    method.check(layers)
+            except (MethodError, ValueError) as error:
+                cause = reason(error.__cause__ or error)
+                raise UnsuitableMethodError(f"The method {name} cannot be run: {cause}.") from error
 
     def rows(self, item: Item, wanted: Mapping[str, Sequence[Metric]]) -> dict[str, Row]:
         """The results of methods for one image: each has the metrics that are wanted of it.
@@ -218,14 +244,17 @@ class ImageEvaluator:
         return explain
 
     def _layers_of(self, method: str, inputs: Tensor) -> Layers:
-        """The layers that a method explains, found when the first image is evaluated."""
-        if method not in self._layers:
+        """The layers that a method explains, found for the first image of each size."""
+        key = method, inputs.shape
+        if key not in self._layers:
             choice = choice_of(self.methods[method])
             try:
-                self._layers[method] = find_layers(self.model, self.layer, choice, inputs)
+                self._layers[key] = find_layers(
+                    self.model, self.layer, choice, inputs, self.reshape_transform
+                )
             except ValueError as error:
                 raise MethodError(f"the method {method} failed: {first_line(error)}") from error
-        return self._layers[method]
+        return self._layers[key]
 
     def _made(self, method: str, image: _Image, target: Tensor | None = None) -> Tensor | ClassMaps:
         """What a method returns for an image, with the random numbers of both."""
@@ -235,8 +264,11 @@ class ImageEvaluator:
             return self._call(method, item.name, item.inputs, classes)
 
     def _call(self, method: str, name: str, inputs: Tensor, target: Tensor) -> Tensor | ClassMaps:
-        layers = self._layers_of(method, inputs).modules
-        context = replace(self.context, image=name, layers=layers)
+        found = self._layers_of(method, inputs)
+        layers = found.modules
+        context = replace(
+            self.context, image=name, layers=layers, reshape_transforms=found.reshape_transforms
+        )
         try:
             with warnings.catch_warnings(), torch.enable_grad(), inputs_cast(self.model, inputs):
                 # On every call Captum warns that it sets hooks and gradient flags.

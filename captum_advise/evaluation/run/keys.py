@@ -39,6 +39,8 @@ def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
         "the pixel space": Identity.of(context.pixel_space, model),
         "the settings of metrics": Identity.of(evaluator.settings, model),
     }
+    if evaluator.reshape_transform is not None:
+        objects["the layout"] = Identity.of(evaluator.reshape_transform, model)
     plain = {
         "the format": str(FORMAT),
         "the weights": weights_digest(model),

@@ -19,7 +19,11 @@ from captum_advise.evaluation.data.items import Items
 from captum_advise.evaluation.methods.interface import selecting_by_avx
 from captum_advise.evaluation.output import as_csv, remove_output, reserved, write_output
 from captum_advise.evaluation.report.page import write_report
-from captum_advise.evaluation.run.image_evaluator import ImageEvaluator, MethodError
+from captum_advise.evaluation.run.image_evaluator import (
+    ImageEvaluator,
+    MethodError,
+    UnsuitableMethodError,
+)
 from captum_advise.evaluation.run.keys import keys_of, missing_rows
 from captum_advise.evaluation.run.processes import Processes
 from captum_advise.evaluation.run.results import StoredRun, as_table, information
@@ -88,6 +92,7 @@ class Run:
 
         Raises:
             MethodError: The methods fail on the first images.
+            UnsuitableMethodError: A method cannot explain its layers.
         """
         bar = import_optional("tqdm", "evaluation").tqdm(
             range(group.rank, len(self.items), group.count),
@@ -132,9 +137,11 @@ class Run:
         if missing:
             try:
                 item = item.to(evaluator.device)
-                if warns and not share.reasons:
-                    evaluator.warn_of_suspicions(item.inputs)
+                if not share.reasons:
+                    evaluator.check(item.inputs, warns=warns)
                 rows = evaluator.rows(item, {name: own.metrics for name, own in missing.items()})
+            except UnsuitableMethodError:
+                raise
             except Exception as error:
                 return error
             store.add(
