@@ -252,13 +252,13 @@ REFERENCES: tuple[Subject, ...] = (
 
 
 def axiom_table(results: Mapping[str, Mapping[str, bool]]) -> str:
-    """Which axioms hold, as a Markdown table: a row per axiom, a column per subject.
+    """Which axioms fail, as a Markdown table: a row per axiom, a column per subject.
 
     Args:
         results: Name of a subject to name of an axiom to whether the axiom holds.
     """
     rows = [
-        [f"`{name}`", *("yes" if column[name] else "**no**" for column in results.values())]
+        [f"`{name}`", *("" if column[name] else "**no**" for column in results.values())]
         for name in next(iter(results.values()))
     ]
     return markdown_table(["axiom", *results], rows, centred=True)
