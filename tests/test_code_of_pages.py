@@ -1,0 +1,75 @@
+"""The Python code of README and of guides runs, from the top of a page to its end.
+
+Other tests run targets.md, ecosystem.md and from-other-packages.md.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from captum_advise import LayerAdvise, PixelSpace
+
+models = pytest.importorskip("torchvision.models")
+ROOT = Path(__file__).parents[1]
+GUIDES = ROOT / "docs" / "how-to"
+matplotlib.use("Agg")
+
+
+def inputs():
+    return PixelSpace.imagenet().from_pixels(
+        torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    )
+
+
+def names_of(page):
+    """What a page says that the reader has."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = models.resnet18().eval()
+    names = {"model": model, "inputs": inputs(), "torch": torch}
+    if page == "choose-units.md":
+        names["advise"] = LayerAdvise(model, model.layer4, pixel_space=PixelSpace.imagenet())
+    return names
+
+
+def run(path, names):
+    for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.S):
+        exec(compile(block, path.name, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a photograph."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(data.chelsea()).save("photo.jpg")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:.*no group of units:UserWarning")
+def test_readme(folder):
+    names = run(ROOT / "README.md", names_of("README.md"))
+    assert (folder / "cat.png").is_file()
+    assert names["maps"].shape == (2, 1, 64, 64)
+    assert names["attributions"].shape == (2, 1, 2, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*no group of units:UserWarning")
+@pytest.mark.parametrize(
+    ("page", "made"),
+    [
+        ("choose-units.md", "explanation"),
+        ("gated-grad-cam.md", "result"),
+        ("save-plot-share.md", "page"),
+    ],
+)
+def test_guides(page, made, folder):
+    assert made in run(GUIDES / page, names_of(page))
