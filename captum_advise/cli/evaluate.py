@@ -211,7 +211,7 @@ def _show(result: Evaluation) -> None:
     from captum_advise.evaluation.columns import METRICS
 
     means = result.summary.pivot(index="method", columns="metric", values="mean")
-    shown = [m for m in METRICS if m.tested and m.in_short and m.name in means]
+    shown = [m for m in METRICS if (m.judges or m.name == "avx") and m.name in means]
     table = Table("method", *(metric.heading for metric in shown))
     for method in result.summary["method"].unique():
         values = (f"{means.loc[method, metric.name]:.3f}" for metric in shown)

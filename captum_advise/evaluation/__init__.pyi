@@ -13,9 +13,9 @@ from captum_advise.evaluation.methods import list_methods as list_methods
 from captum_advise.evaluation.methods import list_settings as list_settings
 from captum_advise.evaluation.metric_values import MetricSettings as MetricSettings
 from captum_advise.evaluation.output import OutputError as OutputError
-from captum_advise.evaluation.run.evaluate import Evaluation as Evaluation
 from captum_advise.evaluation.run.evaluate import evaluate as evaluate
 from captum_advise.evaluation.run.image_evaluator import MethodError as MethodError
+from captum_advise.evaluation.run.results import Evaluation as Evaluation
 from captum_advise.evaluation.sanity import LabelRandomization as LabelRandomization
 from captum_advise.evaluation.sanity import ParameterRandomization as ParameterRandomization
 from captum_advise.evaluation.sanity import edge_detector as edge_detector

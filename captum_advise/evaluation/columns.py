@@ -6,30 +6,34 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from captum_advise._utils.errors import did_you_mean
-from captum_advise.evaluation import metric_values as values
-from captum_advise.evaluation.metric_values import MapsOfImage
+from captum_advise.evaluation.data.items import Item
+from captum_advise.evaluation.metric_values import MapsOfImage, infidelity_of, sensitivity_of
 from captum_advise.metrics import energy_pointing_game, pointing_game, sparseness, top_pixels
 
-RegionMetric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+RegionMetric: TypeAlias = Callable[[Tensor, Any], Tensor]
+Value: TypeAlias = Callable[[MapsOfImage, int], Tensor | float]
 Items: TypeAlias = Literal["images", "regions", "mosaics"]
+
+# Of the metrics of location, those that only depend on the order of pixels. Sharper maps of the
+# same order raise the others, and sparseness only describes a map.
+_ORDER_OF_PIXELS = ("pointing", "top_pixels", "grid_top")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve of each image and method; the metric of the same name is the area, or the mean.
+    """A curve of each image and method, of which a metric is the area or the mean.
 
     Attributes:
-        name: The metric's name.
         x_title: What the horizontal axis is.
         y_title: What the vertical axis is.
         start: The position of the first point; the points are evenly spaced.
         end: The position of the last point.
     """
 
-    name: str
     x_title: str
     y_title: str = "probability of the class"
     start: float = 0.0
@@ -46,11 +50,10 @@ class Metric:
         higher_is_better: Direction.
         kind: What it is about: faithfulness to the network, where the map lies, the ADVISE paper's
             protocol, or the cost of a map.
-        values: Its value for each map of an image.
+        value: Its value for one of the maps of an image.
         default: Whether it is computed unless others are asked for.
         of: What has it: images, images that say where their objects are, or mosaics.
         curve: The curve that it summarises.
-        in_short: Whether the command line shows it; the report shows all metrics.
         digits: Decimal places in tables.
     """
 
@@ -58,11 +61,10 @@ class Metric:
     title: str
     higher_is_better: bool
     kind: Literal["faithfulness", "location", "protocol", "cost"]
-    values: Callable[[MapsOfImage], list[float]]
+    value: Value
     default: bool = True
     of: Items = "images"
     curve: Curve | None = None
-    in_short: bool = True
     digits: int = 3
 
     @property
@@ -71,60 +73,70 @@ class Metric:
         return self.kind != "cost"
 
     @property
+    def judges(self) -> bool:
+        """Whether it judges a map, without being what a method selects by."""
+        return self.kind == "faithfulness" or self.name in _ORDER_OF_PIXELS
+
+    @property
     def heading(self) -> str:
         """The title with an arrow that shows the direction."""
         return f"{self.title} {'↑' if self.higher_is_better else '↓'}"
 
-    def applies_to(self, *, has_region: bool, in_mosaic: bool) -> bool:
-        """Whether items of a kind have it."""
-        if self.of == "mosaics" or in_mosaic:
-            return self.of == "mosaics" and in_mosaic
-        return has_region or self.of == "images"
+    def applies_to(self, item: Item) -> bool:
+        """Whether an item has it."""
+        if item.in_mosaic or self.of == "mosaics":
+            return item.in_mosaic and self.of == "mosaics"
+        return self.of == "images" or item.region is not None
 
 
 def _area(name: str, title: str, higher_is_better: bool, **options: Any) -> Metric:
-    """A metric that is the area under a curve."""
-    curve = Curve(name, f"share of pixels {'inserted' if higher_is_better else 'deleted'}")
-    of_curve = values.area(name)
-    return Metric(name, title, higher_is_better, "faithfulness", of_curve, curve=curve, **options)
+    """The area under a curve."""
+
+    def area(maps: MapsOfImage, i: int) -> Tensor:
+        return torch.trapezoid(maps.curves[name][i], dx=1 / maps.settings.steps)
+
+    curve = Curve(f"share of pixels {'inserted' if higher_is_better else 'deleted'}")
+    return Metric(name, title, higher_is_better, "faithfulness", area, curve=curve, **options)
+
+
+def _on_request(name: str, title: str, higher_is_better: bool, value: Value) -> Metric:
+    return Metric(name, title, higher_is_better, "faithfulness", value, default=False)
 
 
 def _part(name: str, title: str, higher_is_better: bool) -> Metric:
     """AVX, or another number of the protocol."""
-    of_protocol = values.of_protocol(name)
-    in_short = name == "avx"
-    return Metric(name, title, higher_is_better, "protocol", of_protocol, in_short=in_short)
+    return Metric(name, title, higher_is_better, "protocol", lambda m, i: m.protocol[i][name])
 
 
-def _place(name: str, title: str, metric: RegionMetric, of: Items, *, in_short: bool) -> Metric:
+def _place(name: str, title: str, metric: RegionMetric, of: Items) -> Metric:
     """A metric of maps and the region of the object."""
-    in_region = values.in_region(metric)
-    return Metric(name, title, True, "location", in_region, of=of, in_short=in_short)
+    return Metric(
+        name, title, True, "location", lambda m, i: metric(m.results[i].mask, m.region), of=of
+    )
 
 
-_ROAD = Curve("road", "share of pixels removed", "difference in probability", 0.1, 0.9)
-_ON_REQUEST: dict[str, Any] = {"default": False}
+def _cost(name: str, title: str, digits: int) -> Metric:
+    """An attribute of a map."""
+    return Metric(
+        name, title, False, "cost", lambda m, i: getattr(m.results[i], name), digits=digits
+    )
+
+
+_ROAD = Curve("share of pixels removed", "difference in probability", 0.1, 0.9)
 METRICS = (
     _area("insertion", "insertion AUC", True),
     _area("deletion", "deletion AUC", False),
     _area("insertion_black", "insertion from black", True),
-    _area("deletion_blurred", "deletion to blurred", False, in_short=False),
-    Metric("road", "ROAD", True, "faithfulness", values.mean_of_road, curve=_ROAD),
-    Metric("mu_fidelity", "μ-fidelity", True, "faithfulness", values.of_mu_fidelity, **_ON_REQUEST),
-    Metric("infidelity", "infidelity", False, "faithfulness", values.of_infidelity, **_ON_REQUEST),
+    _area("deletion_blurred", "deletion to blurred", False),
+    Metric("road", "ROAD", True, "faithfulness", lambda m, i: m.road[i].mean(), curve=_ROAD),
+    _on_request("mu_fidelity", "μ-fidelity", True, lambda m, i: m.mu_fidelity[i]),
+    _on_request("infidelity", "infidelity", False, infidelity_of),
+    _on_request("sensitivity_max", "max-sensitivity", False, sensitivity_of),
+    _place("pointing", "pointing game", pointing_game, "regions"),
+    _place("energy", "energy in the object", energy_pointing_game, "regions"),
+    _place("top_pixels", "top pixels in the object", top_pixels, "regions"),
     Metric(
-        "sensitivity_max",
-        "max-sensitivity",
-        False,
-        "faithfulness",
-        values.of_sensitivity,
-        **_ON_REQUEST,
-    ),
-    _place("pointing", "pointing game", pointing_game, "regions", in_short=True),
-    _place("energy", "energy in the object", energy_pointing_game, "regions", in_short=False),
-    _place("top_pixels", "top pixels in the object", top_pixels, "regions", in_short=False),
-    Metric(
-        "sparseness", "sparseness", True, "location", values.of_mask(sparseness), in_short=False
+        "sparseness", "sparseness", True, "location", lambda m, i: sparseness(m.results[i].mask[0])
     ),
     _part("avx", "AVX", True),
     _part("average_drop", "average drop", False),
@@ -135,11 +147,11 @@ METRICS = (
     _part("class_sensitivity", "class sensitivity", False),
     _part("hit", "hit", True),
     _part("increase_in_confidence", "increase in confidence", True),
-    Metric("forward_passes", "forward passes", False, "cost", values.forward_passes, digits=1),
-    Metric("seconds", "seconds", False, "cost", values.seconds),
+    _cost("forward_passes", "forward passes", 1),
+    _cost("seconds", "seconds", 3),
     # The grid pointing game: the region of a mosaic is the cell of its class.
-    _place("grid_mass", "mass in the cell", energy_pointing_game, "mosaics", in_short=False),
-    _place("grid_top", "top pixels in the cell", top_pixels, "mosaics", in_short=True),
+    _place("grid_mass", "mass in the cell", energy_pointing_game, "mosaics"),
+    _place("grid_top", "top pixels in the cell", top_pixels, "mosaics"),
 )
 MOSAIC_METRICS = tuple(metric for metric in METRICS if metric.of == "mosaics")
 # Times differ from run to run. Everything else is the same for the same key.
@@ -177,8 +189,3 @@ def list_metrics() -> tuple[str, ...]:
         ('insertion', 'deletion', 'insertion_black', 'deletion_blurred', 'road', ...)
     """
     return tuple(metric.name for metric in METRICS)
-
-
-def curves_of(of: Iterable[Metric]) -> tuple[Curve, ...]:
-    """The curves of these metrics."""
-    return tuple(metric.curve for metric in of if metric.curve is not None)

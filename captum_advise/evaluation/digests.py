@@ -1,4 +1,4 @@
-"""Digests of contents: tensors and weights."""
+"""Digests of texts, tensors and weights."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-# Hexadecimal digits of short digests.
-DIGITS = 16
+from captum_advise._utils.io import ENCODING
+
+
+def digest(*parts: str | bytes | memoryview) -> str:
+    """Short hex of the SHA-256 of parts, which follow each other without a mark."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part.encode(**ENCODING) if isinstance(part, str) else part)
+    return whole.hexdigest()[:16]
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of parameters and buffers, on any device and in any memory format."""
-    digest = hashlib.sha256()
+    """The digest of parameters and buffers, on any device and in any memory format."""
     # The state dict lacks buffers that are not persistent.
     tensors = {**dict(model.named_buffers()), **model.state_dict()}
-    for name, value in sorted(tensors.items()):
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-            digest.update(tensor_bytes(value))
-    return digest.hexdigest()
+    parts = (
+        digest(f"{name} {value.dtype} {tuple(value.shape)} ", tensor_bytes(value))
+        for name, value in sorted(tensors.items())
+        if isinstance(value, Tensor)
+    )
+    return digest(*parts)
 
 
-def tensor_bytes(tensor: Tensor) -> bytes | memoryview:
+def tensor_bytes(tensor: Tensor) -> memoryview:
     """The values of a tensor, on any device and in any memory format."""
     tensor = tensor.detach().cpu().as_subclass(Tensor)
     if tensor.is_quantized:

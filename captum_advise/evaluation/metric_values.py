@@ -160,6 +160,19 @@ class MapsOfImage:
         return difference.view(len(self.results), -1)
 
     @cached_property
+    def mu_fidelity(self) -> Tensor:
+        """(M,). The subsets are the same for every method."""
+        with self.seeded("mu_fidelity"):
+            return mu_fidelity(
+                self.forward_func,
+                self.inputs,
+                self.masks,
+                self.target,
+                baselines=self.black,
+                **self.options,
+            ).flatten()
+
+    @cached_property
     def protocol(self) -> list[dict[str, Any]]:
         """AVX and its parts for each map. Maps of the same size are evaluated together."""
         rows: list[dict[str, Any]] = [{} for _ in self.results]
@@ -185,97 +198,23 @@ class MapsOfImage:
         return rows
 
 
-def area(name: str) -> Callable[[MapsOfImage], list[float]]:
-    """The area under a curve of insertion or deletion."""
-
-    def values(maps: MapsOfImage) -> list[float]:
-        dx = 1 / maps.settings.steps
-        return [float(torch.trapezoid(points, dx=dx)) for points in maps.curves[name]]
-
-    return values
-
-
-def of_protocol(name: str) -> Callable[[MapsOfImage], list[float]]:
-    """A number of the protocol."""
-    return lambda maps: [row[name] for row in maps.protocol]
-
-
-def mean_of_road(maps: MapsOfImage) -> list[float]:
-    """ROAD."""
-    return [float(points.mean()) for points in maps.road]
-
-
-def of_mu_fidelity(maps: MapsOfImage) -> list[float]:
-    """μ-fidelity; the subsets are the same for every method."""
-    with maps.seeded("mu_fidelity"):
-        found = mu_fidelity(
-            maps.forward_func,
+def infidelity_of(maps: MapsOfImage, i: int) -> Tensor:
+    """Captum's infidelity of a map; the noise is the same for every method."""
+    with maps.seeded("infidelity"):
+        return infidelity(
+            maps.model,
             maps.inputs,
-            maps.masks,
+            maps.results[i].mask,
             maps.target,
-            baselines=maps.black,
-            **maps.options,
+            n_perturb_samples=maps.settings.n_perturb_samples,
+            internal_batch_size=maps.context.internal_batch_size,
         )
-    return [float(value) for value in found.flatten()]
 
 
-def of_infidelity(maps: MapsOfImage) -> list[float]:
-    """Captum's infidelity; the noise is the same for every method."""
-    found = []
-    for result in maps.results:
-        with maps.seeded("infidelity"):
-            value = infidelity(
-                maps.model,
-                maps.inputs,
-                result.mask,
-                maps.target,
-                n_perturb_samples=maps.settings.n_perturb_samples,
-                internal_batch_size=maps.context.internal_batch_size,
-            )
-        found.append(value.item())
-    return found
-
-
-def of_sensitivity(maps: MapsOfImage) -> list[float]:
-    """Captum's sensitivity_max; NaN for maps in files, which noise does not change."""
-    found = []
-    for result in maps.results:
-        if result.is_saved:
-            found.append(math.nan)
-            continue
-        with maps.seeded("sensitivity_max"):
-            value = sensitivity_max(
-                result.explain,
-                maps.inputs,
-                maps.target,
-                n_perturb_samples=maps.settings.n_perturb_samples,
-            )
-        found.append(value.item())
-    return found
-
-
-def in_region(
-    metric: Callable[[Tensor, Tensor], Tensor],
-) -> Callable[[MapsOfImage], list[float]]:
-    """A metric of masks (1, 1, H, W) and the region of the object."""
-
-    def values(maps: MapsOfImage) -> list[float]:
-        assert maps.region is not None
-        return [metric(result.mask, maps.region).item() for result in maps.results]
-
-    return values
-
-
-def of_mask(metric: Callable[[Tensor], Tensor]) -> Callable[[MapsOfImage], list[float]]:
-    """A metric of masks alone."""
-    return lambda maps: [metric(result.mask[0]).item() for result in maps.results]
-
-
-def forward_passes(maps: MapsOfImage) -> list[float]:
-    """Images that went through the model for each map."""
-    return [result.forward_passes for result in maps.results]
-
-
-def seconds(maps: MapsOfImage) -> list[float]:
-    """The time of each map."""
-    return [result.seconds for result in maps.results]
+def sensitivity_of(maps: MapsOfImage, i: int) -> Tensor | float:
+    """Captum's sensitivity_max of a method; NaN for maps in files, which noise does not change."""
+    result, count = maps.results[i], maps.settings.n_perturb_samples
+    if result.is_saved:
+        return math.nan
+    with maps.seeded("sensitivity_max"):
+        return sensitivity_max(result.explain, maps.inputs, maps.target, n_perturb_samples=count)

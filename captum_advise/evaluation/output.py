@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from captum_advise._utils.io import atomic_write
 
 # What a run writes besides its rows. A folder with one of these and without rows is not a run's.
 FILES = ("results.csv", "summary.csv", "report.html", "run.json", "failures.csv")
-# Spreadsheets take texts that begin so for formulas.
-_FORMULA = ("=", "+", "-", "@", "\t")
 
 
 class OutputError(OSError):
@@ -35,18 +29,16 @@ class OutputError(OSError):
         )
 
 
-def write_output(path: Path, content: str | bytes) -> None:
-    """Write a file of the output, atomically: all of it, or OutputError and the old one stays."""
-    try:
-        atomic_write(path, content)
-    except OSError as error:
-        raise OutputError.of(path, error) from error
+def write_output(path: Path, content: str | None) -> None:
+    """Write a file of the output, atomically: all of it, or OutputError and the old one stays.
 
-
-def remove_output(path: Path) -> None:
-    """Remove a file of the output, if there is one."""
+    None removes the file.
+    """
     try:
-        path.unlink(missing_ok=True)
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            atomic_write(path, content)
     except OSError as error:
         raise OutputError.of(path, error) from error
 
@@ -82,25 +74,3 @@ def reserved(folder: Path, rows: str) -> Iterator[None]:
                 "written: give another folder."
             )
         yield
-
-
-def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as the content of a CSV file; what a row lacks is ``nan``."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    absent = float("nan")
-    writer.writerows([as_field(row.get(column, absent)) for column in columns] for row in rows)
-    return stream.getvalue()
-
-
-def as_field(value: Any) -> str:
-    """A value as CSV files hold it: one line, and no formula."""
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float):
-        return f"{value:.7g}"
-    if isinstance(value, int):
-        return str(value)
-    text = re.sub(r"[\r\n\0]", " ", str(value))
-    return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from captum_advise._utils.optional_dependencies import import_optional
@@ -26,3 +28,9 @@ def as_png(pixels: Tensor) -> bytes:
     with io.BytesIO() as stream:
         as_picture(pixels).save(stream, format="PNG")
         return stream.getvalue()
+
+
+def as_tensor(png: bytes) -> Tensor:
+    """The content of a grey PNG file as a tensor (1, H, W) in [0, 255]."""
+    with import_optional("PIL.Image", "evaluation").open(io.BytesIO(png)) as image:
+        return torch.from_numpy(np.asarray(image).astype(np.float32))[None]

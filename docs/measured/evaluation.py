@@ -148,9 +148,7 @@ def standings(rows: pd.DataFrame, mosaics: pd.DataFrame, methods: list[str]) -> 
         comparison = compare_methods(part, compared, metrics, seed=0)
         means.loc[compared, of_part] = comparison.means.T
         ranks |= {
-            name: pd.Series(comparison.ranks[name].mean, compared)
-            for name in of_part
-            if name in PRIMARY
+            name: pd.Series(comparison.ranks[name], compared) for name in of_part if name in PRIMARY
         }
         for (baseline, method, name), difference in comparison.differences.items():
             if baseline == REFERENCE and name not in DESCRIPTIVE:

@@ -7,13 +7,14 @@ import pytest
 import torch
 from squares import SPACE, Squares, squares_network
 
-from captum_advise.evaluation import MetricSettings, evaluate, list_methods
+from captum_advise.evaluation import MetricSettings, evaluate, get_methods, list_methods
 from captum_advise.evaluation.columns import NOT_REPRODUCIBLE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 # Captum and TorchCAM draw their samples on the device.
 DRAWN_ON_DEVICE = {"smooth-grad", "smooth-grad-cam++", "expected-gradients", "lime", "kernel-shap"}
+SETTINGS = {"lime_samples": 20, "lime_grid": 3, "rise_masks": 40, "is_cam_samples": 2}
 
 
 class SquaresOfDouble(Squares):
@@ -28,10 +29,9 @@ def results(device, output, methods):
         network,
         network[3],
         SquaresOfDouble(4),
-        methods,
+        get_methods(methods, SETTINGS),
         output,
         pixel_space=SPACE,
-        method_settings={"lime_samples": 20, "lime_grid": 3, "rise_masks": 40, "is_cam_samples": 2},
         settings=MetricSettings(steps=3),
         progress=False,
     )

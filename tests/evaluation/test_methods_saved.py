@@ -28,18 +28,6 @@ def folder(tmp_path):
     return path
 
 
-@pytest.fixture
-def no_report(monkeypatch):
-    """Only a table, where it is read by nobody."""
-
-    from captum_advise.evaluation.report import page
-
-    def write_summary(folder, *, results, **_):
-        results.to_csv(folder / "summary.csv")
-
-    monkeypatch.setattr(page, "write_report", write_summary)
-
-
 def save(folder, n=5):
     for i in range(n):
         np.save(folder / f"square {i}.npy", MAP)

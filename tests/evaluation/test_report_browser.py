@@ -6,9 +6,7 @@ import os
 import shutil
 
 import pytest
-from example_reports import run
-
-from captum_advise.evaluation.report.page import content, render
+from example_reports import page_of, report
 
 selenium = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -48,8 +46,8 @@ def browser(tmp_path_factory):
 def address(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     names = [HOSTILE, *(f"image {i}.jpg" for i in range(1, 40))]
-    made = run(METHODS, names=names, embedded=(0, 1, LAST))
-    path.write_text(render(content(made)), encoding="utf-8")
+    made = page_of(report(METHODS, names=names), embedded=(0, 1, LAST))
+    path.write_text(made, encoding="utf-8")
     return path.as_uri()
 
 
@@ -115,9 +113,6 @@ def test_another_baseline_changes_all_comparisons(page):
     assert find(page, "#conclusions dt").text == "layer-advise"
     assert "▼ worse in insertion AUC" in find(page, "#conclusions").text
     assert find(page, "#table tr.is-baseline th").text.startswith("grad-cam")
-    forest = find(page, "#forest svg").get_attribute("aria-label")
-    assert "difference from grad-cam" in forest
-    assert "layer-advise +0.0" in forest
     worse = len(find_all(page, "#table small.worse"))
     assert worse > 0
     Select(find(page, "#baseline")).select_by_visible_text("random")
@@ -125,25 +120,16 @@ def test_another_baseline_changes_all_comparisons(page):
     assert "▼" not in find(page, "#conclusions").text
     assert find(page, "#table tr.is-baseline th").text.startswith("random")
     assert not find_all(page, "#table small.worse")
-    forest = find(page, "#forest svg").get_attribute("aria-label")
-    assert "difference from random" in forest
-    assert "grad-cam +0.0" in forest
 
 
-def test_ranks_are_sorted_and_the_best_are_marked(page):
+def test_ranks_are_sorted(page):
     names = [row.text.partition("\n")[0] for row in find_all(page, "#ranks tbody th")]
     assert [name.partition(" ")[0] for name in names] == list(METHODS)
     rows = find_all(page, "#ranks tbody tr")
-    assert rows[0].find_element(By.TAG_NAME, "td").text == "1.00"
     cells = [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in rows]
-    # 40 images: Nemenyi's critical difference is 0.74, and the first method leads by more.
-    assert all(text == "● 1.00" for text in cells[0][1:])
-    assert not any("●" in text for row in cells[1:] for text in row)
-    means = [sum(map(float, row[1:7])) / 6 for row in cells[1:]]  # six metrics of faithfulness
-    assert [float(row[0]) for row in cells[1:]] == pytest.approx(means, abs=0.01)
-    feet = [row.text for row in find_all(page, "#ranks tfoot tr")]
-    assert feet[0].startswith("critical difference 0.74")
-    assert feet[1].startswith("Friedman's test p < 0.001")
+    assert set(cells[0]) == {"1.00"}
+    means = [sum(map(float, row[1:7])) / 6 for row in cells]  # six metrics of faithfulness
+    assert [float(row[0]) for row in cells] == pytest.approx(means, abs=0.01)
 
 
 def test_failures_and_conclusions_come_before_all_tables(page):
@@ -191,10 +177,10 @@ def test_the_images_show_all_maps_and_their_metrics(page):
 
 
 def test_what_is_not_known_has_no_value(browser, tmp_path):
-    made = run(METHODS)
+    made = report(METHODS)
     made.results.loc[made.results["method"] == "random", "ssim"] = float("nan")
     path = tmp_path / "report.html"
-    path.write_text(render(content(made)), encoding="utf-8")
+    path.write_text(page_of(made), encoding="utf-8")
     browser.get(path.as_uri())
     heads = [head.text for head in find_all(browser, "#values thead th")]
     cells = find_all(browser, "#values tbody tr:last-child td")

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
-from example_reports import FAILURES, SHOWN, results, run
+from example_reports import FAILURES, SHOWN, page_of, report, results
 from hypothesis import given
 from hypothesis import strategies as st
 
 from captum_advise.evaluation.columns import MOSAIC_METRICS
 from captum_advise.evaluation.report.conclusions import conclusions
 from captum_advise.evaluation.report.images import chosen_images, embedded, worst_images
-from captum_advise.evaluation.report.page import content, render
+from captum_advise.evaluation.report.page import render
 from captum_advise.evaluation.report.statistics import compare_methods
 
 GAINS = {"layer-advise": 0.1, "grad-cam": 0.05, "random": 0.0}
@@ -67,7 +67,7 @@ def data_of(page):
 
 
 def test_the_page_is_well_formed_and_loads_nothing():
-    page = render(content(run(GAINS)))
+    page = page_of(report(GAINS))
     outline = Outline(page)
     assert "http://" not in page
     assert "https://" not in page
@@ -89,9 +89,9 @@ def test_the_page_is_well_formed_and_loads_nothing():
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_untrusted_text_stays_text(text):
-    plain = Outline(render(content(run(GAINS))))
+    plain = Outline(page_of(report(GAINS)))
     methods = {text: 0.1, "grad-cam": 0.05, "random": 0.0}
-    page = render(content(run(methods, names=[text], network=text)))
+    page = page_of(report(methods, names=[text], network=text))
     outline = Outline(page)
     assert outline.elements == plain.elements
     assert outline.scripts[1] == plain.scripts[1]
@@ -115,8 +115,8 @@ def test_data_come_back_as_they_were_up_to_seven_digits(value):
 
 
 def test_the_data_are_those_of_the_results():
-    made = run(GAINS)
-    data = data_of(render(content(made)))
+    made = report(GAINS)
+    data = data_of(page_of(made))
     assert data["methods"] == list(GAINS)
     assert data["methods"][data["baseline"]] == "grad-cam"
     assert (data["images"], data["layer"]) == (40, "features.3")
@@ -134,16 +134,16 @@ def test_the_data_are_those_of_the_results():
 
 
 def test_without_grad_cam_the_first_method_is_the_baseline():
-    data = data_of(render(content(run({"random": 0.0, "layer-advise": 0.1}))))
+    data = data_of(page_of(report({"random": 0.0, "layer-advise": 0.1})))
     assert data["methods"][data["baseline"]] == "random"
-    one = data_of(render(content(run({"random": 0.0}, embedded=()))))
+    one = data_of(page_of(report({"random": 0.0}), embedded=()))
     (only,) = one["conclusions"]
     assert only["first"] == ["The run has one method, random: there is nothing to compare."]
     assert not only["methods"]
 
 
 def test_conclusions_name_the_best_method_and_what_is_significant():
-    comparison = run(GAINS).comparison
+    comparison = report(GAINS).comparison
     found = conclusions(comparison, "grad-cam", ["layer-advise"])
     assert found.first == (
         f"layer-advise has the best mean rank over {_listed('and')} (1.0 of 3); "
@@ -154,16 +154,16 @@ def test_conclusions_name_the_best_method_and_what_is_significant():
     assert found.methods == (("layer-advise", titles, ()), ("random", (), titles))
     assert found.last == ("AVX and its parts favour layer-advise, which selects by AVX.",)
     # 3 images: the smallest p is 1/4 for each of 2 x 18 tests.
-    few = conclusions(run(GAINS, images=3).comparison, "layer-advise")
-    assert "With 3 images and 38 tests, no difference from layer-advise can be" in few.first[1]
+    few = conclusions(report(GAINS, images=3).comparison, "layer-advise")
+    assert "can be significant after Holm's correction (images: 3, tests: 38)" in few.first[1]
     assert not few.methods
-    equal = conclusions(run({"a": 0.0, "b": 0.0}).comparison, "a")
+    equal = conclusions(report({"a": 0.0, "b": 0.0}).comparison, "a")
     over = ", ".join((*FAITHFULNESS, "pointing game", "top pixels in the object"))
     assert equal.first[1] == f"No method differs significantly from a in {over} or AVX."
 
 
 def test_only_methods_that_select_by_avx_are_said_to():
-    comparison = run({"gated-grad-cam": 0.1, "grad-cam": 0.0, "mine": 0.0}).comparison
+    comparison = report({"gated-grad-cam": 0.1, "grad-cam": 0.0, "mine": 0.0}).comparison
     assert not conclusions(comparison, "grad-cam").last
     assert conclusions(comparison, "grad-cam", ["mine", "elsewhere"]).last == (
         "AVX and its parts favour mine, which selects by AVX.",

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from captum_advise.evaluation.columns import METRICS, Curve
+from captum_advise.evaluation.columns import METRICS
 from captum_advise.evaluation.curves import MeanCurve
 from captum_advise.evaluation.report.images import ReportImage
-from captum_advise.evaluation.report.page import Run
-from captum_advise.evaluation.report.statistics import compare_methods
+from captum_advise.evaluation.report.page import Report, content, render
 
 SHOWN = [
     metric
@@ -21,7 +20,7 @@ SHOWN = [
     if metric.of != "mosaics" and metric.name not in ("infidelity", "sensitivity_max")
 ]
 FAILURES = (("torn.jpg", "The file is truncated."), ("none.jpg", "There is no such file."))
-CURVES = (Curve("insertion", "share of pixels inserted"), Curve("deletion", "share deleted"))
+CURVES = ("insertion", "deletion")
 
 
 def results(gains, *, images=40, names=None, seed=0):
@@ -50,32 +49,30 @@ def results(gains, *, images=40, names=None, seed=0):
     )
 
 
-def run(gains, *, images=40, embedded=(0, 1, 2), names=None, network="net", failures=FAILURES):
-    """A run with made-up results."""
-    table = results(gains, images=images, names=names)
-    methods = tuple(gains)
-    comparison = compare_methods(table, methods, SHOWN, seed=0)
+def report(gains, *, images=40, names=None, network="net", failures=FAILURES):
+    """A report of made-up results."""
     line = np.linspace(0, 1, 5)
     mean = MeanCurve(images, line, line - 0.1, line + 0.1)
-    return Run(
-        results=table,
-        comparison=comparison,
-        curves={(curve.name, method): mean for curve in CURVES for method in methods},
-        curve_titles=CURVES,
-        images=[
-            ReportImage(
-                i, jpeg((9 * i, 80, 160)), tuple(jpeg(40 * j) for j in range(len(methods))), 16, 16
-            )
-            for i in embedded
-        ],
+    return Report(
+        results=results(gains, images=images, names=names),
+        methods=tuple(gains),
+        metrics=SHOWN,
+        curves={(name, method): mean for name in CURVES for method in gains},
         information={
             "configuration": {"network": network, "layer": "features.3", "steps": 4},
             "sessions": [{"ended": "2026-01-02T03:04:05+00:00"}],
         },
         class_names=("cat", "dog"),
         failures=failures,
-        by_avx=[name for name in methods if name.startswith("layer-advise")],
+        by_avx=[name for name in gains if name.startswith("layer-advise")],
     )
+
+
+def page_of(made, embedded=(0, 1, 2)):
+    """The page of a report, with images of one colour."""
+    maps = tuple(jpeg(40 * j) for j in range(len(made.methods)))
+    images = [ReportImage(i, jpeg((9 * i, 80, 160)), maps, 16, 16) for i in embedded]
+    return render(content(made, images))
 
 
 def jpeg(colour):

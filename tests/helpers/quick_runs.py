@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from squares import SPACE, Squares, squares_network
 
-from captum_advise.evaluation import MetricSettings, evaluate
+from captum_advise.evaluation import MetricSettings, evaluate, get_methods
 from captum_advise.evaluation.columns import NOT_REPRODUCIBLE
 from captum_advise.evaluation.run.store import FILE
 
@@ -21,7 +21,7 @@ METHODS = ("layer-advise", "grad-cam", "lime", "random")
 REPORT = {"report.html", "results.csv", FILE, "run.json", "summary.csv", ".lock"}
 
 
-def run(output, dataset=None, methods=METHODS, network=None, **options):
+def run(output, dataset=None, methods=METHODS, network=None, method_settings=None, **options):
     network = squares_network() if network is None else network
     given = {
         "pixel_space": SPACE,
@@ -30,7 +30,7 @@ def run(output, dataset=None, methods=METHODS, network=None, **options):
         **options,
     }
     if not isinstance(methods, dict):
-        given.setdefault("method_settings", {"lime_samples": 20, "lime_grid": 3})
+        methods = get_methods(methods, method_settings or {"lime_samples": 20, "lime_grid": 3})
     dataset = Squares() if dataset is None else dataset
     return evaluate(network, network[3], dataset, methods, output, **given)
 

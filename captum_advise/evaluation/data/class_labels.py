@@ -26,17 +26,10 @@ class ClassLabels:
             self._by_name.setdefault(_plain(name), set()).add(index)
 
     @property
-    def count(self) -> int:
-        """The number of classes."""
-        return len(self.network.class_names)
-
-    @property
     def accepted(self) -> str:
         """What :meth:`find` takes, for a message."""
-        index = f"class index (0 to {self.count - 1})"
-        if self._wordnet:
-            return f"{index}, class name or WordNet id"
-        return f"{index} or class name"
+        others = ", class name or WordNet id" if self._wordnet else " or class name"
+        return f"class index (0 to {len(self.network.class_names) - 1}){others}"
 
     def find(self, text: str) -> int | None:
         """The class that a text names, or None if it names none, or more than one.
@@ -45,8 +38,8 @@ class ClassLabels:
         """
         plain = _plain(text)
         matches = set(self._by_name.get(plain, ()))
-        if _INDEX.fullmatch(plain) and int(plain.partition(".")[0]) < self.count:
-            matches.add(int(plain.partition(".")[0]))
+        if _INDEX.fullmatch(plain) and float(plain) < len(self.network.class_names):
+            matches.add(int(float(plain)))
         if is_wordnet_id(plain) and plain in self._wordnet:
             matches.add(self._wordnet[plain])
         return matches.pop() if len(matches) == 1 else None
@@ -54,7 +47,7 @@ class ClassLabels:
     @cached_property
     def has_imagenet_classes(self) -> bool:
         """Whether the classes are those of ImageNet, in the usual order."""
-        if self.count != 1000:
+        if len(self.network.class_names) != 1000:
             return False
         weights = import_optional("torchvision.models", "zoo").ResNet50_Weights.DEFAULT
         return tuple(self.network.class_names) == tuple(weights.meta["categories"])

@@ -6,6 +6,7 @@ import mimetypes
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from captum_advise._utils.optional_dependencies import import_optional
@@ -27,15 +28,11 @@ def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
     """
     images = _images(folder)
     flat = [name for name in images if os.sep not in name]
-    by_folder: dict[str, list[str]] = {
-        path.name: []
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.name.startswith(".")
-    }
-    for name in images:
-        if os.sep in name:
-            by_folder[name.partition(os.sep)[0]].append(name)
-    filled = {name: inside for name, inside in by_folder.items() if inside}
+    names = sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+    by_folder = groupby(images[len(flat) :], lambda name: name.partition(os.sep)[0])
+    filled = {name: list(inside) for name, inside in by_folder}
     if flat and filled:
         raise ValueError(
             f"{folder} holds images ({listed(flat)}) next to folders with images "
@@ -43,11 +40,11 @@ def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
         )
     if not filled:
         return [(name, None) for name in flat]
-    classes = _classes(filled, list(by_folder), folder, labels)
-    empty = [name for name in by_folder if name not in filled]
+    classes = _classes(filled, names, folder, labels)
+    empty = [name for name in names if name not in filled]
     if empty:
         warnings.warn(
-            f"{len(empty)} of the {len(by_folder)} folders in {folder} hold no image of a known "
+            f"{len(empty)} of the {len(names)} folders in {folder} hold no image of a known "
             f"type and are left out: {listed(empty)}.",
             UserWarning,
             stacklevel=3,
@@ -83,7 +80,8 @@ def _in_order(
     filled: Mapping[str, Sequence[str]], names: Sequence[str], labels: ClassLabels
 ) -> bool:
     """Whether the folders in order are the classes in order, as torchvision numbers them."""
-    if len(names) != labels.count or any(labels.find(name) is not None for name in names):
+    n_classes = len(labels.network.class_names)
+    if len(names) != n_classes or any(labels.find(name) is not None for name in names):
         return False
     if all(map(is_wordnet_id, names)):
         return not labels.has_imagenet_classes

@@ -159,19 +159,17 @@ def check_output(output: Path, data: Path | None, images: Iterable[Path] = ()) -
     """
     place = Path(os.path.realpath(output))
     # By folder, because there are fewer of them than images.
-    folders = {image.parent: image for image in images}
-    real = {Path(os.path.realpath(folder)): image for folder, image in folders.items()}
-    if data is None or not data.is_dir():
-        for folder, image in real.items():
-            if place in (folder, *folder.parents):
-                raise ValueError(
-                    f"The image {image} is in the output folder {output}: give another output "
-                    "folder, or leave the image out."
-                )
-        return
-    for folder in (Path(os.path.realpath(data)), *real):
-        if folder in (place, *place.parents):
+    folders = {Path(os.path.realpath(image.parent)): image for image in images}
+    if data is not None and data.is_dir():
+        if {Path(os.path.realpath(data)), *folders} & {place, *place.parents}:
             raise ValueError(
                 f"The output {output} is in the data {data}, so its figures would become data: "
                 "give another output folder."
+            )
+        return
+    for folder, image in folders.items():
+        if place in (folder, *folder.parents):
+            raise ValueError(
+                f"The image {image} is in the output folder {output}: give another output folder, "
+                "or leave the image out."
             )

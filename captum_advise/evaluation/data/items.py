@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from captum_advise.evaluation.digests import DIGITS, tensor_bytes
+from captum_advise.evaluation.digests import digest, tensor_bytes
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,9 @@ class Item:
     @cached_property
     def fingerprint(self) -> str:
         """Short hex of the SHA-256 of inputs, target and region."""
-        inputs, region = self.inputs, self.region
-        digest = hashlib.sha256(f"{inputs.dtype} {tuple(inputs.shape)} {self.target} ".encode())
-        digest.update(tensor_bytes(inputs))
-        if region is not None:
-            digest.update(tensor_bytes(region))
-        return digest.hexdigest()[:DIGITS]
+        about = f"{self.inputs.dtype} {tuple(self.inputs.shape)} {self.target} "
+        tensors = (self.inputs,) if self.region is None else (self.inputs, self.region)
+        return digest(about, *map(tensor_bytes, tensors))
 
     def to(self, device: torch.device) -> Item:
         """The same on a device."""
@@ -83,10 +79,9 @@ class Items:
         """Whether an item is a mosaic."""
         return _has(self._places[index][0], "has_cells")
 
-    @property
-    def network(self) -> Any:
-        """The network of image files, None for other data."""
-        return next(filter(None, (getattr(part, "network", None) for part in self.parts)), None)
+    def first(self, attribute: str) -> Any:
+        """An attribute of the first part that has it, as the network of image files; else None."""
+        return next(filter(None, (getattr(part, attribute, None) for part in self.parts)), None)
 
     def __getitem__(self, index: int) -> Item:
         """Read an item. Data sets may raise any error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,6 @@ from captum_advise.visualization.html import data_uri
 if TYPE_CHECKING:
     import pandas as pd
 
-EVENLY_SPREAD = 12
 # Bounds the size of the page: a map of 224 x 224 takes 2 to 25 kB.
 _MOST_MAPS, _FEWEST, _MOST_IMAGES = 240, 4, 24
 _SIDE = 224
@@ -56,20 +56,18 @@ def worst_images(results: pd.DataFrame, comparison: Comparison) -> list[int]:
             loss = table[baseline] - table[method]
             loss = loss if metric.higher_is_better else -loss
             lists.append(loss[loss > 0].nlargest(_WORST).index.tolist())
-    places = range(max(map(len, lists), default=0))
-    return [indices[place] for place in places for indices in lists if place < len(indices)]
+    return [index for place in zip_longest(*lists) for index in place if index is not None]
 
 
 def chosen_images(indices: Sequence[int], worst: Sequence[int], n_methods: int) -> list[int]:
-    """The images to embed: twelve that are evenly spread, and worst cases, the worst first.
+    """The images to embed: half of them evenly spread, then worst cases, the worst first.
 
     The more methods, the fewer images.
     """
     most = min(_MOST_IMAGES, max(_FEWEST, _MOST_MAPS // n_methods))
-    n_spread = min(EVENLY_SPREAD, most * EVENLY_SPREAD // _MOST_IMAGES or 1, len(indices))
     if len(indices) <= most:
         return list(indices)
-    spread = [indices[i * len(indices) // n_spread] for i in range(n_spread)]
+    spread = [indices[i * len(indices) // (most // 2)] for i in range(most // 2)]
     return sorted(list(dict.fromkeys([*spread, *worst]))[:most])
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations, permutations, product
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations, product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,11 @@ N_RESAMPLES = 2000
 SIGNIFICANCE = 0.05
 # How many values are resampled at once, to bound memory: 80 MB.
 _BATCH = 10_000_000
+
+_SUMMARY = (
+    *("method", "metric", "images", "mean", "low", "high"),
+    *("beats_grad_cam", "p_value", "p_holm"),
+)
 
 _Values = npt.NDArray[np.float64]
 
@@ -57,23 +62,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Ranks of methods on a metric (Demsar, JMLR 7, 2006, images as data sets).
-
-    Attributes:
-        mean: Mean over images of each method's rank. The best method has rank 1; ties share. NaN
-            for a method with images of which the metric is not known.
-        p_value: Of Friedman's test that all methods have the same rank; NaN below three methods or
-            two images.
-        critical_difference: Nemenyi's: mean ranks that are further apart differ at the 5% level.
-    """
-
-    mean: tuple[float, ...]
-    p_value: float
-    critical_difference: float
-
-
-@dataclass(frozen=True)
 class Comparison:
     """All statistics of a run.
 
@@ -86,7 +74,9 @@ class Comparison:
         low: Lower ends of the 95% percentile bootstrap intervals of the means; NaN for one image.
         high: Upper ends.
         differences: By baseline, method and name of the metric, for metrics that are tested.
-        ranks: By name of the metric, for metrics that are tested.
+        ranks: For each of these metrics by name, the mean over images of each method's rank. The
+            best method has rank 1, and ties share. NaN for a method with images of which the metric
+            is not known.
     """
 
     methods: tuple[str, ...]
@@ -97,7 +87,7 @@ class Comparison:
     low: _Values
     high: _Values
     differences: dict[tuple[str, str, str], Difference]
-    ranks: dict[str, Ranks]
+    ranks: dict[str, tuple[float, ...]]
 
     def summary(self) -> pd.DataFrame:
         """One row per method and metric.
@@ -107,23 +97,15 @@ class Comparison:
         strictly better), ``p_value`` and ``p_holm``, as in :class:`Difference`. These three are NaN
         where there is nothing to compare.
         """
-        rows = []
-        for column, method in enumerate(self.methods):
-            for row, metric in enumerate(self.metrics):
-                found = self.differences.get((REFERENCE, method, metric.name))
-                rows.append(
-                    {
-                        "method": method,
-                        "metric": metric.name,
-                        "images": self.images[row],
-                        "mean": self.means[row, column],
-                        "low": self.low[row, column],
-                        "high": self.high[row, column],
-                        "beats_grad_cam": found.better if found else np.nan,
-                        "p_value": found.p_value if found else np.nan,
-                        "p_holm": found.p_holm if found else np.nan,
-                    }
-                )
+        rows: list[dict[str, Any]] = []
+        for (column, method), (row, metric) in product(
+            enumerate(self.methods), enumerate(self.metrics)
+        ):
+            found = self.differences.get((REFERENCE, method, metric.name))
+            values = [of[row, column] for of in (self.means, self.low, self.high)]
+            tests = (found.better, found.p_value, found.p_holm) if found else [np.nan] * 3
+            own = [method, metric.name, self.images[row], *values, *tests]
+            rows.append(dict(zip(_SUMMARY, own, strict=True)))
         return import_optional("pandas", "evaluation").DataFrame(rows)
 
 
@@ -146,12 +128,11 @@ def compare_methods(
     values = [np.ascontiguousarray(table.to_numpy(dtype=np.float64)) for table in tables]
     resampled = _resampled_means(tables, values, seed)
     low, high = _interval(resampled)
-    merits = {
-        metric.name: own if metric.higher_is_better else -own
-        for metric, own in zip(metrics, values, strict=True)
-        if metric.tested
-    }
-    families = _families(results, merits)
+    # Tests on mosaics are corrected apart.
+    families = [
+        {metric.name for metric in metrics if metric.tested and (metric.of == "mosaics") == apart}
+        for apart in (False, True)
+    ]
     return Comparison(
         methods=tuple(methods),
         metrics=tuple(metrics),
@@ -163,8 +144,12 @@ def compare_methods(
         means=np.stack([of_metric.mean(0) for of_metric in values]),
         low=low,
         high=high,
-        differences=_differences(methods, metrics, values, merits, families, resampled),
-        ranks={name: _ranks(merit) for name, merit in merits.items()},
+        differences=_differences(methods, metrics, values, families, resampled),
+        ranks={
+            metric.name: _mean_ranks(own if metric.higher_is_better else -own)
+            for metric, own in zip(metrics, values, strict=True)
+            if metric.tested
+        },
     )
 
 
@@ -189,13 +174,6 @@ def _by_image(
         # Nobody may know it, as the seconds of saved maps.
         tables.append(table[known] if known.any() else table)
     return tables
-
-
-def _families(results: pd.DataFrame, metrics: Iterable[str]) -> list[set[str]]:
-    """The metrics whose tests are corrected together: those on images, and those on mosaics."""
-    tiled = results[results["image"].notna()] if "image" in results else results[:0]
-    on_mosaics = {name for name in metrics if tiled[name].notna().any()}
-    return [set(metrics) - on_mosaics, on_mosaics]
 
 
 def holm(p_values: npt.ArrayLike) -> _Values:
@@ -256,50 +234,39 @@ def _differences(
     methods: Sequence[str],
     metrics: Sequence[Metric],
     values: Sequence[_Values],
-    merits: Mapping[str, _Values],
     families: Sequence[Collection[str]],
     resampled: _Values,
 ) -> dict[tuple[str, str, str], Difference]:
-    """All ordered pairs of methods on each tested metric; the test is the same both ways."""
-    p_values: dict[tuple[str, str, str], float] = {}
-    for name, merit in merits.items():
-        for i, j in combinations(range(len(methods)), 2):
-            p_value = p_value_of(merit[:, i] - merit[:, j])
-            p_values[methods[i], methods[j], name] = p_value
-            p_values[methods[j], methods[i], name] = p_value
-    corrected: dict[tuple[str, str, str], float] = {}
-    for baseline, family in product(methods, families):
-        keys = [key for key in p_values if key[0] == baseline and key[2] in family]
-        corrected |= dict(zip(keys, holm([p_values[key] for key in keys]), strict=True))
-    differences = {}
-    for (i, baseline), (j, method) in permutations(enumerate(methods), 2):
-        for row, metric in enumerate(metrics):
-            if not metric.tested:
-                continue
-            key = (baseline, method, metric.name)
+    """All ordered pairs of methods on each tested metric."""
+    found: dict[tuple[str, str, str], Difference] = {}
+    for row, metric in enumerate(metrics):
+        if not metric.tested:
+            continue
+        for (i, baseline), (j, method) in permutations(enumerate(methods), 2):
+            difference = values[row][:, j] - values[row][:, i]
+            gain = difference if metric.higher_is_better else -difference
+            is_known = not np.isnan(gain).any()
             low, high = _interval(resampled[row, j] - resampled[row, i])
-            gain = merits[metric.name][:, j] - merits[metric.name][:, i]
-            differences[key] = Difference(
-                mean=float((values[row][:, j] - values[row][:, i]).mean()),
+            twin = found.get((method, baseline, metric.name))
+            found[baseline, method, metric.name] = Difference(
+                mean=float(difference.mean()),
                 low=float(low),
                 high=float(high),
-                better=_share(gain),
-                p_value=p_values[key],
-                p_holm=float(corrected[key]),
-                direction=_direction(gain),
+                better=float((gain > 0).mean()) if is_known else np.nan,
+                p_value=twin.p_value if twin else p_value_of(gain),  # the same both ways
+                p_holm=np.nan,
+                direction=_direction(gain) if is_known else 0,
             )
-    return differences
-
-
-def _share(gain: _Values) -> float:
-    """The share of gains above zero; NaN if one is not known."""
-    return np.nan if np.isnan(gain).any() else float((gain > 0).mean())
+    for baseline, family in product(methods, families):
+        keys = [key for key in found if key[0] == baseline and key[2] in family]
+        corrected = holm([found[key].p_value for key in keys])
+        for key, p_value in zip(keys, corrected.tolist(), strict=True):
+            found[key] = replace(found[key], p_holm=p_value)
+    return found
 
 
 def _direction(gain: _Values) -> int:
     """The sign of gains by their mean and by their signed ranks, 0 if these differ."""
-    if np.isnan(gain).any():
-        return 0
     differing = gain[gain != 0]  # as the test has it
     ranks = import_optional("scipy.stats", "evaluation").rankdata(np.abs(differing))
     by_mean, by_ranks = np.sign(gain.mean()), np.sign((np.sign(differing) * ranks).sum())
@@ -320,22 +287,7 @@ def p_value_of(gain: _Values) -> float:
     return float(stats.wilcoxon(gain).pvalue)
 
 
-def _ranks(merit: _Values) -> Ranks:
-    """Ranks of the columns of (images, methods), the largest first; NaN if a value is not known."""
-    stats = import_optional("scipy.stats", "evaluation")
-    is_known = ~np.isnan(merit).any(0)
-    n_images, n_methods = len(merit), int(is_known.sum())
-    mean = np.full(merit.shape[1], np.nan)
-    if not n_methods:
-        return Ranks(tuple(mean.tolist()), np.nan, np.nan)
-    ranks = stats.rankdata(-merit[:, is_known], axis=1)
-    mean[is_known] = ranks.mean(0)
-    p_value, critical = np.nan, np.nan
-    if n_methods > 1:
-        quantile = stats.studentized_range.ppf(1 - SIGNIFICANCE, n_methods, np.inf) / np.sqrt(2)
-        critical = float(quantile * np.sqrt(n_methods * (n_methods + 1) / (6 * n_images)))
-    if n_methods > 2 and n_images > 1:
-        # Where all methods tie on all images, the statistic is 0 / 0.
-        tied = (ranks == ranks[:, :1]).all()
-        p_value = 1.0 if tied else float(stats.friedmanchisquare(*ranks.T).pvalue)
-    return Ranks(tuple(mean.tolist()), p_value, critical)
+def _mean_ranks(merit: _Values) -> tuple[float, ...]:
+    """Mean ranks of the columns of (images, methods), the largest first."""
+    table = import_optional("pandas", "evaluation").DataFrame(-merit)
+    return tuple(table.loc[:, table.notna().all()].rank(axis=1).mean().reindex(table.columns))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -31,47 +30,10 @@ from captum_advise.evaluation.randomness import kept_random_states
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.evaluation.run.keys import settings_of
 from captum_advise.evaluation.run.processes import processes
+from captum_advise.evaluation.run.results import Evaluation
 from captum_advise.evaluation.run.steps import Run
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.pixels import PixelSpace
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Result of :func:`evaluate`.
-
-    Attributes:
-        results: One row per image, or cell of a mosaic, and method. A metric that an image does not
-            have is NaN.
-        summary: One row per method and metric.
-        failures: One row per image that could not be evaluated.
-        folder: The folder of the report.
-        reused: Number of rows that earlier calls have computed.
-        computed: Number of rows that this call has computed.
-        reasons: Why these were computed: number of rows by what is new or differs.
-        others: Number of rows in the folder that are not of this call.
-
-    Example::
-
-        >>> dataset = [(image, 3) for image in images]
-        >>> evaluation = evaluate(net, net.conv4, dataset, ["grad-cam", "random"], "report")
-        >>> evaluation.computed, len(evaluation.results), evaluation.reasons
-        (4, 4, {'new image': 4})
-        >>> evaluate(net, net.conv4, dataset, ["grad-cam", "random"], "report").reused
-        4
-    """
-
-    results: pd.DataFrame
-    summary: pd.DataFrame
-    failures: pd.DataFrame
-    folder: Path
-    reused: int = field(compare=False)
-    computed: int = field(compare=False)
-    reasons: Mapping[str, int] = field(compare=False)
-    others: int = field(compare=False)
 
 
 @kept_random_states()
@@ -86,7 +48,6 @@ def evaluate(
     pixel_space: PixelSpace | None = None,
     reshape_transform: ReshapeTransform | None = None,
     confidence: Callable[[Tensor], Tensor] | None = None,
-    method_settings: Mapping[str, int] | None = None,
     settings: MetricSettings = MetricSettings(),  # noqa: B008 - frozen
     seed: int = 0,
     internal_batch_size: int = 8,
@@ -121,8 +82,8 @@ def evaluate(
             ``images + mosaic_dataset(model, images)``.
         methods: Names from :func:`captum_advise.evaluation.list_methods`, or a mapping from name to
             whatever :func:`captum_advise.evaluation.as_method` takes, or to
-            :class:`captum_advise.evaluation.SavedMaps`. If ``"grad-cam"`` is among them, the others
-            are compared with it.
+            :class:`captum_advise.evaluation.SavedMaps`. ``get_methods`` makes one from names and
+            settings. If ``"grad-cam"`` is among them, the others are compared with it.
         output: Folder for the report; it is created if it does not exist.
         metrics: Names from :func:`captum_advise.evaluation.list_metrics`; ``"default"`` and
             ``"all"`` stand for several. None: the default ones. Metrics of objects and of mosaics
@@ -134,8 +95,6 @@ def evaluate(
             or tokens. Class activation maps of all packages then explain it as a feature map.
         confidence: Class scores to probabilities. None: those of a wrapper of
             :mod:`captum_advise.targets`, else softmax.
-        method_settings: Settings of methods that are named, as in
-            :func:`captum_advise.evaluation.get_methods`.
         settings: Settings of the metrics.
         seed: Seed of random maps, of methods that draw samples, and of the bootstrap.
         internal_batch_size: How many masked images go through the model at once.
@@ -182,7 +141,7 @@ def evaluate(
     evaluator = ImageEvaluator(
         model=model,
         layer=layer,
-        methods=_named(methods, method_settings),
+        methods=_named(methods),
         context=Context(pixel_space, confidence or default_confidence(model), internal_batch_size),
         settings=settings,
         seed=seed,
@@ -197,17 +156,13 @@ def evaluate(
         group.first_does(lambda: run.begin(held))
         run.check_same_data(group)
         shares = group.gather(run.evaluate_share(group, progress=progress))
-        return group.first_does(lambda: Evaluation(**run.finish(shares, prune=prune)))
+        return group.first_does(lambda: run.finish(shares, prune=prune))
 
 
-def _named(
-    methods: Mapping[str, MethodLike] | Iterable[str], settings: Mapping[str, int] | None
-) -> dict[str, Method]:
-    if not isinstance(methods, Mapping):
-        return get_methods([methods] if isinstance(methods, str) else methods, settings)
-    if settings:
-        raise ValueError("Settings are for methods that are named: give them to get_methods.")
-    return {name: as_method(method) for name, method in methods.items()}
+def _named(methods: Mapping[str, MethodLike] | Iterable[str]) -> dict[str, Method]:
+    if isinstance(methods, Mapping):
+        return {name: as_method(method) for name, method in methods.items()}
+    return get_methods([methods] if isinstance(methods, str) else methods)
 
 
 def _check(evaluator: ImageEvaluator, items: Items, output: Path, again: Iterable[str]) -> None:

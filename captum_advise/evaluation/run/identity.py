@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_advise.evaluation.digests import DIGITS, tensor_bytes, weights_digest
+from captum_advise.evaluation.digests import digest, tensor_bytes, weights_digest
 
 # Packages that are not a user's own code, wherever they lie.
 _INSTALLED = {"captum", "captum_advise", "numpy", "timm", "torch", "torchcam", "torchvision"}
@@ -80,8 +80,6 @@ class Identity:
 
 def qualified_name(value: Any) -> str:
     """Module and qualified name of a function or class, or of an object's class."""
-    while isinstance(value, functools.partial):
-        value = value.func
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
 
@@ -97,86 +95,80 @@ class _Stream:
         self._seen: dict[int, tuple[int, Any]] = {}
 
     def digest(self) -> str:
-        return self._hash.hexdigest()[:DIGITS]
+        return self._hash.hexdigest()[:16]
 
     def add(self, value: Any) -> None:
         if id(value) in self._known:
             self._write("module of the model", self._known[id(value)])
         elif value is None or value is ... or value is NotImplemented:
             self._write("constant", str(value))
-        elif isinstance(value, enum.Enum):
-            self._sequence("member", str(value.name), value.value, type(value))
-        elif isinstance(value, _PLAIN):
+        elif isinstance(value, _PLAIN) and not isinstance(value, enum.Enum):
             self._write(type(value).__name__, value if isinstance(value, bytes) else str(value))
-        elif isinstance(value, tuple):
-            self._sequence(qualified_name(value), *value)
-        elif isinstance(value, types.CodeType):
-            self._code(value)
         elif id(value) in self._seen:
             self._write("again", str(self._seen[id(value)][0]))
         else:
-            self._seen[id(value)] = len(self._seen), value
-            self._data(value)
+            # Equal constants may be one object, or several.
+            if not isinstance(value, tuple | types.CodeType):
+                self._seen[id(value)] = len(self._seen), value
+            kind, *parts = self._parts(value)
+            self._write(kind, str(len(parts)))
+            for part in parts:
+                self.add(part)
 
-    def _data(self, value: Any) -> None:
-        if isinstance(value, list | collections.deque):
-            self._sequence("list", *value)
-        elif isinstance(value, set | frozenset):
-            self._write("set", *sorted(map(self._apart, value)))
-        elif isinstance(value, dict | types.MappingProxyType):
-            by_key = {self._apart(key): own for key, own in value.items()}
-            self._sequence(
-                "mapping", *(part for key in sorted(by_key) for part in (key, by_key[key]))
-            )
-        elif isinstance(value, Tensor):
-            self._write("tensor", str(value.dtype), str(tuple(value.shape)), tensor_bytes(value))
-        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            self._write("array", value.dtype.str, str(value.shape), value.tobytes())
-        elif isinstance(value, np.ndarray | np.generic):
-            self._sequence("array", str(value.dtype), value.tolist())
-        elif isinstance(value, nn.Module):
-            self._module(value)
-        elif isinstance(value, types.ModuleType):
-            self._write("package", value.__name__)
-            self._note(_installed(value.__name__))
-        else:
-            self._code_or_object(value)
-
-    def _code_or_object(self, value: Any) -> None:
-        if isinstance(value, type):
-            own = {k: v for k, v in vars(value).items() if k not in _CLASS_DETAILS}
-            is_own = self._package(value) is None
-            self._sequence(
-                "class", qualified_name(value), *((value.__bases__, own) if is_own else ())
-            )
-        elif isinstance(value, types.FunctionType):
-            wrapped = vars(value).get("_torchdynamo_orig_callable")  # by torch.compile
-            self._function(value) if wrapped is None else self.add(wrapped)
-        elif isinstance(value, types.MethodType | staticmethod | classmethod):
-            self._sequence("method", value.__func__, getattr(value, "__self__", None))
-        elif isinstance(value, types.BuiltinFunctionType):
-            owner = value.__self__
-            is_method = not isinstance(owner, type | types.ModuleType)
-            self._sequence("built-in", qualified_name(value), owner if is_method else None)
-        elif isinstance(value, property):
-            self._sequence("property", value.fget, value.fset, value.fdel)
-        elif isinstance(value, functools.partial):
-            self._sequence("partial", value.func, value.args, value.keywords)
-        elif isinstance(value, torch.jit.ScriptFunction):
-            self._write("script", str(value.code))
-        else:
-            self._object(value)
-
-    def _write(self, kind: str, *parts: str | bytes | memoryview) -> None:
-        for part in (kind, *parts):
+    def _write(self, *parts: str | bytes) -> None:
+        for part in parts:
             data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
             self._hash.update(len(data).to_bytes(8, "little"))
             self._hash.update(data)
 
-    def _sequence(self, kind: str, *values: Any) -> None:
-        self._write(kind, str(len(values)))
-        for value in values:
-            self.add(value)
+    def _parts(self, value: Any) -> tuple[Any, ...]:
+        """The kind of an object, and what is to be known of it."""
+        match value:
+            case enum.Enum():
+                return "member", str(value.name), value.value, type(value)
+            case tuple():
+                return qualified_name(value), *value
+            case list() | collections.deque():
+                return "list", *value
+            case set() | frozenset():
+                return "set", *sorted(map(self._apart, value))
+            case dict() | types.MappingProxyType():
+                by_key = {self._apart(key): own for key, own in value.items()}
+                return "mapping", *(part for key in sorted(by_key) for part in (key, by_key[key]))
+            case Tensor():
+                shape = tuple(value.shape)
+                return "tensor", str(value.dtype), shape, digest(tensor_bytes(value))
+            case np.ndarray() | np.generic():
+                plain = value.tolist() if value.dtype.hasobject else digest(value.tobytes())
+                return "array", value.dtype.str, value.shape, plain
+            case nn.Module():
+                return self._module(value)
+            case types.ModuleType():
+                self._note(_installed(value.__name__))
+                return "package", value.__name__
+            case type():
+                own = {k: v for k, v in vars(value).items() if k not in _CLASS_DETAILS}
+                code = (value.__bases__, own) if self._package(value) is None else ()
+                return "class", qualified_name(value), *code
+            case types.FunctionType():
+                compiled = vars(value).get("_torchdynamo_orig_callable")
+                return ("compiled", compiled) if compiled else self._function(value)
+            case types.CodeType():
+                return _code(value)
+            case types.MethodType() | staticmethod() | classmethod():
+                return "method", value.__func__, getattr(value, "__self__", None)
+            case types.BuiltinFunctionType():
+                owner: Any = value.__self__
+                is_method = not isinstance(owner, type | types.ModuleType)
+                return "built-in", qualified_name(value), owner if is_method else None
+            case property():
+                return "property", value.fget, value.fset, value.fdel
+            case functools.partial():
+                return "partial", value.func, value.args, value.keywords
+            case torch.jit.ScriptFunction():
+                return "script", str(value.code)
+            case _:
+                return self._object(value)
 
     def _apart(self, value: Any) -> str:
         """The digest of a value by itself, for an order that is the same in every process."""
@@ -197,15 +189,8 @@ class _Stream:
         if package is not None and package not in {*sys.stdlib_module_names, "builtins"}:
             self.packages.add(package)
 
-    def _code(self, code: types.CodeType) -> None:
-        arguments = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
-        exceptions: bytes = getattr(code, "co_exceptiontable", b"")  # from Python 3.11 on
-        self._write("code", code.co_code, exceptions, str(arguments), str(code.co_flags))
-        names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-        self._sequence("names", *names, code.co_consts)
-
-    def _function(self, function: types.FunctionType) -> None:
-        self._sequence(
+    def _function(self, function: types.FunctionType) -> tuple[Any, ...]:
+        return (
             "function",
             qualified_name(function),
             function.__code__,
@@ -215,7 +200,8 @@ class _Stream:
             dict(_globals(function)) if self._package(function) is None else None,
         )
 
-    def _module(self, module: nn.Module) -> None:
+    def _module(self, module: nn.Module) -> tuple[Any, ...]:
+        found: list[Any] = []
         for name, part in module.named_modules():
             # What these do is in their code, and in the module that torch.compile has wrapped.
             is_script = isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule)
@@ -227,24 +213,31 @@ class _Stream:
             }
             hooks = [list(getattr(part, key, {}).values()) for key in _HOOKS]
             script = str(getattr(part, "code", "")) if is_script else ""
-            self._sequence("module", name, type(part), own, part.training, hooks, script)
-        if self._with_weights:
-            self._write("weights", weights_digest(module))
+            found += name, type(part), own, part.training, hooks, script
+        return "model", weights_digest(module) if self._with_weights else "", *found
 
-    def _object(self, value: Any) -> None:
+    def _object(self, value: Any) -> tuple[Any, ...]:
         package = self._package(type(value))
-        self._sequence("object", type(value), str(getattr(value, "__name__", "")))
-        if package in _WITH_SETTINGS or (
-            package not in _OPAQUE and (package is None or callable(value))
+        found = ("object", type(value), str(getattr(value, "__name__", "")))
+        if package not in _WITH_SETTINGS and (
+            package in _OPAQUE or (package is not None and not callable(value))
         ):
-            attributes = {
-                key: attribute
-                for key, attribute in _attributes(value)
-                # Neither an absent value nor one that comes from a computation is a setting.
-                if attribute is not None
-                and not (isinstance(attribute, Tensor) and attribute.grad_fn is not None)
-            }
-            self._sequence("attributes", attributes)
+            return found
+        attributes = {
+            key: attribute
+            for key, attribute in _attributes(value)
+            # Neither an absent value nor one that comes from a computation is a setting.
+            if attribute is not None
+            and not (isinstance(attribute, Tensor) and attribute.grad_fn is not None)
+        }
+        return *found, attributes
+
+
+def _code(code: types.CodeType) -> tuple[Any, ...]:
+    arguments = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    exceptions: bytes = getattr(code, "co_exceptiontable", b"")  # from Python 3.11 on
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    return "code", code.co_code, exceptions, arguments, names, code.co_consts
 
 
 def _installed(module: str) -> str | None:

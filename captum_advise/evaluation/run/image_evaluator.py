@@ -6,10 +6,10 @@ import math
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +123,7 @@ class ImageEvaluator:
     def maps(self, item: Item, methods: Sequence[str]) -> dict[str, Tensor]:
         """The map (1, 1, h, w) of methods for one image: the map that is evaluated."""
         image = self._prepared(item)
-        return {name: _checked_maps(self._made(name, image), name) for name in methods}
+        return {name: _checked_maps(self._made(name, item, image.target), name) for name in methods}
 
     def _rows(
         self, image: _Image, methods: Sequence[str], metrics: Sequence[Metric]
@@ -144,7 +144,6 @@ class ImageEvaluator:
             areas={metric.name for metric in metrics if metric.curve is not None},
             seeded=lambda purpose: self._seeded(item.name, purpose),
         )
-        columns = {metric.name: metric.values(maps) for metric in metrics}
         curves = {
             metric.name: maps.road if metric.name == "road" else maps.curves[metric.name]
             for metric in metrics
@@ -157,7 +156,7 @@ class ImageEvaluator:
                     "predicted": image.predicted,
                     "confidence": float(image.scorer.confidence_in_target()),
                     "layer": self._layers_of(name, item.inputs).name,
-                    **{column: values[i] for column, values in columns.items()},
+                    **{metric.name: _plain(metric.value(maps, i)) for metric in metrics},
                 },
                 curves={
                     curve: [round(value, 4) for value in points[i].tolist()]
@@ -195,12 +194,12 @@ class ImageEvaluator:
         )
 
     def _explained(self, method: str, image: _Image, needs_runner_up: bool) -> MapOfMethod:
-        inputs = image.item.inputs
+        item, inputs = image.item, image.item.inputs
         self._layers_of(method, inputs)  # found here, so that it is not counted
         with counted_passes(self.model) as passes:
             _synchronise(self.device)
             start = time.perf_counter()
-            result = self._made(method, image)
+            result = self._made(method, item, image.target)
             _synchronise(self.device)
             seconds = time.perf_counter() - start
         maps = _checked_maps(result, method)
@@ -212,7 +211,7 @@ class ImageEvaluator:
             forward_passes=math.nan if is_saved else passes.count,
             seconds=math.nan if is_saved else seconds,
             is_saved=is_saved,
-            explain=self._one_by_one(image.item, method),
+            explain=partial(self._masks, method, item),
         )
 
     def _runner_up_maps(
@@ -222,26 +221,22 @@ class ImageEvaluator:
         if runner_up is None:
             return None
         if not isinstance(result, ClassMaps):
-            return _checked_maps(self._made(method, image, runner_up.classes), method)
+            return _checked_maps(self._made(method, image.item, runner_up.classes), method)
         if result.of_class is None:
             return None
         # A method that draws samples again draws the same ones.
-        with self._seeded(image.item.name, self._stream(method)):
-            return _checked_maps(result.of_class(runner_up.classes), method)
+        with self._seeded(image.item.name, method), _failures_of(method):
+            maps = result.of_class(runner_up.classes)
+        return _checked_maps(maps, method)
 
-    def _one_by_one(self, item: Item, method: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def _masks(self, method: str, item: Item, inputs: Tensor, target: Tensor) -> Tensor:
         """From inputs and classes to masks, one image at a time, with the same random numbers."""
-
-        def explain(inputs: Tensor, target: Tensor) -> Tensor:
-            masks = []
-            # Noise may have changed the type.
-            for image, label in zip(inputs.to(item.inputs)[:, None], target[:, None], strict=True):
-                with self._seeded(item.name, self._stream(method)):
-                    result = self._call(method, item.name, image, label)
-                masks.append(as_masks(_checked_maps(result, method), image.shape[-2:]))
-            return torch.cat(masks)
-
-        return explain
+        # Noise may have changed the type.
+        images = [replace(item, inputs=part) for part in torch.split(inputs.to(item.inputs), 1)]
+        made = [
+            self._made(method, *pair) for pair in zip(images, torch.split(target, 1), strict=True)
+        ]
+        return torch.cat([as_masks(_checked_maps(own, method), inputs.shape[-2:]) for own in made])
 
     def _layers_of(self, method: str, inputs: Tensor) -> Layers:
         """The layers that a method explains, found for the first image of each size."""
@@ -256,41 +251,39 @@ class ImageEvaluator:
                 raise MethodError(f"the method {method} failed: {first_line(error)}") from error
         return self._layers[key]
 
-    def _made(self, method: str, image: _Image, target: Tensor | None = None) -> Tensor | ClassMaps:
+    def _made(self, method: str, item: Item, target: Tensor) -> Tensor | ClassMaps:
         """What a method returns for an image, with the random numbers of both."""
-        item = image.item
-        with self._seeded(item.name, self._stream(method)):
-            classes = image.target if target is None else target
-            return self._call(method, item.name, item.inputs, classes)
-
-    def _call(self, method: str, name: str, inputs: Tensor, target: Tensor) -> Tensor | ClassMaps:
-        found = self._layers_of(method, inputs)
-        layers = found.modules
+        inputs, found = item.inputs, self._layers_of(method, item.inputs)
         context = replace(
-            self.context, image=name, layers=layers, reshape_transforms=found.reshape_transforms
+            self.context,
+            image=item.name,
+            layers=found.modules,
+            reshape_transforms=found.reshape_transforms,
         )
-        try:
-            with warnings.catch_warnings(), torch.enable_grad(), inputs_cast(self.model, inputs):
-                # On every call Captum warns that it sets hooks and gradient flags.
-                warnings.simplefilter("ignore", UserWarning)
-                # A copy, because Captum leaves gradient flags on the inputs.
-                return self.methods[method](
-                    self.model,
-                    layers[-1] if layers else self.layer,
-                    inputs.clone(),
-                    target,
-                    context,
-                )
-        except Exception as error:
-            raise MethodError(f"the method {method} failed: {first_line(error)}") from error
-
-    def _stream(self, method: str) -> str:
-        """What a method's random numbers depend on, besides the seed and the image: its name."""
-        return getattr(self.methods[method], "random_stream", method)
+        with (
+            self._seeded(item.name, method),
+            _failures_of(method),
+            warnings.catch_warnings(),
+            torch.enable_grad(),
+            inputs_cast(self.model, inputs),
+        ):
+            # On every call Captum warns that it sets hooks and gradient flags.
+            warnings.simplefilter("ignore", UserWarning)
+            last = found.modules[-1] if found.modules else self.layer
+            # A copy, because Captum leaves gradient flags on the inputs.
+            return self.methods[method](self.model, last, inputs.clone(), target, context)
 
     def _seeded(self, name: str, purpose: str) -> AbstractContextManager[None]:
         """Random numbers that depend on the seed, the image and the purpose, not on the order."""
         return seeded(zlib.crc32(f"{self.seed} {name} {purpose}".encode(**ENCODING)))
+
+
+@contextmanager
+def _failures_of(method: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise MethodError(f"the method {method} failed: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -312,6 +305,10 @@ def _checked_maps(result: Tensor | ClassMaps, method: str) -> Tensor:
     if not bool(torch.isfinite(maps).all()):
         raise MethodError(f"the method {method} returned a map with infinite values or NaN")
     return maps.detach().float().sum(1, keepdim=True)
+
+
+def _plain(value: Tensor | float) -> float:
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def _synchronise(device: torch.device) -> None:

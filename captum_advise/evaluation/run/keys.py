@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import json
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
+from typing import NamedTuple
 
 from torch import nn
 
 from captum_advise._version import __version__
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.digests import DIGITS, weights_digest
+from captum_advise.evaluation.digests import digest, weights_digest
 from captum_advise.evaluation.methods import SavedMaps
 from captum_advise.evaluation.run.identity import Identity
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
-from captum_advise.evaluation.run.store import Key, Row, Setting, Store, digest_of_name
+from captum_advise.evaluation.run.store import Key, Row, Setting, Store
 
 # Counts up when the same settings give other rows.
 FORMAT = 5
 # What the metrics are computed with.
 _PACKAGES = frozenset({"captum", "torch"})
-# The part of a key that is no part of a setting.
-_CONTENT = "the image"
 VERSIONS = "the versions of packages"
 
 
@@ -56,9 +53,8 @@ def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
         own = objects if is_saved else {**objects, "the method": Identity.of(method, model)}
         needed = (getattr(method, "needs", None) or ())[:1]
         packages = _PACKAGES.union(needed, *(part.packages for part in own.values()))
-        versions = json.dumps(_versions(packages))
         digests = {part: identity.digest for part, identity in own.items()}
-        found[name] = Setting(name, {**digests, **plain, VERSIONS: versions})
+        found[name] = Setting(name, {**digests, **plain, VERSIONS: _versions(packages)})
     return found
 
 
@@ -70,22 +66,17 @@ def keys_of(
     for name, setting in settings.items():
         method, content = methods[name], item.fingerprint
         if isinstance(method, SavedMaps):
-            own = method.file(item.name).read_bytes()
-            content = hashlib.sha256(content.encode() + own).hexdigest()[:DIGITS]
-        keys[name] = Key(digest_of_name(item.name), content, setting.id)
+            content = digest(content, method.file(item.name).read_bytes())
+        keys[name] = Key(digest(item.name), content, setting.id)
     return keys
 
 
-@dataclass(frozen=True)
-class Missing:
-    """What the store lacks for a row: the metrics to compute, and why.
+class Missing(NamedTuple):
+    """What the store lacks for a row."""
 
-    ``stored`` is the row with other metrics, if there is one.
-    """
-
-    metrics: tuple[Metric, ...]
+    metrics: tuple[Metric, ...]  # to compute
     reason: str
-    stored: Row | None
+    stored: Row | None  # the row with other metrics, if there is one
 
 
 def missing_rows(
@@ -116,12 +107,8 @@ def _reason(store: Store, key: Key, setting: Setting) -> str:
     if latest is None:
         return "new method" if store.has_image(key.image) else "new image"
     content, parts = latest
-    differing = [_CONTENT] if content != key.content else []
-    differing += [
-        part
-        for part in dict.fromkeys([*setting.parts, *parts])
-        if setting.parts.get(part) != parts.get(part)
-    ]
+    before, now = {"the image": content, **parts}, {"the image": key.content, **setting.parts}
+    differing = [part for part in {**now, **before} if now.get(part) != before.get(part)]
     return f"{' and '.join(differing)} changed"
 
 
@@ -133,22 +120,23 @@ def layer_name(model: nn.Module, layer: nn.Module) -> str:
     raise ValueError("The layer is not a module of the model.")
 
 
-def _versions(packages: Iterable[str]) -> dict[str, str | None]:
+def _versions(packages: Iterable[str]) -> str:
+    """The versions of packages and Python, as JSON."""
     # Code differs between versions of Python.
     python = ".".join(map(str, sys.version_info[:2]))
     others = {name: _version(name) for name in sorted({*packages} - {"captum_advise"})}
-    return {"python": python, "captum_advise": __version__, **others}
+    return json.dumps({"python": python, "captum_advise": __version__, **others})
 
 
 def _version(package: str) -> str | None:
     """The version of a package, without the part that names the device it was built for."""
+    (distribution, *_) = _distributions().get(package, [package])
     try:
-        version = getattr(importlib.import_module(package), "__version__", None)
-    except ImportError:
-        version = None
-    if version is None:
-        try:
-            version = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return None
-    return str(version).partition("+")[0]
+        return metadata.version(distribution).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()

@@ -24,17 +24,12 @@ class Processes:
     rank: int = 0
     count: int = 1
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this process prepares the folder and writes the report."""
-        return self.rank == 0
-
     def first_does(self, action: Callable[[], T]) -> T:
         """Let rank 0 act while the others wait; all get its result, or raise its error."""
         if self.count == 1:
             return action()
         outcome: list[Any] = [None, None]  # result and error
-        if self.is_first:
+        if self.rank == 0:
             try:
                 outcome[0] = action()
             except Exception as error:

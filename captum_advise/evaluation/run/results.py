@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import platform
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from captum_advise._utils.io import ENCODING
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.data.items import Items
+from captum_advise.evaluation.pictures import as_tensor
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.evaluation.run.keys import VERSIONS, layer_name
 from captum_advise.evaluation.run.store import Key, Row, Setting, Store
@@ -29,6 +30,43 @@ if TYPE_CHECKING:
 # Integers, as far as all rows have a value.
 _INTEGERS = ("index", "target", "predicted", "hit", "increase_in_confidence")
 _TEXTS = ("file", "content", "method", "layer", "reason")
+# Spreadsheets take texts that begin so for formulas.
+_FORMULA = ("=", "+", "-", "@", "\t")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of :func:`evaluate`.
+
+    Attributes:
+        results: One row per image, or cell of a mosaic, and method. A metric that an image does not
+            have is NaN.
+        summary: One row per method and metric.
+        failures: One row per image that could not be evaluated.
+        folder: The folder of the report.
+        reused: Number of rows that earlier calls have computed.
+        computed: Number of rows that this call has computed.
+        reasons: Why these were computed: number of rows by what is new or differs.
+        others: Number of rows in the folder that are not of this call.
+
+    Example::
+
+        >>> dataset = [(image, 3) for image in images]
+        >>> evaluation = evaluate(net, net.conv4, dataset, ["grad-cam", "random"], "report")
+        >>> evaluation.computed, len(evaluation.results), evaluation.reasons
+        (4, 4, {'new image': 4})
+        >>> evaluate(net, net.conv4, dataset, ["grad-cam", "random"], "report").reused
+        4
+    """
+
+    results: pd.DataFrame
+    summary: pd.DataFrame
+    failures: pd.DataFrame
+    folder: Path
+    reused: int = field(compare=False)
+    computed: int = field(compare=False)
+    reasons: Mapping[str, int] = field(compare=False)
+    others: int = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -40,19 +78,24 @@ class StoredRun:
     keys: Mapping[int, Mapping[str, Key]]
     items: Items
 
-    def rows(self) -> Iterator[tuple[int, str, Key, Row]]:
-        """Position, method, key and row, image by image."""
-        for index, keys in self.keys.items():
-            found = self.store.rows(keys.values())
-            for (method, key), row in zip(keys.items(), found, strict=True):
-                if row is not None:
-                    yield index, method, key, row
+    def rows(self, index: int) -> dict[str, Row]:
+        """The rows of the image at a position, by method."""
+        keys = self.keys[index]
+        found = zip(keys, self.store.rows(keys.values()), strict=True)
+        return {method: row for method, row in found if row is not None}
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The rows as :data:`IDENTITY` and metrics."""
-        for index, method, key, row in self.rows():
-            own = {"index": index, "file": self.items.names[index], "content": key.content}
-            yield {**own, "method": method, **row.values}
+        """The rows as :data:`IDENTITY` and metrics, image by image."""
+        for index, keys in self.keys.items():
+            for method, row in self.rows(index).items():
+                own = {"index": index, "file": self.items.names[index], "method": method}
+                yield {**own, "content": keys[method].content, **row.values}
+
+    def curves(self) -> Iterator[tuple[str, Mapping[str, list[float]]]]:
+        """The method and the curves of each row."""
+        for index in self.keys:
+            for method, row in self.rows(index).items():
+                yield method, row.curves
 
     def shown(self, index: int, evaluator: ImageEvaluator) -> tuple[Tensor, dict[str, Tensor]]:
         """The image (3, H, W) in [0, 1] at a position, and each method's map (1, 1, h, w).
@@ -60,37 +103,51 @@ class StoredRun:
         Maps that took many forward passes are stored. The others are made again.
         """
         item = self.items[index].to(evaluator.device)
-        keys = self.keys[index]
-        stored = dict(zip(keys, self.store.rows(keys.values()), strict=True))
-        kept = {name: row.map for name, row in stored.items() if row is not None and row.map}
-        made = evaluator.maps(item, [method for method in keys if method not in kept])
-        maps = {name: _as_map(kept[name]) if name in kept else made[name].cpu() for name in keys}
-        inputs = item.inputs
-        pixels = resolve_pixel_space(evaluator.context.pixel_space, inputs).to_pixels(inputs)
-        return pixels[0].clamp(0, 1).expand(3, -1, -1).float().cpu(), maps
+        kept = {method: row.map for method, row in self.rows(index).items() if row.map}
+        made = evaluator.maps(item, [method for method in self.keys[index] if method not in kept])
+        maps = {
+            method: as_tensor(kept[method])[None] if method in kept else made[method].cpu()
+            for method in self.keys[index]
+        }
+        space = resolve_pixel_space(evaluator.context.pixel_space, item.inputs)
+        pixels = space.to_pixels(item.inputs)[0].clamp(0, 1)
+        return pixels.expand(3, -1, -1).float().cpu(), maps
 
 
-def _as_map(picture: bytes) -> Tensor:
-    pillow = import_optional("PIL.Image", "evaluation")
-    with pillow.open(io.BytesIO(picture)) as image:
-        return torch.from_numpy(np.asarray(image).astype(np.float32))[None, None]
+def printable(text: str) -> str:
+    """A text without the bytes that are not UTF-8, which names of files may have."""
+    return text.encode(**ENCODING).decode(errors="replace")
 
 
-def as_table(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    """Rows as a table, with 0 and 1 for false and true."""
+def as_table(
+    records: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    text: Callable[[str], str] = printable,
+) -> pd.DataFrame:
+    """Rows as a table, with 0 and 1 for false and true, and NaN for what a row lacks."""
     pandas = import_optional("pandas", "evaluation")
-    texts = [name for name in columns if name in _TEXTS]
-    # Names of files need not be UTF-8.
-    rows = [
-        {**own, **{name: _decoded(own[name]) for name in texts if name in own}} for own in records
-    ]
-    table: pd.DataFrame = pandas.DataFrame(rows, columns=list(columns))
+    texts = {name for name in columns if name in _TEXTS}
+    rows = [{k: text(v) if k in texts else v for k, v in own.items()} for own in records]
+    table: pd.DataFrame = pandas.DataFrame(rows, columns=list(columns), dtype=object)
     types = {
         name: "int64" if name in _INTEGERS and table[name].notna().all() else "float64"
         for name in columns
         if name not in texts
     }
     return table.astype(types)
+
+
+def as_csv(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as the content of a CSV file, with seven digits."""
+    table = as_table(records, columns, _as_field)
+    text: str = table.to_csv(index=False, float_format="%.7g", na_rep="nan", lineterminator="\n")
+    return text
+
+
+def _as_field(text: str) -> str:
+    """A text as CSV files hold it: one line, and no formula."""
+    line = re.sub(r"[\r\n\0]", " ", text)
+    return f"'{line}" if line.startswith(_FORMULA) and line != "-" else line
 
 
 def information(
@@ -100,29 +157,27 @@ def information(
     session: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of ``run.json``: settings, data, versions, machine, and what the call did."""
-    network, context = items.network, evaluator.context
-    source = next((part for part in items.parts if hasattr(part, "source")), None)
-    versions = [json.loads(setting.parts[VERSIONS]) for setting in settings.values()]
-    of_methods = [getattr(method, "settings", {}) for method in evaluator.methods.values()]
-    space = context.pixel_space
+    network, source, context = items.first("network"), items.first("source"), evaluator.context
+    versions: dict[str, Any] = {}
+    of_methods: dict[str, Any] = {}
+    for name, method in evaluator.methods.items():
+        versions |= json.loads(settings[name].parts[VERSIONS])
+        of_methods |= getattr(method, "settings", {})
     return {
         "configuration": {
             "network": getattr(network, "name", None),
             "weights": getattr(network, "weights", None),
             "layer": layer_name(evaluator.model, evaluator.layer),
             **asdict(evaluator.settings),
-            **_merged(of_methods),
-            "pixel_space": space and asdict(space),
+            **of_methods,
+            "pixel_space": context.pixel_space and asdict(context.pixel_space),
             "confidence": getattr(context.confidence, "__name__", str(context.confidence)),
             "seed": evaluator.seed,
             "internal_batch_size": context.internal_batch_size,
             "device": str(evaluator.device),
         },
-        "data": {
-            "images": len(items),
-            "path": source and str((source.source or source.folder).absolute()),
-        },
-        "versions": _merged(versions),
+        "data": {"images": len(items), "path": source and str(source.absolute())},
+        "versions": versions,
         "machine": {
             "platform": platform.platform(),
             "device": torch.cuda.get_device_name() if evaluator.device.type == "cuda" else "cpu",
@@ -137,11 +192,3 @@ def information(
             }
         ],
     }
-
-
-def _merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: value for part in parts for name, value in part.items()}
-
-
-def _decoded(text: str) -> str:
-    return text.encode(**ENCODING).decode(errors="replace")

@@ -1,8 +1,8 @@
 """The rows of all runs in a folder, each found by what it depends on, in SQLite.
 
 A process alone writes ``results.sqlite``. Several processes write a file each, because one SQLite
-file with several writers is not safe on shared file systems; :meth:`Store.open` and
-:meth:`Store.merge` move what these hold into ``results.sqlite``. Every image is one transaction, so
+file with several writers is not safe on shared file systems; :meth:`Store.merge` moves what these
+hold into ``results.sqlite``. Every image is one transaction, so
 a kill leaves all of its new rows or none.
 """
 
@@ -11,18 +11,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from captum_advise._utils.errors import reason
-from captum_advise._utils.io import ENCODING
+from captum_advise.evaluation.digests import digest
 from captum_advise.evaluation.output import OutputError
 
 FILE = "results.sqlite"
-_OF_PROCESSES = "results.rank*.sqlite"
+_OF_PROCESSES = "results.rank{}.sqlite"
 # In the header of every file of ours: SQLite's marks of a program and of its format.
 _PROGRAM, _FORMAT = 0x41445645, 1
 _TABLES = (
@@ -43,13 +42,13 @@ class Setting:
     @property
     def id(self) -> str:
         """A digest of all of it."""
-        return _digest(json.dumps([self.method, dict(sorted(self.parts.items()))]))
+        return digest(json.dumps([self.method, dict(sorted(self.parts.items()))]))
 
 
 class Key(NamedTuple):
     """What identifies a row, as digests."""
 
-    image: str  # its name, on which random numbers depend
+    image: str  # its name, which need not be UTF-8, and on which random numbers depend
     content: str  # what the network and the method get of it
     setting: str  # the method, and all else
 
@@ -73,24 +72,14 @@ class Row:
         )
 
 
-def digest_of_name(name: str) -> str:
-    """What stands for the name of an image, which need not be UTF-8."""
-    return sha256(name.encode(**ENCODING)).hexdigest()[:16]
-
-
 class Store:
-    """The rows of a folder; this process writes to the file ``own`` in it."""
+    """The rows of a folder; this process writes to a file of its own if it has a ``rank``."""
 
-    def __init__(self, path: Path, own: str = FILE) -> None:
-        self.path = path
-        self._main = _connect(path / FILE)
-        self._own = self._main if own == FILE else _connect(path / own)
-        self._own_path = path / own
-
-    @classmethod
-    def open(cls, path: Path, *, rank: int = 0, count: int = 1) -> Store:
-        """The store for one of several processes."""
-        return cls(path, FILE if count == 1 else _OF_PROCESSES.replace("*", str(rank)))
+    def __init__(self, folder: Path, rank: int | None = None) -> None:
+        self._path = folder / FILE
+        self._own_path = self._path if rank is None else folder / _OF_PROCESSES.format(rank)
+        self._main = _connect(self._path)
+        self._own = self._main if rank is None else _connect(self._own_path)
 
     def close(self) -> None:
         """Close the files."""
@@ -105,11 +94,9 @@ class Store:
                 "WHERE image = ? AND content = ? AND setting = ?",
                 *key,
             )
-            yield _row(self.path / FILE, *found[0]) if found else None
-
-    def has_rows(self, setting: str) -> bool:
-        """Whether any image has a row of a setting."""
-        return bool(self._query("SELECT 1 FROM settings WHERE id = ?", setting))
+            with _using(self._path):
+                row = next((Row(json.loads(v), json.loads(c), m) for v, c, m in found), None)
+            yield row
 
     def has_image(self, image: str) -> bool:
         """Whether an image has any row."""
@@ -130,7 +117,7 @@ class Store:
         return int(self._query("SELECT count(*) FROM rows")[0][0])
 
     def _query(self, text: str, *values: str) -> list[Any]:
-        with _using(self.path / FILE):
+        with _using(self._path):
             return self._main.execute(text, values).fetchall()
 
     def add(self, rows: Mapping[Key, Row], settings: Iterable[Setting]) -> None:
@@ -148,30 +135,28 @@ class Store:
 
     def delete(self, setting: str) -> None:
         """Delete the rows of a setting."""
-        with _transaction(self._main, self.path / FILE) as main:
+        with _transaction(self._main, self._path) as main:
             main.execute("DELETE FROM rows WHERE setting = ?", (setting,))
             main.execute("DELETE FROM settings WHERE id = ?", (setting,))
 
     def keep(self, keys: Collection[Key], images: Collection[str]) -> None:
         """Delete all rows but those with given keys, or of given images."""
-        with _transaction(self._main, self.path / FILE) as main:
+        with _transaction(self._main, self._path) as main:
             every = main.execute("SELECT rowid, image, content, setting FROM rows").fetchall()
-            gone = [
-                (rowid,) for rowid, *key in every if Key(*key) not in keys and key[0] not in images
-            ]
+            gone = [(row,) for row, *key in every if Key(*key) not in keys and key[0] not in images]
             main.executemany("DELETE FROM rows WHERE rowid = ?", gone)
             main.execute("DELETE FROM settings WHERE id NOT IN (SELECT setting FROM rows)")
-        with _using(self.path / FILE):
+        with _using(self._path):
             self._main.execute("VACUUM")
 
     def merge(self) -> None:
         """Move the rows of files of single processes here. None of these may be in use."""
-        for path in sorted(self.path.glob(_OF_PROCESSES)):
+        for path in sorted(self._path.parent.glob(_OF_PROCESSES.format("*"))):
             _connect(path).close()  # which recovers it after a kill, and looks at what it is
             with _using(path):
                 self._main.execute("ATTACH ? AS other", (str(path),))
             try:
-                with _transaction(self._main, self.path / FILE) as main:
+                with _transaction(self._main, self._path) as main:
                     main.execute("INSERT OR IGNORE INTO settings SELECT * FROM other.settings")
                     main.execute(
                         f"INSERT OR REPLACE INTO rows ({_ROW}) "
@@ -183,58 +168,37 @@ class Store:
                 path.unlink()
 
 
-def _row(path: Path, values: str, curves: str, picture: bytes | None) -> Row:
-    with _using(path):
-        return Row(json.loads(values), json.loads(curves), picture)
-
-
 def _connect(path: Path) -> sqlite3.Connection:
     """Open a file of ours, or make one. What is not ours or damaged raises an error."""
-    with _using(path):
+    with ExitStack() as opened, _using(path):
         # Each statement is a transaction unless we begin one.
         connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        with _using(path):
-            program, version, tables = (
-                connection.execute(query).fetchone()[0]
-                for query in (
-                    "PRAGMA application_id",
-                    "PRAGMA user_version",
-                    "SELECT count(*) FROM sqlite_master",
-                )
+        opened.callback(connection.close)
+        pragmas = ("PRAGMA application_id", "PRAGMA user_version", "PRAGMA schema_version")
+        program, version, schema = (connection.execute(text).fetchone()[0] for text in pragmas)
+        if (program, version) != (_PROGRAM, _FORMAT) and (program or version or schema):
+            by = "another version of captum-advise" if program == _PROGRAM else "something else"
+            raise ValueError(
+                f"{path} was written by {by}: give another output folder, or move the file away."
             )
-            if (program, version) != (_PROGRAM, _FORMAT) and (program or version or tables):
-                by = "another version of captum-advise" if program == _PROGRAM else "something else"
-                raise ValueError(
-                    f"{path} was written by {by}: give another output folder, or move the file "
-                    "away."
-                )
-            (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if state != "ok":
-                raise sqlite3.DatabaseError(state.strip("* ").splitlines()[0])
-        if not tables:
+        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if state != "ok":
+            raise sqlite3.DatabaseError(state.strip("* ").splitlines()[0])
+        if not schema:
             with _transaction(connection, path):
                 connection.execute(f"PRAGMA application_id = {_PROGRAM}")
                 connection.execute(f"PRAGMA user_version = {_FORMAT}")
                 for table in _TABLES:
                     connection.execute(table)
-    except BaseException:
-        connection.close()
-        raise
+        opened.pop_all()
     return connection
 
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
-    with _using(path):
+    with _using(path), connection:  # which commits, or rolls back
         connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+        yield connection
 
 
 @contextmanager
@@ -249,7 +213,3 @@ def _using(path: Path) -> Iterator[None]:
             f"{path} is damaged, or not a file of captum-advise ({reason(error)}): give another "
             "output folder, or move the file away."
         ) from error
-
-
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:16]

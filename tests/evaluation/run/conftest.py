@@ -8,9 +8,9 @@ def no_report(monkeypatch):
     """Reports are tested elsewhere."""
     from captum_advise.evaluation.run import steps
 
-    def only_means(folder, *, results, methods, metrics, **_):
-        names = [metric.name for metric in metrics]
-        summary = results.groupby("method")[names].mean().stack().rename("mean")
+    def only_means(folder, report, shown):
+        names = [metric.name for metric in report.metrics]
+        summary = report.results.groupby("method")[names].mean().stack().rename("mean")
         summary = summary.rename_axis(["method", "metric"]).reset_index()
         summary.to_csv(folder / "summary.csv", index=False)
         return summary

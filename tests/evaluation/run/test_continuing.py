@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import types
+from importlib import metadata
 
 import pandas as pd
 import pytest
@@ -371,11 +372,9 @@ class TestSettings:
         pd.testing.assert_frame_equal(again.results, first.results)
 
     def test_the_version_of_a_package(self, tmp_path, monkeypatch):
-        import captum
-
         run(tmp_path)
         with monkeypatch.context() as patch:
-            patch.setattr(captum, "__version__", "0.1.0")
+            patch.setattr(metadata, "version", lambda package: "0.1.0")
             changed = run(tmp_path)
         assert counts(changed) == (0, 6, {"the versions of packages changed": 6})
         assert counts(run(tmp_path)) == (6, 0, {})

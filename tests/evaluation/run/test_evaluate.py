@@ -42,6 +42,7 @@ from captum_advise.evaluation import (
     MetricSettings,
     OutputError,
     evaluate,
+    get_methods,
     list_methods,
 )
 from captum_advise.evaluation.run.store import FILE, Store
@@ -250,7 +251,7 @@ def test_processes_of_which_one_is_killed_continue_to_the_same_table(
     process = in_processes(output, count, pause=2)
     part, deadline = output / "results.rank1.sqlite", time.monotonic() + 300
     # Rank 1 has two images; it is killed between them.
-    while not (part.exists() and rows_in(output, part.name)):
+    while not (part.exists() and rows_in(output)):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -267,8 +268,8 @@ def test_processes_of_which_one_is_killed_continue_to_the_same_table(
     assert session["reused"] + session["computed"] == 20
 
 
-def rows_in(folder, name):
-    with closing(Store(folder, name)) as store:
+def rows_in(folder):
+    with closing(Store(folder, 1)) as store:
         return store._own.execute("SELECT count(*) FROM rows").fetchone()[0]
 
 
@@ -532,13 +533,13 @@ def test_one_hot_classes(whole, tmp_path):
 @pytest.mark.usefixtures("no_report")
 def test_passes_of_a_compiled_model_are_those_of_the_model(tmp_path):
     names = ["layer-advise", "gated-grad-cam-occlusion", "occlusion", "lime", "random"]
-    options = {"method_settings": {"lime_samples": 10, "occlusion_windows": 2}}
+    methods = get_methods(names, {"lime_samples": 10, "occlusion_windows": 2})
     inner = squares_network()
     passes = []
     for number, model in enumerate((inner, torch.compile(inner, backend="eager"))):
         found = evaluate(
-            model, inner[3], Squares(2), names, tmp_path / str(number), progress=False,
-            pixel_space=SPACE, metrics=["sparseness"], **options,
+            model, inner[3], Squares(2), methods, tmp_path / str(number), progress=False,
+            pixel_space=SPACE, metrics=["sparseness"],
         ).results  # fmt: skip
         passes.append(found.pivot(index="index", columns="method", values="forward_passes"))
     pd.testing.assert_frame_equal(*passes)
@@ -569,13 +570,13 @@ def costly(model, layer, inputs, target, context):
 def test_maps_of_many_passes_are_shown_without_making_them_again(tmp_path, monkeypatch):
     from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 
-    called, call = [], ImageEvaluator._call
+    called, call = [], ImageEvaluator._made
 
     def recorded(self, method, *arguments):
         called.append(method)
         return call(self, method, *arguments)
 
-    monkeypatch.setattr(ImageEvaluator, "_call", recorded)
+    monkeypatch.setattr(ImageEvaluator, "_made", recorded)
     methods = {"grad-cam": LayerGradCam, "costly": costly}
     run(tmp_path, Squares(3), methods)
     # Both explain the target and the runner-up. Grad-CAM is made again for the page.

@@ -341,6 +341,6 @@ TRANSFORM = """
 
 def test_names_are_readable():
     assert qualified_name(LayerGradCam).endswith("LayerGradCam")
-    assert qualified_name(functools.partial(cell("def method(x): pass"))) == "__main__.method"
+    assert qualified_name(cell("def method(x): pass")) == "__main__.method"
     network = squares_network()
     assert qualified_name(LayerGradCam(network, network[3])) == qualified_name(LayerGradCam)

@@ -12,14 +12,15 @@ import pytest
 from messages import one_sentence
 
 from captum_advise.evaluation import OutputError
+from captum_advise.evaluation.digests import digest
 from captum_advise.evaluation.output import reserved
-from captum_advise.evaluation.run.store import FILE, Key, Row, Setting, Store, digest_of_name
+from captum_advise.evaluation.run.store import FILE, Key, Row, Setting, Store
 
 A, B = Setting("a", {"seed": "0"}), Setting("b", {"seed": "0"})
 
 
 def key(name="image", content="c", setting=A):
-    return Key(digest_of_name(name), content, setting.id)
+    return Key(digest(name), content, setting.id)
 
 
 def row(value, **parts):
@@ -45,8 +46,6 @@ def test_what_is_written_is_read_again(tmp_path):
         (found, missing) = store.rows([key("é\udcff"), key("other")])
         assert missing is None
         assert repr(found) == repr(numbers)  # bit for bit, with NaN
-        assert store.has_rows(A.id)
-        assert not store.has_rows(B.id)
 
 
 def test_metrics_are_added_to_a_row():
@@ -60,11 +59,11 @@ def test_the_latest_row_of_an_image_and_a_method(tmp_path):
         store.add({key(): row(1)}, [A])
         store.add({key(content="d", setting=other): row(2)}, [other])
         store.add({key(setting=B): row(3)}, [B])
-        assert store.latest(digest_of_name("image"), "a") == ("d", {"seed": "1"})
-        assert store.latest(digest_of_name("other"), "a") is None
+        assert store.latest(digest("image"), "a") == ("d", {"seed": "1"})
+        assert store.latest(digest("other"), "a") is None
         # Written again, it is the latest.
         store.add({key(): row(4)}, [A])
-        assert store.latest(digest_of_name("image"), "a") == ("c", {"seed": "0"})
+        assert store.latest(digest("image"), "a") == ("c", {"seed": "0"})
         assert store.count() == 3
 
 
@@ -72,7 +71,7 @@ def test_files_of_processes_are_merged(tmp_path):
     with closing(Store(tmp_path)) as store:
         store.add({key("0"): row(0), key("1"): row(1)}, [A])
     for rank in range(2):
-        with closing(Store.open(tmp_path, rank=rank, count=2)) as store:
+        with closing(Store(tmp_path, rank)) as store:
             assert [found.values["insertion"] for found in store.rows([key("0")])] == [0]
             store.add({key(f"new {rank}", setting=B): row(rank)}, [B])
             store.add({key("1"): Row({"insertion": 1, "road": 2})}, [A])
@@ -80,7 +79,7 @@ def test_files_of_processes_are_merged(tmp_path):
     with closing(Store(tmp_path)) as store:
         store.merge()
         assert store.count() == 4
-        assert store.latest(digest_of_name("new 1"), "b") is not None
+        assert store.latest(digest("new 1"), "b") is not None
         (found,) = store.rows([key("1")])
         assert found.values == {"insertion": 1, "road": 2}
     assert os.listdir(tmp_path) == [FILE]
@@ -90,7 +89,7 @@ def test_rows_that_are_not_named_are_deleted(tmp_path):
     with closing(Store(tmp_path)) as store:
         store.add({key("0"): row(0), key("1"): row(1), key("1", "d"): row(2)}, [A])
         store.add({key("0", setting=B): row(3), key("unreadable", "e"): row(4)}, [A, B])
-        store.keep({key("0"), key("1")}, {digest_of_name("unreadable")})
+        store.keep({key("0"), key("1")}, {digest("unreadable")})
     assert rows(tmp_path).keys() == {key("0"), key("1"), key("unreadable", "e")}
 
 

@@ -92,49 +92,15 @@ const looks = (() => {
     return { colour: `c${colour}`, dash: DASHES[count % DASHES.length], mark: MARKS[i % MARKS.length] };
   });
 })();
-function mark(method, x, y, hollow, title) {
-  return svg("path", {
-    d: looks[method].mark, transform: `translate(${x} ${y})`, class: `mark ${hollow ? "hollow " : ""}${looks[method].colour}`,
-  }, title ? svg("title", {}, title) : null);
-}
+const mark = (method, x, y) => svg("path", { d: looks[method].mark, transform: `translate(${x} ${y})`, class: `mark ${looks[method].colour}` });
 
-// ---- Panels -----------------------------------------------------------------------------------
+// ---- Charts -----------------------------------------------------------------------------------
 
-// A panel is drawn for its width, so that its text keeps its size; again when the width changes.
-const panels = new Map();
-const observer = new ResizeObserver((entries) => {
-  for (const { target, contentRect } of entries) {
-    const panel = panels.get(target);
-    if (panel && contentRect.width > 0 && Math.abs(contentRect.width - panel.width) > 1) draw(target, contentRect.width);
-  }
-});
-function draw(element, width) {
-  const panel = panels.get(element);
-  panel.width = width;
-  element.replaceChildren(html("h3", {}, panel.title), panel.render(Math.max(width, 260)), panel.note ? html("p", {}, panel.note) : "");
-}
-function show(container, entries) {
-  for (const child of container.children) { observer.unobserve(child); panels.delete(child); }
-  container.replaceChildren();
-  for (const [title, render, note] of entries) {
-    const element = html("div", { class: "panel" });
-    panels.set(element, { title, render, note, width: 0 });
-    container.append(element);
-    // A closed <details> has no width; its panels are drawn when it opens.
-    draw(element, element.clientWidth || 360);
-    observer.observe(element);
-  }
-}
 function canvas(width, height, label, ...children) {
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, ...children);
 }
 const text = (x, y, anchor, content, className) => svg("text", { x, y, "text-anchor": anchor, class: className }, content);
 const line = (x1, y1, x2, y2, className) => svg("line", { x1, y1, x2, y2, class: className });
-function named(x, y, anchor, name, width) {
-  const most = Math.max(4, Math.floor(width / 6.6));
-  if (name.length <= most) return text(x, y, anchor, name);
-  return fill(text(x, y, anchor, `${name.slice(0, most - 1)}…`), {}, [svg("title", {}, name)]);
-}
 
 // ---- Head -------------------------------------------------------------------------------------
 
@@ -170,19 +136,12 @@ const rowHead = (method) => html("th", { scope: "row" }, methods[method],
 // The best mean rank over the metrics of faithfulness comes first.
 const ranked = [...all].sort((a, b) => (data.mean_ranks[a] ?? Infinity) - (data.mean_ranks[b] ?? Infinity));
 function writeRanks() {
-  const shownMetrics = primary.filter((i) => data.ranks[i]); // those that judge a map
-  const near = (metric, method) => {
-    const { mean, critical } = data.ranks[metric], lowest = best(mean, false);
-    return isNumber(mean[method]) && (mean[method] === lowest || mean[method] - lowest < critical);
-  };
-  const foot = (label, value) => html("tr", {}, html("th", { scope: "row" }, label), html("td"),
-    ...shownMetrics.map((i) => html("td", {}, value(data.ranks[i]))));
+  const judging = primary.filter((i) => data.ranks[i]); // those that judge a map
   place("ranks", html("table", {},
-    html("thead", {}, html("tr", {}, ...["method", "mean rank", ...shownMetrics.map((i) => metrics[i].title)].map((title) => html("th", { scope: "col" }, title)))),
+    html("thead", {}, html("tr", {}, ...["method", "mean rank", ...judging.map((i) => metrics[i].title)].map((title) => html("th", { scope: "col" }, title)))),
     html("tbody", {}, ...ranked.map((method) => html("tr", { class: method === state.baseline ? "is-baseline" : null },
       rowHead(method), html("td", {}, html("strong", {}, shown(data.mean_ranks[method], 2))),
-      ...shownMetrics.map((i) => html("td", {}, near(i, method) ? html("span", { class: "near", title: "the best, or not different from it" }, "● ") : null, shown(data.ranks[i].mean[method], 2)))))),
-    html("tfoot", {}, foot("critical difference", ({ critical }) => shown(critical, 2)), foot("Friedman's test", ({ p }) => pShown(p) || "–"))));
+      ...judging.map((i) => html("td", {}, shown(data.ranks[i][method], 2))))))));
 }
 function order() {
   if (state.sorted === null) return all;
@@ -233,43 +192,6 @@ function writeTable() {
       rowHead(method), ...grouped((metric, isFirst) => cell(metric, method, isFirst)))))));
 }
 
-// ---- Differences from the baseline ------------------------------------------------------------
-
-function forest(metric) {
-  const others = all.filter((i) => i !== state.baseline);
-  const { digits, higher, title } = metrics[metric];
-  const longest = Math.max(...methods.map((name) => name.length));
-  return (width) => {
-    const left = Math.min(14 + 6.6 * longest, width * 0.4), right = width - 76, top = 8, row = 26;
-    const bottom = top + row * others.length;
-    const ends = others.flatMap((i) => difference(metric, i).slice(0, 3)).filter(isNumber);
-    let low = Math.min(0, ...ends), high = Math.max(0, ...ends);
-    const margin = 0.08 * (high - low) || 0.5;
-    low -= margin; high += margin;
-    const x = (value) => left + ((value - low) / (high - low)) * (right - left);
-    const { values, digits: places } = ticks(low, high, Math.max(2, Math.min(5, (right - left) / 60)));
-    const shade = higher ? [x(0), right] : [left, x(0)];
-    const marks = others.flatMap((i, position) => {
-      const [mean, from, to, share, , p] = difference(metric, i);
-      const y = top + row * (position + 0.5);
-      const words = `${methods[i]}: ${sign(mean, digits)} [${sign(from, digits)}, ${sign(to, digits)}], better on ${Math.round(100 * share)}%, ${pShown(p)}`;
-      return [
-        named(left - 8, y + 4, "end", methods[i], left - 8),
-        isNumber(from) ? line(x(from), y, x(to), y, `series ${looks[i].colour}`) : null,
-        isNumber(mean) ? mark(i, x(mean), y, outcome(metric, i) === 0, words) : null,
-        text(right + 8, y + 4, "start", pShown(p), "tick"),
-      ];
-    });
-    const described = others.map((i) => `${methods[i]} ${sign(difference(metric, i)[0], digits)}, ${OUTCOMES[outcome(metric, i)][2]}`);
-    return canvas(width, bottom + 36, `${title}: mean difference from ${methods[state.baseline]}. ${described.join("; ")}.`,
-      svg("rect", { x: shade[0], y: top, width: Math.max(0, shade[1] - shade[0]), height: bottom - top, class: "shade" }),
-      ...values.flatMap((value) => [line(x(value), top, x(value), bottom, "grid"), text(x(value), bottom + 15, "middle", shown(value, places), "tick")]),
-      line(x(0), top, x(0), bottom + 3, "axis"),
-      ...marks,
-      text(higher ? right : left, bottom + 31, higher ? "end" : "start", higher ? "better →" : "← better", "tick"));
-  };
-}
-
 // ---- Curves -----------------------------------------------------------------------------------
 
 // More lines than these cannot be told apart; the others are a click away.
@@ -284,46 +206,51 @@ function writeLegend() {
       svg("line", { x1: 1, y1: 7, x2: 43, y2: 7, class: `series ${looks[i].colour}`, "stroke-dasharray": looks[i].dash }), mark(i, 22, 7)),
     methods[i])));
 }
-function lineChart(curve, lines, label) {
-  return (width) => {
-    const left = 44, right = width - 12, top = 10, bottom = 220;
-    const known = lines.flatMap(({ mean, low, high }) => [...mean, ...low, ...high]).filter(isNumber);
-    const scale = ticks(0, Math.max(0.05, ...known), 4);
-    const highest = Math.max(scale.values[scale.values.length - 1], ...known);
-    const across = ticks(curve.start, curve.end, width < 330 ? 3 : 5);
-    const x = (share) => left + ((share - curve.start) / (curve.end - curve.start)) * (right - left);
-    const y = (value) => bottom - (Math.max(0, value) / highest) * (bottom - top);
-    const at = (i, count) => x(curve.start + (count > 1 ? i / (count - 1) : 0) * (curve.end - curve.start));
-    const path = (points) => points.map(([px, py], i) => `${i ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("");
-    const points = (list) => list.map((value, i) => [at(i, list.length), y(value)]);
-    const bands = lines.filter(({ low }) => low.some(isNumber)).map(({ method, low, high }) =>
-      svg("path", { d: `${path([...points(high), ...points(low).reverse()])}z`, class: `band ${looks[method].colour}` }));
-    const drawn = lines.flatMap(({ method, mean }, position) => {
-      const { colour, dash } = looks[method], own = points(mean);
-      // Marks of different methods are at different steps, so that they do not hide each other.
-      const every = Math.max(1, Math.floor(mean.length / 4)), offset = Math.floor((position * every) / Math.max(1, lines.length));
-      return [
-        svg("path", { d: path(own), class: `series ${colour}`, "stroke-dasharray": dash }, svg("title", {}, methods[method])),
-        ...own.filter((_, i) => i % every === offset).map(([px, py]) => mark(method, px, py)),
-      ];
-    });
-    return canvas(width, bottom + 40, label,
-      ...scale.values.flatMap((value) => [line(left, y(value), right, y(value), "grid"), text(left - 6, y(value) + 4, "end", value.toFixed(scale.digits), "tick")]),
-      ...across.values.map((value) => text(x(value), bottom + 16, "middle", value.toFixed(across.digits), "tick")),
-      line(left, bottom, right, bottom, "axis"),
-      text((left + right) / 2, bottom + 34, "middle", curve.x, "tick"),
-      ...bands, ...drawn);
-  };
+function lineChart(curve, lines, label, width) {
+  const left = 44, right = width - 12, top = 10, bottom = 220;
+  const known = lines.flatMap(({ mean, low, high }) => [...mean, ...low, ...high]).filter(isNumber);
+  const scale = ticks(0, Math.max(0.05, ...known), 4);
+  const highest = Math.max(scale.values[scale.values.length - 1], ...known);
+  const across = ticks(curve.start, curve.end, width < 330 ? 3 : 5);
+  const x = (share) => left + ((share - curve.start) / (curve.end - curve.start)) * (right - left);
+  const y = (value) => bottom - (Math.max(0, value) / highest) * (bottom - top);
+  const at = (i, count) => x(curve.start + (count > 1 ? i / (count - 1) : 0) * (curve.end - curve.start));
+  const path = (points) => points.map(([px, py], i) => `${i ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("");
+  const points = (list) => list.map((value, i) => [at(i, list.length), y(value)]);
+  const bands = lines.filter(({ low }) => low.some(isNumber)).map(({ method, low, high }) =>
+    svg("path", { d: `${path([...points(high), ...points(low).reverse()])}z`, class: `band ${looks[method].colour}` }));
+  const drawn = lines.flatMap(({ method, mean }, position) => {
+    const { colour, dash } = looks[method], own = points(mean);
+    // Marks of different methods are at different steps, so that they do not hide each other.
+    const every = Math.max(1, Math.floor(mean.length / 4)), offset = Math.floor((position * every) / Math.max(1, lines.length));
+    return [
+      svg("path", { d: path(own), class: `series ${colour}`, "stroke-dasharray": dash }, svg("title", {}, methods[method])),
+      ...own.filter((_, i) => i % every === offset).map(([px, py]) => mark(method, px, py)),
+    ];
+  });
+  return canvas(width, bottom + 40, label,
+    ...scale.values.flatMap((value) => [line(left, y(value), right, y(value), "grid"), text(left - 6, y(value) + 4, "end", value.toFixed(scale.digits), "tick")]),
+    ...across.values.map((value) => text(x(value), bottom + 16, "middle", value.toFixed(across.digits), "tick")),
+    line(left, bottom, right, bottom, "axis"),
+    text((left + right) / 2, bottom + 34, "middle", curve.x_title, "tick"),
+    ...bands, ...drawn);
 }
+// A chart is drawn for its width, so that its text keeps its size; again when the width changes.
+let drawnFor = 0;
 function writeCurves() {
-  show(byId("lines"), data.curves.map((curve) => {
+  const region = byId("lines");
+  drawnFor = region.clientWidth;
+  region.replaceChildren(...data.curves.map(() => html("div", { class: "panel" })));
+  data.curves.forEach((curve, i) => {
     const lines = curve.lines.map((entry, method) => entry && { method, ...entry }).filter((entry) => entry && !hidden.has(entry.method));
     const metric = metrics.findIndex(({ name }) => name === curve.name);
-    const areas = metric < 0 ? "" : lines.map(({ method }) => `${methods[method]} ${shown(data.means[metric][method])}`).join(", ");
+    const areas = lines.map(({ method }) => `${methods[method]} ${shown(data.means[metric][method])}`).join(", ");
     const fewest = Math.min(data.images, ...lines.map(({ images }) => images));
-    const note = `Vertical: ${curve.y}.${fewest < data.images ? ` Of ${fewest} of ${data.images} images.` : ""}`;
-    return [curve.title, lineChart(curve, lines, `Mean ${curve.title} curves. ${areas ? `Areas: ${areas}.` : ""}`), note];
-  }));
+    const label = `Mean ${curve.title} curves. ${areas ? `Areas: ${areas}.` : ""}`;
+    const note = `Vertical: ${curve.y_title}.${fewest < data.images ? ` Of ${fewest} of ${data.images} images.` : ""}`;
+    const panel = region.children[i];
+    panel.append(html("h3", {}, curve.title), lineChart(curve, lines, label, Math.max(panel.clientWidth, 260)), html("p", {}, note));
+  });
 }
 
 // ---- Images -----------------------------------------------------------------------------------
@@ -374,15 +301,9 @@ function turn(steps) {
 
 function writeBaseline() {
   writeConclusions();
-  for (const element of document.querySelectorAll("[data-baseline]")) element.textContent = methods[state.baseline];
   byId("n-tests").textContent = data.tests;
   writeRanks();
   writeTable();
-  if (methods.length > 1) {
-    const panel = (metric) => [heading(metrics[metric]), forest(metric)];
-    show(byId("forest"), primary.map(panel));
-    show(byId("forest-protocol"), protocol.map(panel));
-  }
   if (data.gallery.length) writeImage();
 }
 
@@ -390,7 +311,7 @@ writeHead();
 options(byId("baseline"), methods.map((name, i) => [i, name]), state.baseline);
 options(byId("image"), data.gallery.map(({ index, file }, i) => [i, `${index}: ${file}`]), 0);
 byId("gallery").hidden = !data.gallery.length;
-byId("differences").hidden = byId("ranking").hidden = methods.length < 2;
+byId("ranking").hidden = methods.length < 2;
 byId("curves").hidden = !data.curves.length;
 writeLegend();
 writeBaseline();
@@ -400,7 +321,7 @@ byId("baseline").addEventListener("change", (event) => { state.baseline = Number
 byId("image").addEventListener("change", (event) => { state.image = Number(event.target.value); writeImage(); });
 byId("previous").addEventListener("click", () => turn(-1));
 byId("next").addEventListener("click", () => turn(1));
-addEventListener("resize", markWide);
+addEventListener("resize", () => { markWide(); if (byId("lines").clientWidth !== drawnFor) writeCurves(); });
 addEventListener("scroll", markWide, { capture: true, passive: true });
 // Paper has no closed parts.
 let opened = [];
