@@ -209,7 +209,7 @@ def of_leaderboard(r):
     page = "docs/explanation/how-gated-grad-cam-works.md"
     fused, gated = (r.mean(method, "grid_top") for method in ("layer-cam-multi", GATED))
     yield page, f"{fused:.3f} of the top pixels are in the target's cell with EfficientNet-Lite0"
-    yield page, f"and {gated:.3f} of those of `GatedGradCam` (100 images"
+    yield page, f"and {gated:.3f} of those of `GatedGradCam`."
     yield page, f"{shown[0]} of them in mosaics"
 
     page = "docs/explanation/what-avx-rewards.md"
