@@ -186,33 +186,20 @@ class MaskedModel:
         """
         hidden = hidden.to(self.inputs[0].device)
         is_blurred = is_blurred.to(hidden.device)[:, None, None, None]
-        confidences = []
-        for example in range(len(self.inputs[0])):
-            image, baseline = self._image(example), self._baseline(example)
-            blurred_image = blurred(image)
+        confidences, which = [], self.maskable[0]
+        for example, image in enumerate(self.inputs[which]):
+            baseline, blurred_image = self.baselines[0], blurred(image[None])
+            if self._is_per_example(baseline):
+                baseline = baseline[example]
             for start in range(0, len(hidden), self.internal_batch_size):
                 chunk = slice(start, start + self.internal_batch_size)
                 fill = torch.where(is_blurred[chunk], blurred_image, baseline)
-                occluded = masked_images(image, (1 - hidden[chunk]).to(image), fill)
-                of_classes = self._confidences_of(example, occluded)
+                examples = torch.full((len(fill),), example, device=image.device)
+                inputs = [tensor[examples] for tensor in self.inputs]
+                inputs[which] = masked_images(image, (1 - hidden[chunk]).to(image), fill)
+                of_classes = self.confidences(examples, tuple(inputs))
                 confidences.append(of_classes[:, self.target.classes[example]])
         return torch.cat(confidences).view(-1, len(hidden))
-
-    def _image(self, example: int) -> Tensor:
-        """(1, C, H, W) the first maskable input of one example."""
-        return self.inputs[self.maskable[0]][example][None]
-
-    def _baseline(self, example: int) -> Tensor:
-        """The baseline of that image."""
-        baseline = self.baselines[0]
-        return baseline[example][None] if self._is_per_example(baseline) else baseline
-
-    def _confidences_of(self, example: int, images: Tensor) -> Tensor:
-        """Confidences (M, K) for images (M, C, H, W) in place of that of one example."""
-        examples = torch.full((len(images),), example, device=images.device)
-        inputs = [tensor[examples] for tensor in self.inputs]
-        inputs[self.maskable[0]] = images
-        return self.confidences(examples, tuple(inputs))
 
     def _is_per_example(self, baseline: Tensor) -> bool:
         n_examples = len(self.inputs[0])

@@ -204,14 +204,12 @@ def _explained(
 ) -> str:
     if path is None:
         raise ValueError("There is no image: upload one, or choose an example.")
-    image = _open(Path(path))
-    if layer != network.layer_name:
-        network = zoo.describe(network, layer=layer)
     chosen = _SELECTIONS[selection]
     explanation = captum_advise.explain(
-        image,
+        _open(Path(path)),
         network,
         target.strip() or None,
+        layer=layer,
         unit_selection=chosen,
         activation_range=_RANGES[values],
         keep_units=True,

@@ -130,27 +130,20 @@ def evaluate(
     from captum_advise.evaluation.methods.registry import parse_settings
     from captum_advise.metrics import AVXProtocol
 
-    chosen = list(_DEFAULT)
-    if methods is not None:
-        chosen = [name.strip() for name in methods.split(",") if name.strip()]
     # Quick checks come before the network is loaded.
+    chosen = list(_DEFAULT) if methods is None else _names(methods)
+    wanted = _names(metrics)
     own_settings = parse_settings(settings_of_methods or [])
     saved = _saved_maps(maps or [])
-    compared: dict[str, MethodLike] = {
-        **(evaluation.get_methods(chosen, own_settings) if chosen else {}),
-        **saved,
-    }
+    known = evaluation.get_methods(chosen, own_settings) if chosen else {}
+    compared: dict[str, MethodLike] = {**known, **saved}
     for name in set(chosen) & set(saved):
         raise ValueError(f"{name} is the name of a method: give its maps another name.")
     if not compared:
         raise ValueError("Name at least one method, with --methods or --maps.")
-    wanted = [name.strip() for name in metrics.split(",") if name.strip()]
     get_metrics(wanted)
     check_output(output, data)
-    settings = evaluation.MetricSettings(
-        steps=steps,
-        protocol=AVXProtocol.reference() if reference_protocol else AVXProtocol(),
-    )
+    protocol = AVXProtocol.reference() if reference_protocol else AVXProtocol()
     try:
         network = load_network(model, layer=layer, weights=weights, device=device, seed=seed)
         if methods is None and not network.layers:
@@ -164,7 +157,7 @@ def evaluate(
         dataset = evaluation.image_dataset(data, network, limit=limit)
         items: Any = dataset
         if mosaics is not None:
-            items = dataset + evaluation.mosaic_dataset(
+            items += evaluation.mosaic_dataset(
                 fast, dataset, side=mosaics, count=n_mosaics, seed=seed
             )
         result = evaluation.evaluate(
@@ -176,7 +169,7 @@ def evaluate(
             metrics=wanted,
             pixel_space=network.pixel_space,
             reshape_transform=network.reshape_transform,
-            settings=settings,
+            settings=evaluation.MetricSettings(steps=steps, protocol=protocol),
             seed=seed,
             internal_batch_size=batch_size,
             recompute=recompute or (),
@@ -192,6 +185,10 @@ def evaluate(
         return 0
     _show(result)
     return 1 if len(result.failures) else 0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _saved_maps(options: Sequence[str]) -> dict[str, SavedMaps]:
@@ -217,15 +214,11 @@ def _show(result: Evaluation) -> None:
         values = (f"{means.loc[method, metric.name]:.3f}" for metric in shown)
         table.add_row(escape(method), *values)
     show(table)
-    show(_rows_of(result))
+    # What was reused, what was computed, and why.
+    reasons = ", ".join(f"{number} {reason}" for reason, number in result.reasons.items())
+    rows = f"{result.reused} reused, {result.computed} computed{f' ({reasons})' * bool(reasons)}"
+    others = f"; {result.others} of other commands kept" * bool(result.others)
+    show(f"Rows: {rows}{others}.")
     if len(result.failures):
         show(f"Failed images: {len(result.failures)}, see {result.folder / 'failures.csv'}.")
     show(f"Report: {result.folder / 'report.html'}")
-
-
-def _rows_of(result: Evaluation) -> str:
-    """What was reused, what was computed, and why."""
-    reasons = ", ".join(f"{number} {reason}" for reason, number in result.reasons.items())
-    text = f"Rows: {result.reused} reused, {result.computed} computed"
-    text += f" ({reasons})" if reasons else ""
-    return f"{text}; {result.others} of other commands kept." if result.others else f"{text}."

@@ -53,16 +53,13 @@ def load_network(
         from captum_advise.zoo.weights import load_state_dict, read_state_dict
 
         load_state_dict(unwrapped(inner), read_state_dict(Path(weights)), model, weights)
-    if isinstance(made, zoo.Network) and layer is None:
-        network = made
-    else:
-        try:
-            network = zoo.describe(made, layer=layer)
-        except (TypeError, ValueError) as error:
-            hint = ""
-            if "pass " in str(error):  # an argument, which the command line does not have
-                hint = f"; {name} can do so and return captum_advise.zoo.describe(model, ...)"
-            raise ValueError(f"{model}: {reason(error)}{hint}.") from error
+    try:
+        network = zoo.describe(made, layer=layer)
+    except (TypeError, ValueError) as error:
+        hint = ""
+        if "pass " in str(error):  # an argument, which the command line does not have
+            hint = f"; {name} can do so and return captum_advise.zoo.describe(model, ...)"
+        raise ValueError(f"{model}: {reason(error)}{hint}.") from error
     return replace(
         network, name=model, weights=network.weights if weights == "default" else weights
     )

@@ -92,7 +92,7 @@ def describe(
     if isinstance(model, Network):
         known = model
         changes = (transform, pixel_space, reshape_transform, class_names)
-        if layer is None and device is None and not any(changes):
+        if layer in (None, known.layer_name) and device is None and not any(changes):
             return known
         network = describe(
             known.model,
