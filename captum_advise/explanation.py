@@ -174,6 +174,9 @@ class Explanation(TensorRecord):
         selected_units: bool (N, C), the units that make the map.
         fallback: bool (N,), whether no group of units had a map with any evidence, so that all
             units were selected instead.
+        unexplained: bool (N,), whether no group of units explains the prediction: several were
+            compared, and all have AVX 0 (average drop 1). The one with the lowest relevance is
+            selected then.
         metrics: The protocol's result for the map; None if it was not computed.
         candidates: Per example, the candidates that were compared.
         images: (N, 1 or 3, H, W) the explained images in [0, 1], as the model saw them; None where
@@ -199,6 +202,7 @@ class Explanation(TensorRecord):
     selected: Tensor
     selected_units: Tensor
     fallback: Tensor
+    unexplained: Tensor
     metrics: VisualExplainability | None
     candidates: tuple[tuple[Candidate, ...], ...]
     images: Tensor | None = None
@@ -279,7 +283,10 @@ class Explanation(TensorRecord):
         relevances = self.selected_relevances(index)
         if not relevances:
             return "no units selected"
-        return f"relevance {', '.join(map(str, relevances))} selected"
+        selection = f"relevance {', '.join(map(str, relevances))} selected"
+        if self.unexplained[index]:
+            return f"{selection}, no group explains the prediction"
+        return selection
 
     def save(self, path: str | Path) -> None:
         """Write all of it to a file that :meth:`load` reads: a NumPy ``.npz`` archive.
@@ -390,6 +397,7 @@ def explanation_of(
         selected=choice.selected.new_tensor(candidates.relevance)[choice.selected],
         selected_units=choice.units,
         fallback=candidates.fallback,
+        unexplained=choice.unexplained,
         metrics=metrics,
         candidates=_candidates_of_examples(choice),
         images=images,

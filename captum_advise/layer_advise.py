@@ -228,7 +228,8 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
 
         Warns:
             UserWarning: No group of an example has a map with evidence, so all its
-                        units are selected; no unit has a relevance that was asked
+                        units are selected; no group explains the prediction, because
+                        the AVX of all is 0; no unit has a relevance that was asked
                         for; batch norm or dropout is in training mode; or
                         pixel_space, confidence or reshape_transform seem not to suit
                         the model. The message says what was seen and what to pass.
@@ -435,6 +436,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         # The choice: the candidate with the largest criterion, for each example.
         return Choice(
             selection=selection,
+            baselines=baselines,
             contributions=contributions,
             runner_up_contributions=of_runner_up,
             densities=densities,
@@ -442,6 +444,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
             candidates=candidates,
             metrics=metrics if all_metrics else None,
             selected=candidates.best(criterion),
+            unexplained=candidates.unexplained(criterion, 0.0 if selection == "avx" else -1.0),
             target=resolved.public(),
             images=layout.images(layer_pass.call.inputs),
             scorer=scorer,

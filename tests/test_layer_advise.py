@@ -185,7 +185,8 @@ def test_pixel_space_none_is_the_example_stretched(net, images):
     )
     first = LayerAdvise(net, net.layer).explain(stretched)
     undo = nn.Sequential(Apply(lambda x: (x + 3) / 4), net)
-    second = LayerAdvise(undo, net.layer).explain(stretched * 4 - 3)
+    with pytest.warns(UserWarning, match="without pixel_space"):
+        second = LayerAdvise(undo, net.layer).explain(stretched * 4 - 3)
     torch.testing.assert_close(first.metrics.avx, second.metrics.avx, rtol=1e-4, atol=1e-4)
     assert torch.equal(first.selected, second.selected)
 

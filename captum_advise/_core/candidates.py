@@ -61,11 +61,22 @@ class Candidates:
         """
         if criterion is None:
             return self.eligible.int().argmax(0)
-        table = criterion.new_full(self.eligible.shape, -torch.inf)
-        table[self.eligible] = criterion.nan_to_num(nan=-1e9)
+        table = self._table(criterion)
         # Groups with evidence at a single, common position have equal masks. Without a margin,
         # rounding would decide such ties, and differently from batch to batch.
         return (table >= table.amax(0) - TIE).int().argmax(0)
+
+    def unexplained(self, criterion: Tensor | None, least: float) -> Tensor:
+        """Bool (N,), whether several candidates were compared, and all have the least criterion."""
+        if criterion is None:
+            return torch.zeros_like(self.fallback)
+        return (self.eligible.sum(0) > 1) & (self._table(criterion).amax(0) <= least + TIE)
+
+    def _table(self, criterion: Tensor) -> Tensor:
+        """A criterion (P,) as (S, N), minus infinity for what is not eligible."""
+        table = criterion.new_full(self.eligible.shape, -torch.inf)
+        table[self.eligible] = criterion.nan_to_num(nan=-1e9)
+        return table
 
 
 def all_units(contributions: Tensor) -> Candidates:

@@ -42,11 +42,25 @@ def several_runs(layer_pass: LayerPass) -> str | None:
 
 
 def suspicious_pixels(images: Tensor | None, pixel_space: PixelSpace | None) -> str | None:
-    """Model inputs (N, C, H, W) that the pixel space does not map into [0, 1]."""
-    if pixel_space is None or images is None or not images.numel():
+    """Model inputs (N, C, H, W) that the pixel space does not map into [0, 1].
+
+    Without one, images with values below 0, whose black is not known.
+    """
+    if images is None or not images.numel():
         return None
-    pixels = pixel_space.to_pixels(images.detach())
+    pixels = images.detach()
+    if pixel_space is not None:
+        pixels = pixel_space.to_pixels(pixels)
     lowest, highest = float(pixels.min()), float(pixels.max())
+    if pixel_space is None:
+        if not lowest < -_PIXEL_MARGIN:
+            return None
+        return (
+            f"The inputs hold values from {lowest:.2f} to {highest:.2f}, as normalised images do, "
+            "and without pixel_space the darkest value of each image counts as black: pass "
+            "pixel_space=PixelSpace.imagenet(), or the PixelSpace with the mean and std by which "
+            "they were normalised."
+        )
     if lowest >= -_PIXEL_MARGIN and highest <= 1 + _PIXEL_MARGIN:
         return None
     return (
@@ -131,11 +145,30 @@ def missing_relevance(relevance: Tensor, values: Collection[int]) -> str | None:
     )
 
 
-def no_evidence(fallback: Tensor) -> str | None:
+def no_evidence(fallback: Tensor, contributions: Tensor) -> str | None:
     """Examples without a group whose map holds evidence, bool (N,)."""
     if not bool(fallback.any()):
         return None
-    return (
+    message = (
         f"{int(fallback.sum())} of {len(fallback)} examples have no group of units whose map holds "
-        "any evidence for the target; all their units are selected, as in Grad-CAM."
+        "any evidence for the target; all their units are selected, as in Grad-CAM"
+    )
+    if bool(contributions[fallback].any()):
+        return f"{message}."
+    return (
+        f"{message}: no unit contributes anything, so the map is zero; if the scores do not depend "
+        "on this layer's tensor, as on the patches after the last attention of a transformer, "
+        "name a layer before it."
+    )
+
+
+def no_explanation(unexplained: Tensor, is_by_avx: bool) -> str | None:
+    """Examples whose groups are all as bad as can be, bool (N,)."""
+    if not bool(unexplained.any()):
+        return None
+    criterion = "AVX 0" if is_by_avx else "average drop 1"
+    return (
+        f"{int(unexplained.sum())} of {len(unexplained)} examples have no group of units that "
+        f"explains the prediction ({criterion} for all of them); the lowest relevance is selected: "
+        "pass unit_selection=None for the map of all units, or a relevance."
     )

@@ -18,6 +18,7 @@ from captum_advise._core.scoring import MapScorer
 from captum_advise._core.setting_warnings import (
     missing_relevance,
     no_evidence,
+    no_explanation,
     several_runs,
     suspicious_layout,
     suspicious_pixels,
@@ -124,6 +125,7 @@ class Choice:
 
     Attributes:
         selection: What was asked for.
+        baselines: Likewise.
         contributions: (N, C, \*spatial), with their graph.
         runner_up_contributions: Likewise for the runner-up class, without a graph; None if class
             sensitivity is not measured.
@@ -132,12 +134,14 @@ class Choice:
         candidates: Of all examples.
         metrics: One entry per pair of ``candidates``; None if they were not computed.
         selected: int64 (N,) the candidate that each example selects.
+        unexplained: bool (N,), whether all of several groups are as bad as can be.
         target: int64 (N,) or (N, D), as in :class:`captum_advise.Explanation`.
         images: (N, C, H, W) the model's inputs; None if they are not images.
         scorer: What measured the maps, and knows the confidences; None if there is none.
     """
 
     selection: Selection
+    baselines: BaselineType
     contributions: Tensor
     runner_up_contributions: Tensor | None
     densities: Tensor | None
@@ -145,6 +149,7 @@ class Choice:
     candidates: Candidates
     metrics: VisualExplainability | None
     selected: Tensor
+    unexplained: Tensor
     target: Tensor | None
     images: Tensor | None
     scorer: MapScorer | None
@@ -180,12 +185,17 @@ def choice_messages(
     """What to warn of, after a choice. A confidence that the caller gave is None: it is right."""
     messages = [
         *pass_messages(layer_pass),
-        no_evidence(choice.candidates.fallback),
+        no_evidence(choice.candidates.fallback, choice.contributions.detach()),
+        no_explanation(choice.unexplained, choice.selection == "avx"),
     ]
     if choice.relevance is not None and isinstance(choice.selection, frozenset):
         messages.append(missing_relevance(choice.relevance, choice.selection))
     if choice.scorer is not None:
         if confidence is not None:
             messages.append(suspicious_confidence(layer_pass.outputs.detach(), confidence))
-        messages.append(suspicious_pixels(choice.images, pixel_space))
+        needs_black = choice.selection == "avx" or (
+            choice.selection == "average_drop" and choice.baselines is None
+        )
+        if pixel_space is not None or needs_black:
+            messages.append(suspicious_pixels(choice.images, pixel_space))
     return messages

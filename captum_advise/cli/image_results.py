@@ -109,6 +109,7 @@ def numbers_of(explanation: Explanation, shown: str, options: Mapping[str, Any])
         "top": top,
         "selected": selected if selected >= 0 else None,
         "fallback": bool(explanation.fallback[0]),
+        "unexplained": bool(explanation.unexplained[0]),
         "selected_units": explanation.selected_units[0].nonzero()[:, 0].tolist(),
         "unit_relevance": None if relevance is None else relevance[0].tolist(),
         "groups": [

@@ -51,6 +51,7 @@ def explanation(**maps: torch.Tensor) -> Explanation:
         selected=torch.tensor([2]),
         selected_units=relevance == 2,
         fallback=torch.tensor([False]),
+        unexplained=torch.tensor([False]),
         metrics=metrics(0.71),
         candidates=((candidate(1, 20, 0.6), candidate(2, 6, 0.71), candidate(3, 1, 0.0)),),
     )
@@ -61,7 +62,7 @@ def two_examples() -> Explanation:
     one = explanation()
     both = {
         name: torch.cat([getattr(one, name)] * 2)
-        for name in ("target", "unit_relevance", "fallback", "images")
+        for name in ("target", "unit_relevance", "fallback", "unexplained", "images")
     }
     relevance = both["unit_relevance"]
     attributions = torch.cat([one.attributions, -one.attributions])

@@ -111,6 +111,43 @@ def test_no_evidence(dead):
 
 
 @pytest.mark.case(
+    "no group explains the prediction: the AVX of all is 0, or the average drop 1",
+    "the lowest relevance is selected, `unexplained` is set, one warning",
+)
+@pytest.mark.parametrize("choice", CHOICES)
+def test_no_group_explains_the_prediction(choice):
+    net = network()
+    other = 1e3 * nn.functional.one_hot(torch.tensor(5), 7)
+
+    def forward(x):
+        # A masked image is black where its map is lowest: then it is certainly of class 5.
+        return net(x) + (x.amin((1, 2, 3)) < 0.19)[:, None] * other
+
+    bright = 0.2 + 0.8 * images()
+    advise = LayerAdvise(forward, net.layer, pixel_space=PixelSpace.identity())
+    for with_metrics in (True, False):
+        with pytest.warns(UserWarning, match="explains the prediction") as caught:
+            explanation = advise.explain(
+                bright, 1, unit_selection=choice, with_metrics=with_metrics
+            )
+        assert len(caught) == 1
+        # Where there is one group, nothing was compared.
+        several = [len(candidates) > 1 for candidates in explanation.candidates]
+        assert f"{sum(several)} of 3 examples" in str(caught[0].message)
+        assert explanation.unexplained.tolist() == several
+        assert not explanation.fallback.any()
+        lowest = [candidates[0].relevance for candidates in explanation.candidates]
+        assert explanation.selected.tolist() == lowest
+        for index, is_told in enumerate(several):
+            text = explanation.describe_selection(index)
+            assert text.endswith("selected, no group explains the prediction") == is_told
+    with pytest.warns(UserWarning, match="explains the prediction"):
+        advise.attribute(bright, 1, unit_selection=choice)
+    usual = LayerAdvise(net, net.layer, pixel_space=PixelSpace.identity())
+    assert not usual.explain(bright, 1, unit_selection=choice).unexplained.any()
+
+
+@pytest.mark.case(
     "constant maps, dead units among others",
     "constant maps are shown as evidence everywhere; dead units add nothing to a map",
 )

@@ -30,6 +30,58 @@ def said(call):
     return [str(found.message) for found in caught]
 
 
+# --- inputs and pixel space
+
+
+@pytest.mark.case(
+    "normalised inputs without `pixel_space`",
+    "one warning that names `PixelSpace.imagenet()` where masks need black, else none",
+)
+@pytest.mark.filterwarnings("ignore:.* no group")
+def test_normalised_inputs_without_a_pixel_space():
+    net, inputs = network(), PixelSpace.imagenet().from_pixels(images())
+    advise, kept = LayerAdvise(net, net.layer), PixelSpace.imagenet()
+    gated = GatedGradCam(net, [net.stem, net.layer])
+    for call in (
+        lambda: advise.attribute(inputs, 1),
+        lambda: advise.explain(inputs, 1),
+        lambda: advise.explain(inputs, 1, with_metrics=False),
+        lambda: advise.attribute(inputs, 1, unit_selection="average_drop"),
+        lambda: gated.attribute(inputs, 1, n_occlusions=4),
+    ):
+        (message,) = said(call)
+        assert "hold values from -2." in message
+        assert "PixelSpace.imagenet()" in message
+    known = LayerAdvise(net, net.layer, pixel_space=kept)
+    for call in (
+        lambda: advise.attribute(images(), 1),
+        lambda: advise.attribute(images() - 0.05, 1),  # resized by bicubic interpolation
+        lambda: advise.attribute(inputs, 1, unit_selection=None),
+        lambda: advise.attribute(inputs, 1, unit_selection=1),
+        lambda: advise.explain(inputs, 1, unit_selection=1),
+        lambda: advise.attribute(inputs, 1, unit_selection="average_drop", baselines=0),
+        lambda: known.attribute(inputs, 1),
+        lambda: gated.attribute(inputs, 1),
+    ):
+        assert said(call) == []
+
+
+@pytest.mark.case(
+    "layer of a transformer after its last attention",
+    "a map of zero, with one warning that says to name a layer before it",
+)
+def test_patches_after_the_last_attention():
+    net = timm.create_model("test_vit", num_classes=5).eval()
+    inputs, tokens = images(1, height=160, width=160), Tokens(1)
+    late = LayerAdvise(net, net.blocks[-1].norm2, pixel_space=SPACE, reshape_transform=tokens)
+    (message,) = said(lambda: late.attribute(inputs, 1))
+    assert "name a layer before it" in message
+    early = LayerAdvise(net, net.blocks[-1].norm1, pixel_space=SPACE, reshape_transform=tokens)
+    assert not any(
+        "name a layer" in message for message in said(lambda: early.attribute(inputs, 1))
+    )
+
+
 # --- a layer that runs several times
 
 
