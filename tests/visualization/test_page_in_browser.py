@@ -341,6 +341,14 @@ def test_an_explanation_for_those_who_know_nothing_of_it(shown):
     assert "relevance" in text
 
 
+def test_the_explanation_is_printed(shown):
+    assert shown.find("#help").get_attribute("open") is None
+    shown.run("dispatchEvent(new Event('beforeprint'))")
+    assert shown.find("#help").get_attribute("open") is not None
+    shown.run("dispatchEvent(new Event('afterprint'))")
+    assert shown.find("#help").get_attribute("open") is None
+
+
 @pytest.mark.parametrize("width", [320, 400, 700, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_any_width_in_light_and_dark(shown, width, scheme):

@@ -427,6 +427,10 @@
     const tell = () => parent.postMessage({ explanationHeight: Math.ceil(document.documentElement.getBoundingClientRect().height) }, "*");
     new ResizeObserver(tell).observe(document.body);
   }
+  // Paper has no closed parts.
+  let wasOpen = false;
+  addEventListener("beforeprint", () => { wasOpen = byId("help").open; byId("help").open = true; });
+  addEventListener("afterprint", () => { byId("help").open = wasOpen; });
   // A browser may restore the slider of an earlier visit.
   byId("opacity").value = 65;
   showExample(0);
