@@ -130,7 +130,7 @@ def test_the_data_are_those_of_the_results():
     assert data["gallery"][1]["predicted"] == "dog"
     assert data["gallery"][0]["target"] == "dog"
     assert [curve["title"] for curve in data["curves"]] == ["insertion", "deletion"]
-    assert ["steps", "4"] in data["settings"]
+    assert data["settings"]["steps"] == 4
 
 
 def test_without_grad_cam_the_first_method_is_the_baseline():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from math import isfinite
@@ -107,15 +106,17 @@ def render(data: Mapping[str, Any]) -> str:
 def content(report: Report, images: Sequence[ReportImage]) -> dict[str, Any]:
     """The data of the page. Lists by method and by metric follow those of the report."""
     comparison, methods = report.comparison, report.methods
-    configuration = report.information["configuration"]
+    information, configuration = report.information, report.information["configuration"]
+    settings = {name: own for name, own in configuration.items() if name not in _SHOWN_ABOVE}
+    settings |= {"bootstrap": f"{N_RESAMPLES} resamples", "machine": information.get("machine")}
     n_tests = sorted({count for count in comparison.tests if count}, reverse=True)
     return {
         "network": str(configuration.get("network") or "The model"),
         "layer": str(configuration.get("layer", "")),
         "images": int(report.images["index"].nunique()),
         "failures": {"count": len(report.failures), "shown": [*report.failures[:_FAILURES]]},
-        "date": str(report.information["sessions"][-1]["ended"]),
-        "settings": list(_settings(report.information)),
+        "date": str(information["sessions"][-1]["ended"]),
+        "settings": {name: value for name, value in settings.items() if value is not None},
         "methods": list(methods),
         "baseline": methods.index(default_baseline(methods)),
         "tests": f"{' and '.join(map(str, n_tests)) or 'no'} tests against the baseline",
@@ -187,24 +188,6 @@ def _image(report: Report, image: ReportImage) -> dict[str, Any]:
         **vars(image),
         "values": [rows[metric.name].astype(float).tolist() for metric in report.metrics],
     }
-
-
-def _settings(information: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in information["configuration"].items():
-        if name not in _SHOWN_ABOVE and value is not None:
-            yield name, _in_words(value)
-    yield "bootstrap", f"{N_RESAMPLES} resamples"
-    if "machine" in information:
-        yield "machine", _in_words(information["machine"])
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, Mapping):
-        known = {key: entry for key, entry in value.items() if entry is not None}
-        return ", ".join(f"{key} {_in_words(entry)}" for key, entry in known.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_in_words, value)) or "none"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _short(value: Any) -> Any:

@@ -108,7 +108,8 @@ function writeHead() {
   const date = data.date.replace("T", " ").replace("+00:00", " UTC");
   const facts = [["Network", data.network], ["Layer", data.layer], ["Images", String(data.images)], ["Run", date]];
   byId("facts").replaceChildren(...facts.filter(([, value]) => value).map((fact) => html("div", {}, ...terms([fact]))));
-  byId("settings").replaceChildren(...terms(data.settings));
+  const inWords = (value) => (typeof value === "string" ? value : JSON.stringify(value).replaceAll('"', ""));
+  byId("settings").replaceChildren(...terms(Object.entries(data.settings).map(([name, value]) => [name, inWords(value)])));
   document.title = `${data.network}: comparison of explanation methods`;
   const { count, shown: some } = data.failures;
   byId("failures").hidden = !count;
