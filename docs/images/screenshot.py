@@ -83,7 +83,7 @@ def report(folder: Path) -> None:
     )
     with browser(output / "report.html", 1280, 1000) as driver:
         driver.execute_script(
-            "for (const id of ['ranking', 'curves', 'values'])"
+            "for (const id of ['differences', 'ranking', 'curves', 'values'])"
             " document.getElementById(id).style.display = 'none';"
         )
         gallery = driver.find_element("id", "gallery").rect

@@ -113,6 +113,9 @@ def test_another_baseline_changes_all_comparisons(page):
     assert find(page, "#conclusions dt").text == "layer-advise"
     assert "▼ worse in insertion AUC" in find(page, "#conclusions").text
     assert find(page, "#table tr.is-baseline th").text.startswith("grad-cam")
+    forest = find(page, "#forest svg").get_attribute("aria-label")
+    assert "difference from grad-cam" in forest
+    assert "layer-advise +0.0" in forest
     worse = len(find_all(page, "#table small.worse"))
     assert worse > 0
     Select(find(page, "#baseline")).select_by_visible_text("random")
@@ -120,6 +123,9 @@ def test_another_baseline_changes_all_comparisons(page):
     assert "▼" not in find(page, "#conclusions").text
     assert find(page, "#table tr.is-baseline th").text.startswith("random")
     assert not find_all(page, "#table small.worse")
+    forest = find(page, "#forest svg").get_attribute("aria-label")
+    assert "difference from random" in forest
+    assert "grad-cam +0.0" in forest
 
 
 def test_ranks_are_sorted(page):

@@ -92,7 +92,11 @@ const looks = (() => {
     return { colour: `c${colour}`, dash: DASHES[count % DASHES.length], mark: MARKS[i % MARKS.length] };
   });
 })();
-const mark = (method, x, y) => svg("path", { d: looks[method].mark, transform: `translate(${x} ${y})`, class: `mark ${looks[method].colour}` });
+function mark(method, x, y, hollow, title) {
+  return svg("path", {
+    d: looks[method].mark, transform: `translate(${x} ${y})`, class: `mark ${hollow ? "hollow " : ""}${looks[method].colour}`,
+  }, title ? svg("title", {}, title) : null);
+}
 
 // ---- Charts -----------------------------------------------------------------------------------
 
@@ -101,6 +105,23 @@ function canvas(width, height, label, ...children) {
 }
 const text = (x, y, anchor, content, className) => svg("text", { x, y, "text-anchor": anchor, class: className }, content);
 const line = (x1, y1, x2, y2, className) => svg("line", { x1, y1, x2, y2, class: className });
+function named(x, y, anchor, name, width) {
+  const most = Math.max(4, Math.floor(width / 6.6));
+  if (name.length <= most) return text(x, y, anchor, name);
+  return fill(text(x, y, anchor, `${name.slice(0, most - 1)}…`), {}, [svg("title", {}, name)]);
+}
+
+// A chart is drawn for its width, so that its text keeps its size; again when the width changes.
+let drawnFor = 0;
+function drawCharts(id, charts) {
+  const region = byId(id);
+  drawnFor = document.body.clientWidth;
+  region.replaceChildren(...charts.map(() => html("div", { class: "panel" })));
+  charts.forEach(([title, draw, note], i) => {
+    const panel = region.children[i];
+    panel.append(html("h3", {}, title), draw(Math.max(panel.clientWidth, 260)), note ? html("p", {}, note) : "");
+  });
+}
 
 // ---- Head -------------------------------------------------------------------------------------
 
@@ -193,6 +214,44 @@ function writeTable() {
       rowHead(method), ...grouped((metric, isFirst) => cell(metric, method, isFirst)))))));
 }
 
+// ---- Differences from the baseline ------------------------------------------------------------
+
+function forest(metric, width) {
+  const others = all.filter((i) => i !== state.baseline);
+  const { digits, higher, title } = metrics[metric];
+  const longest = Math.max(...methods.map((name) => name.length));
+  const left = Math.min(14 + 6.6 * longest, width * 0.4), right = width - 76, top = 8, row = 26;
+  const bottom = top + row * others.length;
+  const ends = others.flatMap((i) => difference(metric, i).slice(0, 3)).filter(isNumber);
+  let low = Math.min(0, ...ends), high = Math.max(0, ...ends);
+  const margin = 0.08 * (high - low) || 0.5;
+  low -= margin; high += margin;
+  const x = (value) => left + ((value - low) / (high - low)) * (right - left);
+  const { values, digits: places } = ticks(low, high, Math.max(2, Math.min(5, (right - left) / 60)));
+  const shade = higher ? [x(0), right] : [left, x(0)];
+  const marks = others.flatMap((i, position) => {
+    const [mean, from, to, share, , p] = difference(metric, i);
+    const y = top + row * (position + 0.5);
+    const words = `${methods[i]}: ${sign(mean, digits)} [${sign(from, digits)}, ${sign(to, digits)}], better on ${Math.round(100 * share)}%, ${pShown(p)}`;
+    return [
+      named(left - 8, y + 4, "end", methods[i], left - 8),
+      isNumber(from) ? line(x(from), y, x(to), y, `series ${looks[i].colour}`) : null,
+      isNumber(mean) ? mark(i, x(mean), y, outcome(metric, i) === 0, words) : null,
+      text(right + 8, y + 4, "start", pShown(p), "tick"),
+    ];
+  });
+  const described = others.map((i) => `${methods[i]} ${sign(difference(metric, i)[0], digits)}, ${OUTCOMES[outcome(metric, i)][2]}`);
+  return canvas(width, bottom + 36, `${title}: mean difference from ${methods[state.baseline]}. ${described.join("; ")}.`,
+    svg("rect", { x: shade[0], y: top, width: Math.max(0, shade[1] - shade[0]), height: bottom - top, class: "shade" }),
+    ...values.flatMap((value) => [line(x(value), top, x(value), bottom, "grid"), text(x(value), bottom + 15, "middle", shown(value, places), "tick")]),
+    line(x(0), top, x(0), bottom + 3, "axis"),
+    ...marks,
+    text(higher ? right : left, bottom + 31, higher ? "end" : "start", higher ? "better →" : "← better", "tick"));
+}
+function writeForest() {
+  if (methods.length > 1) drawCharts("forest", primary.map((metric) => [heading(metrics[metric]), (width) => forest(metric, width)]));
+}
+
 // ---- Curves -----------------------------------------------------------------------------------
 
 // More lines than these cannot be told apart; the others are a click away.
@@ -236,22 +295,16 @@ function lineChart(curve, lines, label, width) {
     text((left + right) / 2, bottom + 34, "middle", curve.x_title, "tick"),
     ...bands, ...drawn);
 }
-// A chart is drawn for its width, so that its text keeps its size; again when the width changes.
-let drawnFor = 0;
 function writeCurves() {
-  const region = byId("lines");
-  drawnFor = region.clientWidth;
-  region.replaceChildren(...data.curves.map(() => html("div", { class: "panel" })));
-  data.curves.forEach((curve, i) => {
+  drawCharts("lines", data.curves.map((curve) => {
     const lines = curve.lines.map((entry, method) => entry && { method, ...entry }).filter((entry) => entry && !hidden.has(entry.method));
     const metric = metrics.findIndex(({ name }) => name === curve.name);
     const areas = lines.map(({ method }) => `${methods[method]} ${shown(data.means[metric][method])}`).join(", ");
     const fewest = Math.min(data.images, ...lines.map(({ images }) => images));
     const label = `Mean ${curve.title} curves. ${areas ? `Areas: ${areas}.` : ""}`;
     const note = `Vertical: ${curve.y_title}.${fewest < data.images ? ` Of ${fewest} of ${data.images} images.` : ""}`;
-    const panel = region.children[i];
-    panel.append(html("h3", {}, curve.title), lineChart(curve, lines, label, Math.max(panel.clientWidth, 260)), html("p", {}, note));
-  });
+    return [curve.title, (width) => lineChart(curve, lines, label, width), note];
+  }));
 }
 
 // ---- Images -----------------------------------------------------------------------------------
@@ -303,8 +356,10 @@ function turn(steps) {
 function writeBaseline() {
   writeConclusions();
   byId("n-tests").textContent = data.tests;
+  for (const element of document.querySelectorAll("[data-baseline]")) element.textContent = methods[state.baseline];
   writeRanks();
   writeTable();
+  writeForest();
   if (data.gallery.length) writeImage();
 }
 
@@ -312,7 +367,7 @@ writeHead();
 options(byId("baseline"), methods.map((name, i) => [i, name]), state.baseline);
 options(byId("image"), data.gallery.map(({ index, file }, i) => [i, `${index}: ${file}`]), 0);
 byId("gallery").hidden = !data.gallery.length;
-byId("ranking").hidden = methods.length < 2;
+byId("differences").hidden = byId("ranking").hidden = methods.length < 2;
 byId("curves").hidden = !data.curves.length;
 writeLegend();
 writeBaseline();
@@ -322,7 +377,12 @@ byId("baseline").addEventListener("change", (event) => { state.baseline = Number
 byId("image").addEventListener("change", (event) => { state.image = Number(event.target.value); writeImage(); });
 byId("previous").addEventListener("click", () => turn(-1));
 byId("next").addEventListener("click", () => turn(1));
-addEventListener("resize", () => { markWide(); if (byId("lines").clientWidth !== drawnFor) writeCurves(); });
+addEventListener("resize", () => {
+  markWide();
+  if (document.body.clientWidth === drawnFor) return;
+  writeForest();
+  writeCurves();
+});
 addEventListener("scroll", markWide, { capture: true, passive: true });
 // Paper has no closed parts.
 let opened = [];
