@@ -82,8 +82,8 @@ class Run:
 
     def check_same_data(self, group: Processes) -> None:
         """Require that all processes see the same images and settings."""
-        settings = {name: setting.id for name, setting in self.settings.items()}
-        seen = group.gather(digest(*self.items.names, repr(settings)))
+        settings = [(name, setting.id) for name, setting in self.settings.items()]
+        seen = group.gather(digest(repr((self.items.names, settings))))
         if len(set(seen)) > 1:
             raise ValueError(
                 "The processes do not see the same data or settings: let each make the same data "
