@@ -93,7 +93,7 @@ def test_lightning(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_monai(run):
+def test_monai(run, told):
     monai = pytest.importorskip("monai.networks.nets")
     from captum.attr import LayerAttribution, LayerGradCam
 
@@ -105,3 +105,4 @@ def test_monai(run):
     everything = names["volume_advise"].attribute(volumes, 1, unit_selection=None)
     assert everything.equal(grad_cam)
     assert names["attributions"].shape == grad_cam.shape
+    assert told == []

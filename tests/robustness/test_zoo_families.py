@@ -119,7 +119,7 @@ def by_hand(network, inputs):
         *(member("timm", name, *expected) for name, expected in TIMM.items()),
     ],
 )
-def test_family(name, layer, layout):
+def test_family(name, layer, layout, told):
     family, _, architecture = name.partition("/")
     if architecture not in architectures(family):
         pytest.skip("not in this version")
@@ -143,6 +143,8 @@ def test_family(name, layer, layout):
     explanation = advise.explain(inputs, unit_selection=1)
     assert explanation.attributions.isfinite().all()
     assert explanation.metrics.avx.isfinite().all()
+    advise.attribute(inputs)
+    assert told == []
 
 
 def _grey():
@@ -157,7 +159,7 @@ def _grey():
     "every other ImageNet classifier of torchvision", "the default rule finds a layer; finite maps"
 )
 @pytest.mark.parametrize("name", [n for n in architectures("torchvision") if n not in TORCHVISION])
-def test_every_member(name):
+def test_every_member(name, told):
     network = zoo.load(f"torchvision/{name}", weights="random")
     inputs = torch.rand(1, 3, *network.transform(_grey()).shape[-2:])
     advise = LayerAdvise(network.model, network.layer, reshape_transform=network.reshape_transform)
@@ -166,6 +168,7 @@ def test_every_member(name):
     assert attributions.isfinite().all()
     units = advise.unit_relevance(inputs) if attributions[0, 0].numel() <= 200 else None
     assert units is None or (units >= 0).all()
+    assert told == []
 
 
 @pytest.mark.case(
