@@ -11,7 +11,13 @@ from torch import Tensor
 
 from captum_advise._utils.errors import did_you_mean
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.metric_values import MapsOfImage, infidelity_of, sensitivity_of
+from captum_advise.evaluation.metric_values import (
+    MapsOfImage,
+    adcc_of,
+    arcc_of,
+    infidelity_of,
+    sensitivity_of,
+)
 from captum_advise.metrics import energy_pointing_game, pointing_game, sparseness, top_pixels
 
 RegionMetric: TypeAlias = Callable[[Tensor, Any], Tensor]
@@ -132,6 +138,8 @@ METRICS = (
     _on_request("mu_fidelity", "μ-fidelity", True, lambda m, i: m.mu_fidelity[i]),
     _on_request("infidelity", "infidelity", False, infidelity_of),
     _on_request("sensitivity_max", "max-sensitivity", False, sensitivity_of),
+    _on_request("arcc", "ARCC", True, arcc_of),
+    _on_request("adcc", "ADCC", True, adcc_of),
     _place("pointing", "pointing game", pointing_game, "regions"),
     _place("energy", "energy in the object", energy_pointing_game, "regions"),
     _place("top_pixels", "top pixels in the object", top_pixels, "regions"),

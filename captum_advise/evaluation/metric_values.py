@@ -21,6 +21,8 @@ from captum_advise._utils.checks import check_count
 from captum_advise.evaluation.methods import Context
 from captum_advise.metrics import (
     AVXProtocol,
+    adcc,
+    arcc,
     blurred,
     infidelity,
     mu_fidelity,
@@ -28,7 +30,7 @@ from captum_advise.metrics import (
     sensitivity_max,
 )
 from captum_advise.metrics.insertion_deletion import curves_between
-from captum_advise.pixels import black
+from captum_advise.pixels import black, masked_images
 
 # The first and the last image of each curve.
 _ENDS = {
@@ -218,3 +220,24 @@ def sensitivity_of(maps: MapsOfImage, i: int) -> Tensor | float:
         return math.nan
     with maps.seeded("sensitivity_max"):
         return sensitivity_max(result.explain, maps.inputs, maps.target, n_perturb_samples=count)
+
+
+def arcc_of(maps: MapsOfImage, i: int) -> Tensor | float:
+    """ARCC of a method; NaN for maps in files, which do not change with the image."""
+    return _with_map_of_masked(maps, i, arcc, float(maps.road[i].mean()))
+
+
+def adcc_of(maps: MapsOfImage, i: int) -> Tensor | float:
+    """ADCC, likewise."""
+    return _with_map_of_masked(maps, i, adcc, maps.protocol[i]["average_drop"])
+
+
+def _with_map_of_masked(
+    maps: MapsOfImage, i: int, metric: Callable[[Tensor, Tensor, Tensor], Tensor], value: float
+) -> Tensor | float:
+    result = maps.results[i]
+    if result.is_saved:
+        return math.nan
+    masked = masked_images(maps.inputs, result.mask, maps.black).to(maps.inputs)
+    of_masked = result.explain(masked, maps.target)
+    return metric(result.mask, of_masked, result.mask.new_tensor([value]))

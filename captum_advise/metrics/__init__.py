@@ -5,6 +5,7 @@ Every function is batch first and returns one value per example. One metric per 
 
 # For the package itself, and not in ``__all__``.
 from captum_advise.metrics._passes import target_confidence as target_confidence
+from captum_advise.metrics.arcc import adcc, arcc
 from captum_advise.metrics.class_sensitivity import class_sensitivity
 from captum_advise.metrics.confidence import (
     average_drop,
@@ -38,6 +39,8 @@ __all__ = [
     "AVXProtocol",
     "Road",
     "VisualExplainability",
+    "adcc",
+    "arcc",
     "average_drop",
     "average_gain",
     "class_sensitivity",

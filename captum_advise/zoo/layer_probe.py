@@ -36,6 +36,7 @@ class Probe:
     layouts: Mapping[str, ReshapeTransform]  # of layers that are not (N, C, H, W)
     classes: int
     layers: tuple[str, ...] = ()  # of GatedGradCam: finer ones, and `layer`; else empty
+    finer_layers: tuple[str, ...] = ()  # of each larger size the last that all paths pass
 
     def layers_of(self, model: nn.Module) -> dict[str, Any]:
         """What a :class:`captum_advise.zoo.Network` says about layers: its attributes by name."""
@@ -58,6 +59,7 @@ def probe(
     channels: int = 3,
     forward: Callable[[Tensor], Tensor] | None = None,
     reshape_transform: ReshapeTransform | None = None,
+    with_finer_layers: bool = False,
 ) -> Probe:
     """Find the layer to explain by one forward and backward pass on noise.
 
@@ -77,6 +79,7 @@ def probe(
         channels: Of its inputs.
         forward: Inputs to class scores, for a model that returns something else.
         reshape_transform: How to rearrange what ``layer`` returns, where it is known.
+        with_finer_layers: Whether to look for ``finer_layers``.
     """
     with (
         # Also where the caller switched gradients off.
@@ -100,10 +103,11 @@ def probe(
         else:
             _check_layer(layer, model, outputs, name, is_reshaped=reshape_transform is not None)
         layers = _layers_of_gated_grad_cam(layer, _maps(outputs), source, logits)
+        finer = _finer_layers(layer, _maps(outputs), source, logits) if with_finer_layers else ()
     layouts = {key: output.layout for key, output in outputs.items() if output.layout is not None}
     if reshape_transform is not None:
         layouts[layer] = reshape_transform
-    return Probe(layer, layouts, logits.shape[1], layers)
+    return Probe(layer, layouts, logits.shape[1], layers, finer)
 
 
 def feature_layers(network: Network) -> dict[str, tuple[int, int, int]]:
@@ -319,6 +323,21 @@ def _layers_of_gated_grad_cam(
     blocks = [name for name in names if next(maps[name].module.children(), None) is not None]
     block = last(1, lambda name: name in blocks and not finer.startswith(f"{name}."))
     return (finer, layer) if block is None else (finer, block, layer)
+
+
+def _finer_layers(
+    layer: str, maps: Mapping[str, _Output], source: _Edge, logits: Tensor
+) -> tuple[str, ...]:
+    """Of each larger size, the last map before the layer that all paths pass."""
+    names = list(maps)
+    found: dict[tuple[int, ...], str] = {}
+    for name in reversed(names[: names.index(layer)] if layer in maps else []):
+        _, *size = _shape(maps[name])
+        is_larger = all(a > b for a, b in zip(size, _shape(maps[layer])[1:], strict=True))
+        is_new = is_larger and tuple(size) not in found
+        if is_new and _all_paths_pass(maps[name].edge, _edge(logits), source):
+            found[tuple(size)] = name
+    return tuple(reversed(found.values()))
 
 
 def _all_paths_pass(edge: _Edge, start: _Edge, source: _Edge) -> bool:

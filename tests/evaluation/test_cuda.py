@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from method_names import OF_CONVOLUTIONS
 from squares import SPACE, Squares, squares_network
 
-from captum_advise.evaluation import MetricSettings, evaluate, get_methods, list_methods
+from captum_advise.evaluation import MetricSettings, evaluate, get_methods
 from captum_advise.evaluation.columns import NOT_REPRODUCIBLE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -39,7 +40,7 @@ def results(device, output, methods):
 
 
 def test_the_table_of_the_cpu(tmp_path):
-    methods = list_methods()
+    methods = OF_CONVOLUTIONS
     on_cpu, on_gpu = (results(device, tmp_path / device, methods) for device in ("cpu", "cuda"))
     assert set(on_gpu.method) == set(methods)
     assert not on_gpu.select_dtypes("number").drop(columns="target").isna().all().any()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import LayerFeatureAblation, LayerGradCam
+from method_names import OF_CONVOLUTIONS
 from torch import nn
 
 from captum_advise import zoo
@@ -13,7 +15,6 @@ from captum_advise.evaluation import (
     Context,
     MetricSettings,
     get_methods,
-    list_methods,
 )
 from captum_advise.evaluation.data.items import Item
 from captum_advise.evaluation.methods import as_method
@@ -148,6 +149,48 @@ def test_layer_cam_of_several_layers_is_fused_as_in_its_paper(network, after, in
     torch.testing.assert_close(maps, torch.maximum(scaled[0], larger), atol=1e-4, rtol=1e-3)
 
 
+def test_refine_cam_is_pytorch_grad_cam_s(network, after, inputs):
+    refine = pytest.importorskip("pytorch_grad_cam.refine_cam").RefineCAM
+    with torch.no_grad():  # the package adds a constant to small denominators
+        network[7].weight *= 1000
+    peer = refine(network, [network[1], after])(inputs, [_target(c) for c in CLASSES.tolist()])
+    maps = maps_of("refine-cam", network, after, inputs, layers=(network[1], after))
+    expected = torch.from_numpy(peer)[:, None]
+    torch.testing.assert_close(normalize_maps(maps), expected, atol=2e-3, rtol=1e-2)
+
+
+def _target(label):
+    return lambda output: output[label]
+
+
+@pytest.mark.parametrize("percentile", [1, 50, 90, 100])
+def test_winsor_cam_is_its_weighted_sum(percentile, network, inputs):
+    layers = (network[1], network[2], network[4])
+    with torch.no_grad():  # so that layers count
+        network[7].weight += 0.1
+    method = get_methods(["winsor-cam"], {"winsor_percentile": percentile})["winsor-cam"]
+    maps = method(network, layers[-1], inputs, CLASSES, Context(layers=layers))
+    for i in range(2):
+        importance, stretched = [], []
+        for first in (2, 3, 5):
+            a, g = activations_and_gradients(network, inputs, first=first)
+            weights = g[i].detach().mean((1, 2))
+            importance.append(max(0.0, float(weights.mean())))
+            grad_cam = torch.einsum("c,chw->hw", weights, a[i].detach()).clamp(min=0)
+            large = nn.functional.interpolate(grad_cam[None, None], (24, 24), mode="bilinear")[0]
+            stretched.append((large - large.min()) / (large.max() - large.min()).clamp(min=1e-30))
+        positive = [value for value in importance if value > 0]
+        assert positive
+        cut = [min(v, float(np.percentile(positive, percentile))) for v in importance]
+        low, high = min(c for c, v in zip(cut, importance, strict=True) if v > 0), max(cut)
+        weights = [
+            0.0 if v <= 0 else 1.0 if high == low else 0.1 + 0.9 * (c - low) / (high - low)
+            for c, v in zip(cut, importance, strict=True)
+        ]
+        expected = sum(w * m for w, m in zip(weights, stretched, strict=True))
+        torch.testing.assert_close(maps[i], expected, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.slow
 def test_every_method_gives_a_map_of_a_real_network():
     network = zoo.load("efficientnet-lite0")
@@ -157,13 +200,13 @@ def test_every_method_gives_a_map_of_a_real_network():
     evaluator = ImageEvaluator(
         network.model,
         network.layer,
-        get_methods(list_methods(), settings),
+        get_methods(OF_CONVOLUTIONS, settings),
         context,
         MetricSettings(steps=2),
         seed=0,
     )
     hooks = [len(m._forward_hooks) + len(m._backward_hooks) for m in network.model.modules()]
-    for name, maps in evaluator.maps(Item(0, "image", inputs, 282), list_methods()).items():
+    for name, maps in evaluator.maps(Item(0, "image", inputs, 282), OF_CONVOLUTIONS).items():
         explains_layer = evaluator._layers[name, inputs.shape].name == "bn2" or name == "random"
         side = 7 if explains_layer and name != "guided-grad-cam" else 224
         assert maps.shape[2:] == (112 if name == "layer-cam-multi" else side,) * 2, name

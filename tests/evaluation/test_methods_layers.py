@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torchvision.models import resnet18, vgg11_bn
 
-from captum_advise import zoo
+from captum_advise import PixelSpace, zoo
 from captum_advise.evaluation import Context, MethodError, MetricSettings, get_methods
 from captum_advise.evaluation.columns import get_metrics
 from captum_advise.evaluation.data.items import Item
@@ -52,6 +53,38 @@ def test_the_layers_of_torchvision_s_networks():
     assert found(features, "25", "stages").name == "2+6+13+20+27"
 
 
+def test_several_layers_of_transformers_and_of_networks_without_activations():
+    def several(name, choice, size, **options):
+        model = timm.create_model(name, num_classes=5, **options)
+        network = zoo.describe(
+            model.eval(),
+            transform=lambda image: torch.zeros(3, size, size),
+            pixel_space=PixelSpace.identity(),
+            input_shape=(3, size, size),
+        )
+        return found(network.model, network.layer_name, choice, torch.zeros(1, 3, size, size)).name
+
+    vit = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2}
+    norms = "blocks.0.norm1+blocks.1.norm1+blocks.2.norm1"
+    for choice in ("stages", "convolutions"):
+        assert several("vit_tiny_patch16_224", choice, 32, **vit) == norms
+    vit["depth"] = 10
+    many = several("vit_tiny_patch16_224", "stages", 32, **vit)
+    assert many == "blocks.0.norm1+... (10 layers)+blocks.9.norm1"
+    swin = {"img_size": 64, "patch_size": 4, "window_size": 4, "embed_dim": 8}
+    swin |= {"depths": (1, 1), "num_heads": (2, 2)}
+    name = "swin_tiny_patch4_window7_224"
+    assert several(name, "stages", 64, **swin) == "layers.0+norm"
+    assert several(name, "convolutions", 64, **swin) == (
+        "patch_embed.norm+layers.0.blocks.0.norm1+layers.1.downsample.norm+layers.1.blocks.0.norm1"
+        "+norm"
+    )
+    convnext = {"depths": (1, 1), "dims": (8, 16)}
+    # The normalised output of the first stage.
+    stages = several("convnext_atto", "stages", 64, **convnext)
+    assert stages == "stages.1.downsample.0+norm_pre"
+
+
 def test_the_layers_of_efficientnet_lite():
     network = zoo.load("efficientnet-lite0", weights="random").model
     assert found(network, "conv_head", "activation").name == "bn2"
@@ -90,7 +123,7 @@ def test_a_row_names_the_layer_and_the_method_is_given_it(network, squares):
     [
         (
             "last",
-            r"the method mine failed: .* one of layer, activation, stages, gated-grad-cam, input",
+            r"the method mine failed: .* one of layer, activation, stages, convol",
         ),
         ([], "or a list"),
         (["4", "conv"], "the method mine failed: A method explains the layer 'conv', which"),

@@ -33,6 +33,8 @@ OF_MODELS = {**WITH_CONFIDENCE, "infidelity": metrics.infidelity}
 OF_MAPS = {
     "class_sensitivity": lambda maps: metrics.class_sensitivity(maps, OTHERS),
     "class_sensitivity of the runner-up": lambda maps: metrics.class_sensitivity(OTHERS, maps),
+    "arcc": lambda maps: metrics.arcc(maps, OTHERS, OTHERS.new_ones(3)),
+    "adcc": lambda maps: metrics.adcc(maps, OTHERS, OTHERS.new_zeros(3)),
     "sparseness": metrics.sparseness,
     "pointing_game": lambda maps: metrics.pointing_game(maps, BOXES),
     "energy_pointing_game": lambda maps: metrics.energy_pointing_game(maps, BOXES),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_advise._core.layer_pass import LayerCall
 from captum_advise.evaluation.methods.interface import ClassMaps, Context
+from captum_advise.pixels import normalize_maps
 
 
 def grad_cam_plus_plus(
@@ -14,11 +16,80 @@ def grad_cam_plus_plus(
 ) -> Tensor:
     """Grad-CAM++ (Chattopadhay et al., WACV 2018), equations 10 to 19, for exp(class score)."""
     layer_pass = LayerCall(model, (layer,), (inputs,)).run()
-    (maps,), (gradients,) = layer_pass.feature_maps, layer_pass.gradients(target)
+    return _plus_plus(layer_pass.feature_maps[0], layer_pass.gradients(target)[0])
+
+
+def _plus_plus(maps: Tensor, gradients: Tensor) -> Tensor:
     positive = gradients.relu()
     # Equation 19 is g^2 / (2 g^2 + sum(A) g^3): the squares, which may underflow, cancel.
     weights = positive / (2 + maps.sum((2, 3), keepdim=True) * positive)
     return (weights.sum((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu().detach()
+
+
+def refine_cam(
+    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+) -> Tensor:
+    """RefineCAM (Domeniconi et al. 2026), https://arxiv.org/abs/2605.14641.
+
+    The product over layers of Grad-CAM++, each enlarged to the image and stretched to [0, 1].
+    """
+    product = torch.ones(()).to(inputs.device)
+    for maps, gradients in _of_layers(model, context.layers or (layer,), inputs, target):
+        product = product * _enlarged(_plus_plus(maps, gradients), inputs)
+    return product
+
+
+def winsor_cam(
+    model: nn.Module,
+    layer: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    context: Context,
+    winsor_percentile: int,
+) -> Tensor:
+    """Winsor-CAM (Wall et al., TPAMI 2026), https://arxiv.org/abs/2507.10846.
+
+    A weighted sum over layers of Grad-CAM, each enlarged to the image and stretched to [0, 1]. A
+    layer's weight is the mean gradient over its units, if positive; positive weights are cut at
+    their percentile, and then stretched to [0.1, 1].
+    """
+    layers = _of_layers(model, context.layers or (layer,), inputs, target)
+    means = [gradients.mean((2, 3), keepdim=True) for _, gradients in layers]
+    importance = torch.stack([mean.flatten(1).mean(1).relu() for mean in means], 1).float()
+    weights = torch.stack([_winsorized(row, min(winsor_percentile, 100)) for row in importance])
+    total = torch.zeros(()).to(inputs.device)
+    for i, (mean, (maps, _)) in enumerate(zip(means, layers, strict=True)):
+        grad_cam = (mean * maps).sum(1, keepdim=True).relu()
+        total = total + weights[:, i, None, None, None] * _enlarged(grad_cam, inputs)
+    return total
+
+
+def _winsorized(importance: Tensor, percentile: int) -> Tensor:
+    positive = importance > 0
+    if not bool(positive.any()):
+        return importance
+    cut = importance.clamp(max=float(importance[positive].quantile(percentile / 100)))
+    low, high = cut[positive].min(), cut.max()
+    # Equal ones all count fully.
+    stretched = 0.1 + 0.9 * (cut - low) / (high - low) if high > low else torch.ones_like(cut)
+    return stretched * positive
+
+
+def _of_layers(
+    model: nn.Module, layers: tuple[nn.Module, ...], inputs: Tensor, target: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """Feature maps and gradients of each layer, from one pass."""
+    none = (None,) * len(layers)
+    layer_pass = LayerCall(model, layers, (inputs,), reshape_transforms=none).run()
+    maps = (feature_map.detach() for feature_map in layer_pass.feature_maps)
+    return list(zip(maps, layer_pass.gradients(target), strict=True))
+
+
+def _enlarged(maps: Tensor, inputs: Tensor) -> Tensor:
+    """Maps at the size of the inputs, stretched to [0, 1], in single precision."""
+    size = (inputs.shape[2], inputs.shape[3])
+    enlarged = F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
+    return normalize_maps(enlarged)
 
 
 def eigen_cam(

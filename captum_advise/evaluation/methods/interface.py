@@ -103,6 +103,8 @@ class Method(Protocol):
       layer itself if there is none;
     - ``"stages"``, the last activation of each size of feature maps down to this one, in
       ``context.layers``;
+    - ``"convolutions"``, all of them down to this layer, likewise; in transformers normalisations;
+    - ``"attention"``, that of all blocks of a transformer;
     - ``"gated-grad-cam"``: the layers that :class:`captum_advise.GatedGradCam` takes, likewise;
     - ``"input"``, or ``"-"`` for a method that explains neither;
     - a list of modules or their names.

@@ -31,13 +31,23 @@ from captum_advise.evaluation.methods.class_activation_maps import (
     ablation_cam,
     eigen_cam,
     grad_cam_plus_plus,
+    refine_cam,
+    winsor_cam,
 )
 from captum_advise.evaluation.methods.interface import Method, MethodAt
-from captum_advise.evaluation.methods.layers import INPUT, NONE
+from captum_advise.evaluation.methods.layers import ATTENTION, INPUT, NONE
 from captum_advise.evaluation.methods.own_methods import gated_grad_cam, layer_advise
 from captum_advise.evaluation.methods.peers import pytorch_grad_cam, torchcam
 from captum_advise.evaluation.methods.recorded_passes import with_recorded_passes as recorded
 from captum_advise.evaluation.methods.rise import rise
+from captum_advise.evaluation.methods.transformer_maps import (
+    attention_guided_cam,
+    attention_rollout,
+    cdam,
+    generic_attention,
+    legrad,
+    of_attention,
+)
 from captum_advise.metrics import AVXProtocol
 
 _SKLEARN = ("sklearn", "evaluation")
@@ -85,6 +95,13 @@ _METHODS: dict[str, MethodAt] = {
     "hirescam": replace(captum(LayerGradientXActivation), layers="activation"),
     "eigen-cam": MethodAt("activation", eigen_cam),
     "ablation-cam": MethodAt("activation", ablation_cam),
+    "refine-cam": MethodAt("stages", refine_cam),
+    "winsor-cam": MethodAt("convolutions", winsor_cam, {"winsor_percentile": 90}),
+    "attention-rollout": MethodAt(ATTENTION, of_attention(attention_rollout)),
+    "generic-attention": MethodAt(ATTENTION, of_attention(generic_attention)),
+    "attention-guided-cam": MethodAt(ATTENTION, of_attention(attention_guided_cam)),
+    "cdam": MethodAt(ATTENTION, of_attention(cdam)),
+    "legrad": MethodAt(ATTENTION, legrad),
     "guided-backpropagation": captum(GuidedBackprop),
     "integrated-gradients": MethodAt(
         INPUT,

@@ -20,6 +20,7 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 from messages import one_sentence
+from method_names import OF_CONVOLUTIONS
 from PIL import Image
 from quick_runs import (
     METHODS,
@@ -38,15 +39,16 @@ from squares import SPACE, Squares, squares_network
 
 from captum_advise._utils.probabilities import HasConfidence
 from captum_advise.evaluation import (
+    Context,
     MethodError,
     MetricSettings,
     OutputError,
     evaluate,
     get_methods,
-    list_methods,
 )
 from captum_advise.evaluation.run.store import FILE, Store
 from captum_advise.metrics import deletion_auc, insertion_auc
+from captum_advise.pixels import normalize_maps
 
 
 @pytest.fixture(scope="module")
@@ -339,12 +341,23 @@ class TestMetrics:
             Squares(2),
             ("integrated-gradients", "gaussian"),
             settings=MetricSettings(steps=1, n_perturb_samples=2),
-            metrics=["default", "infidelity", "sensitivity_max"],
+            metrics=["default", "infidelity", "sensitivity_max", "arcc", "adcc"],
         )
         rows = evaluation.results.set_index(["index", "method"])
         assert (rows["infidelity"] >= 0).all()
         assert (rows.loc[(slice(None), "gaussian"), "sensitivity_max"] == 0).all()
         assert (rows.loc[(slice(None), "integrated-gradients"), "sensitivity_max"] > 0).all()
+        assert rows["arcc"].between(0, 1).all()
+        # A map that is the same for the masked image: coherency 1.
+        floor = rows.loc[(slice(None), "gaussian"), :]
+        gaussian = get_methods(["gaussian"])["gaussian"]
+        network = squares_network()
+        maps = gaussian(network, network[3], torch.zeros(1, 3, 24, 24), None, Context())
+        shown = 1 - float(normalize_maps(maps).mean())
+        parts = {"arcc": floor["road"].clip(0, 1), "adcc": 1 - floor["average_drop"]}
+        for name, faithfulness in parts.items():
+            expected = 3 / (1 + 1 / shown + 1 / faithfulness)
+            np.testing.assert_allclose(floor[name], expected, rtol=1e-3)
         assert "mu_fidelity" not in rows
         assert "avx" in rows
 
@@ -450,7 +463,7 @@ def test_random_states_are_left_as_they_are(tmp_path):
     run(
         tmp_path,
         Squares(1),
-        list_methods(),
+        OF_CONVOLUTIONS,
         network,
         method_settings=QUICK_SETTINGS,
         settings=MetricSettings(steps=1, n_perturb_samples=1),
@@ -488,7 +501,7 @@ def test_a_model_in_bfloat16(whole, tmp_path):
         "rise_masks": 8,
         "is_cam_samples": 1,
     }
-    names = list_methods()
+    names = OF_CONVOLUTIONS
     evaluation = run(tmp_path, Squares(1), names, network, method_settings=small)
     # With noise that methods and metrics add.
     settings = MetricSettings(steps=1, n_perturb_samples=1)
