@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 on success; 1 if an image failed or an axiom does not hold; 2 if the command
         could not run; 130 if the user stopped it.
     """
+    if arguments is None:
+        # The process is ours. To look for garbage among the 400,000 objects that torch and other
+        # packages make at import, then and at exit, takes as long as importing torch.
+        gc.set_threshold(100_000, 50, 100)
+        atexit.register(gc.freeze)
     try:
         # Here, because Ctrl+C and a missing package end an import as well.
         from captum_advise._utils.optional_dependencies import import_optional

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -33,6 +34,14 @@ def test_version_and_help(capsys):
     assert cli.main([]) == 0
     text = capsys.readouterr().out
     assert all(command in text for command in COMMANDS)
+
+
+def test_only_a_process_of_its_own_looks_for_less_garbage():
+    before = gc.get_threshold(), gc.get_freeze_count()
+    assert cli.main(["--version"]) == 0
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
+    code = MAIN.replace("main())", "main() or gc.get_threshold()[0] < 10_000)")
+    assert subprocess.run([sys.executable, "-c", f"import gc; {code}", "--version"]).returncode == 0
 
 
 def test_the_package_runs_as_a_module():
