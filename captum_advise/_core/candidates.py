@@ -46,13 +46,18 @@ class Candidates:
         return self.pairs[:, 1]
 
     @property
+    def _places(self) -> tuple[Tensor, ...]:
+        """Candidates and examples of the pairs: unlike a mask, they need no answer of a GPU."""
+        return self.pairs.unbind(1)
+
+    @property
     def pair_maps(self) -> Tensor:
         r"""(P, 1, \*spatial) the map of each pair."""
-        return self.maps[self.eligible]
+        return self.maps[self._places]
 
     def pair_maps_from(self, contributions: Tensor) -> Tensor:
         r"""(P, 1, \*spatial) the maps of the same units for another class."""
-        return _maps(self.units, contributions)[self.eligible]
+        return _maps(self.units, contributions)[self._places]
 
     def best(self, criterion: Tensor | None) -> Tensor:
         """int64 (N,) the candidate with the largest criterion (P,), the first one on ties.
@@ -75,7 +80,7 @@ class Candidates:
     def _table(self, criterion: Tensor) -> Tensor:
         """A criterion (P,) as (S, N), minus infinity for what is not eligible."""
         table = criterion.new_full(self.eligible.shape, -torch.inf)
-        table[self.eligible] = criterion.nan_to_num(nan=-1e9)
+        table[self._places] = criterion.nan_to_num(nan=-1e9)
         return table
 
 

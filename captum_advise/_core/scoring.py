@@ -68,7 +68,8 @@ class MapScorer:
         Similarity bounds AVX from above: the network runs, and FSIMc is computed, only where AVX
         could still be the highest. The only map of an example needs no AVX; it has zero.
         """
-        maps_of = torch.bincount(examples, minlength=len(self.confidences))
+        maps_of = examples.new_zeros(len(self.confidences))
+        maps_of.index_add_(0, examples, torch.ones_like(examples))
         contested = (maps_of[examples] > 1).nonzero().squeeze(1)
         if not len(contested):
             return maps.new_zeros(len(examples))

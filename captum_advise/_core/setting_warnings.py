@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable
 
+import torch
 from torch import Tensor
 
 from captum_advise._core.candidates import has_relevance
@@ -51,7 +52,7 @@ def suspicious_pixels(images: Tensor | None, pixel_space: PixelSpace | None) -> 
     pixels = images.detach()
     if pixel_space is not None:
         pixels = pixel_space.to_pixels(pixels)
-    lowest, highest = float(pixels.min()), float(pixels.max())
+    lowest, highest = torch.stack(pixels.aminmax()).tolist()
     if pixel_space is None:
         if not lowest < -_PIXEL_MARGIN:
             return None

@@ -29,7 +29,7 @@ def check_maps(inputs: Tensor, maps: Tensor, target: Tensor) -> None:
 
 def check_finite(*maps: Tensor) -> None:
     """Require finite values."""
-    if not all(bool(tensor.isfinite().all()) for tensor in maps):
+    if not bool(torch.stack([tensor.isfinite().all() for tensor in maps]).all()):
         raise ValueError("The maps hold values that are not finite, which have no rank.")
 
 

@@ -166,6 +166,8 @@ def visual_explainability(
         tensor([1.])
     """
     check_image_pair(images, masked_images)
+    check_classes(confidences, target)
+    check_classes(masked_confidences, target)
     whole = WholeImages.of(images)
     examples = torch.arange(len(images), device=images.device)
     return compare(
@@ -232,8 +234,6 @@ def compare(
     protocol: AVXProtocol,
 ) -> VisualExplainability:
     """:func:`visual_explainability` of masked images whose similarity is known."""
-    check_classes(confidences, target)
-    check_classes(masked_confidences, target)
     confidence = target_confidence(confidences, target)
     masked_confidence = protocol.masked_confidence(masked_confidences, target)
     drop = average_drop(confidence, masked_confidence)

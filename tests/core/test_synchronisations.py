@@ -1,0 +1,48 @@
+"""How often the host waits for a GPU, counted by the operations on a CPU that would make it."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from toy_networks import Net, network
+
+from captum_advise import LayerAdvise, layer_advise, relevance
+
+# Their results, or the shapes of them, are numbers of the host.
+WAITING = {"_local_scalar_dense", "nonzero", "_unique2", "unique_consecutive", "bincount", "equal"}
+
+
+class Waits(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        name = function.overloadpacket.__name__
+        # A mask is an index of as many entries as it holds.
+        by_mask = name.startswith(("index", "_index_put")) and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool
+            for index in (arguments[1] if isinstance(arguments[1], list | tuple) else ())
+        )
+        self.counts[name] += name in WAITING or by_mask
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize(("selection", "at_most"), [(None, 0), (1, 2), ("avx", 21)])
+def test_the_host_waits_for_few_answers(monkeypatch, selection, at_most):
+    net = network(Net, classes=30)
+    # Not square: a square layer of few units is asked whether it holds attention weights.
+    images = torch.rand(12, 3, 24, 30, generator=torch.Generator().manual_seed(0))
+    advise = LayerAdvise(net, net.layer, activation_range="minmax")
+    explanation = advise.explain(images, keep_units=True)
+    assert min(map(len, explanation.candidates)) > 1
+    # The GPU's kernel waits for nothing, those of CPUs do.
+    for module in (layer_advise, relevance):
+        monkeypatch.setattr(module, "unit_densities", lambda *_: explanation.units.densities)
+    with Waits() as waits:
+        copy = torch.Tensor.tolist
+        counted = lambda tensor: waits.counts.update(["tolist"]) or copy(tensor)  # noqa: E731
+        monkeypatch.setattr(torch.Tensor, "tolist", counted)
+        advise.attribute(images, unit_selection=selection, internal_batch_size=64)
+    assert waits.counts.total() <= at_most, waits.counts
