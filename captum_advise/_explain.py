@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise._core.unit_choice import UnitSelection, choice_arguments
+from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.modes import in_eval_mode
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.explanation import GATED_GRAD_CAM, Explanation, Setup
@@ -198,7 +198,6 @@ def _explained(
         keep_units=keep_units,
         with_grad_cam=with_metrics,
         messages=messages,
-        stacklevel=5,
     )
     return replace(explanation, maps={**maps, **explanation.maps})
 
@@ -292,12 +291,10 @@ def _check_inputs(inputs: Tensor) -> None:
 def _warn_of_pixels(inputs: Tensor, pixel_space: PixelSpace) -> None:
     is_normalised = max(pixel_space.mean) > 0
     if is_normalised and bool((inputs >= 0).all() & (inputs <= 1).all()):
-        warnings.warn(
+        warn_caller(
             "The inputs (N, C, H, W) lie in [0, 1] and the model's inputs are normalised: a tensor "
             "of four dimensions is taken as inputs of the model; pass images as a list of tensors "
-            "(3, H, W), or pixel_space=PixelSpace.identity() if the model takes them like this.",
-            UserWarning,
-            stacklevel=3,
+            "(3, H, W), or pixel_space=PixelSpace.identity() if the model takes them like this."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_advise._core.candidates import SEVERAL
 from captum_advise._core.grad_cam import combine_units
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.records import TensorRecord
+from captum_advise._utils.records import TensorRecord, mapped
 from captum_advise._utils.tensor_files import pack, unpack
 from captum_advise.metrics import VisualExplainability
 from captum_advise.pixels import PixelSpace, resolve_pixel_space
@@ -221,8 +221,9 @@ class Explanation(TensorRecord):
         """The explanation of one of the examples, as a batch of one."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"There is no example {index}: the explanation has {len(self)}.")
-        parts = {f.name: _one(getattr(self, f.name), index % len(self)) for f in fields(self)}
-        return replace(self, **parts)
+        at = slice(index % len(self), index % len(self) + 1)
+        bare: Explanation = mapped(replace(self, candidates=()), lambda tensor: tensor[at])
+        return replace(bare, candidates=self.candidates[at])
 
     def __repr__(self) -> str:
         shape, dtype = tuple(self.attributions.shape), str(self.attributions.dtype)
@@ -348,19 +349,6 @@ def avx_in_words(metrics: VisualExplainability | None) -> str:
     if metrics is None or metrics.avx.isnan():
         return ""
     return f", AVX {metrics.avx.item():.3f}"
-
-
-def _one(value: Any, index: int) -> Any:
-    """The part of an attribute of an explanation that belongs to one example."""
-    if isinstance(value, Tensor | tuple):
-        return value[index : index + 1]
-    if isinstance(value, VisualExplainability):
-        return value[torch.tensor([index], device=value.avx.device)]
-    if isinstance(value, Units):
-        return Units(*(_one(tensor, index) for tensor in vars(value).values()))
-    if isinstance(value, dict):
-        return {name: _one(item, index) for name, item in value.items()}
-    return value
 
 
 def explanation_of(

@@ -186,13 +186,11 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
         _images(call)  # before the model runs
-        # log_usage wraps this function.
-        warn_of(self._unsteady(), stacklevel=4)
         layer_pass = replace(call, keeps_inputs=n_occlusions > 0).run()
         maps, messages = self._maps(
             layer_pass, target, grad_kwargs, n_occlusions, internal_batch_size
         )
-        warn_of(messages, stacklevel=4)
+        warn_of(messages)
         return maps
 
     def _maps(

@@ -244,15 +244,13 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         how = choice_arguments(unit_selection, target, grad_kwargs, baselines, internal_batch_size)
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
-        # log_usage wraps this function.
-        warn_of(self._unsteady(), stacklevel=4)
         selection = how["selection"]
         form = {"summed": attr_dim_summation, "relu": relu_attributions}
         layer_pass = replace(call, keeps_inputs=isinstance(selection, str)).run()
         if isinstance(selection, str):
             choice = self._choose(layer_pass, **how)
             messages = choice_messages(choice, layer_pass, self._asked_confidence, self.pixel_space)
-            warn_of(messages, stacklevel=4)
+            warn_of(messages)
             return combine_units(choice.contributions, choice.units, **form)
         # Nothing is compared: every tensor of the layer, whatever LayerGradCam accepts.
         if how["target"] is None and layer_pass.outputs.dim() == 2:
@@ -266,7 +264,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
                 units = has_relevance(relevance, selection)
                 messages.append(missing_relevance(relevance, selection))
             attributions.append(combine_units(contributions, units, **form))
-        warn_of(messages, stacklevel=4)
+        warn_of(messages)
         formatted = _format_output(len(attributions) > 1, tuple(attributions))
         return cast("Tensor | tuple[Tensor, ...]", formatted)
 
@@ -312,13 +310,11 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         how = choice_arguments(unit_selection, target, grad_kwargs, baselines, internal_batch_size)
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
-        warn_of(self._unsteady(), stacklevel=3)
         return self._explanation(
             replace(call, keeps_inputs=True).run(),
             **how,
             with_metrics=with_metrics,
             keep_units=keep_units,
-            stacklevel=4,
         )
 
     @torch.no_grad()
@@ -342,10 +338,8 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
             >>> relevance = LayerAdvise(net, net.conv4).unit_relevance(images)  # Nx50
         """
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
-        # torch.no_grad wraps this function.
-        warn_of(self._unsteady(), stacklevel=4)
         feature_maps = call.feature_maps()
-        warn_of([suspicious_layout(call, feature_maps)], stacklevel=4)
+        warn_of([suspicious_layout(call, feature_maps)])
         relevance = tuple(relevance_of(feature_map, self.density) for feature_map in feature_maps)
         return cast("Tensor | tuple[Tensor, ...]", _format_output(len(relevance) > 1, relevance))
 
@@ -355,7 +349,6 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         *,
         with_metrics: bool,
         keep_units: bool,
-        stacklevel: int,
         with_grad_cam: bool = False,
         messages: Sequence[str | None] = (),
         **how: Any,
@@ -363,7 +356,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         """What :meth:`explain` returns, from a forward pass that may serve other maps too."""
         choice = self._choose(layer_pass, all_metrics=with_metrics, **how)
         found = choice_messages(choice, layer_pass, self._asked_confidence, self.pixel_space)
-        warn_of([*messages, *found], stacklevel=stacklevel)
+        warn_of([*messages, *found])
         units = None
         if keep_units:
             units = Units.of(layer_pass.feature_maps[0], choice, self.density)

@@ -5,7 +5,6 @@ Each function returns a message, or None where nothing is suspicious.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from captum_advise._core.candidates import has_relevance
 from captum_advise._core.layer_pass import LayerCall, LayerPass
+from captum_advise._utils.errors import warn_caller
 from captum_advise.pixels import PixelSpace
 
 # Bicubic resizing of tensors leaves [0, 1] by a little.
@@ -25,10 +25,10 @@ _MOST_DISTORTION = 2.0
 _MOST_DISTORTION_OF_TRANSFORMS = 1.5
 
 
-def warn_of(messages: Iterable[str | None], *, stacklevel: int) -> None:
+def warn_of(messages: Iterable[str | None]) -> None:
     """Warn of what is suspicious, of each thing once."""
     for message in dict.fromkeys(filter(None, messages)):
-        warnings.warn(message, stacklevel=stacklevel)
+        warn_caller(message)
 
 
 def several_runs(layer_pass: LayerPass) -> str | None:

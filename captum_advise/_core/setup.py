@@ -11,6 +11,7 @@ from torch.nn import Module
 
 from captum_advise._core import arguments
 from captum_advise._core.layer_pass import LayerCall
+from captum_advise._core.setting_warnings import warn_of
 from captum_advise._utils.probabilities import HasConfidence, default_confidence
 from captum_advise._utils.randomness import unsteady
 from captum_advise.layouts import ReshapeTransform
@@ -56,17 +57,16 @@ class LayerSetup:
     def _layer_call(
         self, inputs: object, additional_forward_args: Any, attribute_to_layer_input: bool
     ) -> LayerCall:
+        """A call. Warns of a model whose outputs depend on chance or on the batch."""
+        tensors = arguments.as_tensors(inputs)
+        warn_of([unsteady(self.forward_func, *self._layers)])
         return LayerCall(
             self.forward_func,
             self._layers,
-            arguments.as_tensors(inputs),
+            tensors,
             _format_additional_forward_args(additional_forward_args),
             self.device_ids,
             attribute_to_layer_input,
             self._transforms,
             self.layer_run,
         )
-
-    def _unsteady(self) -> list[str | None]:
-        """What to warn of before the model runs."""
-        return [unsteady(self.forward_func, *self._layers)]

@@ -19,7 +19,7 @@ class TensorRecord:
 
     def to(self, device: torch.device | str) -> Self:
         """A copy on another device."""
-        moved: Self = _moved(self, torch.device(device))
+        moved: Self = mapped(self, lambda tensor: tensor.to(device))
         return moved
 
     def to_dict(self) -> dict[str, Any]:
@@ -33,16 +33,17 @@ def _items(record: Any) -> list[tuple[str, Any]]:
     return [(field.name, getattr(instance, field.name)) for field in fields(instance)]
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def mapped(value: Any, of_tensor: Callable[[Tensor], Tensor]) -> Any:
+    """The same with what is made of each tensor in its place."""
     if isinstance(value, Tensor):
-        return value.to(device)
+        return of_tensor(value)
     if isinstance(value, TensorRecord):
-        moved = {name: _moved(part, device) for name, part in _items(value)}
-        return replace(value, **moved)  # type: ignore[type-var]
+        parts = {name: mapped(part, of_tensor) for name, part in _items(value)}
+        return replace(value, **parts)  # type: ignore[type-var]
     if isinstance(value, tuple):
-        return tuple(_moved(part, device) for part in value)
+        return tuple(mapped(part, of_tensor) for part in value)
     if isinstance(value, dict):
-        return {key: _moved(part, device) for key, part in value.items()}
+        return {key: mapped(part, of_tensor) for key, part in value.items()}
     return value
 
 
