@@ -79,10 +79,9 @@ def test_several_layers_of_transformers_and_of_networks_without_activations():
         "patch_embed.norm+layers.0.blocks.0.norm1+layers.1.downsample.norm+layers.1.blocks.0.norm1"
         "+norm"
     )
-    convnext = {"depths": (1, 1), "dims": (8, 16)}
-    # The normalised output of the first stage.
-    stages = several("convnext_atto", "stages", 64, **convnext)
-    assert stages == "stages.1.downsample.0+norm_pre"
+    # The normalised output of each stage.
+    downsamples = "+".join(f"stages.{i}.downsample.0" for i in (1, 2, 3))
+    assert several("convnext_atto", "stages", 64) == f"{downsamples}+norm_pre"
 
 
 def test_the_layers_of_efficientnet_lite():
