@@ -51,6 +51,7 @@ class Evaluation:
 
     Example::
 
+        >>> from captum_advise.evaluation import evaluate
         >>> dataset = [(image, 3) for image in images]
         >>> evaluation = evaluate(net, net.conv4, dataset, ["grad-cam", "random"], "report")
         >>> evaluation.computed, len(evaluation.results), evaluation.reasons
