@@ -169,8 +169,9 @@ def _processor(model: Any) -> tuple[Any, str]:
         classes = auto.IMAGE_PROCESSOR_MAPPING[type(model.config)]
     except KeyError:
         raise ValueError(
-            f"{type(model).__name__} has no image processor: only image classifiers can be "
-            "explained; for another model pass transform and pixel_space."
+            f"Transformers has no image processor for {type(model).__name__}, and only image "
+            "classifiers can be explained: if it is one, pass transform, such as "
+            "AutoImageProcessor.from_pretrained(...)."
         ) from None
     # Versions before 5 have a pair: one for PIL, and one for tensors, which may be missing.
     known = classes if isinstance(classes, dict) else {"pil": classes[0], "torchvision": classes[1]}

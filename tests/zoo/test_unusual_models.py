@@ -268,6 +268,18 @@ def test_inference_mode(small):
         assert zoo.describe(small).layer_names == ("layer3", "layer4")
 
 
+def test_a_classifier_of_hugging_face_without_an_image_processor(chelsea):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.Dinov2WithRegistersConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=1
+    )
+    model = transformers.Dinov2WithRegistersForImageClassification(config).eval()
+    assert "pass transform, such as AutoImageProcessor" in refused(model)
+    transform = v2.Compose([v2.Resize((224, 224)), v2.ToImage(), v2.ToDtype(torch.float32, True)])
+    layout = explain(chelsea, model, transform=transform, with_metrics=False).setup.layout
+    assert layout == "N x tokens x C, patches after 5 tokens"
+
+
 @pytest.mark.parametrize("build", ["timm", "torchvision"])
 def test_no_head(build):
     if build == "timm":
