@@ -73,3 +73,18 @@ def test_readme(folder):
 )
 def test_guides(page, made, folder):
     assert made in run(GUIDES / page, names_of(page))
+
+
+def first_cells(path):
+    """The code in the first cells of a page's tables."""
+    rows = re.findall(r"^\| (`.*?) \|", path.read_text(encoding="utf-8"), re.M)
+    return {name for row in rows for name in re.findall(r"`([\w+-]+)`", row)}
+
+
+def test_pages_list_every_method_setting_and_metric():
+    evaluation = pytest.importorskip("captum_advise.evaluation")
+    guide, report = GUIDES / "evaluate-methods.md", ROOT / "docs/reference/evaluation-report.md"
+    assert set(evaluation.list_methods()) <= first_cells(guide)
+    assert set(evaluation.list_metrics()) <= first_cells(report)
+    text = guide.read_text(encoding="utf-8")
+    assert all(f"{name}={value}" in text for name, value in evaluation.list_settings().items())
