@@ -123,8 +123,6 @@ def evaluate(
     added, and settings changed and changed back: only what is missing is computed. Under torchrun
     the processes share the images. Ends with status 1 if some images failed.
     """
-    import torch
-
     from captum_advise.evaluation.columns import get_metrics
     from captum_advise.evaluation.data.images import check_output
     from captum_advise.evaluation.methods.registry import parse_settings
@@ -152,16 +150,14 @@ def evaluate(
                 f"{_DEFAULT[0]} is left out: {network.name} has no layer with twice the resolution "
                 f"of {network.layer_name}."
             )
-        # Convolutions are faster so, and differ by rounding only.
-        fast = network.model.to(memory_format=torch.channels_last)
         dataset = evaluation.image_dataset(data, network, limit=limit)
         items: Any = dataset
         if mosaics is not None:
             items += evaluation.mosaic_dataset(
-                fast, dataset, side=mosaics, count=n_mosaics, seed=seed
+                network.model, dataset, side=mosaics, count=n_mosaics, seed=seed
             )
         result = evaluation.evaluate(
-            fast,
+            network.model,
             network.layer,
             items,
             compared,

@@ -62,7 +62,7 @@ def sanity(
 
     network = load_network(model, layer=layer, weights=weights)
     opened = zoo.example_image() if image is None else zoo.open_image(image)
-    inputs = network.transform(opened).unsqueeze(0)
+    inputs = network.transform(opened).unsqueeze(0).contiguous()
     with torch.no_grad():
         predicted = int(network.model(inputs).argmax())
     explained = predicted if target is None else network.class_index(target)

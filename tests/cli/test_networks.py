@@ -27,11 +27,15 @@ from captum_advise import zoo
 class Settings:
     classes: int = 3
 
+class View(nn.Module):
+    def forward(self, x):
+        return x.view(len(x), -1)  # fails where x is channels last
+
 class Net(nn.Sequential):
     def __init__(self, classes=Settings().classes):
         super().__init__(
-            nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-            nn.Linear(4, classes),
+            nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), View(),
+            nn.Linear(16, classes),
         )
 
 def small():
@@ -98,7 +102,7 @@ def test_a_network_is_taken_as_it_is(models):
 
 
 def test_weights_are_loaded_into_it(models):
-    state = {key: torch.ones_like(value) for key, value in nn.Linear(4, 3).state_dict().items()}
+    state = {key: torch.ones_like(value) for key, value in nn.Linear(16, 3).state_dict().items()}
     network = load_network("mine.py:network")
     torch.save({**network.model.state_dict(), "4.weight": state["weight"]}, "w.pth")
     loaded = load_network("mine.py:network", weights="w.pth")
@@ -125,7 +129,7 @@ def test_weights_are_loaded_into_it(models):
         ("mine.py:sized", "called without arguments and needs some .*'classes'"),
         (
             "mine.py:broken",
-            r"^mine.py:broken fails: ZeroDivisionError in mine.py, line 35: division by zero\.$",
+            r"^mine.py:broken fails: ZeroDivisionError in mine.py, line 39: division by zero\.$",
         ),
         ("syntax.py:make", "syntax.py cannot be imported: line 1, '.' was never closed"),
         ("needs.py:make", "cannot be imported: .* No module named 'a_package_that_is_not_there'"),

@@ -95,7 +95,9 @@ class Items:
             inputs = inputs.to(self.dtype)
         region = _region(inputs, *rest)[None] if _has(part, "has_regions") else None
         in_mosaic = _has(part, "has_cells")
-        return Item(index, self.names[index], inputs[None], _label(label), region, in_mosaic)
+        # Transforms give channels last, which a model may refuse.
+        inputs = inputs[None].contiguous()
+        return Item(index, self.names[index], inputs, _label(label), region, in_mosaic)
 
 
 def _parts(dataset: Any) -> tuple[Any, ...]:
