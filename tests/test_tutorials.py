@@ -17,8 +17,8 @@ FOLDER = Path(__file__).parent.parent / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAX_BYTES = 600_000
 
-# How far a number of a stored output may be from that of a run: half of the last digits that
-# another processor, another number of threads or another version of torch changes.
+# How far a number of a stored output may be from that of a run on another processor, with another
+# number of threads or another version of torch; at least one step of its last digit.
 TOLERANCES = {"decimal": 0.005, "percent": 0.5, "integer": 0}
 # Notebook 3 trains its networks, and rounding grows with every step.
 TOLERANCES_WHERE_TRAINED = {"decimal": 0.1, "percent": 10, "integer": 4}
@@ -72,6 +72,12 @@ def value(number):
     return float(number.rstrip("%"))
 
 
+def tolerance(number, tolerances):
+    digits = len(number.rstrip("%").partition(".")[2])
+    step = 0 if kind(number) == "integer" else 10**-digits
+    return max(tolerances[kind(number)], step) + 1e-9
+
+
 def differences(stored, run, tolerances):
     """Where the outputs of two runs of the same cells differ, as sentences."""
     found = []
@@ -83,8 +89,8 @@ def differences(stored, run, tolerances):
                 found.append(f"cell {index}: stored {old!r}, a run gives {new!r}")
                 continue
             for one, other in zip(NUMBER.findall(old), NUMBER.findall(new), strict=True):
-                tolerance = tolerances[kind(one)]
-                if kind(one) != kind(other) or abs(value(one) - value(other)) > tolerance + 1e-9:
+                far = abs(value(one) - value(other)) > tolerance(one, tolerances)
+                if kind(one) != kind(other) or far:
                     found.append(f"cell {index}: stored {one}, a run gives {other}")
     return found
 
@@ -189,6 +195,15 @@ def test_small_differences_are_those_of_rounding(text, is_noticed):
         for printed in ("AVX 0.746, 39.5%, 115 units", text)
     )
     assert bool(differences([stored], [run], TOLERANCES)) == is_noticed
+
+
+@each_notebook
+def test_decimals_of_the_prose_are_those_of_the_outputs(path):
+    notebook, cells = read(path)
+    shown = " ".join(text for cell in cells for text in [*texts(cell), cell.source])
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for number in re.findall(r"(?<![\w.(/])\d+\.\d+%?", prose):
+        assert number in shown, number
 
 
 @pytest.mark.slow
