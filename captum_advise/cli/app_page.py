@@ -149,6 +149,9 @@ def start(page: Any, host: str, port: int, uploads: Path, embed_in: str | None =
         block_info_text_color_dark="*neutral_300",
         input_placeholder_color="*neutral_600",
         input_placeholder_color_dark="*neutral_300",
+        body_text_color_subdued="*neutral_600",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
     )
     try:
         page.launch(
@@ -183,10 +186,18 @@ def in_address(host: str) -> str:
 
 
 def layer_choices(network: zoo.Network) -> list[tuple[str, str]]:
-    """Texts and names of layers: blocks, then single layers, of each the last one first."""
+    """Texts and names of layers: the network's own, blocks, single layers; the last ones first."""
     model = unwrapped(network.model)
+
+    def rank(name: str) -> int:
+        if name == network.layer_name:
+            return 0
+        # A normalization of timm has its activation within, and is no block.
+        children = model.get_submodule(name).children()
+        return 1 if any(True for child in children for _ in child.parameters()) else 2
+
     last_first = list(reversed(feature_layers(network).items()))
-    last_first.sort(key=lambda layer: not any(model.get_submodule(layer[0]).children()))
+    last_first.sort(key=lambda layer: rank(layer[0]))
     return [
         (f"{name}: {units} units, {height} x {width}", name)
         for name, (units, height, width) in last_first

@@ -167,6 +167,16 @@ def test_an_explanation(network, cat):
     assert data_of(page)["examples"][0]["units"]["count"] == 192
 
 
+def test_a_normalization_with_its_activation_is_no_block():
+    network = zoo.load("timm/test_efficientnet", weights="random")
+    names = [name for _, name in app_page.layer_choices(network)]
+    assert names[0] == network.layer_name
+    assert names[1] == "blocks"
+    first = next(i for i, name in enumerate(names) if i and "bn" in name.split(".")[-1])
+    assert "blocks.2" in names[:first]
+    assert all("bn" in name or "conv" in name for name in names[first:])
+
+
 @pytest.mark.filterwarnings("ignore:.* have no unit with relevance")
 def test_a_relevance_that_no_unit_has(network, cat, monkeypatch):
     monkeypatch.setitem(app_page._SELECTIONS, "relevance 99", 99)
