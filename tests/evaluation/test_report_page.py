@@ -30,7 +30,7 @@ HOSTILE = (
 # Without sparseness, which describes a map.
 FAITHFULNESS = (
     *("insertion AUC", "deletion AUC", "insertion from black", "deletion to blurred"),
-    *("ROAD", "μ-fidelity"),
+    *("ROAD", "μ-fidelity", "ARCC", "ADCC"),
 )
 VOID = {"meta", "img", "input", "br", "link"}
 
@@ -153,13 +153,20 @@ def test_conclusions_name_the_best_method_and_what_is_significant():
     titles = (*FAITHFULNESS, "pointing game", "top pixels in the object", "AVX")
     assert found.methods == (("layer-advise", titles, ()), ("random", (), titles))
     assert found.last == ("AVX and its parts favour layer-advise, which selects by AVX.",)
-    # 3 images: the smallest p is 1/4 for each of 2 x 18 tests.
+    # 3 images: the smallest p is 1/4 for each of 2 x 21 tests.
     few = conclusions(report(GAINS, images=3).comparison, "layer-advise")
-    assert "can be significant after Holm's correction (images: 3, tests: 38)" in few.first[1]
+    assert "can be significant after Holm's correction (images: 3, tests: 42)" in few.first[1]
     assert not few.methods
     equal = conclusions(report({"a": 0.0, "b": 0.0}).comparison, "a")
     over = ", ".join((*FAITHFULNESS, "pointing game", "top pixels in the object"))
     assert equal.first[1] == f"No method differs significantly from a in {over} or AVX."
+
+
+def test_methods_of_which_the_same_is_true_share_a_conclusion():
+    gains = {"a": 0.0, "b": 0.1, "c": -0.1, "d": 0.1, "e": 0.1}
+    found = conclusions(report(gains).comparison, "a").methods
+    titles = (*FAITHFULNESS, "pointing game", "top pixels in the object", "AVX")
+    assert found == (("b, d and e", titles, ()), ("c", (), titles))
 
 
 def test_only_methods_that_select_by_avx_are_said_to():

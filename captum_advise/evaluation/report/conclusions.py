@@ -20,7 +20,8 @@ class Conclusions:
     Attributes:
         first: Sentences about all methods.
         methods: Those that differ significantly from the baseline, with the titles of the metrics
-            in which they are better, and in which they are worse.
+            in which they are better, and in which they are worse. Methods of which the same is
+            true share an entry.
         last: Sentences about how to read it.
     """
 
@@ -53,8 +54,10 @@ def conclusions(comparison: Comparison, baseline: str, by_avx: Sequence[str] = (
         pairs = zip(judged, found, strict=True)
         return tuple(metric.title for metric, own in pairs if own and own.outcome == outcome)
 
-    both = [(method, titles(method, 1), titles(method, -1)) for method in comparison.methods]
-    differing = tuple(entry for entry in both if entry[1] or entry[2])
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for method in comparison.methods:
+        alike.setdefault((titles(method, 1), titles(method, -1)), []).append(method)
+    differing = tuple((_listed(own), *found) for found, own in alike.items() if any(found))
     over = _listed([metric.title for metric in judged], "or")
     text = (
         f"Compared with {baseline}, significantly:"
