@@ -403,6 +403,8 @@ def test_an_image_that_is_called_index(tmp_path, no_panels):
     assert files(tmp_path / "out") == ["Index-2.json", "Index-2.png"]
 
 
+# Nothing explains the prediction for a grey image.
+@pytest.mark.filterwarnings("ignore:.*no group of units that explains:UserWarning")
 def test_summary_and_page(photos, tmp_path, capsys, no_panels):
     awkward = photos / "a <b> & 'c' #1?.png"
     Image.new("L", (50, 40), 120).save(awkward)
