@@ -28,6 +28,7 @@ Examples:
     --methods layer-advise,grad-cam,layer-cam,random
   captum-advise evaluate --data photos --output report --maps mine=maps
   captum-advise evaluate --data photos --output report --metrics road,insertion_black,avx
+  captum-advise evaluate --data scenes --model scenes-vit --output report
   torchrun --nproc-per-node 4 -m captum_advise evaluate --data photos --output report
 """
 
@@ -41,7 +42,8 @@ def evaluate(
             help="Folder of images, or of one folder per class (ImageFolder), or CSV file with "
             "the columns file and class. A class is an index, a name, or a WordNet id. For images "
             "without class, the predicted one is explained. A CSV file can also say where objects "
-            "are: by the columns x0, y0, x1, y1 in pixels, or by mask."
+            "are: by the columns x0, y0, x1, y1 in pixels, or by mask. Or scenes: made images of "
+            "two objects whose masks are known, for the networks scenes-*."
         ),
     ],
     output: options.Output,
@@ -150,7 +152,11 @@ def evaluate(
                 f"{_DEFAULT[0]} is left out: {network.name} has no layer with twice the resolution "
                 f"of {network.layer_name}."
             )
-        dataset = evaluation.image_dataset(data, network, limit=limit)
+        dataset: Any
+        if str(data) == "scenes" and not data.exists():
+            dataset = evaluation.scene_dataset(network, count=limit or 50)
+        else:
+            dataset = evaluation.image_dataset(data, network, limit=limit)
         items: Any = dataset
         if mosaics is not None:
             items += evaluation.mosaic_dataset(

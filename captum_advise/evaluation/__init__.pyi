@@ -3,6 +3,10 @@ from captum_advise.evaluation.data.images import ImageDataset as ImageDataset
 from captum_advise.evaluation.data.images import image_dataset as image_dataset
 from captum_advise.evaluation.data.mosaics import MosaicDataset as MosaicDataset
 from captum_advise.evaluation.data.mosaics import mosaic_dataset as mosaic_dataset
+from captum_advise.evaluation.data.scene_drawing import Scene as Scene
+from captum_advise.evaluation.data.scenes import SceneDataset as SceneDataset
+from captum_advise.evaluation.data.scenes import scene as scene
+from captum_advise.evaluation.data.scenes import scene_dataset as scene_dataset
 from captum_advise.evaluation.methods import ClassMaps as ClassMaps
 from captum_advise.evaluation.methods import Context as Context
 from captum_advise.evaluation.methods import Method as Method

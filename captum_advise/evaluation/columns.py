@@ -22,7 +22,7 @@ from captum_advise.metrics import energy_pointing_game, pointing_game, sparsenes
 
 RegionMetric: TypeAlias = Callable[[Tensor, Any], Tensor]
 Value: TypeAlias = Callable[[MapsOfImage, int], Tensor | float]
-Items: TypeAlias = Literal["images", "regions", "mosaics"]
+Items: TypeAlias = Literal["images", "regions", "pairs", "mosaics"]
 
 # Of the metrics of location, those that only depend on the order of pixels. Sharper maps of the
 # same order raise the others, and sparseness only describes a map.
@@ -58,7 +58,8 @@ class Metric:
             protocol, or the cost of a map.
         value: Its value for one of the maps of an image.
         default: Whether it is computed unless others are asked for.
-        of: What has it: images, images that say where their objects are, or mosaics.
+        of: What has it: images, images that say where their objects are, those that also say where
+            an object of another class is, or mosaics.
         curve: The curve that it summarises.
         digits: Decimal places in tables.
     """
@@ -92,7 +93,8 @@ class Metric:
         """Whether an item has it."""
         if item.in_mosaic or self.of == "mosaics":
             return item.in_mosaic and self.of == "mosaics"
-        return self.of == "images" or item.region is not None
+        known = {"images": item.inputs, "regions": item.region, "pairs": item.other_region}
+        return known[self.of] is not None
 
 
 def _area(name: str, title: str, higher_is_better: bool, **options: Any) -> Metric:
@@ -143,6 +145,14 @@ METRICS = (
     _place("pointing", "pointing game", pointing_game, "regions"),
     _place("energy", "energy in the object", energy_pointing_game, "regions"),
     _place("top_pixels", "top pixels in the object", top_pixels, "regions"),
+    Metric(
+        "energy_against",
+        "energy against the other object",
+        True,
+        "location",
+        lambda m, i: energy_pointing_game(m.results[i].mask, m.region, m.other_region),
+        of="pairs",
+    ),
     Metric(
         "sparseness", "sparseness", True, "location", lambda m, i: sparseness(m.results[i].mask[0])
     ),

@@ -102,6 +102,7 @@ class MapsOfImage:
         inputs: The image, (1, C, H, W).
         target: Its class, (1,).
         region: Where the object is, bool (1, 1, H, W), None if not known.
+        other_region: Where an object of another class is, likewise.
         areas: Names of the metrics of this call that are areas under curves.
         seeded: Sets random numbers for a purpose; they are the same for every method.
     """
@@ -111,6 +112,7 @@ class MapsOfImage:
     inputs: Tensor
     target: Tensor
     region: Tensor | None
+    other_region: Tensor | None
     results: Sequence[MapOfMethod]
     scorer: MapScorer
     context: Context

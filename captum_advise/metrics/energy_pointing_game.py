@@ -8,7 +8,9 @@ from captum_advise.metrics._maps import floating, single
 from captum_advise.metrics._regions import region_masks
 
 
-def energy_pointing_game(maps: Tensor, regions: Tensor) -> Tensor:
+def energy_pointing_game(
+    maps: Tensor, regions: Tensor, other_regions: Tensor | None = None
+) -> Tensor:
     """The share of the positive mass of each map that lies in the region.
 
     Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu, "Score-CAM: Score-Weighted Visual
@@ -17,6 +19,8 @@ def energy_pointing_game(maps: Tensor, regions: Tensor) -> Tensor:
     Args:
         maps: (N, M, H, W), M maps for each image. Negative values count as zero.
         regions: As in :func:`captum_advise.metrics.pointing_game`.
+        other_regions: Where an object of another class is. Only mass in one of the two regions
+            counts then, so the share says whether a map tells the classes apart.
 
     Returns:
         (N,) in [0, 1], or (N, M) for more than one map; larger is better, and zero without mass.
@@ -35,6 +39,8 @@ def energy_pointing_game(maps: Tensor, regions: Tensor) -> Tensor:
     masks = region_masks(maps, regions)
     # In double precision, as sums over many pixels.
     mass = maps.double().clamp(min=0)
+    if other_regions is not None:
+        mass = mass * (masks | region_masks(maps, other_regions))
     total = mass.sum((2, 3))
     inside = (mass * masks).sum((2, 3)) / total.where(total > 0, 1.0)
     return single(inside.to(floating(maps)))

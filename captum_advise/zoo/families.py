@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.pixels import PixelSpace
 from captum_advise.zoo.registry import Entry
+from captum_advise.zoo.scene_networks import BUILDERS, SIZE
 from captum_advise.zoo.weights import read_state_dict
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Inputs:
 
 def build(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
     """Build a network, with the pretrained weights or with random ones."""
-    builders = {"lite": _lite, "torchvision": _torchvision, "timm": _timm}
+    builders = {"lite": _lite, "scenes": _scenes, "torchvision": _torchvision, "timm": _timm}
     return builders[entry.family](entry, pretrained)
 
 
@@ -60,6 +61,25 @@ def _lite(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
         ]
     )
     return model, Inputs(transform, shape, space, "the transform of the TensorFlow original")
+
+
+def _scenes(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
+    v2 = import_optional("torchvision.transforms.v2", "zoo")
+    model = BUILDERS[entry.architecture]()
+    if pretrained:
+        path = Path(__file__).parent / "scene_weights" / f"{entry.architecture}.safetensors"
+        model.load_state_dict(read_state_dict(path))
+    space = PixelSpace((0.5,) * 3, (0.5,) * 3)
+    transform = v2.Compose(
+        [
+            v2.Resize((SIZE, SIZE), interpolation=v2.InterpolationMode.BICUBIC),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(space.mean, space.std),
+            v2.ToPureTensor(),
+        ]
+    )
+    return model, Inputs(transform, (3, SIZE, SIZE), space, "the transform of the training")
 
 
 def _torchvision(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:

@@ -14,6 +14,7 @@ from captum_advise.zoo.images import to_rgb
 from captum_advise.zoo.layer_probe import Probe, probe
 from captum_advise.zoo.network import Network
 from captum_advise.zoo.registry import find_entry
+from captum_advise.zoo.scene_networks import CLASSES
 from captum_advise.zoo.weights import load_state_dict, read_state_dict
 
 
@@ -96,7 +97,7 @@ def load(
         model=model.to(device),
         pixel_space=inputs.pixel_space,
         transform=compose([to_rgb, inputs.transform]),
-        class_names=imagenet_or_numbers(probed.classes),
+        class_names=CLASSES if entry.family == "scenes" else imagenet_or_numbers(probed.classes),
         weights=weights,
         source=inputs.source,
         **probed.layers_of(model),

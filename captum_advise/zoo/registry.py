@@ -12,7 +12,7 @@ from captum_advise._utils.optional_dependencies import import_optional
 class Entry:
     """One network of a family."""
 
-    family: str  # "lite", "torchvision" or "timm"
+    family: str  # "lite", "scenes", "torchvision" or "timm"
     architecture: str  # the family's name for it
     layer: str | None = None  # the default layer; None if a probe finds it
     tag: str = "DEFAULT"  # which of torchvision's weights are the pretrained ones
@@ -38,6 +38,7 @@ _NAMED = {
     "xception": Entry(
         "timm", "legacy_xception", "conv4.pointwise", finer_layers=("block11", "conv3")
     ),
+    **{f"scenes-{name}": Entry("scenes", name) for name in ("resnet", "convnext", "plain", "vit")},
 }
 
 

@@ -1,6 +1,7 @@
 """The figures of the README: ``python docs/images/draw.py``.
 
-The images come from scikit-image, the network is EfficientNet-Lite0 with its ImageNet weights.
+The photographs come from scikit-image and are explained for EfficientNet-Lite0 with its ImageNet
+weights; the scene is one of the package's, explained for the network scenes-resnet.
 """
 
 from __future__ import annotations
@@ -8,15 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from skimage import data
 
-from captum_advise import Explanation, explain
+from captum_advise import Explanation, explain, zoo
+from captum_advise.evaluation import scene
+from captum_advise.metrics import top_pixels
+from captum_advise.pixels import normalize_maps, upsample_maps
 from captum_advise.visualization import overlay, panel
 from captum_advise.visualization.methods import shown_name
+from captum_advise.zoo.scene_networks import CLASSES
 
 HERE = Path(__file__).parent
 IMAGES = ("chelsea", "coffee", "camera", "rocket")
+SCENE = 0
 
 
 def explained(name: str) -> Explanation:
@@ -50,8 +58,39 @@ def gallery() -> Figure:
     return figure
 
 
+def truth() -> Figure:
+    """A scene explained for each of its objects, with the share on the object, and a photograph."""
+    shown = scene(SCENE)
+    network = zoo.load("scenes-resnet")
+    image = Image.fromarray(shown.image)
+    rows = [
+        (explain(image, network, target=label), torch.from_numpy(mask)[None, None])
+        for label, mask in zip(shown.classes, shown.masks, strict=True)
+    ]
+    rows.append((explained("coffee"), None))
+    methods = list(rows[0][0].maps)
+    figure = Figure(figsize=(9.6, 7.6), layout="constrained")
+    axes = figure.subplots(len(rows), 1 + len(methods))
+    for row, (explanation, mask) in zip(axes, rows, strict=True):
+        pixels = explanation.images[0]
+        row[0].imshow(np.moveaxis(pixels.numpy(), 0, 2))
+        row[0].set_axis_off()
+        row[0].set_title(f"Where is the {explanation.class_name()}?", fontsize="medium")
+        for ax, method in zip(row[1:], methods, strict=True):
+            of_method = explanation.maps[method]
+            overlay(pixels, of_method[0], ax=ax)
+            text = shown_name(method)
+            if mask is not None:
+                ax.contour(mask[0, 0], [0.5], colors="white", linewidths=1)
+                full = upsample_maps(normalize_maps(of_method), tuple(pixels.shape[1:]))
+                text += f": {top_pixels(full, mask).item():.0%} on the object"
+            ax.set_title(text, fontsize="medium")
+    return figure
+
+
 def main() -> None:
-    """Draw both figures."""
+    """Draw the figures."""
+    truth().savefig(HERE / "known_truth.png", dpi=100)
     panel(explained("coffee"))[0].savefig(HERE / "panel.png", dpi=110)
     gallery().savefig(HERE / "gallery.png", dpi=90)
 

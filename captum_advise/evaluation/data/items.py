@@ -24,18 +24,21 @@ class Item:
     target: int | None
     region: Tensor | None = None  # where the object is, bool (1, 1, H, W)
     in_mosaic: bool = False  # the region is a cell
+    other_region: Tensor | None = None  # where an object of another class is
 
     @cached_property
     def fingerprint(self) -> str:
-        """Short hex of the SHA-256 of inputs, target and region."""
+        """Short hex of the SHA-256 of inputs, target and regions."""
         about = f"{self.inputs.dtype} {tuple(self.inputs.shape)} {self.target} "
-        tensors = (self.inputs,) if self.region is None else (self.inputs, self.region)
-        return digest(about, *map(tensor_bytes, tensors))
+        tensors = (self.inputs, self.region, self.other_region)
+        return digest(about, *(tensor_bytes(known) for known in tensors if known is not None))
 
     def to(self, device: torch.device) -> Item:
         """The same on a device."""
-        region = None if self.region is None else self.region.to(device)
-        return replace(self, inputs=self.inputs.to(device), region=region)
+        region, other = (
+            None if known is None else known.to(device) for known in (self.region, self.other_region)
+        )
+        return replace(self, inputs=self.inputs.to(device), region=region, other_region=other)
 
 
 class Items:
@@ -69,11 +72,11 @@ class Items:
         )
 
     def have(self, what: str) -> bool:
-        """Whether there are ``"images"``, images with ``"regions"``, or ``"mosaics"``."""
+        """Whether there are ``"images"``, images with ``"regions"``, ``"pairs"`` or ``"mosaics"``."""
         images = [part for part in self.parts if not _has(part, "has_cells")]
         if what == "mosaics":
             return len(images) < len(self.parts)
-        return any(what == "images" or _has(part, "has_regions") for part in images)
+        return any(what == "images" or _has(part, f"has_{what}") for part in images)
 
     def in_mosaic(self, index: int) -> bool:
         """Whether an item is a mosaic."""
@@ -93,11 +96,15 @@ class Items:
         inputs = inputs.detach()
         if self.dtype is not None and inputs.is_floating_point():
             inputs = inputs.to(self.dtype)
-        region = _region(inputs, *rest)[None] if _has(part, "has_regions") else None
-        in_mosaic = _has(part, "has_cells")
-        # Transforms give channels last, which a model may refuse.
-        inputs = inputs[None].contiguous()
-        return Item(index, self.names[index], inputs, _label(label), region, in_mosaic)
+        return Item(
+            index,
+            self.names[index],
+            inputs[None].contiguous(),  # transforms give channels last, which a model may refuse
+            _label(label),
+            region=_region(inputs, *rest[:1])[None] if _has(part, "has_regions") else None,
+            in_mosaic=_has(part, "has_cells"),
+            other_region=_region(inputs, *rest[1:])[None] if _has(part, "has_pairs") else None,
+        )
 
 
 def _parts(dataset: Any) -> tuple[Any, ...]:

@@ -66,9 +66,10 @@ class Report:
 
     @cached_property
     def images(self) -> pd.DataFrame:
-        """The results without mosaics."""
+        """The results without mosaics, which never come alone."""
         results = self.results
-        return results[results["image"].isna()] if "image" in results else results
+        whole = results[results["image"].isna()] if "image" in results else results
+        return whole if len(whole) else results
 
     @cached_property
     def comparison(self) -> Comparison:

@@ -137,6 +137,7 @@ class ImageEvaluator:
             inputs=item.inputs,
             target=image.target,
             region=item.region,
+            other_region=item.other_region,
             results=results,
             scorer=image.scorer,
             context=self.context,

@@ -186,10 +186,11 @@ class Run:
             write_output(self.output / "results.csv", as_csv(stored.records(), columns))
             results = as_table(stored.records(), columns)
             in_mosaic = results["index"].map(self.items.in_mosaic)
-            # A cell of a mosaic is named by the mosaic and its image.
-            image = results["file"].str.partition(": ")[2].where(in_mosaic)
+            # A cell of a mosaic is named by the mosaic and its image, an object by its scene.
+            is_part = in_mosaic | self.items.have("pairs")
+            image = results["file"].str.partition(": ")[2].where(is_part)
             report = Report(
-                results=results.assign(image=image) if in_mosaic.any() else results,
+                results=results.assign(image=image) if is_part.any() else results,
                 methods=tuple(self.settings),
                 metrics=self.metrics,
                 curves=mean_curves(stored.curves()),

@@ -1,0 +1,163 @@
+"""A data set of scenes: made images in which the class and the mask of each object are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from captum_advise import zoo
+from captum_advise._utils.checks import check_count
+from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.evaluation.data.scene_drawing import SHAPES, SIZE, Scene, draw_scene
+
+Split: TypeAlias = Literal["training", "search", "test"]
+_SPLITS = {"training": 0, "search": 1, "test": 2}
+N_SCENES = 100_000  # of each split and number of objects
+
+
+def scene(index: int, *, n_objects: int = 2, split: Split = "test") -> Scene:
+    """A scene of a split, the same on every machine.
+
+    A scene is a 64 x 64 image with a textured background, one to three distractors of irregular
+    shape, and one or two objects of different classes: disc, square, triangle, star, cross, ring,
+    crescent, hexagon, arrow or heart, in random colour, size, angle and place.
+
+    Args:
+        index: From 0 to 99,999.
+        n_objects: 1 or 2.
+        split: ``"training"`` for networks, ``"search"`` for choices about methods, ``"test"`` for
+            results.
+
+    Returns:
+        :class:`Scene` with the image, uint8 (64, 64, 3), the class of each object, and its mask.
+
+    Raises:
+        IndexError: There is no such scene.
+        TypeError: A number is not an int.
+        ValueError: Another number of objects or split.
+
+    Example::
+
+        >>> found = scene(0, split="search")
+        >>> found.image.shape, found.classes, found.masks.shape
+        ((64, 64, 3), (7, 4), (2, 64, 64))
+    """
+    check_count("index", index, at_least=0)
+    if index >= N_SCENES:
+        raise IndexError(f"There are the scenes 0 to {N_SCENES - 1}, not {index}.")
+    if n_objects not in (1, 2):
+        raise ValueError(f"A scene has 1 or 2 objects, not {n_objects!r}.")
+    if split not in _SPLITS:
+        raise ValueError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}.")
+    return draw_scene((_SPLITS[split], n_objects, index), n_objects)
+
+
+@dataclass(frozen=True)
+class SceneDataset(Dataset[tuple[Tensor, int, Tensor, Tensor | None]]):
+    """Scenes as inputs of one network; every object in turn is to be explained.
+
+    Items are ``(inputs, target, region, other)``: (3, 64, 64), the class of one object, its pixels,
+    bool (1, 64, 64), and the pixels of the other object, None where there is none.
+
+    Attributes:
+        network: Its transform makes the inputs.
+        indices: The scenes, by index.
+        n_objects: 1 or 2.
+        split: Of the scenes.
+    """
+
+    network: zoo.Network
+    indices: tuple[int, ...]
+    n_objects: int = 2
+    split: Split = "test"
+    has_regions = True
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether items say where another object is."""
+        return self.n_objects == 2
+
+    def __len__(self) -> int:
+        return len(self.indices) * self.n_objects
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, Tensor | None]:
+        place, position = divmod(index, self.n_objects)
+        found = scene(self.indices[place], n_objects=self.n_objects, split=self.split)
+        masks = torch.from_numpy(found.masks)[:, None]
+        other = masks[1 - position] if self.n_objects == 2 else None
+        return _inputs(found, self.network), found.classes[position], masks[position], other
+
+    @property
+    def names(self) -> list[str]:
+        """For each item, the number of the object and that of the scene."""
+        return [
+            f"object {position + 1}: scene {index}"
+            for index in self.indices
+            for position in range(self.n_objects)
+        ]
+
+
+def scene_dataset(
+    network: zoo.Network, *, count: int = 50, n_objects: int = 2, split: Split = "test"
+) -> SceneDataset:
+    """The first scenes of a split whose objects a network recognises.
+
+    A scene counts if the classes of its objects are the network's most probable ones: the first,
+    or with two objects the first two. In the others it is not clear what a map should show.
+
+    Args:
+        network: A classifier of scenes, such as ``zoo.load("scenes-resnet")``.
+        count: The number of scenes.
+        n_objects: 1 or 2.
+        split: As in :func:`scene`.
+
+    Raises:
+        TypeError: A number is not an int.
+        ValueError: The network takes inputs of another size or has other classes, or it recognises
+            too few scenes.
+
+    Example::
+
+        >>> dataset = scene_dataset(zoo.load("scenes-resnet"), count=3)
+        >>> inputs, target, region, other = dataset[0]
+        >>> len(dataset), inputs.shape, region.shape
+        (6, torch.Size([3, 64, 64]), torch.Size([1, 64, 64]))
+    """
+    check_count("count", count, at_least=1)
+    scene(0, n_objects=n_objects, split=split)  # checks both
+    if len(network.class_names) != len(SHAPES):
+        raise ValueError(
+            f"Scenes have {len(SHAPES)} classes, and {network.name} has "
+            f"{len(network.class_names)}: take a network that was trained on scenes, such as "
+            "scenes-resnet."
+        )
+    found: list[int] = []
+    for index in range(min(20 * count + 100, N_SCENES)):
+        given = scene(index, n_objects=n_objects, split=split)
+        inputs = _inputs(given, network)
+        with torch.no_grad():
+            scores = network.model(inputs[None].to(network.device))[0]
+        if set(scores.topk(n_objects).indices.tolist()) == set(given.classes):
+            found.append(index)
+        if len(found) == count:
+            return SceneDataset(network, tuple(found), n_objects, split)
+    raise ValueError(
+        f"{network.name} recognises {len(found)} of the first {index + 1} scenes, and {count} were "
+        "asked for: take fewer, or a network that was trained on scenes."
+    )
+
+
+def _inputs(given: Scene, network: zoo.Network) -> Tensor:
+    image = import_optional("PIL.Image", "zoo").fromarray(given.image)
+    inputs: Any = network.transform(image)
+    if tuple(inputs.shape[1:]) != (SIZE, SIZE):
+        raise ValueError(
+            f"Scenes have {SIZE} x {SIZE} pixels, and {network.name} takes "
+            f"{' x '.join(map(str, inputs.shape[1:]))}: take a network of this size, such as "
+            "scenes-resnet."
+        )
+    return inputs  # type: ignore[no-any-return]

@@ -1,0 +1,127 @@
+"""Scenes: the same everywhere, and objects that are where their masks say."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.path import Path as Outline
+
+from captum_advise import zoo
+from captum_advise.evaluation import scene, scene_dataset
+from captum_advise.evaluation.data.scene_drawing import SHAPES, SIZE
+from captum_advise.metrics import energy_pointing_game
+from captum_advise.zoo.scene_networks import CLASSES
+
+# Areas in units of the squared radius.
+AREAS = {
+    "disc": np.pi * 0.85**2,
+    "square": 1.4**2,
+    "triangle": 3 * np.sqrt(3) / 4,
+    "star": 10 / 2 * 0.42 * np.sin(np.pi / 5),
+    "cross": 2 * 1.84 * 0.56 - 0.56**2,
+    "ring": np.pi * (0.95**2 - 0.55**2),
+    "hexagon": 3 * np.sqrt(3) / 2 * 0.9**2,
+    "arrow": 1.05 * 0.56 + 0.8 * 1.5 / 2,
+}
+
+
+@pytest.fixture(scope="module")
+def grid():
+    step = 2.4 / 1200
+    axis = np.arange(-1.2 + step / 2, 1.2, step)
+    return *np.meshgrid(axis, axis), step**2
+
+
+@pytest.mark.parametrize("name", AREAS)
+def test_shapes_have_the_area_of_their_formula(name, grid):
+    x, y, pixel = grid
+    assert SHAPES[name](x, y).sum() * pixel == pytest.approx(AREAS[name], rel=2e-3)
+
+
+def test_polygons_agree_with_matplotlib(grid):
+    x, y, _ = grid
+    angles = 2 * np.pi * np.arange(10) / 10
+    radii = np.tile([1.0, 0.42], 5)
+    outline = Outline(np.column_stack([radii * np.cos(angles), radii * np.sin(angles)]))
+    inside = outline.contains_points(np.column_stack([x.ravel(), y.ravel()])).reshape(x.shape)
+    assert (inside != SHAPES["star"](x, y)).mean() < 1e-4
+
+
+def test_every_shape_stays_in_its_circle(grid):
+    x, y, _ = grid
+    for inside in SHAPES.values():
+        assert np.hypot(x, y)[inside(x, y)].max() <= 1 + 1e-9
+
+
+def test_class_names_are_those_of_the_networks():
+    assert tuple(SHAPES) == CLASSES
+
+
+def test_scenes_are_the_same_on_every_machine():
+    digest = hashlib.sha256()
+    for n_objects in (1, 2):
+        for index in range(20):
+            found = scene(index, n_objects=n_objects, split="search")
+            digest.update(found.image.tobytes() + found.masks.tobytes() + bytes(found.classes))
+    assert digest.hexdigest()[:16] == "cddb465078fc9251"
+
+
+def test_splits_differ():
+    images = [scene(0, split=split).image for split in ("training", "search", "test")]
+    assert len({image.tobytes() for image in images}) == 3
+
+
+def test_objects_are_where_their_masks_say():
+    for index in range(40):
+        found = scene(index, split="search")
+        first, second = found.masks
+        assert not (first & second).any()
+        assert found.classes[0] != found.classes[1]
+        for mask in found.masks:
+            assert mask.sum() > 40
+            # The colour of the object differs from that around it.
+            near = np.zeros_like(mask)
+            rows, columns = np.where(mask)
+            near[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+            around = near & ~mask & ~found.masks.any(0)
+            colours = [found.image[part].mean(0) / 255 for part in (mask, around)]
+            assert np.linalg.norm(colours[0] - colours[1]) > 0.1
+
+
+def test_every_class_occurs_as_often():
+    classes = [label for i in range(600) for label in scene(i, n_objects=1, split="search").classes]
+    counts = np.bincount(classes, minlength=10)
+    assert counts.min() > 35
+    assert counts.max() < 90
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"index": 100_000}, IndexError, "the scenes 0 to 99999, not 100000"),
+        ({"index": -1}, ValueError, "at least 0"),
+        ({"index": 0.5}, TypeError, "int"),
+        ({"index": 0, "n_objects": 3}, ValueError, "1 or 2 objects, not 3"),
+        ({"index": 0, "split": "train"}, ValueError, "training, search, test"),
+    ],
+)
+def test_what_is_no_scene(arguments, error, message):
+    with pytest.raises(error, match=message):
+        scene(**arguments)
+
+
+def test_networks_that_scenes_do_not_suit():
+    with pytest.raises(ValueError, match="has 1000: take a network that was trained on scenes"):
+        scene_dataset(zoo.load("efficientnet-lite0", weights="random"), count=1)
+    untrained = zoo.load("scenes-plain", weights="random")
+    with pytest.raises(ValueError, match=r"recognises \d+ of the first 180 scenes, and 4 were"):
+        scene_dataset(untrained, count=4)
+
+
+def test_energy_against_another_object():
+    maps = torch.tensor([[[[3.0, 1.0], [5.0, 0.0]]]])
+    first = torch.tensor([[[[True, False], [False, False]]]])
+    second = torch.tensor([[[[False, True], [False, False]]]])
+    assert energy_pointing_game(maps, first, second).item() == 0.75
+    assert energy_pointing_game(maps, first).item() == pytest.approx(1 / 3)
