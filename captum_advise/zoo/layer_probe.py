@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # A class token, a distillation token, and up to eight registers.
 _MOST_PREFIX_TOKENS = 10
 # How many blocks before the last give GatedGradCam evidence: docs/explanation/known-truth.md.
-_EARLIER_NORMS = 2
+_EARLIER_NORMS = 4
 # The matrices and heads inside attention are 4-D as well, and not feature maps.
 _INSIDE_ATTENTION = re.compile(r"(^|\.)(attn|attention|self_attention)[^.]*\.")
 

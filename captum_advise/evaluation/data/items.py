@@ -36,7 +36,8 @@ class Item:
     def to(self, device: torch.device) -> Item:
         """The same on a device."""
         region, other = (
-            None if known is None else known.to(device) for known in (self.region, self.other_region)
+            None if known is None else known.to(device)
+            for known in (self.region, self.other_region)
         )
         return replace(self, inputs=self.inputs.to(device), region=region, other_region=other)
 
