@@ -130,7 +130,8 @@ def several_layers(
         raise ValueError(
             f"layers has {len(layers)} modules and GatedGradCam needs feature maps at two "
             "resolutions: name the layer that Grad-CAM would explain last, and a finer one "
-            "before it."
+            "before it; for a vision transformer, which has one resolution, generic-attention of "
+            "captum_advise.evaluation was found best."
         )
     if len(set(layers)) < len(layers):
         raise ValueError("layers names a module twice: give each module once.")

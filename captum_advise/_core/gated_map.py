@@ -36,16 +36,10 @@ def gated_map(
         for feature_map, gradient in zip(feature_maps, gradients, strict=True)
     )
     gate = _gate(deepest, deepest_gradients, size)
-    # Where all layers have one resolution, as in a transformer, a box would only blur.
-    box = EVIDENCE_BOX if any(_is_finer(own, deepest) for own, _ in finer) else 1
     evidence = torch.zeros_like(gate)
     for feature_map, gradient in finer:
-        evidence += _evidence(feature_map, gradient, size, box).to(gate.device)
+        evidence += _evidence(feature_map, gradient, size).to(gate.device)
     return gate * evidence
-
-
-def _is_finer(feature_map: Tensor, other: Tensor) -> bool:
-    return feature_map.shape[2:].numel() > other.shape[2:].numel()
 
 
 def _precise(tensor: Tensor) -> Tensor:
@@ -62,12 +56,14 @@ def _gate(feature_map: Tensor, gradients: Tensor, size: tuple[int, int]) -> Tens
     return normalize_maps(larger)
 
 
-def _evidence(feature_map: Tensor, gradients: Tensor, size: tuple[int, int], box: int) -> Tensor:
+def _evidence(feature_map: Tensor, gradients: Tensor, size: tuple[int, int]) -> Tensor:
     contributions = feature_map * gradients
     check_finite(contributions)
     positive = combine_units(contributions, None, relu=True)
     # At the border, over the part of the box that is in the map.
-    averaged = F.avg_pool2d(positive, box, stride=1, padding=box // 2, count_include_pad=False)
+    averaged = F.avg_pool2d(
+        positive, EVIDENCE_BOX, stride=1, padding=EVIDENCE_BOX // 2, count_include_pad=False
+    )
     larger = F.interpolate(_scaled(averaged), size, mode="bilinear", align_corners=False)
     return normalize_maps(larger)
 

@@ -123,6 +123,16 @@ def _place(name: str, title: str, metric: RegionMetric, of: Items) -> Metric:
     )
 
 
+def _pointing(mask: Tensor, region: Any) -> Tensor:
+    """The pointing game, with its tolerance of 15 pixels for images of 224."""
+    return pointing_game(mask, region, tolerance=round(15 / 224 * min(mask.shape[2:])))
+
+
+def _energy_against(maps: MapsOfImage, i: int) -> Tensor:
+    assert maps.region is not None
+    return energy_pointing_game(maps.results[i].mask, maps.region, maps.other_region)
+
+
 def _cost(name: str, title: str, digits: int) -> Metric:
     """An attribute of a map."""
     return Metric(
@@ -142,7 +152,7 @@ METRICS = (
     _on_request("sensitivity_max", "max-sensitivity", False, sensitivity_of),
     _on_request("arcc", "ARCC", True, arcc_of),
     _on_request("adcc", "ADCC", True, adcc_of),
-    _place("pointing", "pointing game", pointing_game, "regions"),
+    _place("pointing", "pointing game", _pointing, "regions"),
     _place("energy", "energy in the object", energy_pointing_game, "regions"),
     _place("top_pixels", "top pixels in the object", top_pixels, "regions"),
     Metric(
@@ -150,7 +160,7 @@ METRICS = (
         "energy against the other object",
         True,
         "location",
-        lambda m, i: energy_pointing_game(m.results[i].mask, m.region, m.other_region),
+        _energy_against,
         of="pairs",
     ),
     Metric(

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # A class token, a distillation token, and up to eight registers.
 _MOST_PREFIX_TOKENS = 10
-# How many blocks before the last give GatedGradCam evidence: docs/explanation/known-truth.md.
-_EARLIER_NORMS = 4
 # The matrices and heads inside attention are 4-D as well, and not feature maps.
 _INSIDE_ATTENTION = re.compile(r"(^|\.)(attn|attention|self_attention)[^.]*\.")
 
@@ -301,8 +299,6 @@ def _layers_of_gated_grad_cam(
     """The layers of ``GatedGradCam``, the last of which is ``layer``; see :func:`probe`."""
     if layer not in maps:
         return ()
-    if isinstance(maps[layer].layout, Tokens):
-        return _layers_of_a_transformer(layer, maps)
     names = list(maps)
     _, *side = _shape(maps[layer])
 
@@ -342,20 +338,6 @@ def _finer_layers(
         if is_new and _all_paths_pass(maps[name].edge, _edge(logits), source):
             found[tuple(size)] = name
     return tuple(reversed(found.values()))
-
-
-def _layers_of_a_transformer(layer: str, maps: Mapping[str, _Output]) -> tuple[str, ...]:
-    """The layer, and before it the same norm of earlier blocks."""
-
-    def any_block(name: str) -> str:
-        return re.sub(r"\d+(?=\.)", "#", name)
-
-    alike = [
-        name
-        for name in list(maps)[: list(maps).index(layer)]
-        if any_block(name) == any_block(layer) and maps[name].layout == maps[layer].layout
-    ]
-    return (*alike[-_EARLIER_NORMS:], layer) if alike else ()
 
 
 def _all_paths_pass(edge: _Edge, start: _Edge, source: _Edge) -> bool:

@@ -87,10 +87,11 @@ def load(
     if device.type == "cpu":
         # Convolutions are faster so, and differ by rounding only. Models of others may refuse it.
         model.to(memory_format=torch.channels_last)
-    if entry.layer is not None and layer in (None, entry.layer):
+    if entry.finer_layers and layer in (None, entry.layer):
+        assert entry.layer is not None
         probed = Probe(entry.layer, {}, 1000, (*entry.finer_layers, entry.layer))
     else:
-        probed = probe(model, inputs.shape[1:], name, layer=layer)
+        probed = probe(model, inputs.shape[1:], name, layer=layer or entry.layer)
     compose = import_optional("torchvision.transforms", "zoo").Compose
     return Network(
         name=name,

@@ -38,7 +38,10 @@ _NAMED = {
     "xception": Entry(
         "timm", "legacy_xception", "conv4.pointwise", finer_layers=("block11", "conv3")
     ),
-    **{f"scenes-{name}": Entry("scenes", name) for name in ("resnet", "convnext", "plain", "vit")},
+    "scenes-resnet": Entry("scenes", "resnet"),
+    "scenes-convnext": Entry("scenes", "convnext"),
+    "scenes-plain": Entry("scenes", "plain", "features"),
+    "scenes-vit": Entry("scenes", "vit"),
 }
 
 

@@ -20,7 +20,6 @@ from captum_advise.metrics import top_pixels
 from captum_advise.pixels import normalize_maps, upsample_maps
 from captum_advise.visualization import overlay, panel
 from captum_advise.visualization.methods import shown_name
-from captum_advise.zoo.scene_networks import CLASSES
 
 HERE = Path(__file__).parent
 IMAGES = ("chelsea", "coffee", "camera", "rocket")
@@ -83,7 +82,7 @@ def truth() -> Figure:
             if mask is not None:
                 ax.contour(mask[0, 0], [0.5], colors="white", linewidths=1)
                 full = upsample_maps(normalize_maps(of_method), tuple(pixels.shape[1:]))
-                text += f": {top_pixels(full, mask).item():.0%} on the object"
+                text += f"\n{top_pixels(full, mask).item():.0%} of it on the object"
             ax.set_title(text, fontsize="medium")
     return figure
 

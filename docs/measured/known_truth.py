@@ -15,9 +15,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch.nn.functional as F
 from captum._utils.gradient import compute_layer_gradients_and_eval
 from scipy.stats import wilcoxon
 from torch import Tensor, nn
@@ -30,6 +32,8 @@ from captum_advise.evaluation import Context, evaluate, get_methods, scene_datas
 from captum_advise.evaluation.columns import METRICS
 from captum_advise.evaluation.methods.interface import MethodAt
 from captum_advise.evaluation.report.statistics import SIGNIFICANCE, holm
+from captum_advise.layouts import Tokens
+from captum_advise.pixels import normalize_maps
 
 ROWS = Path(__file__).with_suffix(".csv")
 PAGE = Path(__file__).parents[1] / "explanation" / "appendix" / "known-truth-tables.md"
@@ -41,10 +45,10 @@ TRUTH = ("top_pixels", "pointing", "energy_against")
 NOT_WORSE = ("road", "insertion", "insertion_black")
 JUDGED = (
     *NOT_WORSE,
-    *("deletion", "deletion_blurred", "mu_fidelity", "avx", "average_drop", "arcc"),
+    *("deletion", "deletion_blurred", "mu_fidelity", "avx", "average_drop", "arcc", "adcc"),
     *("sparseness", "class_sensitivity"),
 )
-OWN = "gated-grad-cam"
+OWN = {"scenes-vit": "gated-norms"}  # of the others: gated-grad-cam
 RIVALS = {
     **dict.fromkeys(
         ("scenes-resnet", "scenes-convnext", "scenes-plain"),
@@ -78,15 +82,44 @@ def gated_positive(
     return maps.detach()
 
 
+def gated_norms(
+    model: Any, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+) -> Tensor:
+    """Gate and evidence as in ``GatedGradCam``, at the norms before attention of five blocks."""
+    norms = [block.norm1 for block in model.blocks[-5:]]
+    gradients, values = compute_layer_gradients_and_eval(model, norms, inputs, target)
+    patches = Tokens(n_prefix=1)
+    *earlier, (last, of_last) = (
+        (patches(value), patches(gradient))
+        for (value,), (gradient,) in zip(values, gradients, strict=True)
+    )
+    size = inputs.shape[2:]
+    cam = (of_last.mean((2, 3), keepdim=True) * last).sum(1, keepdim=True).relu()
+    gate = normalize_maps(F.interpolate(cam, size, mode="bicubic", antialias=True))
+    evidence = [
+        F.interpolate((gradient * value).sum(1, keepdim=True).relu(), size, mode="bilinear")
+        for value, gradient in earlier
+    ]
+    return (gate * sum(map(normalize_maps, evidence))).detach()
+
+
+def studied(network: str) -> str:
+    """The method that the study is about."""
+    return OWN.get(network, "gated-grad-cam")
+
+
 def run(name: str, folder: Path) -> None:
     """Evaluate the methods on a network: truth on all scenes, all metrics on the first ones."""
     network = zoo.load(name)
-    extra = {"gated-positive": MethodAt("gated-grad-cam", gated_positive)}
-    wanted = [OWN, *RIVALS[name], *OTHERS]
+    extra = {
+        "gated-positive": MethodAt("gated-grad-cam", gated_positive),
+        "gated-norms": MethodAt("attention", gated_norms),
+    }
+    wanted = [studied(name), *RIVALS[name], *OTHERS]
     methods = get_methods([method for method in wanted if method not in extra])
-    methods |= {method: own for method, own in extra.items() if method in wanted}
+    methods |= {method: function for method, function in extra.items() if method in wanted}
     for count, metrics in ((N_SCENES, TRUTH), (N_WITH_ALL_METRICS, (*TRUTH, *JUDGED))):
-        evaluate(
+        found = evaluate(
             network.model,
             network.layer,
             scene_dataset(network, count=count),
@@ -95,19 +128,22 @@ def run(name: str, folder: Path) -> None:
             metrics=metrics,
             pixel_space=network.pixel_space,
         )
+        atomic_write(folder / name / f"{count}.csv", found.results.to_csv(index=False))
 
 
 def scenes_of(folder: Path) -> pd.DataFrame:
     """The rows of a run, one per scene and method: means over the objects of a scene."""
-    rows = pd.read_csv(folder / "results.csv")
-    rows["scene"] = rows["file"].str.extract(r"scene (\d+)", expand=False).astype(int)
-    columns = [name for name in (*TRUTH, *JUDGED, "seconds") if name in rows]
-    means = rows.groupby(["scene", "method"], as_index=False)[columns].mean()
-    return means.assign(network=folder.name)
+    means = []
+    for count in (N_WITH_ALL_METRICS, N_SCENES):
+        rows = pd.read_csv(folder / f"{count}.csv")
+        rows["scene"] = rows["file"].str.extract(r"scene (\d+)", expand=False).astype(int)
+        columns = [name for name in (*TRUTH, *JUDGED, "seconds") if name in rows]
+        means.append(rows.groupby(["scene", "method"])[columns].mean())
+    return means[0].combine_first(means[1]).reset_index().assign(network=folder.name)
 
 
 def comparison(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Own method against each rival: network, rival, metric, difference, its interval, p.
+    """The studied method against each rival: network, rival, metric, difference, its interval, p.
 
     The test is Wilcoxon's signed-rank test over scenes, p is corrected by Holm over all rows.
     """
@@ -117,7 +153,7 @@ def comparison(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         for metric in metrics:
             table = of_network.pivot(index="scene", columns="method", values=metric).dropna()
             for rival in rivals:
-                gain = (table[OWN] - table[rival]).to_numpy()
+                gain = (table[studied(network)] - table[rival]).to_numpy()
                 gain = gain if METRIC[metric].higher_is_better else -gain
                 half = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain))
                 p = wilcoxon(gain).pvalue if gain.any() else 1.0
@@ -132,11 +168,12 @@ def agreement(rows: pd.DataFrame, truth: str) -> pd.DataFrame:
     found = {}
     for metric in JUDGED:
         sign = 1 if METRIC[metric].higher_is_better else -1
-        for network, own in rows.dropna(subset=[metric]).groupby("network"):
-            means = own.groupby("method")[[metric, truth]].mean()
+        for network, measured in rows.dropna(subset=[metric]).groupby("network"):
+            means = measured.groupby("method")[[metric, truth]].mean()
             over_methods = means.corr("spearman").loc[metric, truth]
             of_scenes = [
-                scene[metric].corr(scene[truth], "spearman") for _, scene in own.groupby("scene")
+                scene[metric].corr(scene[truth], "spearman")
+                for _, scene in measured.groupby("scene")
             ]
             found[metric, network] = (sign * over_methods, sign * float(np.nanmean(of_scenes)))
     table = pd.DataFrame(found, index=["over methods", "within scenes"]).T
@@ -145,76 +182,40 @@ def agreement(rows: pd.DataFrame, truth: str) -> pd.DataFrame:
 
 def tables(rows: pd.DataFrame) -> str:
     """All tables of the appendix."""
-    parts = []
+    parts = [f"{N_SCENES} scenes; ROAD and insertion on {N_WITH_ALL_METRICS}."]
     differences = pd.concat([comparison(rows, TRUTH), comparison(rows, NOT_WORSE)])
-    for network, rivals in RIVALS.items():
-        of_network = rows[rows["network"] == network]
-        means = of_network.groupby("method")[[*TRUTH, *NOT_WORSE]].mean()
-        seconds = of_network.groupby("method")["seconds"].median()
+    columns = (*TRUTH, "road", "insertion")
+    for network in RIVALS:
+        means = rows[rows["network"] == network].groupby("method")[list(columns)].mean()
         lines = []
         for method in means.sort_values("top_pixels", ascending=False).index:
-            cells = [f"`{method}`"]
-            for metric in (*TRUTH, *NOT_WORSE):
-                cells.append(
-                    f"{means.loc[method, metric]:.3f}{_mark(differences, network, method, metric)}"
-                )
-            lines.append([*cells, f"{1000 * seconds[method]:.0f}"])
-        header = ["method", *(METRIC[name].heading for name in (*TRUTH, *NOT_WORSE)), "ms"]
-        counts = of_network.groupby("method")["scene"].count().max()
-        parts += [
-            f"## {network}",
-            f"{counts} scenes; ROAD and insertion on {N_WITH_ALL_METRICS}.",
-            markdown_table(header, lines),
-        ]
-    parts += [
-        "## Comparison with the rivals",
-        _differences(differences),
-    ]
-    for truth in ("top_pixels", "energy_against"):
-        table = agreement(rows, truth)
-        lines = []
-        for metric in JUDGED:
-            own = table.loc[metric]
-            cells = [
-                f"{own.loc[n, 'over methods']:.2f} / {own.loc[n, 'within scenes']:.2f}"
-                for n in RIVALS
-            ]
-            mean = own.mean()
-            lines.append(
-                [METRIC[metric].heading, *cells, f"{mean.iloc[0]:.2f} / {mean.iloc[1]:.2f}"]
-            )
-        parts += [
-            f"## Agreement with {METRIC[truth].title}",
-            markdown_table(["metric", *RIVALS, "mean"], lines),
-        ]
+            marks = (_mark(differences, network, method, metric) for metric in columns)
+            values = zip(means.loc[method], marks, strict=True)
+            lines.append([f"`{method}`", *(f"{value:.3f}{mark}" for value, mark in values)])
+        header = ["method", *(METRIC[name].heading for name in columns)]
+        parts += [f"## {network}", markdown_table(header, lines)]
+    table = agreement(rows, "top_pixels")
+    lines = []
+    for metric in JUDGED:
+        values = table.loc[metric].loc[list(RIVALS)]
+        values.loc["mean"] = values.mean()
+        cells = (f"{over:.2f} / {within:.2f}" for over, within in values.to_numpy())
+        lines.append([METRIC[metric].heading, *cells])
+    header = ["metric", *RIVALS, "mean"]
+    parts += ["## Agreement with top pixels in the object", markdown_table(header, lines)]
     return "\n\n".join(parts)
 
 
 def _mark(differences: pd.DataFrame, network: str, method: str, metric: str) -> str:
     """Where our map is significantly better than a rival's: +, where worse: -."""
-    own = differences[
+    found = differences[
         (differences["network"] == network)
         & (differences["rival"] == method)
         & (differences["metric"] == metric)
     ]
-    if own.empty or own["p"].item() >= SIGNIFICANCE:
+    if found.empty or found["p"].item() >= SIGNIFICANCE:
         return ""
-    return " (+)" if own["gain"].item() > 0 else " (-)"
-
-
-def _differences(table: pd.DataFrame) -> str:
-    lines = [
-        [
-            row.network,
-            f"`{row.rival}`",
-            METRIC[row.metric].title,
-            f"{row.gain:+.3f} ± {row.half:.3f}",
-            f"{row.p:.2g}",
-            str(row.scenes),
-        ]
-        for row in table.itertuples()
-    ]
-    return markdown_table(["network", "rival", "metric", "gain", "p", "scenes"], lines)
+    return "+" if found["gain"].item() > 0 else "-"
 
 
 def main() -> None:

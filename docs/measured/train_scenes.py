@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -22,6 +23,14 @@ from captum_advise.evaluation.data.scene_drawing import draw_scene
 from captum_advise.zoo.scene_networks import BUILDERS, N_CLASSES
 
 TRAINING, SEARCH = 0, 1  # splits
+BATCH = 96
+# Cycles of the learning rate: epochs, and the highest rate.
+CYCLES = {
+    "resnet": ((3, 3e-3),),
+    "convnext": ((5, 3e-3), (3, 1.5e-3)),
+    "plain": ((6, 1e-3),),
+    "vit": ((5, 1.5e-3),),
+}
 
 
 def scenes(
@@ -66,66 +75,72 @@ def accuracy(
     return float(hits[single, 0].float().mean()), float(hits[~single, :2].all(1).float().mean())
 
 
-def train(
-    name: str, seed: int, epochs: int, rate: float, cache: Path | None, count: int
-) -> nn.Module:
+def train(name: str, seed: int, count: int, cache: Path | None) -> nn.Module:
     """Train a network, with turned and mirrored scenes."""
-    images, targets = scenes(TRAINING, count, cache)
-    held_out = scenes(SEARCH, 2000, cache)
+    data, held_out = scenes(TRAINING, count, cache), scenes(SEARCH, 2000, cache)
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     model = BUILDERS[name]().to(memory_format=torch.channels_last)
-    decay = [p for p in model.parameters() if p.dim() > 1]
-    rest = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
-    )
-    batch = 96
-    steps = epochs * (len(images) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=0.1
-    )
     started = time.monotonic()
-    for epoch in range(epochs):
+    for epochs, rate in CYCLES[name]:
+        for loss in cycle(model, data, epochs, rate, random):
+            one, two = accuracy(model, *held_out)
+            print(
+                f"{name} {seed}: loss {loss:.3f}, one object {one:.3f}, two {two:.3f}, "
+                f"{time.monotonic() - started:.0f} s",
+                flush=True,
+            )
+    return model
+
+
+def cycle(
+    model: nn.Module,
+    data: tuple[NDArray[np.uint8], NDArray[np.float32]],
+    epochs: int,
+    rate: float,
+    random: np.random.Generator,
+) -> Iterator[float]:
+    """Train with one cycle of the learning rate; the mean loss of each epoch."""
+    images, targets = data
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.05},
+        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups)
+    n_batches = len(images) // BATCH
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=epochs * n_batches + 1, pct_start=0.1
+    )
+    for _ in range(epochs):
         model.train()
         losses = []
-        for rows in np.array_split(random.permutation(len(images)), len(images) // batch):
-            inputs = as_inputs(images[np.sort(rows)])
-            inputs = torch.rot90(inputs, int(random.integers(4)), (2, 3))
+        for rows in np.array_split(random.permutation(len(images)), n_batches):
+            rows.sort()
+            inputs = torch.rot90(as_inputs(images[rows]), int(random.integers(4)), (2, 3))
             inputs = inputs.flip(3) if random.integers(2) else inputs
-            wanted = torch.from_numpy(targets[np.sort(rows)])
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(inputs.contiguous(memory_format=torch.channels_last))
-                loss = nn.functional.cross_entropy(logits.float(), wanted)
+                loss = nn.functional.cross_entropy(logits.float(), torch.from_numpy(targets[rows]))
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            if schedule.last_epoch < steps - 1:
-                schedule.step()
+            schedule.step()
             losses.append(loss.item())
-        one, two = accuracy(model, *held_out)
-        print(
-            f"{name} {seed}: epoch {epoch + 1}, loss {np.mean(losses):.3f}, one object {one:.3f}, "
-            f"two {two:.3f}, {time.monotonic() - started:.0f} s",
-            flush=True,
-        )
-    return model
+        yield float(np.mean(losses))
 
 
 def main() -> None:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=BUILDERS)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=60_000)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--output", type=Path, default=Path())
     given = parser.parse_args()
     torch.set_num_threads(1)  # results depend on it
-    model = train(given.name, given.seed, given.epochs, given.rate, given.cache, given.count)
+    model = train(given.name, given.seed, given.count, given.cache)
     state = {
         key: value.half() if value.is_floating_point() else value
         for key, value in model.state_dict().items()

@@ -73,7 +73,7 @@ class Items:
         )
 
     def have(self, what: str) -> bool:
-        """Whether there are ``"images"``, images with ``"regions"``, ``"pairs"`` or ``"mosaics"``."""
+        """Whether there are images, of some ``"regions"`` or ``"pairs"``, or ``"mosaics"``."""
         images = [part for part in self.parts if not _has(part, "has_cells")]
         if what == "mosaics":
             return len(images) < len(self.parts)

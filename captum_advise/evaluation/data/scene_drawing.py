@@ -98,7 +98,7 @@ def _paint(
     cosine, sine = np.cos(angle), np.sin(angle)
     samples = np.zeros((len(offsets), len(offsets)), bool)
     samples[near] = inside(cosine * x + sine * y, cosine * y - sine * x)
-    cover = samples.reshape(SIZE, _SAMPLES, SIZE, _SAMPLES).mean((1, 3))
+    cover: NDArray[np.float64] = samples.reshape(SIZE, _SAMPLES, SIZE, _SAMPLES).mean((1, 3))
     under = canvas[cover > 0].mean(0) if cover.any() else canvas.mean((0, 1))
     while True:
         colour = random.uniform(0, 1, 3)
@@ -142,7 +142,8 @@ def _regular(corners: int, *radii: float) -> Inside:
     """A polygon with corners at equal angles, whose radii take turns."""
     angles = 2 * np.pi * np.arange(corners) / corners
     radius = np.resize(np.array(radii), corners)
-    return _polygon(*zip((radius * np.cos(angles)).tolist(), (radius * np.sin(angles)).tolist()))
+    corners_at = np.column_stack([radius * np.cos(angles), radius * np.sin(angles)])
+    return _polygon(*((float(x), float(y)) for x, y in corners_at))
 
 
 def _disc(x: Coordinates, y: Coordinates) -> Any:
@@ -160,7 +161,7 @@ def _cross(x: Coordinates, y: Coordinates) -> Any:
 
 def _ring(x: Coordinates, y: Coordinates) -> Any:
     distance = np.hypot(x, y)
-    return (0.55 <= distance) & (distance <= 0.95)
+    return (distance >= 0.55) & (distance <= 0.95)
 
 
 def _crescent(x: Coordinates, y: Coordinates) -> Any:

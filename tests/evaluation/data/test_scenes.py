@@ -5,12 +5,14 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from captum.attr import LayerGradCam
 from matplotlib.path import Path as Outline
 
 from captum_advise import zoo
-from captum_advise.evaluation import scene, scene_dataset
-from captum_advise.evaluation.data.scene_drawing import SHAPES, SIZE
-from captum_advise.metrics import energy_pointing_game
+from captum_advise.evaluation import SceneDataset, evaluate, scene, scene_dataset
+from captum_advise.evaluation.data.scene_drawing import SHAPES
+from captum_advise.metrics import energy_pointing_game, top_pixels
+from captum_advise.pixels import normalize_maps, upsample_maps
 from captum_advise.zoo.scene_networks import CLASSES
 
 # Areas in units of the squared radius.
@@ -125,3 +127,39 @@ def test_energy_against_another_object():
     second = torch.tensor([[[[False, True], [False, False]]]])
     assert energy_pointing_game(maps, first, second).item() == 0.75
     assert energy_pointing_game(maps, first).item() == pytest.approx(1 / 3)
+
+
+def test_a_run_on_scenes(tmp_path):
+    network = zoo.load("scenes-plain", weights="random")
+    scenes = SceneDataset(network, (3, 5), split="search")
+    found = evaluate(
+        network.model,
+        network.layer,
+        scenes,
+        ["grad-cam", "random"],
+        tmp_path,
+        metrics=["pointing", "top_pixels", "energy_against"],
+        pixel_space=network.pixel_space,
+        progress=False,
+    )
+    rows = found.results.set_index(["index", "method"])
+    for index in range(4):
+        inputs, target, region, other = scenes[index]
+        attribution = LayerGradCam(network.model, network.layer).attribute(inputs[None], target)
+        maps = upsample_maps(normalize_maps(attribution.relu()), (64, 64))
+        row = rows.loc[index, "grad-cam"]
+        assert row["file"] == f"object {index % 2 + 1}: scene {(3, 5)[index // 2]}"
+        assert row["target"] == target
+        assert row["top_pixels"] == pytest.approx(top_pixels(maps, region[None]).item(), abs=1e-4)
+        # By hand: the mass on one object, of that on both.
+        on_it, on_other = ((maps[0] * mask).sum().item() for mask in (region, other))
+        assert row["energy_against"] == pytest.approx(
+            on_it / max(on_it + on_other, 1e-12), abs=1e-4
+        )
+        # The maximum counts if it is at most four pixels off: 15 of 224 at this size.
+        inside = np.argwhere(region[0].numpy())
+        peaks = np.argwhere((maps[0, 0] == maps.max()).numpy())
+        distances = np.linalg.norm(peaks[:, None] - inside, axis=2).min(1)
+        assert row["pointing"] == pytest.approx((distances <= 4).mean(), abs=1e-4)
+    # Both objects of a scene count once.
+    assert set(found.summary.set_index("metric").loc["top_pixels", "images"]) == {2}
