@@ -282,3 +282,16 @@ def test_the_paper_s_networks_run_from_weights_files(model, layer, tmp_path):
     assert len(results) == 9
     assert (results["target"] == 285).all()
     assert results.drop(columns=["file", "method"]).notna().all(axis=None)
+
+
+def test_scenes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no folder of that name
+    command = ["evaluate", "--data", "scenes", "--output", "report", "--limit", "1"]
+    command += ["--methods", "grad-cam,random", "--metrics", "top_pixels,energy_against"]
+    assert main([*command, "--model", "scenes-vit"]) == 0
+    assert "Rows: 0 reused, 4 computed (4 new image)." in capsys.readouterr().out
+    results = pd.read_csv("report/results.csv")
+    assert sorted(results["file"].unique()) == ["object 1: scene 0", "object 2: scene 0"]
+    assert results[["top_pixels", "energy_against"]].notna().all(axis=None)
+    text = complaint(capsys, *command[1:], "--model", "efficientnet-lite0", "--weights", "random")
+    assert "take a network that was trained on scenes, such as scenes-resnet" in text
