@@ -27,7 +27,7 @@ def told(monkeypatch):
     # SqueezeNet ends in a ReLU: its logits are small without training.
     by_chance = ("no unit with relevance", "no group of units", "All outputs lie in [0, 1]")
 
-    def record(found, *, stacklevel):
+    def record(found):
         messages.extend(m for m in found if m and not any(part in m for part in by_chance))
 
     for module in ("layer_advise", "gated_grad_cam"):

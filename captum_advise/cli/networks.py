@@ -42,7 +42,13 @@ def load_network(
     if not separator:
         if model.endswith(".py"):
             raise ValueError(f"--model {model} names no function: give {model}:NAME.")
-        return zoo.load(model, layer=layer, weights=weights, device=device, seed=seed)
+        network = zoo.load(model, layer=layer, weights=weights, device=device, seed=seed)
+        if network.device.type == "cpu":
+            import torch
+
+            # Convolutions are faster so, and differ by rounding only. Own models may refuse it.
+            network.model.to(memory_format=torch.channels_last)
+        return network
     if weights == "random":
         raise ValueError(f"--weights random is for networks of the zoo: {model} sets its own.")
     made = _made(model, source, name, seed)

@@ -297,7 +297,8 @@ def _layers_of_gated_grad_cam(
     layer: str, maps: Mapping[str, _Output], source: _Edge, logits: Tensor
 ) -> tuple[str, ...]:
     """The layers of ``GatedGradCam``, the last of which is ``layer``; see :func:`probe`."""
-    if layer not in maps:
+    # In a transformer, methods that read attention are better: docs/explanation/known-truth.md.
+    if layer not in maps or isinstance(maps[layer].layout, Tokens):
         return ()
     names = list(maps)
     _, *side = _shape(maps[layer])

@@ -84,9 +84,6 @@ def load(
     if state is not None:
         load_state_dict(model, state, name, weights)
     model.eval()
-    if device.type == "cpu":
-        # Convolutions are faster so, and differ by rounding only. Models of others may refuse it.
-        model.to(memory_format=torch.channels_last)
     if entry.finer_layers and layer in (None, entry.layer):
         assert entry.layer is not None
         probed = Probe(entry.layer, {}, 1000, (*entry.finer_layers, entry.layer))

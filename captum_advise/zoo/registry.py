@@ -54,7 +54,7 @@ def list_networks() -> tuple[str, ...]:
     Example::
 
         >>> zoo.list_networks()
-        ('efficientnet-lite0', ..., 'resnet50', 'xception')
+        ('efficientnet-lite0', ..., 'resnet50', 'xception', ..., 'scenes-vit')
     """
     return tuple(_NAMED)
 

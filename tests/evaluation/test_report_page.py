@@ -153,9 +153,9 @@ def test_conclusions_name_the_best_method_and_what_is_significant():
     titles = (*FAITHFULNESS, "pointing game", "top pixels in the object", "AVX")
     assert found.methods == (("layer-advise", titles, ()), ("random", (), titles))
     assert found.last == ("AVX and its parts favour layer-advise, which selects by AVX.",)
-    # 3 images: the smallest p is 1/4 for each of 2 x 21 tests.
+    # 3 images: the smallest p is 1/4 for each of 2 x 22 tests.
     few = conclusions(report(GAINS, images=3).comparison, "layer-advise")
-    assert "can be significant after Holm's correction (images: 3, tests: 42)" in few.first[1]
+    assert "can be significant after Holm's correction (images: 3, tests: 44)" in few.first[1]
     assert not few.methods
     equal = conclusions(report({"a": 0.0, "b": 0.0}).comparison, "a")
     over = ", ".join((*FAITHFULNESS, "pointing game", "top pixels in the object"))

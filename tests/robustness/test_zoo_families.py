@@ -185,20 +185,3 @@ def test_tokens_of_torchvision():
     assert not model.heads.head.weight.any()
     assert result.layer == "encoder.layers.encoder_layer_11.ln_1"
     assert result.layouts[result.layer] == Tokens(1, (4, 4))
-
-
-@pytest.mark.case(
-    "token or channels-last layer, `evaluate` and `sanity`", "one line: name another layer"
-)
-@pytest.mark.parametrize(
-    "command",
-    [["evaluate", "--data", "photos", "--output", "out"], ["sanity", "--output", "out"]],
-)
-def test_commands_that_need_a_plain_layout(command, tmp_path, monkeypatch, capsys):
-    from captum_advise import cli
-
-    monkeypatch.chdir(tmp_path)
-    options = ["--model", "timm/test_vit", "--weights", "random"]
-    assert cli.main([*command, *options]) == 2
-    (complaint,) = capsys.readouterr().err.splitlines()
-    assert "name such a layer with --layer" in complaint

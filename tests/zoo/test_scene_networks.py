@@ -42,12 +42,11 @@ def test_inputs_are_the_pixels_from_minus_one_to_one():
 def test_layers_and_maps(name):
     network = zoo.load(name)
     assert network.class_names == tuple(SHAPES)
-    assert len(network.layers) >= 2
     inputs = network.transform(Image.fromarray(scene(0, split="search").image))[None]
-    gated = GatedGradCam(
-        network.model, network.layers, reshape_transform=network.reshape_transforms
-    )
-    maps = gated.attribute(inputs)
+    if name == "scenes-vit":
+        assert network.layers == ()
+        return
+    maps = GatedGradCam(network.model, network.layers).attribute(inputs)
     assert maps.shape == (1, 1, 64, 64)
     assert maps.max() > 0
 

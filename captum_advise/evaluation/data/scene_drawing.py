@@ -25,6 +25,13 @@ class Scene:
         classes: The class of each object, an index of ``SHAPES``.
         masks: The pixels of each object, bool (objects, 64, 64): those of which it covers at least
             half.
+
+    Example::
+
+        >>> from captum_advise.evaluation import scene
+        >>> found = scene(3, n_objects=1, split="search")
+        >>> found.image.dtype, len(found.classes), bool(found.masks.any())
+        (dtype('uint8'), 1, True)
     """
 
     image: NDArray[np.uint8]

@@ -44,7 +44,7 @@ def scene(index: int, *, n_objects: int = 2, split: Split = "test") -> Scene:
 
         >>> found = scene(0, split="search")
         >>> found.image.shape, found.classes, found.masks.shape
-        ((64, 64, 3), (7, 4), (2, 64, 64))
+        ((64, 64, 3), (5, 2), (2, 64, 64))
     """
     check_count("index", index, at_least=0)
     if index >= N_SCENES:
@@ -68,6 +68,12 @@ class SceneDataset(Dataset[tuple[Tensor, int, Tensor, Tensor | None]]):
         indices: The scenes, by index.
         n_objects: 1 or 2.
         split: Of the scenes.
+
+    Example::
+
+        >>> scenes = SceneDataset(zoo.load("scenes-vit"), indices=(0, 1), split="search")
+        >>> len(scenes), scenes.names[3]
+        (4, 'object 2: scene 1')
     """
 
     network: zoo.Network

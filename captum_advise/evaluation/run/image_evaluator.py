@@ -226,7 +226,7 @@ class ImageEvaluator:
         if result.of_class is None:
             return None
         # A method that draws samples again draws the same ones.
-        with self._seeded(image.item.name, method), _failures_of(method):
+        with self._seeded(image.item.name, self._stream(method)), _failures_of(method):
             maps = result.of_class(runner_up.classes)
         return _checked_maps(maps, method)
 
@@ -262,7 +262,7 @@ class ImageEvaluator:
             reshape_transforms=found.reshape_transforms,
         )
         with (
-            self._seeded(item.name, method),
+            self._seeded(item.name, self._stream(method)),
             _failures_of(method),
             warnings.catch_warnings(),
             torch.enable_grad(),
@@ -273,6 +273,10 @@ class ImageEvaluator:
             last = found.modules[-1] if found.modules else self.layer
             # A copy, because Captum leaves gradient flags on the inputs.
             return self.methods[method](self.model, last, inputs.clone(), target, context)
+
+    def _stream(self, method: str) -> str:
+        """What a method's random numbers depend on, besides the seed and the image: its name."""
+        return getattr(self.methods[method], "random_stream", method)
 
     def _seeded(self, name: str, purpose: str) -> AbstractContextManager[None]:
         """Random numbers that depend on the seed, the image and the purpose, not on the order."""
