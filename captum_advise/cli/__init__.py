@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import sys
 from collections.abc import Sequence
+
+from captum_advise.cli.garbage import begin_imports
 
 __all__ = ["main"]
 
@@ -18,10 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         could not run; 130 if the user stopped it.
     """
     if arguments is None:
-        # The process is ours. To look for garbage among the 400,000 objects that torch and other
-        # packages make at import, then and at exit, takes as long as importing torch.
-        gc.set_threshold(100_000, 50, 100)
-        atexit.register(gc.freeze)
+        begin_imports()  # the process is ours
     try:
         # Here, because Ctrl+C and a missing package end an import as well.
         from captum_advise._utils.optional_dependencies import import_optional

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from captum_advise import zoo
 from captum_advise._utils.errors import did_you_mean, reason
+from captum_advise.cli.garbage import end_imports
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +49,7 @@ def load_network(
 
             # Convolutions are faster so, and differ by rounding only. Own models may refuse it.
             network.model.to(memory_format=torch.channels_last)
+        end_imports()  # imports are done, and images may follow
         return network
     if weights == "random":
         raise ValueError(f"--weights random is for networks of the zoo: {model} sets its own.")
@@ -66,6 +68,7 @@ def load_network(
         if "pass " in str(error):  # an argument, which the command line does not have
             hint = f"; {name} can do so and return captum_advise.zoo.describe(model, ...)"
         raise ValueError(f"{model}: {reason(error)}{hint}.") from error
+    end_imports()
     return replace(
         network, name=model, weights=network.weights if weights == "default" else weights
     )
