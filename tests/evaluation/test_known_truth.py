@@ -1,0 +1,34 @@
+"""The appendix on known truth is made from the committed rows."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+pandas = pytest.importorskip("pandas")
+MEASURED = Path(__file__).parents[2] / "docs" / "measured"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("known_truth_script", MEASURED / "known_truth.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_rows(script):
+    assert script.tables(pandas.read_csv(script.ROWS)) in script.PAGE.read_text(encoding="utf-8")
+
+
+def test_a_rival_that_is_better_is_marked(script):
+    rows = pandas.read_csv(script.ROWS)
+    rows.loc[rows["method"] == "grad-cam", "top_pixels"] += 0.5
+    found = script.comparison(rows, ["top_pixels"]).set_index(["network", "rival"])
+    of_grad_cam = found.xs("grad-cam", level="rival")
+    assert (of_grad_cam["gain"] < 0).all()
+    assert (of_grad_cam["p"] < 0.001).all()
