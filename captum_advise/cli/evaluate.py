@@ -154,6 +154,8 @@ def evaluate(
             )
         dataset: Any
         if str(data) == "scenes" and not data.exists():
+            if mosaics is not None:
+                raise ValueError("Scenes say where their objects are: leave --mosaics out.")
             dataset = evaluation.scene_dataset(network, count=limit or 50)
         else:
             dataset = evaluation.image_dataset(data, network, limit=limit)

@@ -295,3 +295,5 @@ def test_scenes(tmp_path, capsys, monkeypatch):
     assert results[["top_pixels", "energy_against"]].notna().all(axis=None)
     text = complaint(capsys, *command[1:], "--model", "efficientnet-lite0", "--weights", "random")
     assert "take a network that was trained on scenes, such as scenes-resnet" in text
+    text = complaint(capsys, *command[1:], "--model", "scenes-resnet", "--mosaics", "2")
+    assert "leave --mosaics out" in text

@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_advise.zoo.scene_networks import SIZE
+
 Coordinates: TypeAlias = NDArray[np.float64]
 Inside: TypeAlias = Callable[[Coordinates, Coordinates], NDArray[np.bool_]]
 
-SIZE = 64  # pixels, of both sides
 _SAMPLES = 3  # per pixel and side
 
 
