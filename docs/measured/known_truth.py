@@ -143,7 +143,7 @@ def scenes_of(folder: Path) -> pd.DataFrame:
 
 
 def comparison(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """The studied method against each rival: network, rival, metric, difference, its interval, p.
+    """The studied method against each rival: network, rival, metric, difference and p.
 
     The test is Wilcoxon's signed-rank test over scenes, p is corrected by Holm over all rows.
     """
@@ -155,11 +155,9 @@ def comparison(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
             for rival in rivals:
                 gain = (table[studied(network)] - table[rival]).to_numpy()
                 gain = gain if METRIC[metric].higher_is_better else -gain
-                half = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain))
                 p = wilcoxon(gain).pvalue if gain.any() else 1.0
-                found.append((network, rival, metric, len(gain), gain.mean(), half, p))
-    names = ["network", "rival", "metric", "scenes", "gain", "half", "p"]
-    table = pd.DataFrame(found, columns=names)
+                found.append((network, rival, metric, gain.mean(), p))
+    table = pd.DataFrame(found, columns=["network", "rival", "metric", "gain", "p"])
     return table.assign(p=holm(table["p"]))
 
 
