@@ -143,7 +143,7 @@ def scene_dataset(
         )
     found: list[int] = []
     # About half must be right: by chance, any network of ten classes is right now and then.
-    for index in range(min(2 * count + 20, N_SCENES)):
+    for index in range(min(2 * count + 4, N_SCENES)):
         given = scene(index, n_objects=n_objects, split=split)
         inputs = _inputs(given, network)
         with torch.no_grad():
