@@ -307,7 +307,7 @@ def cell(value: float, metric: Metric, column: pd.Series[float], mark: str) -> s
 def page(path: Path, parts: Iterator[str]) -> str:
     """The page with its tables."""
     before, rest = path.read_text(encoding="utf-8").split(START)
-    after = rest.split(END)[1]
+    after = rest.partition(END)[2]
     return f"{before}{START}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}"
 
 

@@ -7,7 +7,8 @@ evaluates the methods on each network, in a folder of its own. It continues wher
     python docs/measured/known_truth.py tables [FOLDER ...]
 
 adds the rows of finished runs to known_truth.csv, and writes the tables of
-docs/explanation/appendix/known-truth-tables.md.
+docs/explanation/appendix/known-truth-tables.md and the board of scenes of
+docs/explanation/leaderboard.md.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from captum_advise import zoo
 from captum_advise._core.gated_map import gated_map
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.markdown import markdown_table
-from captum_advise.evaluation import Context, evaluate, get_methods, scene_dataset
+from captum_advise.evaluation import Context, evaluate, get_methods, list_methods, scene_dataset
 from captum_advise.evaluation.columns import METRICS
 from captum_advise.evaluation.methods.interface import MethodAt
 from captum_advise.evaluation.report.statistics import SIGNIFICANCE, holm
@@ -36,7 +37,9 @@ from captum_advise.layouts import Tokens
 from captum_advise.pixels import normalize_maps
 
 ROWS = Path(__file__).with_suffix(".csv")
-PAGE = Path(__file__).parents[1] / "explanation" / "appendix" / "known-truth-tables.md"
+EXPLANATION = Path(__file__).parents[1] / "explanation"
+PAGE = EXPLANATION / "appendix" / "known-truth-tables.md"
+LEADERBOARD = EXPLANATION / "leaderboard.md"
 START, END = "<!-- tables: docs/measured/known_truth.py -->", "<!-- end of tables -->"
 
 # Fixed before maps of test scenes were made: docs/explanation/known-truth.md, "Rules".
@@ -62,7 +65,8 @@ RIVALS = {
         *("attention-rollout", "layer-advise"),
     ),
 }
-OTHERS = ("layer-cam", "grad-cam++", "eigen-cam", "integrated-gradients", "gaussian", "random")
+FLOORS = ("gaussian", "random")
+OTHERS = ("layer-cam", "grad-cam++", "eigen-cam", "integrated-gradients", *FLOORS)
 METRIC = {metric.name: metric for metric in METRICS}
 
 
@@ -204,6 +208,25 @@ def tables(rows: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
+def leaderboard(rows: pd.DataFrame) -> str:
+    """Mean ranks over the metrics of truth: of convolutional networks, then of the transformer."""
+    rows = rows[rows["method"].isin(list_methods())]
+    values = rows.set_index(["network", "scene", "method"])[list(TRUTH)]
+    # Higher is better in all of them. The best method on a scene has rank 1.
+    ranks = values.groupby(["network", "scene"]).rank(ascending=False).mean(axis=1)
+    of_networks = ranks.groupby(["method", "network"]).mean().unstack()
+    parts = []
+    for networks in ([name for name in RIVALS if name not in OWN], list(OWN)):
+        table = of_networks[networks].dropna()
+        lines = [
+            [f"{method} (floor)" if method in FLOORS else method]
+            + [f"{rank:.2f}" for rank in table.loc[method]]
+            for method in table.mean(axis=1).sort_values().index
+        ]
+        parts.append(markdown_table(["method", *networks], lines))
+    return "\n\n".join(parts)
+
+
 def _mark(differences: pd.DataFrame, network: str, method: str, metric: str) -> str:
     """Where our map is significantly better than a rival's: +, where worse: -."""
     found = differences[
@@ -236,10 +259,10 @@ def main() -> None:
     )
     columns = ["network", "scene", "method", *TRUTH, *JUDGED, "seconds"]
     atomic_write(ROWS, rows[columns].to_csv(index=False, float_format="%.5g"))
-    text = PAGE.read_text()
-    head, _, rest = text.partition(START)
-    tail = rest.partition(END)[2]
-    atomic_write(PAGE, f"{head}{START}\n\n{tables(rows)}\n\n{END}{tail}")
+    for path, content in ((PAGE, tables(rows)), (LEADERBOARD, leaderboard(rows))):
+        head, _, rest = path.read_text().partition(START)
+        tail = rest.partition(END)[2]
+        atomic_write(path, f"{head}{START}\n\n{content}\n\n{END}{tail}")
 
 
 if __name__ == "__main__":

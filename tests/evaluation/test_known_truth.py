@@ -22,7 +22,17 @@ def script():
 
 
 def test_the_tables_are_those_of_the_rows(script):
-    assert script.tables(pandas.read_csv(script.ROWS)) in script.PAGE.read_text(encoding="utf-8")
+    rows = pandas.read_csv(script.ROWS)
+    assert script.tables(rows) in script.PAGE.read_text(encoding="utf-8")
+    assert script.leaderboard(rows) in script.LEADERBOARD.read_text(encoding="utf-8")
+
+
+def test_the_board_ranks_methods_by_truth(script):
+    rows = pandas.read_csv(script.ROWS)
+    rows.loc[rows["method"] == "winsor-cam", list(script.TRUTH)] = 2.0
+    lines = script.leaderboard(rows).splitlines()
+    assert lines[2] == "| winsor-cam | 1.00 | 1.00 | 1.00 |"
+    assert all("winsor-cam" not in line for line in lines[3:])
 
 
 def test_a_rival_that_is_better_is_marked(script):
