@@ -79,21 +79,14 @@ def explain(
             classifier needs ``transform``.
         target: The class to explain, by index or by name, or one per image. None: each image's
             predicted class.
-        layer: The module to explain, or its dotted name.
-        transform: PIL image to model input (3, H, W), or an image processor of Hugging Face.
-        pixel_space: How inputs relate to images in [0, 1]; taken from the transform if None.
-        reshape_transform: For a layer that is not (N, C, H, W).
-        class_names: K names, in the order of the logits.
-        weights: For a name: ``"default"``, ``"random"`` or a state-dict file, as in
-            :func:`captum_advise.zoo.load`.
+        layer, transform, pixel_space, reshape_transform, class_names: As in
+            :func:`captum_advise.zoo.describe`.
+        weights: For a name, as in :func:`captum_advise.zoo.load`.
         device: Where to compute. None: where the model is, and cpu for a name. For another device
             than the model's, a copy of the model is moved.
         confidence: As in :class:`LayerAdvise`.
         options: More arguments of :class:`LayerAdvise`, such as ``activation_range``, and of
             :meth:`LayerAdvise.explain`, such as ``unit_selection``.
-
-    Returns:
-        Explanation: With images, setup and the maps of all methods.
 
     Raises:
         FileNotFoundError: There is no such image or weights file.
@@ -112,8 +105,6 @@ def explain(
         >>> explanation = explain("cat.jpg", "efficientnet-lite0", target="tiger cat")
         >>> explanation.class_name(), explanation.attributions.shape
         ('tiger cat', torch.Size([1, 1, 7, 7]))
-        >>> explanation.setup.layer
-        'bn2'
         >>> {name: tuple(maps.shape[2:]) for name, maps in explanation.maps.items()}
         {'gated-grad-cam': (224, 224), 'layer-advise': (7, 7), 'grad-cam': (7, 7)}
     """

@@ -37,10 +37,14 @@ class Candidate(TensorRecord):
     Attributes:
         relevance: The relevance that the units share; None if they have several.
         units: int64 (U,) indices of the units, in order.
-        metrics: The protocol's result for the map of these units, without dimensions; None if it
-            was not computed.
-        attributions: (1, \*spatial) the map of these units: the sum of their contributions,
-            including its negative part.
+        metrics: The protocol's result for their map, without dimensions; None if not computed.
+        attributions: (1, \*spatial) their map: the sum of their contributions, including its
+            negative part.
+
+    Example::
+
+        >>> LayerAdvise(net, net.conv4).explain(images).candidates[0]
+        (Candidate(relevance ...: ... units, AVX ...), ...)
     """
 
     relevance: int | None
@@ -52,14 +56,7 @@ class Candidate(TensorRecord):
         return f"Candidate({self.describe()})"
 
     def describe(self) -> str:
-        """Relevance, number of units and AVX in a few words.
-
-        Example::
-
-            >>> advise = LayerAdvise(net, net.conv4)
-            >>> [candidate.describe() for candidate in advise.explain(images).candidates[0]]
-            ['relevance ...: ... units, AVX ..., ...]
-        """
+        """Relevance, number of units and AVX in a few words."""
         which = "several relevances" if self.relevance is None else f"relevance {self.relevance}"
         count = f"{len(self.units)} unit{'s' * (len(self.units) != 1)}"
         return f"{which}: {count}{avx_in_words(self.metrics)}"
@@ -105,17 +102,11 @@ class Setup:
 
     Attributes:
         model: The network's name, or the package and class of the model.
-        weights: Where its weights are from.
-        layer: Dotted name of the layer.
-        layout: Of the layer's tensor: ``"N x C x H x W"``, ``"N x H x W x C"`` or
-            ``"N x tokens x C"``, or the caller's ``reshape_transform``.
-        gated_layers: Dotted names of the layers of :class:`captum_advise.GatedGradCam`; empty if
-            the network has none.
+        layout: Of the layer's tensor, in words.
         input_size: Height and width of the model's inputs.
         transform: Where the transform from images to inputs comes from.
-        pixel_space: How the inputs relate to images in [0, 1].
-        class_names: K names, in the order of the logits.
-        device: Where the model ran.
+        weights, layer, gated_layers, pixel_space, class_names, device: As in
+            :class:`captum_advise.zoo.Network`; layers by name.
 
     Example::
 
@@ -167,16 +158,14 @@ class Explanation(TensorRecord):
             batch); None for a forward function with a single output per example.
         confidence: (N,) confidence in the target; None when the outputs are not class scores.
         confidences: (N, K) confidence in each class; likewise.
-        unit_relevance: int64 (N, C), modes per unit; None for ``unit_selection=None``, which does
-            not use it.
-        selected: int64 (N,) relevance of the selected group, -1 where the selected units have
-            several.
+        unit_relevance: int64 (N, C), modes per unit; None for ``unit_selection=None``.
+        selected: int64 (N,) relevance of the selected group, -1 where units of several relevances
+            are selected.
         selected_units: bool (N, C), the units that make the map.
         fallback: bool (N,), whether no group of units had a map with any evidence, so that all
             units were selected instead.
-        unexplained: bool (N,), whether no group of units explains the prediction: several were
-            compared, and all have AVX 0 (average drop 1). The one with the lowest relevance is
-            selected then.
+        unexplained: bool (N,), whether several groups were compared, and all have AVX 0 (average
+            drop 1). The one with the lowest relevance is selected then.
         metrics: The protocol's result for the map; None if it was not computed.
         candidates: Per example, the candidates that were compared.
         images: (N, 1 or 3, H, W) the explained images in [0, 1], as the model saw them; None where
@@ -240,10 +229,7 @@ class Explanation(TensorRecord):
         return "\n".join(lines)
 
     def class_name(self, index: int = 0) -> str | None:
-        """The class that is explained for one example: its name, or its number.
-
-        None for a forward function with a single output per example.
-        """
+        """The name, or else the number, of the class that is explained; None without classes."""
         if self.target is None:
             return None
         target: Any = self.target[index].tolist()
@@ -319,8 +305,8 @@ class Explanation(TensorRecord):
             device: Where the tensors go.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The file is truncated, damaged or of another kind.
+            FileNotFoundError, ValueError: There is no such file, or it is truncated, damaged or of
+                another kind.
         """
         return unpack(Path(path), _FILE, _from_parts).to(device)
 

@@ -18,10 +18,7 @@ def channels_last(features: Tensor) -> Tensor:
     r"""Move units from the last dimension to the second, for Swin, DaViT and similar networks.
 
     Args:
-        features: (N, \*spatial, C).
-
-    Returns:
-        (N, C, \*spatial), a view.
+        features: (N, \*spatial, C), to (N, C, \*spatial), a view.
 
     Example::
 
@@ -54,15 +51,11 @@ class Tokens:
     size: tuple[int, int] | None = None
 
     def for_image(self, n_tokens: int, height: int, width: int) -> Tokens:
-        """The same with the grid of patches that fits an image best.
+        """The same with the grid of patches that fits an image best, unless ``size`` is given.
 
         Args:
             n_tokens: Of the layer, T.
-            height: Of the image.
-            width: Likewise.
-
-        Returns:
-            Itself where ``size`` is given, or where no patches are left.
+            height, width: Of the image.
         """
         patches = n_tokens - self.n_prefix
         if self.size is not None or patches < 1:

@@ -19,11 +19,7 @@ ActivationRange: TypeAlias = tuple[float, float] | Literal["minmax"]
 
 @dataclass(frozen=True)
 class DensityOptions:
-    """How densities of activations are estimated; see :func:`unit_relevance`.
-
-    Raises:
-        TypeError, ValueError: An option is of the wrong type or out of its range.
-    """
+    """How densities of activations are estimated; see :func:`unit_relevance`."""
 
     n_bandwidths: int = 10
     activation_range: ActivationRange = (0.0, 1.0)
@@ -55,19 +51,15 @@ def unit_relevance(
             ``"minmax"`` maps each unit's own range onto [0, 1]: then relevance does not change if
             a unit is rescaled or shifted.
         min_prominence: The least prominence of a mode, as a share of the density's maximum: see
-            :func:`captum_advise.count_modes`. 0 counts every local maximum, as the authors' program
-            does; many of these are rounding on layers of 14 x 14 and more.
+            :func:`captum_advise.count_modes`.
 
     Returns:
         int64 (N, C). Zero for a unit whose density is undefined (fewer than two activations in
         range, or a single position).
 
     Raises:
-        TypeError: ``feature_maps`` is not a real tensor, or an argument is of the wrong type.
-        ValueError: There are fewer than two dimensions, or an argument is out of its range.
-
-    Warns:
-        UserWarning: The device has no double precision, as MPS; the CPU estimates the densities.
+        TypeError, ValueError: ``feature_maps`` is not a real tensor with two dimensions or more, or
+            an option is of the wrong type or out of its range.
 
     Example::
 

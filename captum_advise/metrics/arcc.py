@@ -17,7 +17,7 @@ def arcc(maps: Tensor, maps_of_masked: Tensor, road: Tensor) -> Tensor:
     Complexity is the mean of the map. A map that shows everything or nothing has a value near 0.
 
     Source: Domeniconi, Stramiglio, Lombardi and Salti, "How to Evaluate and Refine your CAM", 2026,
-    https://arxiv.org/abs/2605.14641. It is ADCC with ROAD in place of average drop.
+    https://arxiv.org/abs/2605.14641.
 
     Args:
         maps: (N, ...) in [0, 1].
@@ -28,8 +28,8 @@ def arcc(maps: Tensor, maps_of_masked: Tensor, road: Tensor) -> Tensor:
         (N,) from 0 to 1, which is best.
 
     Raises:
-        TypeError: An argument is not a real tensor.
-        ValueError: Shapes differ, maps are not in [0, 1], or a value is not finite.
+        TypeError, ValueError: An argument is not a real tensor, maps are not in [0, 1], shapes
+            differ, or a value is not finite.
 
     Example::
 
@@ -41,22 +41,14 @@ def arcc(maps: Tensor, maps_of_masked: Tensor, road: Tensor) -> Tensor:
 
 
 def adcc(maps: Tensor, maps_of_masked: Tensor, average_drop: Tensor) -> Tensor:
-    """ADCC: the harmonic mean of coherency, one minus complexity, and one minus average drop.
+    """ADCC: :func:`arcc` with one minus average drop in place of ROAD.
 
     Source: Poppi, Cornia, Baraldi and Cucchiara, "Revisiting The Evaluation of Class Activation
     Mapping for Explainability", CVPR workshops 2021, https://arxiv.org/abs/2104.10252
 
     Args:
-        maps: As in :func:`arcc`.
-        maps_of_masked: Likewise.
+        maps, maps_of_masked: As in :func:`arcc`.
         average_drop: (N,) values of :func:`captum_advise.metrics.average_drop`.
-
-    Returns:
-        (N,) from 0 to 1, which is best.
-
-    Raises:
-        TypeError: An argument is not a real tensor.
-        ValueError: Shapes differ, maps are not in [0, 1], or a value is not finite.
 
     Example::
 

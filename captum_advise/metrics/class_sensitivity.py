@@ -10,12 +10,10 @@ from captum_advise.metrics._maps import check_finite
 
 
 def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
-    """Similarity of the maps of two classes: their Pearson correlation. Smaller is better.
+    """Pearson correlation of the maps of two classes. Smaller is better.
 
-    The name is the ADVISE paper's, and a *high* value means that the method is *not* sensitive to
-    the class. At 1 both classes have the same map. Near or below 0 the map depends on the class.
-
-    Source: Dehshibi et al., https://arxiv.org/abs/2203.01289
+    The name is the ADVISE paper's (Dehshibi et al., https://arxiv.org/abs/2203.01289), and a *high*
+    value means that the method is *not* sensitive to the class: at 1 both have the same map.
 
     Args:
         maps: (N, ...) maps of the target class.
@@ -26,8 +24,8 @@ def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
         (N,) in [-1, 1]; zero where a map is constant, because the correlation is undefined.
 
     Raises:
-        TypeError: An argument is not a real tensor.
-        ValueError: The shapes differ, or the maps have no positions or are not finite.
+        TypeError, ValueError: An argument is not a real tensor, the shapes differ, or the maps
+            have no positions or are not finite.
 
     Example::
 

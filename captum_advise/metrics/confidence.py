@@ -9,9 +9,9 @@ from captum_advise.metrics._passes import target_confidence
 
 
 def average_drop(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
-    """Share of the confidence that is lost: ``max(0, y - o) / y``.
+    """Share of the confidence that is lost: ``max(0, y - o) / y``. Smaller is better.
 
-    Chattopadhay et al., "Grad-CAM++", WACV 2018. Smaller is better.
+    Source: Chattopadhay et al., "Grad-CAM++", WACV 2018.
 
     Args:
         confidence: (N,) confidence y in the target for the whole image, in [0, 1].
@@ -21,8 +21,8 @@ def average_drop(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
         (N,) in [0, 1]; zero where y is zero, as nothing can be lost there.
 
     Raises:
-        TypeError: An argument is not a tensor of floating-point numbers.
-        ValueError: Their shapes differ.
+        TypeError, ValueError: An argument is not a tensor of floating-point numbers, or the shapes
+            differ.
 
     Example::
 
@@ -35,21 +35,16 @@ def average_drop(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
 
 
 def average_gain(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
-    """Share of the possible gain in confidence that masking brings: ``max(0, o - y) / (1 - y)``.
+    """Share of the possible gain that masking brings: ``max(0, o - y) / (1 - y)``.
 
-    Zhang, Torres, Sicre, Avrithis and Ayache, "Opti-CAM: Optimizing saliency maps for
-    interpretability", CVIU 2024. The counterpart of :func:`average_drop`. Larger is better.
+    Source: Zhang, Torres, Sicre, Avrithis and Ayache, "Opti-CAM: Optimizing saliency maps for
+    interpretability", CVIU 2024.
 
     Args:
-        confidence: (N,) confidence y in the target for the whole image, in [0, 1].
-        masked_confidence: (N,) confidence o in it for the masked image.
+        confidence, masked_confidence: As in :func:`average_drop`.
 
     Returns:
-        (N,) in [0, 1]; zero where y is one, as nothing can be gained there.
-
-    Raises:
-        TypeError: An argument is not a tensor of floating-point numbers.
-        ValueError: Their shapes differ.
+        (N,) in [0, 1], larger is better; zero where y is one, as nothing can be gained there.
 
     Example::
 
@@ -63,20 +58,13 @@ def average_gain(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
 
 
 def increase_in_confidence(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
-    """Whether masking raises the confidence in the target.
-
-    Chattopadhay et al., WACV 2018, who report the mean over images.
+    """Whether masking raises the confidence in the target (Chattopadhay et al., WACV 2018).
 
     Args:
-        confidence: (N,) confidence in the target for the whole image.
-        masked_confidence: (N,) confidence in it for the masked image.
+        confidence, masked_confidence: As in :func:`average_drop`.
 
     Returns:
         (N,) bool.
-
-    Raises:
-        TypeError: An argument is not a tensor of floating-point numbers.
-        ValueError: Their shapes differ.
 
     Example::
 
@@ -99,8 +87,8 @@ def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
         (N,) bool. Classes of equal confidence share the better rank.
 
     Raises:
-        TypeError: ``target`` is not int64, or an argument is not a real tensor.
-        ValueError: ``top`` is below one, shapes do not fit, or a class is out of range.
+        TypeError, ValueError: ``target`` is not int64, a class or ``top`` is out of range, or
+            shapes do not fit.
 
     Example::
 

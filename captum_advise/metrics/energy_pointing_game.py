@@ -11,25 +11,21 @@ from captum_advise.metrics._regions import region_masks
 def energy_pointing_game(
     maps: Tensor, regions: Tensor, other_regions: Tensor | None = None
 ) -> Tensor:
-    """The share of the positive mass of each map that lies in the region.
+    """The share of the positive mass of each map that lies in the region. Larger is better.
 
-    Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu, "Score-CAM: Score-Weighted Visual
+    A map that is sharpened, by a power for example, gets a larger share without pointing better.
+
+    Source: Wang, Wang, Du, Yang, Zhang, Ding, Mardziel and Hu, "Score-CAM: Score-Weighted Visual
     Explanations for Convolutional Neural Networks", CVPR Workshops 2020.
 
     Args:
-        maps: (N, M, H, W), M maps for each image. Negative values count as zero.
-        regions: As in :func:`captum_advise.metrics.pointing_game`.
+        maps, regions: As in :func:`captum_advise.metrics.pointing_game`. Negative values count as
+            zero.
         other_regions: Where an object of another class is. Only mass in one of the two regions
             counts then, so the share says whether a map tells the classes apart.
 
     Returns:
-        (N,) in [0, 1], or (N, M) for more than one map; larger is better, and zero without mass.
-        A map that is sharpened, by a power for example, gets a larger share without pointing
-        better.
-
-    Raises:
-        TypeError: An argument is not a real tensor.
-        ValueError: The shapes do not fit, a region has no pixel, or the maps are not finite.
+        (N,) in [0, 1], or (N, M) for more than one map; zero without mass.
 
     Example::
 

@@ -1,8 +1,7 @@
 """Feature similarity: phase congruency and gradient magnitude, with colour.
 
-Zhang, Zhang, Mou and Zhang, "FSIM: A Feature Similarity Index for Image Quality Assessment", IEEE
-TIP 2011. The numbers are those of piq's implementation. Features of an image are computed once,
-however many images are compared with it.
+The numbers are those of piq's implementation. Features of an image are computed once, however many
+images are compared with it.
 """
 
 from __future__ import annotations
@@ -32,19 +31,20 @@ _SCHARR = ((-3.0, 0.0, 3.0), (-10.0, 0.0, 10.0), (-3.0, 0.0, 3.0))
 
 
 def fsim(images: Tensor, others: Tensor) -> Tensor:
-    """Feature similarity with colour, FSIMc (Zhang et al., IEEE TIP 2011).
+    """Feature similarity with colour, FSIMc.
+
+    Source: Zhang, Zhang, Mou and Zhang, "FSIM: A Feature Similarity Index for Image Quality
+    Assessment", IEEE TIP 2011.
 
     Args:
-        images: (N, C, H, W) in [0, 1], C 1 or 3. Grey images have no colour to compare; their
-            FSIMc is FSIM.
-        others: Like ``images``.
+        images, others: (N, C, H, W) in [0, 1], C 1 or 3. Grey images have no colour to compare;
+            their FSIMc is FSIM.
 
     Returns:
         (N,) in [0, 1], without a graph.
 
     Raises:
-        TypeError: The types differ, or are not floating point.
-        ValueError: The shapes differ, or values are outside [0, 1].
+        TypeError, ValueError: Types or shapes differ, or values are outside [0, 1].
 
     Example::
 

@@ -30,31 +30,21 @@ def infidelity(
     (``normalize=True``), because maps have no scale of their own.
 
     Args:
-        forward_func: (M, C, H, W) inputs to class scores (M, K).
-        inputs: (N, C, H, W) model inputs.
+        forward_func, inputs, target, internal_batch_size: As in
+            :func:`captum_advise.metrics.insertion_auc`, also what is refused and warned of.
         maps: (N, 1, H, W).
-        target: (N,) int64 classes.
         noise: Standard deviation of the noise, in the model's inputs.
         n_perturb_samples: How many noisy images are compared per example.
-        internal_batch_size: How many images go through the model at once.
 
     Returns:
         (N,) at least zero, smaller is better. Depends on torch's random state.
 
     Raises:
-        TypeError: The maps are not a real tensor, the target not an int64 one, or a number is not
-            an int.
-        ValueError: There is not one map of the inputs' size for each input, it is not finite, a
-            class is out of range, or a number is below one.
-
-    Warns:
-        UserWarning: The outputs depend on chance or on the batch, as in training mode.
+        TypeError, ValueError: Likewise, or there is more than one map for an input.
 
     Example::
 
-        >>> from captum_advise.pixels import upsample_maps
-        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
-        >>> infidelity(net, images, maps, torch.tensor([3, 3])).shape
+        >>> infidelity(net, images, torch.rand(2, 1, 32, 32), torch.tensor([3, 3])).shape
         torch.Size([2])
     """
     check_maps(inputs, maps, target)

@@ -30,11 +30,14 @@ def insertion_auc(
 ) -> Tensor:
     """Area under the confidence in the target while pixels are inserted, most important first.
 
-    Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
-    Models", BMVC 2018. The curve starts at the baseline and ends at the whole image.
+    The curve starts at the baseline and ends at the whole image. The area follows the trapezoidal
+    rule, and the share of inserted pixels runs from 0 to 1.
+
+    Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
+    Models", BMVC 2018.
 
     Args:
-        forward_func: (M, C, H, W) inputs to class scores (M, K).
+        forward_func: (P, C, H, W) inputs to class scores (P, K).
         inputs: (N, C, H, W) model inputs.
         maps: (N, M, H, W) importance of each pixel, M maps for each input. Pixels of equal
             importance are taken row by row.
@@ -48,13 +51,11 @@ def insertion_auc(
         internal_batch_size: How many images go through the model at once.
 
     Returns:
-        (N,) in [0, 1], or (N, M) for more than one map; larger is better. The area follows the
-        trapezoidal rule, and the share of inserted pixels runs from 0 to 1.
+        (N,) in [0, 1], or (N, M) for more than one map; larger is better.
 
     Raises:
-        TypeError: The maps are not a real tensor, or the target not an int64 one.
-        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
-            range, or ``steps`` is below one.
+        TypeError, ValueError: The maps are not a real tensor of the inputs' size or not finite, the
+            target does not hold int64 classes of the model, or a number is out of its range.
 
     Warns:
         UserWarning: No confidence was given, and the outputs are probabilities already. Or the
@@ -62,8 +63,7 @@ def insertion_auc(
 
     Example::
 
-        >>> from captum_advise.pixels import upsample_maps
-        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> maps = torch.rand(2, 1, 32, 32)
         >>> insertion_auc(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
@@ -94,32 +94,18 @@ def deletion_auc(
 ) -> Tensor:
     """Area under the confidence in the target while pixels are deleted, most important first.
 
-    Petsiuk et al., BMVC 2018. The curve starts at the whole image and ends at the baseline.
+    As :func:`insertion_auc`, from the whole image to the baseline; smaller is better.
 
     Args:
-        forward_func: As in :func:`insertion_auc`.
-        inputs: As in :func:`insertion_auc`.
-        maps: As in :func:`insertion_auc`.
-        target: As in :func:`insertion_auc`.
+        forward_func, inputs, maps, target, steps, confidence, internal_batch_size: As in
+            :func:`insertion_auc`.
         baselines: What replaces deleted pixels, in the model's inputs; must broadcast to
             ``inputs``. Default: black.
         pixel_space: Defines black. None: the lowest value of each example is black.
-        steps: As in :func:`insertion_auc`.
-        confidence: As in :func:`insertion_auc`.
-        internal_batch_size: As in :func:`insertion_auc`.
-
-    Returns:
-        (N,) in [0, 1], or (N, M) for more than one map; smaller is better.
-
-    Raises:
-        TypeError: The maps are not a real tensor, or the target not an int64 one.
-        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
-            range, or ``steps`` is below one.
 
     Example::
 
-        >>> from captum_advise.pixels import upsample_maps
-        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
+        >>> maps = torch.rand(2, 1, 32, 32)
         >>> deletion_auc(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """

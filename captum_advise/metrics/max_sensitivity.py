@@ -22,7 +22,7 @@ def sensitivity_max(
     """Captum's ``sensitivity_max`` (Yeh et al., NeurIPS 2019): how far small noise moves a map.
 
     Args:
-        explain: (M, C, H, W) inputs and (M,) targets to maps.
+        explain: (P, C, H, W) inputs and (P,) targets to maps.
         inputs: (N, C, H, W) model inputs.
         target: (N,) int64 classes.
         perturb_radius: Largest change of any value, in the model's inputs.
@@ -33,8 +33,7 @@ def sensitivity_max(
         better. Depends on torch's random state.
 
     Raises:
-        TypeError: The target is not an int64 tensor.
-        ValueError: There is not one class for each input.
+        TypeError, ValueError: The target does not hold one int64 class for each input.
 
     Example::
 

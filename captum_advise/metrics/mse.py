@@ -11,15 +11,14 @@ def mse(images: Tensor, others: Tensor) -> Tensor:
     """Mean squared error on pixels in [0, 1].
 
     Args:
-        images: (N, ...) in [0, 1].
-        others: Like ``images``.
+        images, others: (N, ...) in [0, 1].
 
     Returns:
         (N,) in [0, 1].
 
     Raises:
-        TypeError: An argument is not a real tensor.
-        ValueError: The shapes differ, or an argument does not hold floating-point numbers.
+        TypeError, ValueError: An argument does not hold real floating-point numbers, or the shapes
+            differ.
 
     Example::
 

@@ -31,24 +31,20 @@ def mu_fidelity(
 ) -> Tensor:
     """Correlation of the confidence lost when random subsets are hidden with the mass in them.
 
-    Bhatt, Weller and Moura, "Evaluating and Aggregating Feature-based Model Explanations", IJCAI
-    2020; sensitivity-n of Ancona, Ceolini, Öztireli and Gross, ICLR 2018, for a single n. The
-    features are the cells of a grid, because a single pixel changes nothing.
+    The features are the cells of a grid, because a single pixel changes nothing.
+
+    Source: Bhatt, Weller and Moura, "Evaluating and Aggregating Feature-based Model Explanations",
+    IJCAI 2020; sensitivity-n of Ancona, Ceolini, Öztireli and Gross, ICLR 2018, for a single n.
 
     Args:
-        forward_func: (P, C, H, W) inputs to class scores (P, K).
-        inputs: (N, C, H, W) model inputs.
-        maps: (N, M, H, W) attribution to each pixel, M maps for each input.
-        target: (N,) int64 classes.
-        baselines: What replaces hidden cells, in the model's inputs; must broadcast to ``inputs``.
-            Default: black.
-        pixel_space: Defines black. None: the lowest value of each example is black.
+        forward_func, inputs, maps, target, confidence, internal_batch_size: As in
+            :func:`captum_advise.metrics.insertion_auc`, also what is refused and warned of.
+        baselines, pixel_space: What replaces hidden cells, as in
+            :func:`captum_advise.metrics.deletion_auc`.
         n_subsets: How many subsets are hidden, at least 2. All maps of an input share them, and
             their forward passes.
         share: The share of the cells in each subset, between 0 and 1.
         grid: Cells along each side of the image; not more than it has pixels.
-        confidence: As in :func:`captum_advise.metrics.insertion_auc`.
-        internal_batch_size: How many images go through the model at once.
 
     Returns:
         (N,) Pearson correlations in [-1, 1], or (N, M) for more than one map; larger is better.
@@ -56,19 +52,11 @@ def mu_fidelity(
         random state.
 
     Raises:
-        TypeError: The maps are not a real tensor, the target not an int64 one, or a number is not
-            an int.
-        ValueError: The maps do not have the inputs' size or are not finite, a class is out of
-            range, or a number is out of range.
-
-    Warns:
-        UserWarning: As in :func:`captum_advise.metrics.insertion_auc`.
+        TypeError, ValueError: Likewise, or a number is of the wrong type or out of its range.
 
     Example::
 
-        >>> from captum_advise.pixels import upsample_maps
-        >>> maps = upsample_maps(LayerGradCam(net, net.conv4).attribute(images, 3), (32, 32))
-        >>> mu_fidelity(net, images, maps, torch.tensor([3, 3])).shape
+        >>> mu_fidelity(net, images, torch.rand(2, 1, 32, 32), torch.tensor([3, 3])).shape
         torch.Size([2])
     """
     check_maps(inputs, maps, target)

@@ -14,8 +14,8 @@ from captum_advise.metrics._regions import region_masks
 def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tensor:
     """Whether the maximum of each map lies in the region, or within ``tolerance`` pixels of it.
 
-    Zhang, Bargal, Lin, Brandt, Shen and Sclaroff, "Top-down Neural Attention by Excitation
-    Backprop", IJCV 2018, who report the mean over images.
+    Source: Zhang, Bargal, Lin, Brandt, Shen and Sclaroff, "Top-down Neural Attention by Excitation
+    Backprop", IJCV 2018.
 
     Args:
         maps: (N, M, H, W), M maps for each image.
@@ -26,13 +26,12 @@ def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tens
             paper.
 
     Returns:
-        (N,), or (N, M) for more than one map. 1 is a hit, 0 a miss; larger is better. Of several
-        equal maxima, the share that hits.
+        (N,), or (N, M) for more than one map. 1 is a hit, 0 a miss. Of several equal maxima, the
+        share that hits.
 
     Raises:
-        TypeError: An argument is not a real tensor, or ``tolerance`` is not an int.
-        ValueError: The shapes do not fit, a region has no pixel, the maps are not finite, or
-            ``tolerance`` is negative.
+        TypeError, ValueError: An argument is not a real tensor, the shapes do not fit, a region has
+            no pixel, the maps are not finite, or ``tolerance`` is not an int of at least 0.
 
     Example::
 

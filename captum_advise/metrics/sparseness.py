@@ -10,11 +10,11 @@ from captum_advise.metrics._maps import check_finite, floating
 
 
 def sparseness(maps: Tensor) -> Tensor:
-    """Gini index of each map: how few pixels hold its mass.
+    """Gini index of each map: how few pixels hold its mass. Maps count by their absolute values.
 
-    Chalasani, Chen, Chowdhury, Jha and Wu, "Concise Explanations of Neural Networks using
+    Source: Chalasani, Chen, Chowdhury, Jha and Wu, "Concise Explanations of Neural Networks using
     Adversarial Training", ICML 2020; the index is that of Hurley and Rickard, IEEE Transactions on
-    Information Theory 55, 2009. Maps count by their absolute values.
+    Information Theory 55, 2009.
 
     Args:
         maps: (N, ...) one map per row of the first dimension.
@@ -24,8 +24,7 @@ def sparseness(maps: Tensor) -> Tensor:
         of zeros has 0. Larger is sparser, which is easier to read but not more faithful.
 
     Raises:
-        TypeError: The maps are not a real tensor.
-        ValueError: There are no pixels, or the maps are not finite.
+        TypeError, ValueError: The maps are not a real tensor, not finite, or have no pixels.
 
     Example::
 

@@ -1,8 +1,7 @@
 """Structural similarity.
 
-Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to Structural
-Similarity", IEEE TIP 2004. The numbers are those of piq's implementation without downsampling.
-Local statistics of an image are computed once, however many images are compared with it.
+The numbers are those of piq's implementation without downsampling. Local statistics of an image are
+computed once, however many images are compared with it.
 """
 
 from __future__ import annotations
@@ -21,19 +20,20 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def ssim(images: Tensor, others: Tensor) -> Tensor:
-    """Structural similarity (Wang et al., IEEE TIP 2004).
+    """Structural similarity.
+
+    Source: Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to
+    Structural Similarity", IEEE TIP 2004.
 
     Args:
-        images: (N, C, H, W) in [0, 1], C 1 or 3.
-        others: Like ``images``.
+        images, others: (N, C, H, W) in [0, 1], C 1 or 3.
 
     Returns:
         (N,) at most one, which only equal images reach. Images smaller than the usual 11-pixel
         window use the largest odd window that fits.
 
     Raises:
-        TypeError: The types differ, or are not floating point.
-        ValueError: The shapes differ, or values are outside [0, 1].
+        TypeError, ValueError: Types or shapes differ, or values are outside [0, 1].
 
     Example::
 

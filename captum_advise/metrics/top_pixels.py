@@ -16,17 +16,12 @@ def top_pixels(maps: Tensor, regions: Tensor) -> Tensor:
     the region is the cell of the class that the map explains (Böhle, Fritz and Schiele, CVPR 2021).
 
     Args:
-        maps: (N, M, H, W), M maps for each image.
-        regions: As in :func:`captum_advise.metrics.pointing_game`.
+        maps, regions: As in :func:`captum_advise.metrics.pointing_game`.
 
     Returns:
         (N,) in [0, 1], or (N, M) for more than one map; larger is better, and chance is the share
         of the image that the region covers. Pixels that are tied at the limit of the highest ones
         count in equal parts.
-
-    Raises:
-        TypeError: An argument is not a real tensor.
-        ValueError: The shapes do not fit, or a region has no pixel.
 
     Example::
 

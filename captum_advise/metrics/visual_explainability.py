@@ -32,9 +32,7 @@ _MAX_CLASS_SENSITIVITY = 0.55
 
 @dataclass(frozen=True)
 class AVXProtocol:
-    """Whether to follow the paper or the authors' program, where the two differ.
-
-    The default follows the paper. :meth:`reference` follows the program.
+    """The protocol as the paper describes it, or as the authors' program computes it.
 
     Args:
         binary_mask: Round the map to 0 or 1 before it masks the image.
@@ -62,14 +60,11 @@ class AVXProtocol:
         return maps.round() if self.binary_mask else maps
 
     def masked_confidence(self, confidences: Tensor, target: Tensor) -> Tensor:
-        """The masked image's confidence, which is compared with the whole image's.
+        """The masked image's confidence (N,), which is compared with the whole image's.
 
         Args:
             confidences: (N, K) for the masked images.
             target: (N,) int64 classes.
-
-        Returns:
-            (N,)
         """
         if self.largest_confidence:
             return confidences.amax(1)
@@ -131,7 +126,7 @@ def visual_explainability(
     class_sensitivity: Tensor,
     protocol: AVXProtocol = AVXProtocol(),
 ) -> VisualExplainability:
-    r"""AVX of masked images, and the metrics that it combines (the ADVISE paper's protocol).
+    """AVX of masked images, and the metrics that it combines (the ADVISE paper's protocol).
 
     AVX is the harmonic mean of SSIM, FSIMc, 1 - MSE and 1 - AD, with AD the average drop. A miss
     means that the target is not among the five most confident classes of the masked image. Then
@@ -148,12 +143,9 @@ def visual_explainability(
         class_sensitivity: (N,) from :func:`captum_advise.metrics.class_sensitivity`.
         protocol: The paper's protocol, or that of the authors' program.
 
-    Returns:
-        :class:`VisualExplainability`.
-
     Raises:
-        TypeError: An argument has another type.
-        ValueError: The shapes differ, or values are outside [0, 1].
+        TypeError, ValueError: An argument has another type, shapes differ, or values are outside
+            [0, 1].
 
     Example::
 

@@ -19,12 +19,10 @@ class Detection(Wrapper):
 
     The score of a target is the largest, over all detections, of the intersection over union (IoU)
     with the target's box times the probability of the target's label. An image that is masked or
-    perturbed keeps its target in this way, and the score is zero if no detection overlaps. It is
-    the similarity of D-RISE with the probability of the label in place of objectness times
-    similarity of classes. Gradients are those of the probability. The IoU counts as a constant,
-    because at its largest value, at the target's own box, it has no gradient.
+    perturbed keeps its target in this way, and the score is zero if no detection overlaps.
+    Gradients are those of the probability; the IoU counts as a constant.
 
-    Source: Petsiuk et al., "Black-box Explanation of Object Detectors via Saliency Maps",
+    Source: Petsiuk et al., "Black-box Explanation of Object Detectors via Saliency Maps" (D-RISE),
     CVPR 2021, https://arxiv.org/abs/2006.03204
 
     Two kinds of detectors are known by their output:
@@ -32,9 +30,9 @@ class Detection(Wrapper):
     - torchvision's: for each image a dictionary with ``boxes`` (D, 4), ``scores`` (D,) and
       ``labels`` (D,). They leave out detections below a threshold, where the score drops to zero.
       Build them with a low one (``box_score_thresh`` or ``score_thresh``).
-    - DETR's: ``logits`` (or ``pred_logits``) (N, D, classes) and ``pred_boxes`` (N, D, 4), centre
-      and size relative to the image. Probabilities are sigmoids, or the softmax where the last
-      class is "no object".
+    - Hugging Face's DETR and its relatives: ``logits`` (N, D, classes) and ``pred_boxes``
+      (N, D, 4). Probabilities are sigmoids, or the softmax where there is one class more than
+      ``model.config.num_labels``, "no object".
 
     Args:
         model: The detector, in eval mode. It is called with the inputs as they are, which
@@ -43,11 +41,6 @@ class Detection(Wrapper):
             inputs. None: they belong to the images, and are passed as ``additional_forward_args``
             with their labels: (N, K, 4) and (N, K).
         labels: int64 (K,) labels as the detector numbers them.
-        no_object: For DETR's kind: whether the last class is "no object". None: if the logits have
-            one class more than ``model.config.num_labels``, or there is no such number.
-
-    Attributes:
-        model: The detector.
 
     Raises:
         TypeError: When called, if the output is not of these two kinds.
@@ -69,10 +62,7 @@ class Detection(Wrapper):
         ...         return [{"boxes": boxes, "scores": s, "labels": labels} for s in scores]
         >>> found = Detection(Detector().eval()).detect(images[:1], min_score=0)[0]
         >>> detection = Detection(Detector().eval(), found["boxes"], found["labels"])
-        >>> detection(images).shape
-        torch.Size([2, 1])
-        >>> advise = LayerAdvise(detection, net.conv4, confidence=detection.confidence)
-        >>> advise.attribute(images, target=0).shape
+        >>> LayerAdvise(detection, net.conv4).attribute(images, target=0).shape
         torch.Size([2, 1, 8, 8])
     """
 
@@ -84,8 +74,6 @@ class Detection(Wrapper):
         model: Callable[..., Any],
         boxes: Tensor | None = None,
         labels: Tensor | None = None,
-        *,
-        no_object: bool | None = None,
     ) -> None:
         super().__init__(model)
         import_optional("torchvision.ops", "zoo")
@@ -96,23 +84,16 @@ class Detection(Wrapper):
             _check_targets(boxes[None], labels[None])
         self.register_buffer("boxes", boxes, persistent=False)
         self.register_buffer("labels", labels, persistent=False)
-        self.no_object = no_object
 
     def forward(
         self, inputs: Tensor, boxes: Tensor | None = None, labels: Tensor | None = None
     ) -> Tensor:
-        """Images to the scores of the target boxes.
+        """Images (N, C, H, W) to the scores (N, K) of the target boxes, in [0, 1].
 
         Args:
-            inputs: (N, C, H, W).
-            boxes: (N, K, 4) targets of the images, instead of the constructor's.
-            labels: int64 (N, K), likewise.
-
-        Returns:
-            (N, K) in [0, 1].
-
-        Raises:
-            ValueError: There are no targets, or they do not fit the images.
+            inputs: The images.
+            boxes, labels: (N, K, 4) and int64 (N, K) targets of the images, instead of the
+                constructor's.
         """
         boxes, labels = self._targets(inputs, boxes, labels)
         detections = self._detections(inputs)
@@ -189,37 +170,21 @@ class Detection(Wrapper):
             return [
                 _Detections(image["boxes"], image["scores"], image["labels"]) for image in outputs
             ]
-        for key in ("logits", "pred_logits"):
-            logits, boxes = _get(outputs, key), _get(outputs, "pred_boxes")
-            if isinstance(logits, Tensor) and isinstance(boxes, Tensor):
-                return self._detr_detections(inputs, logits, boxes)
-        raise TypeError(
-            "A detector returns for each image a dictionary with boxes, scores and labels, or "
-            f"logits and pred_boxes, got a {type(outputs).__name__}: wrap it in a module that "
-            "returns one of these."
-        )
-
-    def _detr_detections(
-        self, inputs: Tensor, logits: Tensor, relative_boxes: Tensor
-    ) -> list[_Detections]:
         n_labels = getattr(getattr(self.model, "config", None), "num_labels", None)
-        no_object = self.no_object
-        if no_object is None:
-            no_object = n_labels is None or logits.shape[2] == n_labels + 1
-        probabilities = logits.softmax(2)[..., :-1] if no_object else logits.sigmoid()
-        height, width = inputs.shape[-2:]
-        convert = import_optional("torchvision.ops", "zoo").box_convert
-        boxes = convert(relative_boxes, "cxcywh", "xyxy")
-        boxes = boxes * boxes.new_tensor([width, height, width, height])
-        return [_Detections(*image) for image in zip(boxes, probabilities, strict=True)]
+        if isinstance(outputs, Mapping) and n_labels and {"logits", "pred_boxes"} <= set(outputs):
+            return _of_queries(inputs, outputs["logits"], outputs["pred_boxes"], n_labels)
+        raise TypeError(
+            "A detector returns for each image a dictionary with boxes, scores and labels, or is a "
+            "DETR of Hugging Face with logits and pred_boxes and a configuration, got a "
+            f"{type(outputs).__name__}: wrap it in a module that returns the first."
+        )
 
 
 @dataclass(frozen=True)
 class _Detections:
     """What a detector finds in one image.
 
-    Each detection has a label (D,) with its score (D,), or, where ``labels`` is None, scores
-    (D, classes) of all labels.
+    Each detection has a label (D,) with its score (D,), or scores (D, classes) of all labels.
     """
 
     boxes: Tensor  # (D, 4) left, top, right, bottom, in pixels
@@ -248,6 +213,16 @@ class _Detections:
         return scores, labels
 
 
+def _of_queries(inputs: Tensor, logits: Tensor, boxes: Tensor, n_labels: int) -> list[_Detections]:
+    """The detections of a DETR: logits (N, D, classes), boxes relative to the images."""
+    has_no_object = logits.shape[2] == n_labels + 1
+    probabilities = logits.softmax(2)[..., :-1] if has_no_object else logits.sigmoid()
+    height, width = inputs.shape[-2:]
+    boxes = import_optional("torchvision.ops", "zoo").box_convert(boxes, "cxcywh", "xyxy")
+    boxes = boxes * boxes.new_tensor([width, height, width, height])
+    return [_Detections(*image) for image in zip(boxes, probabilities, strict=True)]
+
+
 @torch.no_grad()
 def _overlap(targets: Tensor, boxes: Tensor) -> Tensor:
     """IoU (K, D)."""
@@ -263,12 +238,6 @@ def _best(weights: Tensor, scores: Tensor) -> Tensor:
 
 def _is_labelled(image: object) -> bool:
     return isinstance(image, Mapping) and {"boxes", "scores", "labels"} <= set(image)
-
-
-def _get(outputs: Any, key: str) -> Any:
-    if isinstance(outputs, Mapping):
-        return outputs.get(key)
-    return getattr(outputs, key, None)
 
 
 def _check_targets(boxes: Tensor, labels: Tensor) -> None:

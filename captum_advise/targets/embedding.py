@@ -9,15 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
 
 
 class Embedding(Wrapper):
     """Cosine similarities (N, K) of images to K reference embeddings, of images or of texts.
-
-    With ``logit_scale`` the scores are the logits of zero-shot classification, as CLIP and SigLIP
-    compute them: ``logit_scale * similarity + logit_bias`` (Radford et al. 2021, section 2.3).
 
     Args:
         model: Returns embeddings (N, D).
@@ -27,16 +23,9 @@ class Embedding(Wrapper):
             Default: the model is called itself
         output: Which tensor of the model's output, as in :class:`Output`. None: the output itself
             if it is a tensor, its ``image_embeds`` or ``pooler_output``, or its only element.
-        logit_scale: Factor of the similarities. In Hugging Face models it is
-            ``model.logit_scale.exp()``.
-        logit_bias: Added to the scaled similarities (SigLIP).
-        confidence: Turns the scores into probabilities. Default: the similarity, with 0 for
-            negative ones, if there is no ``logit_scale``; else softmax over the K references. For
-            SigLIP it is ``torch.sigmoid``.
-
-    Attributes:
-        model: The model.
-        confidence: For :class:`captum_advise.LayerAdvise`.
+        confidence: Turns the similarities into probabilities, as zero-shot classification does
+            (Radford et al. 2021, section 2.3): for CLIP ``lambda x: (scale * x).softmax(1)``.
+            Default: the similarity, with 0 for negative ones
 
     Raises:
         TypeError: The model has no such method; when called, the output that is meant is not a
@@ -50,8 +39,7 @@ class Embedding(Wrapper):
         >>> similarity = Embedding(net, reference)
         >>> similarity(images).shape
         torch.Size([2, 1])
-        >>> advise = LayerAdvise(similarity, net.conv4, confidence=similarity.confidence)
-        >>> advise.attribute(images, target=0).shape
+        >>> LayerAdvise(similarity, net.conv4).attribute(images, target=0).shape
         torch.Size([2, 1, 8, 8])
     """
 
@@ -64,8 +52,6 @@ class Embedding(Wrapper):
         *,
         method: str | None = None,
         output: OutputSelector = None,
-        logit_scale: float | None = None,
-        logit_bias: float = 0.0,
         confidence: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(model)
@@ -78,21 +64,14 @@ class Embedding(Wrapper):
         self.register_buffer("references", references, persistent=False)
         self.method = method
         self.output = output
-        self.logit_scale = 1.0 if logit_scale is None else float(logit_scale)
-        self.logit_bias = float(logit_bias)
-        if confidence is None:
-            confidence = _positive_part if logit_scale is None else softmax_over_classes
-        self.confidence = confidence
+        self.confidence = _positive_part if confidence is None else confidence
 
     def forward(self, inputs: Tensor, references: Tensor | None = None) -> Tensor:
-        """Images to scores.
+        """Images (N, C, H, W) to similarities (N, K).
 
         Args:
-            inputs: (N, C, H, W).
+            inputs: The images.
             references: (N, K, D), each image's own, instead of the constructor's.
-
-        Returns:
-            (N, K).
 
         Raises:
             ValueError: There are no references, or they do not fit.
@@ -113,19 +92,11 @@ class Embedding(Wrapper):
                 "one row per image."
             )
         unit_references = F.normalize(references.to(embeddings), dim=2)
-        similarity = (unit_references @ embeddings[:, :, None])[:, :, 0]
-        return self.logit_scale * similarity + self.logit_bias
+        return (unit_references @ embeddings[:, :, None])[:, :, 0]
 
     @torch.no_grad()
     def embed(self, inputs: Tensor) -> Tensor:
-        """Embeddings of images, to be used as references.
-
-        Returns:
-            (N, D), of unit length.
-
-        Raises:
-            ValueError: The model's embeddings are not (N, D).
-        """
+        """Embeddings (N, D) of images, of unit length, to be used as references."""
         return self._unit_embeddings(inputs)
 
     def _unit_embeddings(self, inputs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_outpu
 
 
 class Output(Wrapper):
-    r"""One tensor of what a model returns: dictionary, tuple, dataclass, Hugging Face output.
+    """One tensor of what a model returns: dictionary, tuple, dataclass, Hugging Face output.
 
     Args:
         model: Takes the inputs, and returns class scores somewhere in its output.
@@ -24,13 +24,9 @@ class Output(Wrapper):
             Default: sigmoid for a Hugging Face model of several independent labels
             (``model.config.problem_type``), else softmax over dimension 1
 
-    Attributes:
-        model: The model.
-        confidence: For :class:`captum_advise.LayerAdvise`.
-
     Raises:
-        TypeError: When called, if the output that is meant is not a tensor of real numbers.
-        ValueError: When called, if the output has no tensor of that name, or a name is needed.
+        TypeError, ValueError: When called, if the output has no tensor of that name, a name is
+            needed, or what it names is not a tensor of real numbers.
 
     Example::
 
@@ -38,8 +34,7 @@ class Output(Wrapper):
         ...     def forward(self, x):
         ...         return {"logits": net(x), "labels": None}
         >>> wrapped = Output(Labelled(), "logits", confidence=torch.sigmoid)
-        >>> advise = LayerAdvise(wrapped, net.conv4, confidence=wrapped.confidence)
-        >>> advise.attribute(images, target=3).shape
+        >>> LayerAdvise(wrapped, net.conv4).attribute(images, target=3).shape
         torch.Size([2, 1, 8, 8])
     """
 

@@ -18,10 +18,9 @@ _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 class Segmentation(Wrapper):
     r"""Mean class scores (N, K) over a region of what a segmentation model returns.
 
-    The region must not change while images are masked or perturbed. It is a mask or a point that is
-    the same for all images, or a mask per image, which is passed as ``additional_forward_args``.
-    :meth:`predicted_region` makes it from the model's own prediction. The mean over a region has
-    the same map as the sum, up to a factor.
+    The region must not change while images are masked or perturbed. It is a mask for all images, or
+    one per image, which is passed as ``additional_forward_args``. :meth:`predicted_region` makes it
+    from the model's own prediction. The mean has the same map as the sum, up to a factor.
 
     Source: Vinogradova, Dibrov and Myers, "Towards Interpretable Semantic Segmentation via
     Gradient-weighted Class Activation Mapping" (Seg-Grad-CAM), AAAI 2020,
@@ -31,15 +30,11 @@ class Segmentation(Wrapper):
         model: Returns class scores (N, K, \*spatial) of any resolution, as a tensor or in its
             output.
         region: For all images: a mask (\*spatial) of the inputs' size, bool or weights of at least
-            zero, or the indices of a point of the inputs, ``(row, column)``. None: all pixels.
+            zero. None: all pixels.
         output: Which tensor of the model's output, as in :class:`Output`.
         confidence: Turns scores into probabilities: ``torch.sigmoid`` for independent classes or a
             single one, ``torch.nn.Identity()`` for probabilities.
             Default: softmax over dimension 1
-
-    Attributes:
-        model: The model.
-        confidence: For :class:`captum_advise.LayerAdvise`.
 
     Raises:
         TypeError: The region is of another type; when called, the output that is meant is not a
@@ -52,10 +47,8 @@ class Segmentation(Wrapper):
         >>> class Segmenter(torch.nn.Module):
         ...     def forward(self, x):
         ...         return {"out": net.head(net.conv4(x).relu().movedim(1, -1)).movedim(-1, 1)}
-        >>> segmentation = Segmentation(Segmenter(), region=(16, 8))
-        >>> segmentation(images).shape
-        torch.Size([2, 10])
-        >>> advise = LayerAdvise(segmentation, net.conv4, confidence=segmentation.confidence)
+        >>> segmentation = Segmentation(Segmenter())
+        >>> advise = LayerAdvise(segmentation, net.conv4)
         >>> left_half = torch.arange(32).expand(2, 32, 32) < 16
         >>> advise.attribute(images, target=3, additional_forward_args=left_half).shape
         torch.Size([2, 1, 8, 8])
@@ -66,37 +59,26 @@ class Segmentation(Wrapper):
     def __init__(
         self,
         model: Callable[..., Any],
-        region: Tensor | tuple[int, ...] | None = None,
+        region: Tensor | None = None,
         *,
         output: OutputSelector = None,
         confidence: Callable[[Tensor], Tensor] = softmax_over_classes,
     ) -> None:
         super().__init__(model)
-        if not isinstance(region, Tensor | tuple | None):
-            raise TypeError(
-                "region must be a tensor, a tuple of indices such as (row, column), or None, got "
-                f"{type(region).__name__}."
-            )
-        mask = region if isinstance(region, Tensor) else None
-        if mask is not None:
-            _check_weights(mask[None])
-        self.register_buffer("region", mask, persistent=False)
-        self.point = region if isinstance(region, tuple) else None
+        if region is not None:
+            if not isinstance(region, Tensor):
+                raise TypeError(f"region must be a tensor or None, got {type(region).__name__}.")
+            _check_weights(region[None])
+        self.register_buffer("region", region, persistent=False)
         self.output = output
         self.confidence = confidence
 
     def forward(self, inputs: Tensor, region: Tensor | None = None) -> Tensor:
-        r"""Images to the mean class scores of the region.
+        r"""Images (N, C, \*spatial) to the mean class scores (N, K) of the region.
 
         Args:
-            inputs: (N, C, \*spatial).
+            inputs: The images.
             region: Masks (N or 1, \*spatial) of the images, instead of the constructor's.
-
-        Returns:
-            (N, K).
-
-        Raises:
-            ValueError: The region does not fit the inputs, or the model returns no class scores.
         """
         scores = self._class_scores(inputs)
         weights = self._region_weights(inputs, region)
@@ -168,7 +150,7 @@ class Segmentation(Wrapper):
         elif self.region is not None:
             weights = self.region[None]
         else:
-            return None if self.point is None else _point_mask(self.point, inputs)
+            return None
         if tuple(weights.shape[1:]) != size or len(weights) not in (1, len(inputs)):
             raise ValueError(
                 f"A region is a mask of the inputs' size {size}, one for all images or one per "
@@ -192,18 +174,6 @@ def _enlarged(scores: Tensor, size: torch.Size) -> Tensor:
         return scores
     mode = _INTERPOLATION[len(size)]
     return F.interpolate(scores, tuple(size), mode=mode, align_corners=False)
-
-
-def _point_mask(point: tuple[int, ...], inputs: Tensor) -> Tensor:
-    size = tuple(inputs.shape[2:])
-    is_inside = len(point) == len(size) and all(
-        0 <= index < length for index, length in zip(point, size, strict=True)
-    )
-    if not is_inside:
-        raise ValueError(f"The point {point} is outside of the inputs, whose size is {size}.")
-    mask = torch.zeros(1, *size, device=inputs.device)
-    mask[(0, *point)] = 1
-    return mask
 
 
 def _check_weights(region: Tensor) -> None:

@@ -51,8 +51,7 @@ def describe(
 
     The layer is found by one forward and backward pass on noise, as in :func:`load`. The pixel
     space of a transform is measured: black, grey, white and red images go through it. Whatever is
-    passed is not looked for. Any other image classifier needs ``transform``. The model is left
-    unchanged.
+    passed is not looked for. The model is left unchanged.
 
     Args:
         model: An image classifier. Compiled models, ``DataParallel`` and models of PEFT are
@@ -62,7 +61,7 @@ def describe(
         transform: PIL image to model input (C, H, W), or an image processor of Hugging Face. The
             default is that of timm's data configuration, of torchvision's default weights for this
             architecture, or of the checkpoint's image processor; of grey images for a model of one
-            channel.
+            channel. Any other model needs it.
         pixel_space: That of the transform if None.
         reshape_transform: For a layer that is not (N, C, H, W).
         class_names: K names, in the order of the logits.
@@ -86,8 +85,6 @@ def describe(
         >>> network = zoo.describe(torchvision.models.resnet18().eval())
         >>> network.layer_name, network.source
         ('layer4', "torchvision's transform for ResNet18_Weights.IMAGENET1K_V1")
-        >>> zoo.describe(network, layer="layer3").layer_name
-        'layer3'
     """
     if isinstance(model, Network):
         known = model

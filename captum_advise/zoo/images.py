@@ -18,14 +18,11 @@ def open_image(path: str | Path) -> Image.Image:
     """Read a whole image file; the first frame of an animation.
 
     Args:
-        path: A file of any format that Pillow reads.
-
-    Returns:
-        PIL image of the file's own mode.
+        path: A file of any format that Pillow reads. The image keeps its mode.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not an image, or is damaged or too large.
+        ValueError: It cannot be read: not an image, damaged or too large.
 
     Example::
 
@@ -66,9 +63,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Args:
         image: PIL image.
 
-    Returns:
-        PIL image of mode RGB.
-
     Warns:
         UserWarning: 16-bit grey uses less than a tenth of its range.
 
@@ -105,11 +99,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def example_image() -> Image.Image:
     """The example image of commands and tutorials: Chelsea, a cat, from scikit-image.
 
-    Returns:
-        PIL image of mode RGB.
-
-    Raises:
-        ModuleNotFoundError: scikit-image is missing; the ``demo`` extra brings it.
+    The ``demo`` extra brings it.
 
     Example::
 

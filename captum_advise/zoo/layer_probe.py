@@ -75,10 +75,9 @@ def probe(
         model: An image classifier in eval mode.
         size: Height and width of its inputs.
         name: The network's, for a message.
-        layer: The layer to explain, where it is known.
+        layer, reshape_transform: The layer to explain and its layout, where they are known.
         channels: Of its inputs.
         forward: Inputs to class scores, for a model that returns something else.
-        reshape_transform: How to rearrange what ``layer`` returns, where it is known.
         with_finer_layers: Whether to look for ``finer_layers``.
     """
     with (
@@ -113,8 +112,8 @@ def probe(
 def feature_layers(network: Network) -> dict[str, tuple[int, int, int]]:
     """The layers that give feature maps, in the order in which they run, with (C, h, w) of each.
 
-    Of a module and its last part, which return the same tensor, only the module is listed, unless
-    the network names the part. Modules that return what they get are left out.
+    Modules that return what they get, and the last parts of modules, which return the same tensor
+    as these, are left out unless the network names them.
     """
     image = import_optional("PIL.Image", "zoo").new("RGB", (256, 256))
     inputs = network.transform(image)[None].to(network.device)

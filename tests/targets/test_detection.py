@@ -454,9 +454,9 @@ def test_relatives_of_detr(make, processor):
 class Queries(nn.Module):
     """What a DETR returns, from given logits and boxes."""
 
-    def __init__(self, logits, boxes, keys=("logits", "pred_boxes"), num_labels=None):
+    def __init__(self, logits, boxes, num_labels=None):
         super().__init__()
-        self.outputs = dict(zip(keys, (logits, boxes), strict=True))
+        self.outputs = {"logits": logits, "pred_boxes": boxes}
         if num_labels is not None:
             self.config = SimpleNamespace(num_labels=num_labels)
 
@@ -465,17 +465,15 @@ class Queries(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("num_labels", "no_object", "is_softmax"),
-    [(None, None, True), (2, None, True), (3, None, False), (3, True, True), (2, False, False)],
+    ("num_labels", "is_softmax"),
+    [(2, True), (3, False)],
 )
-def test_probabilities_of_queries(num_labels, no_object, is_softmax):
+def test_probabilities_of_queries(num_labels, is_softmax):
     logits = torch.tensor([[[1.0, 2.0, 3.0], [0.0, -1.0, 0.5]]])
     boxes = torch.tensor([[[0.5, 0.5, 0.5, 1.0], [0.25, 0.25, 0.5, 0.5]]])
     model = Queries(logits, boxes, num_labels=num_labels).eval()
     targets = torch.tensor([[10.0, 0, 30, 20], [0.0, 0, 20, 10]])  # of 40 x 20 pixels
-    scores = Detection(model, targets, torch.tensor([1, 0]), no_object=no_object)(
-        torch.rand(1, 3, 20, 40)
-    )
+    scores = Detection(model, targets, torch.tensor([1, 0]))(torch.rand(1, 3, 20, 40))
     probabilities = logits.softmax(2)[0] if is_softmax else logits.sigmoid()[0]
     overlap = 100 / (400 + 200 - 100)
     expected = [
@@ -483,8 +481,9 @@ def test_probabilities_of_queries(num_labels, no_object, is_softmax):
         max(probabilities[1, 0], overlap * probabilities[0, 0]),
     ]
     torch.testing.assert_close(scores[0], torch.stack(expected))
-    old_names = Queries(logits, boxes, ("pred_logits", "pred_boxes")).eval()
-    assert Detection(old_names).detect(torch.rand(1, 3, 20, 40), min_score=0.0)[0]["scores"].shape
+    with pytest.raises(TypeError, match="a DETR of Hugging Face") as raised:
+        Detection(Queries(logits, boxes).eval()).detect(torch.rand(1, 3, 20, 40))
+    one_sentence(raised)
 
 
 def test_detect_sorts_and_leaves_out():

@@ -48,27 +48,24 @@ def test_references_of_the_images():
         torch.testing.assert_close(together.attributions[one], alone.attributions)
 
 
-def test_zero_shot_logits():
+def test_a_confidence_of_the_callers():
     net, inputs = network(), images()
-    zero_shot = Embedding(net, REFERENCES, logit_scale=20.0, logit_bias=-3.0)
-    cosine = Embedding(net, REFERENCES)(inputs)
-    torch.testing.assert_close(zero_shot(inputs), 20 * cosine - 3)
-    torch.testing.assert_close(zero_shot.confidence(zero_shot(inputs)), (20 * cosine).softmax(1))
-    siglip = Embedding(net, REFERENCES, logit_scale=20.0, confidence=torch.sigmoid)
+    siglip = Embedding(net, REFERENCES, confidence=torch.sigmoid)
+    torch.testing.assert_close(siglip(inputs), Embedding(net, REFERENCES)(inputs))
     assert siglip.confidence is torch.sigmoid
 
 
 @pytest.mark.parametrize("unit_selection", ["avx", "average_drop", 0, None])
-@pytest.mark.parametrize("logit_scale", [None, 10.0])
-def test_layer_advise(unit_selection, logit_scale):
+@pytest.mark.parametrize("confidence", [None, lambda scores: (10 * scores).softmax(1)])
+def test_layer_advise(unit_selection, confidence):
     net, inputs = network(), images()
     references = net(inputs[:2]).detach()
-    embedding = Embedding(net, references, logit_scale=logit_scale)
+    embedding = Embedding(net, references, confidence=confidence)
     advise = LayerAdvise(embedding, net.layer, confidence=embedding.confidence)
     maps = advise.attribute(inputs, 1, unit_selection=unit_selection)
     if unit_selection is None:
         by_hand = LayerGradCam(lambda x: F.cosine_similarity(net(x), references[1:]), net.layer)
-        torch.testing.assert_close(maps * (1 / (logit_scale or 1)), by_hand.attribute(inputs))
+        torch.testing.assert_close(maps, by_hand.attribute(inputs))
     assert maps.shape == (3, 1, 12, 12)
 
 
@@ -110,13 +107,9 @@ def test_clip():
     tokens[:, -1] = 49
     with torch.no_grad():
         expected = model(input_ids=tokens, pixel_values=inputs)
-    zero_shot = Embedding(
-        model,
-        expected.text_embeds,
-        method="get_image_features",
-        logit_scale=model.logit_scale.exp().item(),
-    )
-    torch.testing.assert_close(zero_shot(inputs), expected.logits_per_image)
+    zero_shot = Embedding(model, expected.text_embeds, method="get_image_features")
+    logits = model.logit_scale.exp() * zero_shot(inputs)
+    torch.testing.assert_close(logits, expected.logits_per_image)
 
 
 def test_timm_without_a_classifier():
