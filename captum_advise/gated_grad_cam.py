@@ -44,9 +44,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
     G is the map of the last layer, enlarged with bicubic interpolation. E is gradient times
     activation of a layer before it, position by position and summed over the units,
     averaged over 3 x 3 positions, and enlarged with bilinear interpolation. N stretches
-    each example's map to [0, 1].
-
-    All of it takes one forward and one backward pass. The model is left unchanged.
+    each example's map to [0, 1]. All of it takes one forward and one backward pass.
 
     With ``n_occlusions=S``, S more forward passes correct the map by occlusion:
 
@@ -55,37 +53,27 @@ class GatedGradCam(LayerSetup, GradientAttribution):
 
     O is the confidence lost per hidden position: the posterior mean, on 14 x 14 positions,
     of Gaussian-process regression with the map as prior mean. The data are the losses of
-    log-confidence when smooth random regions are blurred or black. The regions are the same
-    for every image.
+    log-confidence when smooth random regions, the same for every image, are blurred or black.
 
-    Source: Grad-CAM is from Selvaraju et al., "Grad-CAM: Visual Explanations from Deep
-    Networks via Gradient-Based Localization", ICCV 2017,
-    https://arxiv.org/abs/1610.02391. Gradient times activation without averaging of the
-    gradient is HiResCAM, Draelos and Carin 2020, https://arxiv.org/abs/2011.08891. The
-    combination is this package's own; it is not in the ADVISE paper. Random masks enlarged
-    from a coarse grid are from RISE, Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421.
+    Source: Grad-CAM is from Selvaraju et al., ICCV 2017, https://arxiv.org/abs/1610.02391.
+    E is HiResCAM, Draelos and Carin 2020, https://arxiv.org/abs/2011.08891. Random masks enlarged
+    from a coarse grid are from RISE, Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421. The
+    combination is this package's own; it is not in the ADVISE paper.
 
     Args:
-        forward_func, device_ids, layer_run: As in :class:`captum_advise.LayerAdvise`.
+        forward_func, device_ids, layer_run, confidence: As in :class:`captum_advise.LayerAdvise`;
+                      only ``n_occlusions`` needs the confidence.
         layers (Sequence[torch.nn.Module]): At least two layers, in the order of the
                       forward pass. The last one is the layer that Grad-CAM would
                       explain. The others give the evidence; at least one of them
                       should have a finer feature map.
-                      For a network of the zoo, its attribute ``layers`` has them
-                      (:class:`captum_advise.zoo.Network`).
+                      :class:`captum_advise.zoo.Network` has them in ``layers``.
         pixel_space (PixelSpace, optional): How the model's inputs relate to images
                       in [0, 1]. Only ``n_occlusions`` needs it, for black. None: the
                       minimum of each example is black.
-                      Default: None
-        confidence (Callable, optional): As in :class:`captum_advise.LayerAdvise`; only
-                      ``n_occlusions`` needs it.
-                      Default: that of forward_func if it is a wrapper of
-                      :mod:`captum_advise.targets`, else softmax over dimension 1
         reshape_transform (Callable or Sequence[Callable or None], optional):
-                      Rearranges the tensors of the layers as (N, C, H, W), as in
-                      :class:`captum_advise.LayerAdvise`: one function for all layers,
+                      As in :class:`captum_advise.LayerAdvise`: one function for all layers,
                       or one (or None) per layer.
-                      Default: None
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -130,7 +118,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         n_occlusions: int = 0,
         internal_batch_size: int = 8,
     ) -> Tensor:
-        r"""Computes the map of each example, at the size of its image.
+        """Computes the map of each example, at the size of its image.
 
         Args:
             inputs (Tensor or tuple[Tensor, ...]): The inputs of forward_func. Those of
@@ -141,17 +129,13 @@ class GatedGradCam(LayerSetup, GradientAttribution):
                         correct the map of an example, even and at least 4; 32 is what
                         was measured. Needs class scores N x K, one input that holds
                         images, and torchvision. 0: no correction.
-                        Default: 0
             internal_batch_size (int, optional): Number of occluded images in one
                         forward pass. Bounds memory.
-                        Default: 8
 
         Returns:
-            *Tensor* of **attributions**:
-            - **attributions** (*Tensor*):
-                        N x 1 x H x W, from 0 up to the number of layers before the
-                        last (to 1 with ``n_occlusions``), without a graph. They are float64
-                        if a feature map of the model is, and float32 otherwise.
+            *Tensor* of **attributions**, N x 1 x H x W, from 0 up to the number of layers before
+            the last (to 1 with ``n_occlusions``), without a graph. They are float64 if a feature
+            map of the model is, and float32 otherwise.
 
         Raises:
             TypeError, ValueError: An argument is of the wrong type, the target does not
@@ -175,9 +159,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
             >>> gated = GatedGradCam(
             ...     network.model, network.layers, pixel_space=network.pixel_space
             ... )
-            >>> of_predicted_class = gated.attribute(inputs)
-            >>> corrected = gated.attribute(inputs, target=282, n_occlusions=32)
-            >>> corrected.shape
+            >>> gated.attribute(inputs, target=282, n_occlusions=32).shape
             torch.Size([1, 1, 224, 224])
         """
         grad_kwargs = arguments.as_grad_kwargs(grad_kwargs)

@@ -12,7 +12,6 @@ from captum_advise._utils.checks import check_real
 
 __all__ = [
     "PixelSpace",
-    "black",
     "masked_images",
     "normalize_maps",
     "upsample_maps",
@@ -123,17 +122,7 @@ def resolve_pixel_space(pixel_space: PixelSpace | None, inputs: Tensor) -> Pixel
 
 
 def black(images: Tensor, pixel_space: PixelSpace | None) -> Tensor:
-    """Black in the units of model inputs: a tensor that broadcasts to ``images``.
-
-    Args:
-        images: (N, C, H, W) model inputs.
-        pixel_space: As in :class:`captum_advise.LayerAdvise`.
-
-    Example::
-
-        >>> black(torch.tensor([[[[-1.0, 0.0, 3.0]]]]), None)
-        tensor([[[[-1.]]]])
-    """
+    """Black in the units of model inputs (N, C, H, W): a tensor that broadcasts to them."""
     pixels = images.new_zeros(1, images.shape[1], 1, 1)
     return resolve_pixel_space(pixel_space, images).from_pixels(pixels)
 

@@ -9,12 +9,9 @@ from captum_advise._utils.errors import reason
 
 
 def import_optional(module: str, extra: str | None = None) -> Any:
-    """Import a module, or raise an error that names what to install.
+    """Import a module, or raise an error that names the extra of this package to install.
 
-    Args:
-        module: Dotted name.
-        extra: The extra of this package that brings the module; None for what every installation
-            should have.
+    Without an ``extra``, it names the package itself.
     """
     try:
         return importlib.import_module(module)

@@ -35,9 +35,8 @@ def softmax_over_classes(outputs: Tensor) -> Tensor:
 def default_confidence(forward_func: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
     """What makes probabilities of a model's outputs where the caller does not say it.
 
-    Args:
-        forward_func: A wrapper of :mod:`captum_advise.targets` has its own. A model of Hugging Face
-            for independent labels needs a sigmoid. Else it is softmax.
+    A wrapper of :mod:`captum_advise.targets` has its own. A model of Hugging Face for independent
+    labels needs a sigmoid. Else it is softmax.
     """
     model = getattr(forward_func, "_orig_mod", forward_func)  # of torch.compile
     if isinstance(model, HasConfidence):

@@ -50,10 +50,7 @@ def mapped(value: Any, of_tensor: Callable[[Tensor], Tensor]) -> Any:
 def plain(value: Any, of_tensor: Callable[[Tensor, str], Any], name: str = "") -> Any:
     """Dicts and lists in place of records, dicts and tuples, and what is made of their tensors.
 
-    Args:
-        value: A record, a part of one, or dicts and tuples of them.
-        of_tensor: Takes a tensor and its name: its path, as in ``metrics.avx``.
-        name: That of ``value``.
+    ``of_tensor`` takes a tensor and its name: its path, as in ``metrics.avx``.
     """
     if isinstance(value, Tensor):
         return of_tensor(value, name)

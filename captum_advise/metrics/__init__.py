@@ -9,8 +9,6 @@ from captum_advise.metrics.arcc import adcc, arcc
 from captum_advise.metrics.class_sensitivity import class_sensitivity
 from captum_advise.metrics.confidence import (
     average_drop,
-    average_gain,
-    hit,
     increase_in_confidence,
 )
 from captum_advise.metrics.energy_pointing_game import energy_pointing_game
@@ -42,12 +40,10 @@ __all__ = [
     "adcc",
     "arcc",
     "average_drop",
-    "average_gain",
     "class_sensitivity",
     "deletion_auc",
     "energy_pointing_game",
     "fsim",
-    "hit",
     "increase_in_confidence",
     "infidelity",
     "insertion_auc",

@@ -24,7 +24,7 @@ def target_confidences(
     """The confidence (P,) in the target of images (P, C, H, W), which come in parts of any size.
 
     ``examples`` (P,) are the numbers of the examples that the images show, ``target`` (N,) is that
-    of the examples. Without a ``confidence``, a warning says where outputs are probabilities.
+    of the examples.
     """
     check_count("internal_batch_size", internal_batch_size, at_least=1)
     if not len(examples):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from captum_advise._utils.checks import check_classes, check_real, check_same_shape
+from captum_advise._utils.checks import check_real, check_same_shape
 from captum_advise.metrics._passes import target_confidence
 
 
@@ -35,23 +35,11 @@ def average_drop(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
 
 
 def average_gain(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
-    """Share of the possible gain that masking brings: ``max(0, o - y) / (1 - y)``.
+    """Share of the possible gain that masking brings: ``max(0, o - y) / (1 - y)``, 0 where y is 1.
 
     Source: Zhang, Torres, Sicre, Avrithis and Ayache, "Opti-CAM: Optimizing saliency maps for
     interpretability", CVIU 2024.
-
-    Args:
-        confidence, masked_confidence: As in :func:`average_drop`.
-
-    Returns:
-        (N,) in [0, 1], larger is better; zero where y is one, as nothing can be gained there.
-
-    Example::
-
-        >>> average_gain(torch.tensor([0.5, 0.5]), torch.tensor([0.75, 0.25]))
-        tensor([0.5000, 0.0000])
     """
-    _check_pair(confidence, masked_confidence)
     gain = (masked_confidence - confidence).clamp(min=0)
     room = 1 - confidence
     return gain / room.where(room > 0, room.new_ones(()))
@@ -76,28 +64,7 @@ def increase_in_confidence(confidence: Tensor, masked_confidence: Tensor) -> Ten
 
 
 def hit(confidences: Tensor, target: Tensor, *, top: int = 5) -> Tensor:
-    """Whether the target is among the classes with the highest confidence.
-
-    Args:
-        confidences: (N, K) confidences in all classes for the masked images.
-        target: (N,) int64 classes.
-        top: How many classes count, at least one.
-
-    Returns:
-        (N,) bool. Classes of equal confidence share the better rank.
-
-    Raises:
-        TypeError, ValueError: ``target`` is not int64, a class or ``top`` is out of range, or
-            shapes do not fit.
-
-    Example::
-
-        >>> hit(torch.tensor([[0.1, 0.7, 0.2]]), torch.tensor([2]), top=1)
-        tensor([False])
-    """
-    if top < 1:
-        raise ValueError(f"top must be at least 1, got {top}.")
-    check_classes(confidences, target)
+    """Bool (N,), whether fewer than ``top`` classes (N, K) have more confidence than the target."""
     return (confidences > target_confidence(confidences, target)[:, None]).sum(1) < top
 
 

@@ -59,17 +59,11 @@ def fsim(images: Tensor, others: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FSIMFeatures:
-    """What FSIM compares, at the scale at which it compares.
+    """What FSIM compares, at the scale at which it compares."""
 
-    Attributes:
-        phase_congruency: (N, H, W).
-        gradient: (N, H, W) magnitude of the gradient of the luminance.
-        chroma: (N, 2, H, W) I and Q; None for grey images.
-    """
-
-    phase_congruency: Tensor
-    gradient: Tensor
-    chroma: Tensor | None
+    phase_congruency: Tensor  # (N, H, W)
+    gradient: Tensor  # (N, H, W) magnitude of the gradient of the luminance
+    chroma: Tensor | None  # (N, 2, H, W) I and Q; None for grey images
 
     def select(self, index: Tensor) -> FSIMFeatures:
         """The features of some of the images, int64 (M,)."""
@@ -97,20 +91,13 @@ def _similarity(first: Tensor, second: Tensor, constant: float | Tensor) -> Tens
 
 @dataclass(frozen=True)
 class FSIMFeatureExtractor:
-    """Features of images of one size, (N, C, H, W) in [0, 1].
+    """Features of images of one size, (N, C, H, W) in [0, 1]."""
 
-    Attributes:
-        stride: Side of the squares of pixels that are averaged first.
-        even: (orientations, scales, h, w // 2 + 1) log-Gabor filters in the frequency domain, for
-            the even part of the responses.
-        odd: Those for the odd part.
-        noise: (orientations,) noise threshold for a median squared amplitude of one.
-    """
-
-    stride: int
+    stride: int  # side of the squares of pixels that are averaged first
+    # (orientations, scales, h, w // 2 + 1) log-Gabor filters in the frequency domain
     even: Tensor
     odd: Tensor
-    noise: Tensor
+    noise: Tensor  # (orientations,) threshold for a median squared amplitude of one
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> FSIMFeatures:

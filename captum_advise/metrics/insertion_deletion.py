@@ -127,11 +127,8 @@ def deletion_auc(
 def blurred(inputs: Tensor) -> Tensor:
     """Images without detail: a Gaussian blur of 5 pixels standard deviation, cut to 11 x 11 (RISE).
 
-    Borders are mirrored. Images with a side below 6 pixels use the largest window that mirroring
-    allows.
-
-    Args:
-        inputs: (N, C, H, W) images, or model inputs.
+    Borders are mirrored. Images (N, C, H, W) with a side below 6 pixels use the largest window that
+    mirroring allows.
     """
     # Here, so that the rest of the package works without torchvision.
     functional = import_optional("torchvision.transforms.v2.functional")
@@ -158,13 +155,10 @@ def curves_between(
     confidence: Callable[[Tensor], Tensor] | None,
     internal_batch_size: int,
 ) -> list[Tensor]:
-    """The confidence while pixels change from one image to another.
+    """The confidence (N, M, steps + 1) while pixels change from one image to another, per curve.
 
-    Each image goes through the model once, whatever the number of curves that start or end there.
     ``images`` are (N, C, H, W) by name, the first of full shape; the others broadcast to it. Each
-    of ``curves`` is the names of its first and last image. The rest is as in :func:`insertion_auc`.
-    Returns (N, M, steps + 1) for each: the confidence when 0, 1 / steps, ..., 1 of the pixels are
-    changed.
+    goes through the model once. Each of ``curves`` is the names of its first and last image.
     """
     names, whole = list(images), next(iter(images.values()))
     check_maps(whole, maps, target)

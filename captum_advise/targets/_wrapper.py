@@ -27,14 +27,10 @@ class Wrapper(HasConfidence, nn.Module):
 
 
 def select_output(outputs: Any, selector: OutputSelector, default: tuple[str, ...]) -> Tensor:
-    """The tensor of real numbers that a selector names in a model's output.
+    """The tensor of real numbers that a selector of :class:`Output` names in a model's output.
 
-    Args:
-        outputs: What the model returned.
-        selector: A path of keys, attributes and positions joined by dots, a position, or a function
-            of ``outputs``. None: the output itself if it is a tensor, the first of ``default``
-            that it has, or its only element.
-        default: Keys or attributes.
+    Without one, it is the output itself if it is a tensor, the first of the keys or attributes
+    ``default`` that it has, or its only element.
     """
     if selector is None:
         value = _selected_by_default(outputs, default)

@@ -50,15 +50,9 @@ def _lite(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
     shape = timm.data.resolve_model_data_config(model)["input_size"]
     space = PixelSpace((127 / 255,) * 3, (128 / 255,) * 3)
     # The TensorFlow original evaluates on a central crop of size / (size + 32), bicubic.
-    transform = v2.Compose(
-        [
-            v2.Resize(shape[-1] + 32, interpolation=v2.InterpolationMode.BICUBIC),
-            v2.CenterCrop(shape[-1]),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(space.mean, space.std),
-            v2.ToPureTensor(),
-        ]
+    size = shape[-1]
+    transform = _normalised(
+        space, v2.Resize(size + 32, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(size)
     )
     return model, Inputs(transform, shape, space, "the transform of the TensorFlow original")
 
@@ -70,16 +64,18 @@ def _scenes(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
         path = Path(__file__).parent / "scene_weights" / f"{entry.architecture}.safetensors"
         model.load_state_dict(read_state_dict(path))
     space = PixelSpace((0.5,) * 3, (0.5,) * 3)
-    transform = v2.Compose(
-        [
-            v2.Resize((SIZE, SIZE), interpolation=v2.InterpolationMode.BICUBIC),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(space.mean, space.std),
-            v2.ToPureTensor(),
-        ]
-    )
+    resize = v2.Resize((SIZE, SIZE), interpolation=v2.InterpolationMode.BICUBIC)
+    transform = _normalised(space, resize)
     return model, Inputs(transform, (3, SIZE, SIZE), space, "the transform of the training")
+
+
+def _normalised(space: PixelSpace, *geometry: Any) -> Any:
+    """A transform that changes the geometry, and then the values."""
+    v2 = import_optional("torchvision.transforms.v2", "zoo")
+    to_floats = v2.ToImage(), v2.ToDtype(torch.float32, scale=True)
+    return v2.Compose(
+        [*geometry, *to_floats, v2.Normalize(space.mean, space.std), v2.ToPureTensor()]
+    )
 
 
 def _torchvision(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:

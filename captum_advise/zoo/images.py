@@ -33,25 +33,22 @@ def open_image(path: str | Path) -> Image.Image:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no image {path}.")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not an image.")
     try:
         with pil.open(path) as file:
             file.load()
             image: Image.Image = file.copy()
             return image
-    except pil.DecompressionBombError as error:
-        raise ValueError(f"The image {path} has too many pixels to be opened safely.") from error
     except pil.UnidentifiedImageError as error:
         raise ValueError(
             f"{path} is not an image in a format that can be read, such as JPEG, PNG, GIF, WebP, "
             "TIFF or BMP."
         ) from error
-    except PermissionError as error:
-        raise ValueError(f"The image {path} may not be read: permission denied.") from error
     # What a decoder raises on a damaged file differs from format to format.
     except Exception as error:
-        raise ValueError(f"The image {path} is truncated or damaged ({reason(error)}).") from error
+        raise ValueError(
+            f"The image {path} is truncated or damaged, has too many pixels to be opened safely, "
+            f"or may not be read ({reason(error)})."
+        ) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -22,8 +22,8 @@ from captum_advise.zoo.recognition import unwrapped
 if TYPE_CHECKING:
     from captum_advise.layouts import ReshapeTransform
 
-# A class token, a distillation token, and up to eight registers.
-_MOST_PREFIX_TOKENS = 10
+# A class token, and a distillation token or up to four registers.
+_MOST_PREFIX_TOKENS = 5
 # The matrices and heads inside attention are 4-D as well, and not feature maps.
 _INSIDE_ATTENTION = re.compile(r"(^|\.)(attn|attention|self_attention)[^.]*\.")
 
@@ -88,7 +88,7 @@ def probe(
         _no_head_at_zero(model),
     ):
         # Not a leaf, which a model could not change in place.
-        image = _noise(channels, *size).to(*place_of(model)).requires_grad_().clone()
+        image = _noise(1, channels, *size).to(*place_of(model)).requires_grad_().clone()
         source = _edge(image)
         logits = (forward or model)(image)
         if not isinstance(logits, Tensor) or logits.dim() != 2:
@@ -212,18 +212,16 @@ def _words(value: Any) -> str:
 def _noise(*shape: int) -> Tensor:
     # Whatever the defaults of device and dtype are.
     generator = torch.Generator("cpu").manual_seed(0)
-    return torch.rand(1, *shape, generator=generator, device="cpu", dtype=torch.float32)
+    return torch.rand(shape, generator=generator, device="cpu", dtype=torch.float32)
 
 
 @contextmanager
 def _no_head_at_zero(model: nn.Module) -> Iterator[None]:
     """Give linear layers that start from zero, as some heads do, random weights for a while."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and not m.weight.any()]
-    generator = torch.Generator("cpu").manual_seed(0)
     try:
         for layer in layers:
-            values = torch.empty(layer.weight.shape, device="cpu", dtype=torch.float32)
-            layer.weight.data.copy_(values.normal_(generator=generator))
+            layer.weight.data.copy_(_noise(*layer.weight.shape) - 0.5)
         yield
     finally:
         for layer in layers:
@@ -245,8 +243,11 @@ def layout_of(output: Any, size: tuple[int, int]) -> tuple[bool, ReshapeTransfor
     for n_prefix in range(_MOST_PREFIX_TOKENS + 1):
         patches = output.shape[1] - n_prefix
         height = math.isqrt(max(patches, 0) * size[0] // size[1])
-        if height and patches == height * (patches // height) and alike(height, patches // height):
-            return True, Tokens(n_prefix, (height, patches // height))
+        # Patches have whole numbers of pixels.
+        if height and size[0] % height == 0 and patches % height == 0:
+            width = patches // height
+            if alike(height, width):
+                return True, Tokens(n_prefix, (height, width))
     return False, None
 
 

@@ -21,14 +21,10 @@ _TOLERANCE = 0.02
 def measure(
     transform: Callable[[Image.Image], Any], pixel_space: PixelSpace | None = None
 ) -> tuple[tuple[int, int, int], PixelSpace]:
-    """The shape of a transform's results, and how they relate to images in [0, 1].
+    """The shape (C, H, W) of a transform's results, and how they relate to images in [0, 1].
 
     Images of one colour go through it: black, dark grey, white and red. Where grey is not where
     black and white say, as after a normalisation of each image by itself, it is a ValueError.
-
-    Args:
-        transform: PIL image of mode RGB to (C, H, W).
-        pixel_space: Where it is known.
     """
     pil = import_optional("PIL.Image", "zoo")
     colours = ((0, 0, 0), (51, 51, 51), (255, 255, 255), (255, 0, 0))

@@ -3,7 +3,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captum_advise.metrics import average_drop, average_gain, hit, increase_in_confidence
+from captum_advise.metrics.confidence import (
+    average_drop,
+    average_gain,
+    hit,
+    increase_in_confidence,
+)
 
 PROBABILITY = st.floats(0, 1, width=32)
 
@@ -25,8 +30,3 @@ def test_hit_is_top_k(confidences, target, top):
     n_better = sum(c > confidences[target] for c in confidences)
     hits = hit(torch.tensor([confidences]), torch.tensor([target]), top=top)
     assert hits.tolist() == [n_better < top]
-
-
-def test_hit_refuses_no_classes():
-    with pytest.raises(ValueError, match="at least 1"):
-        hit(torch.rand(1, 3), torch.tensor([0]), top=0)

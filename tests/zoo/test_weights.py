@@ -54,7 +54,7 @@ def test_weights_from_a_file(small, tmp_path, save, logits_of):
 
 def test_weights_of_another_network(small, tmp_path):
     torch.save(small.model.state_dict(), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"does not fit alexnet.*missing \(features.0.weight"):
+    with pytest.raises(ValueError, match=r"does not fit alexnet: Missing.*features.0.weight"):
         zoo.load("alexnet", weights=tmp_path / "w.pth")
 
 
@@ -62,14 +62,14 @@ def test_weights_that_lack_entries(small, tmp_path):
     state = dict(small.model.state_dict())
     del state["fc.bias"], state["conv1.0.weight"]
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"2 missing \(conv1.0.weight, fc.bias\)") as error:
+    with pytest.raises(ValueError, match=r"Missing.*conv1.0.weight.*fc.bias") as error:
         zoo.load(SMALL, weights=tmp_path / "w.pth")
-    assert "unknown" not in one_sentence(error)
+    assert "Unexpected" not in one_sentence(error)
 
 
 def test_weights_of_another_number_of_classes(tmp_path):
     torch.save(models.shufflenet_v2_x0_5(num_classes=7).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"fc\.weight is 7x1024 instead of 1000x1024") as error:
+    with pytest.raises(ValueError, match=r"mismatch for fc\.weight.*\[7, 1024\].*\[1000,") as error:
         zoo.load(SMALL, weights=tmp_path / "w.pth")
     one_sentence(error)
 
@@ -117,5 +117,5 @@ def test_no_weights_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights file") as error:
         zoo.load(SMALL, weights=tmp_path / "w.pth")
     one_sentence(error)
-    with pytest.raises(ValueError, match="folder"):
+    with pytest.raises(FileNotFoundError, match="no weights file"):
         zoo.load(SMALL, weights=tmp_path)
