@@ -193,7 +193,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         maps = gated_map(layer_pass.feature_maps, gradients, size)
         tensors = layer_pass.call.inputs
         messages = [
-            several_runs(layer_pass),
+            several_runs(layer_pass.call, layer_pass.runs),
             suspicious_layout(layer_pass.call, layer_pass.feature_maps),
         ]
         if n_occlusions:

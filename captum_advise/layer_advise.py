@@ -22,6 +22,7 @@ from captum_advise._core.layer_pass import LayerPass
 from captum_advise._core.scoring import check_probabilities, scorer_of
 from captum_advise._core.setting_warnings import (
     missing_relevance,
+    several_runs,
     suspicious_layout,
     warn_of,
 )
@@ -338,8 +339,8 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
             >>> relevance = LayerAdvise(net, net.conv4).unit_relevance(images)  # Nx50
         """
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
-        feature_maps = call.feature_maps()
-        warn_of([suspicious_layout(call, feature_maps)])
+        feature_maps, runs = call.feature_maps()
+        warn_of([several_runs(call, runs), suspicious_layout(call, feature_maps)])
         relevance = tuple(relevance_of(feature_map, self.density) for feature_map in feature_maps)
         return cast("Tensor | tuple[Tensor, ...]", _format_output(len(relevance) > 1, relevance))
 

@@ -96,6 +96,8 @@ class LayerPass:
         with torch.enable_grad():
             selected = self._target_outputs(target)
             if keep_graph:
+                if _frees_weights(self.call.forward_func):
+                    raise ValueError(_FREES_WEIGHTS)
                 grad_kwargs["retain_graph"] = True
             leaves = [leaf for by_device in self._leaves for leaves in by_device for leaf in leaves]
             try:
@@ -159,6 +161,22 @@ def _checkpoints(forward_func: object) -> bool:
     )
 
 
+_FREES_WEIGHTS = (
+    "FullyShardedDataParallel frees its weights after one backward pass, and comparing groups of "
+    "units takes two: shard the model by torch.distributed.fsdp.fully_shard, or use a relevance or "
+    "None as unit_selection."
+)
+
+
+def _frees_weights(forward_func: object) -> bool:
+    # Told by names, because the import takes time.
+    return isinstance(forward_func, Module) and any(
+        type(module).__name__ == "FullyShardedDataParallel"
+        and str(module.sharding_strategy) != "ShardingStrategy.NO_SHARD"
+        for module in forward_func.modules()
+    )
+
+
 @dataclass(frozen=True)
 class LayerCall:
     """A call of a model that records layers on its way.
@@ -205,10 +223,10 @@ class LayerCall:
         return LayerPass(self, feature_maps, outputs, runs, leaves)
 
     @torch.no_grad()
-    def feature_maps(self) -> tuple[Tensor, ...]:
-        """The layers' feature maps only, without a graph."""
-        leaves, _, _ = self._hooked()
-        return self._joined(leaves)
+    def feature_maps(self) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """The layers' feature maps only, without a graph, and how often each layer ran."""
+        leaves, _, runs = self._hooked()
+        return self._joined(leaves), runs
 
     def inputs_seen(self) -> tuple[int, ...]:
         """Which inputs the run of the last layer depends on. It takes a pass of its own."""

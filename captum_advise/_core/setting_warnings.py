@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._core.candidates import has_relevance
-from captum_advise._core.layer_pass import LayerCall, LayerPass
+from captum_advise._core.layer_pass import LayerCall
 from captum_advise._utils.errors import warn_caller
 from captum_advise.pixels import PixelSpace
 
@@ -31,10 +31,10 @@ def warn_of(messages: Iterable[str | None]) -> None:
         warn_caller(message)
 
 
-def several_runs(layer_pass: LayerPass) -> str | None:
+def several_runs(call: LayerCall, runs: tuple[int, ...]) -> str | None:
     """A layer that ran more than once, of which no run was asked for."""
-    most = max(layer_pass.runs)
-    if most < 2 or layer_pass.call.layer_run is not None:
+    most = max(runs)
+    if most < 2 or call.layer_run is not None:
         return None
     return (
         f"The layer ran {most} times in the forward pass, and the map explains its last run: "

@@ -173,7 +173,8 @@ class Choice:
 
 def pass_messages(layer_pass: LayerPass) -> list[str | None]:
     """What to warn of, after a forward pass."""
-    return [several_runs(layer_pass), suspicious_layout(layer_pass.call, layer_pass.feature_maps)]
+    call = layer_pass.call
+    return [several_runs(call, layer_pass.runs), suspicious_layout(call, layer_pass.feature_maps)]
 
 
 def choice_messages(

@@ -122,7 +122,7 @@ def describe(
                 name,
                 layer=layer_name,
                 channels=inputs.shape[0],
-                forward=classifier.forward,
+                forward=classifier,
                 reshape_transform=reshape_transform,
             )
     except RuntimeError as error:

@@ -1,15 +1,19 @@
 """Models"""
 
+import copy
 import dataclasses
 import re
 
 import pytest
 import torch
+import torch.distributed as dist
 from captum.attr import LayerGradCam
 from torch import nn
+from torch.distributed import fsdp
+from torchvision.transforms.functional import to_tensor
 from toy_networks import Apply, Net, images, network
 
-from captum_advise import LayerAdvise
+from captum_advise import GatedGradCam, LayerAdvise, PixelSpace, explain, metrics
 from captum_advise.layouts import Tokens, channels_last
 
 SELECTIONS = ("avx", "average_drop", 1, None)
@@ -46,6 +50,75 @@ def test_data_parallel_on_gpus():
     advise = LayerAdvise(nn.DataParallel(net, [0, 1]), net.layer, [0, 1])
     found = advise.attribute(images(4).cuda())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def one_process():
+    """A process group of one process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def fully_sharded(net):
+    """A model in shards, as the documentation of torch says: its blocks first, then the whole."""
+    if not hasattr(fsdp, "fully_shard"):
+        pytest.skip("torch has no fully_shard before version 2.6")
+    mesh = dist.init_device_mesh("cpu", (1,))
+    for module in (net.layer, net):
+        fsdp.fully_shard(module, mesh=mesh)
+    return net
+
+
+def wrapped_in_shards(net):
+    net.layer = fsdp.FullyShardedDataParallel(net.layer, device_id=torch.device("cpu"))
+    return fsdp.FullyShardedDataParallel(net, device_id=torch.device("cpu"))
+
+
+@pytest.mark.case(
+    "`DistributedDataParallel`, `fully_shard`, `FullyShardedDataParallel`",
+    "the model's own result, without a warning; every process needs the same inputs, because the "
+    "number of passes depends on them",
+)
+@pytest.mark.filterwarnings("ignore:FSDP is switching", "ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize(
+    "wrap", [fully_sharded, wrapped_in_shards, nn.parallel.DistributedDataParallel]
+)
+def test_distributed(one_process, wrap):
+    net, inputs, space, target = network(), images(2), PixelSpace.identity(), torch.tensor([1, 2])
+
+    def transform(image):
+        return to_tensor(image.resize((24, 24)))
+
+    def results(model, net):
+        advise = LayerAdvise(model, net.layer, pixel_space=space)
+        gated = GatedGradCam(model, [net.stem, net.layer], pixel_space=space)
+        yield from (advise.attribute(inputs, target, unit_selection=one) for one in SELECTIONS)
+        yield gated.attribute(inputs, target, n_occlusions=4)
+        yield metrics.insertion_auc(model, inputs, inputs.mean(1, keepdim=True), target)
+        found = explain(inputs[0], model, layer=net.layer, transform=transform, pixel_space=space)
+        yield from found.maps.values()
+
+    expected = list(results(net, net))
+    model = wrap(copy.deepcopy(net))
+    for found, wanted in zip(
+        results(model, getattr(model, "module", model)), expected, strict=True
+    ):
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.case(
+    "`FullyShardedDataParallel` over several processes, groups compared",
+    "ValueError: it frees its weights after one backward pass; use `fully_shard`",
+)
+@pytest.mark.filterwarnings("ignore:FSDP is switching")
+def test_weights_that_are_freed(one_process):
+    net = network()
+    model = fsdp.FullyShardedDataParallel(net, device_id=torch.device("cpu"))
+    model.sharding_strategy = fsdp.ShardingStrategy.FULL_SHARD  # what it is in several processes
+    with pytest.raises(ValueError, match=r"by torch\.distributed\.fsdp\.fully_shard"):
+        attribute(model, net.layer)
+    assert attribute(model, net.layer, unit_selection=None).any()
 
 
 @pytest.mark.skipif(

@@ -112,6 +112,9 @@ def test_runs_of_a_layer():
     assert "The layer ran 2 times" in message
     assert "layer_run" in message
 
+    (message,) = said(lambda: LayerAdvise(net, layer).unit_relevance((first, second)))
+    assert "The layer ran 2 times" in message
+
     def of_run(run, inputs, selection):
         advise = LayerAdvise(net, layer, layer_run=run, pixel_space=SPACE)
         return advise.attribute(inputs, 1, unit_selection=selection)

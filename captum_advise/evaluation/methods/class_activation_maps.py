@@ -99,7 +99,7 @@ def eigen_cam(
 
     The sign of a component is arbitrary: the map's sum is made positive.
     """
-    (maps,) = LayerCall(model, (layer,), (inputs,)).feature_maps()
+    (maps,), _ = LayerCall(model, (layer,), (inputs,)).feature_maps()
     # Half precision has no decomposition.
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     positions = maps.flatten(2).transpose(1, 2)
