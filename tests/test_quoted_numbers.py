@@ -21,10 +21,8 @@ MEASURED = ROOT / "docs" / "measured"
 LITE = [f"efficientnet-lite{number}" for number in range(3)]
 LOWER = ("deletion", "deletion_blurred", "average_drop")
 SIX = ("grid", "road", "insertion", "insertion_black", "deletion", "deletion_blurred")
-# Pages whose numbers are measured and have no committed rows, and why.
+# Pages whose numbers are not compared with rows, and why.
 WITHOUT_ROWS = {
-    "docs/reference/performance.md": "times, from tests/benchmarks/benchmark.py",
-    "docs/explanation/sanity-checks.md": "from `captum-advise sanity --seeds 3`",
     "docs/reference/robustness-cases.md": "made from the tests",
 }
 # Numbers that are not measured: definitions, settings, thresholds, versions, output of examples.
@@ -55,6 +53,7 @@ CONSTANTS = {
         "0.02",
     ),
     "docs/reference/glossary.md": ("2203.01289",),
+    "docs/reference/performance.md": ("2.11",),
 }
 NUMBER = re.compile(r"(?<![\w.])\d+\.\d+%?|(?<![\w.])\d+%")
 # A p value, which versions of SciPy compute a little differently.
@@ -340,6 +339,57 @@ def of_other_studies(r):
     yield page, f"No relevance changed among {units:,} units: {places}"
 
 
+def of_sanity(_):
+    rows = pandas.read_csv(MEASURED / "sanity.csv")
+    methods = ["layer-advise", "grad-cam", "gated-grad-cam", "edge-detector"]
+    page = "docs/explanation/sanity-checks.md"
+    is_cascading = rows["check"] == "cascading"
+    is_last = is_cascading & (rows["step"] == rows["step"].max())
+    is_first = is_cascading & (rows["step"] == 1)
+    is_independent = rows["check"] == "independent"
+    for label, chosen, kind in (
+        ("absolute maps, the classifier random", is_first, "absolute"),
+        ("absolute maps, mean over the cascading steps", is_cascading, "absolute"),
+        ("absolute maps, every block random", is_last, "absolute"),
+        ("signed maps, mean over the cascading steps", is_cascading, "signed"),
+        ("signed maps, every block random", is_last, "signed"),
+        ("absolute maps, mean over the independent steps", is_independent, "absolute"),
+        (
+            "digits, networks of shuffled and of true labels",
+            rows["check"] == "digits, shuffled labels",
+            "absolute",
+        ),
+        (
+            "digits, networks of true labels with each other",
+            rows["check"] == "digits, true labels",
+            "absolute",
+        ),
+    ):
+        means = rows[chosen].groupby("method")[kind].mean()[methods]
+        yield page, f"| {label} | {' | '.join(f'{mean:.2f}' for mean in means)} |"
+    ranges = rows[is_first].groupby("method")["absolute"].agg(list)
+    own = [
+        f"{span(ranges[method])} ({name})"
+        for method, name in (
+            (ADVISE, "`LayerAdvise`"),
+            (CAM, "Grad-CAM"),
+            (GATED, "`GatedGradCam`"),
+        )
+    ]
+    yield page, f"of the three seeds are {own[0]}, {own[1]} and {own[2]}"
+    zero = [
+        rows[chosen & (rows["method"] == GATED)]["is_zero"]
+        for chosen in (is_cascading, is_independent)
+    ]
+    yield (
+        page,
+        (
+            f"{zero[0].sum()} of {len(zero[0])} cascading and {zero[1].sum()} of {len(zero[1])} "
+            "independent steps"
+        ),
+    )
+
+
 def of_known_truth(_):
     rows = pandas.read_csv(MEASURED / "known_truth.csv")
     means = rows.groupby(["network", "method"]).mean(numeric_only=True)
@@ -417,7 +467,7 @@ def of_known_truth(_):
 def statements():
     rows = Rows()
     made = {}
-    for source in (of_leaderboard, of_several_layers, of_other_studies, of_known_truth):
+    for source in (of_leaderboard, of_several_layers, of_other_studies, of_sanity, of_known_truth):
         for page, text in source(rows):
             made.setdefault(page, []).append(text)
     return made

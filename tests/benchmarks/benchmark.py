@@ -20,9 +20,11 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from unittest import mock
 
@@ -304,10 +306,12 @@ def start_rows(repeats: int) -> list[dict[str, object]]:
         "COMP_CWORD": "3",
     }
 
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+
     def process(*arguments: str, **environment: str) -> Callable[[], object]:
         return lambda: subprocess.run(
             [sys.executable, *arguments],
-            env={**os.environ, **environment},
+            env={**os.environ, **threads, **environment},
             stdout=subprocess.DEVNULL,
             check=True,
         )
@@ -321,7 +325,12 @@ def start_rows(repeats: int) -> list[dict[str, object]]:
         "captum-advise evaluate --help": process(*command, "evaluate", "--help"),
         "TAB after explain --model alex": process(*command, **completion),
     }
-    medians = timings(calls, repeats, torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        photograph = Path(folder) / "cat.png"
+        zoo.example_image().save(photograph)
+        explain = (*command, "explain", str(photograph), "--output", folder + "/results")
+        calls["captum-advise explain, a photograph"] = process(*explain)
+        medians = timings(calls, repeats, torch.device("cpu"))
     return [
         {
             "what": name,
@@ -330,6 +339,24 @@ def start_rows(repeats: int) -> list[dict[str, object]]:
         }
         for name, seconds in medians.items()
     ]
+
+
+def machine(threads: int, device: torch.device) -> dict[str, object]:
+    """Where and when it was measured."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    if device.type == "cuda":
+        processor = torch.cuda.get_device_name(device)
+    return {
+        "processor": processor,
+        "threads": threads,
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+    }
 
 
 def show(title: str, rows: list[dict[str, object]]) -> None:
@@ -364,9 +391,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore", message=".*no group of units.*")
     device = torch.device(arguments.device)
-    Console().print(
-        f"torch {torch.__version__}, {platform.machine()}, {arguments.threads} threads, {device}"
-    )
+    where = machine(arguments.threads, device)
+    Console().print(", ".join(f"{name} {value}" for name, value in where.items()))
     table_rows = {
         "attribution": lambda: attribution_rows(
             arguments.networks.split(","),
@@ -386,10 +412,10 @@ def main() -> None:
     if arguments.csv:
         columns = list(dict.fromkeys(name for rows in tables.values() for name in rows[0]))
         with arguments.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["table", *columns])
+            writer = csv.DictWriter(file, ["table", *where, *columns])
             writer.writeheader()
             for title, rows in tables.items():
-                writer.writerows({"table": title, **row} for row in rows)
+                writer.writerows({"table": title, **where, **row} for row in rows)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ def stability():
     return script("relevance_stability")
 
 
+@pytest.fixture(scope="module")
+def performance():
+    return script("performance")
+
+
 def test_the_pages_show_the_rows(measured, trusted, several, stability):
     others = {
         trusted.PAGE: trusted.page(pandas.read_csv(trusted.ROWS)),
@@ -65,6 +70,38 @@ def test_the_pages_show_the_rows(measured, trusted, several, stability):
             for text in (page, expected_page)
         )
         np.testing.assert_allclose(numbers, expected, rtol=0.05, atol=2e-3)
+
+
+def test_the_page_of_times_shows_the_rows(performance):
+    if not performance.ROWS.exists():
+        pytest.skip("docs/measured/performance.py was not run yet")
+    shown = performance.PAGE.read_text(encoding="utf-8")
+    assert shown == performance.page(pandas.read_csv(performance.ROWS))
+
+
+def test_tables_of_times_by_hand(performance):
+    place = {"network": "alexnet (random)", "layer": "features.10", "batch": 8, "candidates": 16}
+    times = {"LayerGradCam": 100.0, "LayerAdvise, one group": 150.0, "LayerAdvise": 250.0}
+    rows = pandas.DataFrame(
+        {
+            "table": "attribution",
+            **place,
+            "method": method,
+            "ms": ms,
+            "times LayerGradCam": ms / 100,
+            "times Grad-CAM and masked passes": ms / 200,
+        }
+        for method, ms in times.items()
+    )
+    last = performance.attribution(rows).splitlines()[-1]
+    assert last == "| alexnet `features.10` | 8 | 100 ms | 1.5 x | 2.5 x | 2.0 | 1.2 x |"
+    rows = pandas.DataFrame(
+        [
+            {"what": "import torch", "seconds": 2.0, "times import torch": 1.0},
+            {"what": "TAB", "seconds": 0.5, "times import torch": 0.25},
+        ]
+    )
+    assert performance.start(rows).splitlines()[-1] == "| `TAB` | 0.50 | 0.25 |"
 
 
 def save_run(folder, rows, where):
