@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,13 +22,12 @@ from captum_advise.layouts import Tokens, channels_last
 from captum_advise.pixels import PixelSpace
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from PIL import Image
 
     from captum_advise.layouts import ReshapeTransform
     from captum_advise.zoo import Network
 
-    ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Tensor"
+    ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image"
 
 __all__ = ["explain"]
 
@@ -38,14 +36,9 @@ _OF_LAYER_ADVISE = {
     *("n_bandwidths", "activation_range", "min_prominence", "protocol", "layer_run"),
 }
 
-_IMAGE_FORMS = (
-    "An image must be a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W), of uint8 or "
-    "of floating-point numbers in [0, 1]"
-)
-
 
 def explain(
-    image: ImageLike | Sequence[ImageLike],
+    image: ImageLike | Sequence[ImageLike] | Tensor,
     model: nn.Module | str | Network,
     target: int | str | Sequence[int | str] | None = None,
     *,
@@ -54,7 +47,7 @@ def explain(
     pixel_space: PixelSpace | None = None,
     reshape_transform: ReshapeTransform | None = None,
     class_names: Sequence[str] | None = None,
-    weights: str | Path = "default",
+    weights: Literal["default", "random"] = "default",
     device: torch.device | str | None = None,
     confidence: Callable[[Tensor], Tensor] | None = None,
     **options: Any,
@@ -70,9 +63,7 @@ def explain(
     runs in evaluation mode and is left unchanged.
 
     Args:
-        image: One image, or a sequence of them: a path, a PIL image, an array (H, W, 3), (H, W, 1)
-            or (H, W), or a tensor (3, H, W) or (1, H, W). Arrays and tensors are of uint8, or of
-            floating-point numbers in [0, 1], which are rounded to 8 bits. A tensor (N, C, H, W) is
+        image: One image, or a sequence of them: a path or a PIL image. A tensor (N, C, H, W) is
             taken as inputs of the model, which have gone through its transform already.
         model: An image classifier of timm, torchvision or Hugging Face, a name that
             :func:`captum_advise.zoo.load` takes, or a :class:`captum_advise.zoo.Network`. Any other
@@ -81,15 +72,13 @@ def explain(
             predicted class.
         layer, transform, pixel_space, reshape_transform, class_names: As in
             :func:`captum_advise.zoo.describe`.
-        weights: For a name, as in :func:`captum_advise.zoo.load`.
-        device: Where to compute. None: where the model is, and cpu for a name. For another device
-            than the model's, a copy of the model is moved.
+        weights, device: For a name, as in :func:`captum_advise.zoo.load`.
         confidence: As in :class:`LayerAdvise`.
         options: More arguments of :class:`LayerAdvise`, such as ``activation_range``, and of
             :meth:`LayerAdvise.explain`, such as ``unit_selection``.
 
     Raises:
-        FileNotFoundError: There is no such image or weights file.
+        FileNotFoundError: There is no such image.
         TypeError: The image or the model is of another type, or its layers cannot be hooked.
         ValueError: The image cannot be read or has another shape, a part of the setup is not
             known, or an argument is out of its range.
@@ -119,7 +108,9 @@ def explain(
         if isinstance(layer, nn.Module):
             raise TypeError("layer must be a dotted name where the model is given by its name.")
         model = zoo.load(model, layer=layer, weights=weights, device=device or "cpu")
-        layer = device = None
+        layer = None
+    elif device is not None:
+        raise TypeError("device is for a model that is given by its name: use model.to(device).")
     network = zoo.describe(
         model,
         layer=layer,
@@ -128,13 +119,11 @@ def explain(
         reshape_transform=reshape_transform,
         class_names=class_names,
         input_shape=None if inputs is None else (inputs.shape[1], inputs.shape[2], inputs.shape[3]),
-        device=device,
     )
     if inputs is None:
-        inputs = _stacked([network.transform(as_pil(one)) for one in _as_list(image)])
+        inputs = _stacked([network.transform(_as_pil(one)) for one in _as_list(image)])
     else:
         _warn_of_pixels(inputs, network.pixel_space)
-    device, dtype = place_of(network.model)
     advise = LayerAdvise(
         network.model,
         network.layer,
@@ -154,7 +143,7 @@ def explain(
     # Under the caller's inference mode there would be no gradients.
     with in_eval_mode(network.model), torch.inference_mode(False):
         inputs = inputs.clone() if inputs.is_inference() else inputs
-        inputs = inputs.to(device, dtype)
+        inputs = inputs.to(*place_of(network.model))
         explanation = _explained(advise, gated, inputs, _target(target, network), **options)
     return replace(explanation, setup=setup_of(network, (inputs.shape[2], inputs.shape[3])))
 
@@ -215,38 +204,18 @@ def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
     )
 
 
-def as_pil(image: ImageLike) -> Image.Image:
-    """An image in any of the forms that :func:`explain` takes as a PIL image."""
-    pil = import_optional("PIL.Image", "zoo")
-    if isinstance(image, str | os.PathLike):
-        # Imported here: the zoo is not needed by LayerAdvise.
-        from captum_advise.zoo import open_image
+def _as_pil(image: ImageLike) -> Image.Image:
+    # Imported here: the zoo is not needed by LayerAdvise.
+    from captum_advise.zoo import open_image
 
+    if isinstance(image, str | os.PathLike):
         return open_image(Path(image))
-    if isinstance(image, pil.Image):
-        whole: Image.Image = image
-        return whole
-    if isinstance(image, Tensor):
-        values = image.detach().cpu()
-        values = values.float() if values.is_floating_point() else values
-        array = (values.movedim(0, -1) if values.dim() == 3 else values).numpy()
-    elif isinstance(image, np.ndarray):
-        array = image[..., None] if image.ndim == 2 else image
-    else:
-        raise TypeError(f"{_IMAGE_FORMS}, got {type(image).__name__}.")
-    shape = tuple(image.shape)
-    if array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
-        raise ValueError(f"{_IMAGE_FORMS}, got the shape {shape}.")
-    if array.dtype != np.uint8:
-        is_float = np.issubdtype(array.dtype, np.floating)
-        if not (is_float and array.min() >= 0 and array.max() <= 1):
-            raise ValueError(
-                f"{_IMAGE_FORMS}, got {array.dtype} from {array.min():.4g} to {array.max():.4g}; "
-                "inputs that are normalised already must be a tensor (N, C, H, W)."
-            )
-        array = np.rint(array * 255).astype(np.uint8)
-    made: Image.Image = pil.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-    return made
+    if not isinstance(image, import_optional("PIL.Image", "zoo").Image):
+        raise TypeError(
+            "An image must be a path or a PIL image, or all of them inputs of the model, a tensor "
+            f"(N, C, H, W), got {type(image).__name__}: PIL.Image.fromarray makes images of arrays."
+        )
+    return image
 
 
 def _as_list(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
@@ -270,8 +239,7 @@ def _stacked(inputs: Sequence[Tensor]) -> Tensor:
 def _check_inputs(inputs: Tensor) -> None:
     if not inputs.is_floating_point():
         raise ValueError(
-            f"A tensor (N, C, H, W) holds inputs of the model, got {inputs.dtype}: pass images of "
-            "integers as a list of tensors (3, H, W)."
+            f"A tensor (N, C, H, W) holds inputs of the model, got {inputs.dtype}: pass PIL images."
         )
     if not inputs.numel():
         raise ValueError(
@@ -284,8 +252,8 @@ def _warn_of_pixels(inputs: Tensor, pixel_space: PixelSpace) -> None:
     if is_normalised and bool((inputs >= 0).all() & (inputs <= 1).all()):
         warn_caller(
             "The inputs (N, C, H, W) lie in [0, 1] and the model's inputs are normalised: a tensor "
-            "of four dimensions is taken as inputs of the model; pass images as a list of tensors "
-            "(3, H, W), or pixel_space=PixelSpace.identity() if the model takes them like this."
+            "is taken as inputs of the model; pass PIL images, or "
+            "pixel_space=PixelSpace.identity() if the model takes them like this."
         )
 
 

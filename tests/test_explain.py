@@ -79,32 +79,14 @@ def test_a_name_equals_its_network(cat):
 
 
 def test_every_form_of_an_image_gives_the_same(model, cat, tmp_path):
-    cat.save(tmp_path / "cat.png")
-    pixels = np.asarray(cat)
-    planes = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-    forms = [
-        tmp_path / "cat.png",
-        str(tmp_path / "cat.png"),
-        cat,
-        pixels,
-        pixels / 255,
-        (pixels / 255).astype(np.float32),
-        planes,
-        planes / 255,
-        by_hand(model, model.layer4, cat)[1],
-    ]
+    path = tmp_path / "cat.png"
+    cat.save(path)
+    forms = [path, str(path), cat, by_hand(model, model.layer4, cat)[1]]
     explanations = [explain(form, model, 3, unit_selection=None) for form in forms]
     assert len(explanations[0].images) == 1
     for explanation in explanations[1:]:
         assert explanation.images.equal(explanations[0].images)
         assert explanation.attributions.equal(explanations[0].attributions)
-
-
-def test_grey_images(model, cat):
-    grey = np.asarray(cat.convert("L"))
-    forms = [cat.convert("L"), grey, grey[..., None], torch.from_numpy(grey.copy())[None]]
-    images = explain(forms, model, unit_selection=None).images
-    assert all(image.equal(images[0]) for image in images[1:])
 
 
 def test_several_images_and_targets(model, cat):
@@ -239,18 +221,17 @@ def test_modes_are_restored_after_an_error(toy, cat):
     assert all(module.training for module in toy.modules())
 
 
-def test_a_copy_goes_to_another_device(toy):
-    net = zoo.describe(toy, transform=NORMALISED, layer=toy.layer, device="cpu")
-    assert net.model is toy
-    with pytest.raises(ValueError, match="device 'gpu'"):
-        zoo.describe(toy, transform=NORMALISED, device="gpu")
+def test_a_model_stays_where_it_is(toy, cat):
+    with pytest.raises(TypeError, match=r"use model\.to\(device\)") as error:
+        explain(cat, toy, transform=NORMALISED, device="cpu")
+    one_sentence(error)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu(model, cat):
     expected = explain(cat, model, 3)
-    explanation = explain(cat, model, 3, layer=model.layer4, device="cuda")
-    assert next(model.parameters()).device.type == "cpu"
+    on_gpu = copy.deepcopy(model).to("cuda")
+    explanation = explain(cat, on_gpu, 3, layer=on_gpu.layer4)
     assert explanation.attributions.device.type == "cuda"
     torch.testing.assert_close(
         explanation.attributions.cpu(), expected.attributions, rtol=1e-2, atol=1e-3
@@ -417,17 +398,12 @@ def refused(*arguments, **options):
     [
         ("missing.png", "no image missing.png"),
         (7, "got int"),
-        (np.zeros((2, 3, 4, 5)), r"got the shape \(2, 3, 4, 5\)"),
-        (torch.zeros(24, 24, 3), r"got the shape \(24, 24, 3\)"),
-        (torch.zeros(24, 24), r"got the shape \(24, 24\)"),
-        (torch.zeros(3, 0, 4), r"got the shape \(3, 0, 4\)"),
-        (torch.randn(3, 24, 24), "normalised already must be a tensor"),
-        (np.full((9, 9, 3), np.nan), "from nan to nan"),
-        (np.full((9, 9, 3), 255), "got int64 from 255 to 255"),
+        (np.zeros((9, 9, 3)), r"got ndarray: PIL.Image.fromarray"),
+        (torch.zeros(3, 24, 24), "got Tensor"),
         (torch.zeros(1, 3, 24, 24, dtype=torch.uint8), "holds inputs of the model"),
         (torch.zeros(0, 3, 24, 24), "no image to explain"),
         ([], "no image to explain"),
-        ([torch.zeros(1, 3, 24, 24)], r"got the shape \(1, 3, 24, 24\)"),
+        ([torch.zeros(1, 3, 24, 24)], "got Tensor"),
     ],
 )
 def test_images_that_are_refused(image, message, toy):

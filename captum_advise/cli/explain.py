@@ -47,7 +47,7 @@ Examples:
   captum-advise explain "photos/*.jpg" --format json > results.json
   captum-advise explain dog.jpg --html
   captum-advise explain dog.jpg --target "golden retriever"
-  captum-advise explain dog.jpg --model resnet50 --weights resnet50.pth
+  captum-advise explain dog.jpg --model resnet50
   captum-advise explain dog.jpg --model timm/resnet18 --layer layer3 --selection 1,2
 """
 

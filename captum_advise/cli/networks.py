@@ -27,7 +27,7 @@ def load_network(
     model: str,
     *,
     layer: str | None = None,
-    weights: str = "default",
+    weights: Any = "default",
     device: str = "cpu",
     seed: int = 0,
 ) -> zoo.Network:
@@ -51,16 +51,11 @@ def load_network(
             network.model.to(memory_format=torch.channels_last)
         end_imports()  # imports are done, and images may follow
         return network
-    if weights == "random":
-        raise ValueError(f"--weights random is for networks of the zoo: {model} sets its own.")
+    if weights != "default":
+        raise ValueError(f"--weights {weights} is for networks of the zoo: {model} sets its own.")
     made = _made(model, source, name, seed)
     inner = made.model if isinstance(made, zoo.Network) else made
     inner.to(device).eval()
-    if weights != "default":
-        from captum_advise.zoo.recognition import unwrapped
-        from captum_advise.zoo.weights import load_state_dict, read_state_dict
-
-        load_state_dict(unwrapped(inner), read_state_dict(Path(weights)), model, weights)
     try:
         network = zoo.describe(made, layer=layer)
     except (TypeError, ValueError) as error:
@@ -69,9 +64,7 @@ def load_network(
             hint = f"; {name} can do so and return captum_advise.zoo.describe(model, ...)"
         raise ValueError(f"{model}: {reason(error)}{hint}.") from error
     end_imports()
-    return replace(
-        network, name=model, weights=network.weights if weights == "default" else weights
-    )
+    return replace(network, name=model)
 
 
 def resolve_device(name: str) -> str:

@@ -29,8 +29,8 @@ Layer = Annotated[
 Weights = Annotated[
     str,
     typer.Option(
-        metavar="[default|random|PATH]",
-        help="Pretrained weights, random ones, or a state-dict file (.pth, .pt, .safetensors).",
+        metavar="[default|random]",
+        help="Pretrained weights, or random ones.",
     ),
 ]
 Target = Annotated[

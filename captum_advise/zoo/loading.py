@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -15,14 +15,13 @@ from captum_advise.zoo.layer_probe import Probe, probe
 from captum_advise.zoo.network import Network
 from captum_advise.zoo.registry import find_entry
 from captum_advise.zoo.scene_networks import CLASSES
-from captum_advise.zoo.weights import load_state_dict, read_state_dict
 
 
 def load(
     name: str,
     *,
     layer: str | None = None,
-    weights: str | Path = "default",
+    weights: Literal["default", "random"] = "default",
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> Network:
@@ -36,21 +35,16 @@ def load(
             It is the paper's layer for the paper's networks, and ``bn2`` for EfficientNet-Lite.
             For ``torchvision/`` and ``timm/`` names, one pass on noise finds the last feature map
             of which more than one position leads to the prediction.
-        weights: ``"default"``, ``"random"`` or a file.
-
-            - ``"default"``: pretrained. An installed package has those of EfficientNet-Lite; others
-              are downloaded once, to the cache of torchvision or timm.
-            - ``"random"``: initialised from ``seed``, without changing the global random state.
-            - a state-dict file: read by safetensors if its name ends in ``.safetensors``, otherwise
-              by ``torch.load`` with ``weights_only=True``. A wrapper (``{"state_dict": ...}``) and
-              the prefixes of ``DataParallel`` and ``torch.compile`` are removed.
+        weights: ``"default"`` are pretrained ones. An installed package has those of
+            EfficientNet-Lite; others are downloaded once, to the cache of torchvision or timm.
+            ``"random"`` ones come from ``seed``; the global random state is not changed. For
+            weights of your own, load them into a model and pass it to :func:`describe`.
         device: Where the model goes.
         seed: For ``weights="random"``.
 
     Raises:
-        ValueError: Unknown name, layer or device, a model that is not an image classifier, or a
-            weights file that cannot be used.
-        FileNotFoundError: There is no such weights file.
+        ValueError: Unknown name, layer, weights or device, or a model that is not an image
+            classifier.
         ImportError: A package of the ``zoo`` extra is missing or cannot be imported.
         RuntimeError: The pretrained weights are not here and cannot be downloaded.
 
@@ -62,10 +56,12 @@ def load(
         'Egyptian cat'
     """
     entry = find_entry(name)
-    weights = str(weights)
+    if weights not in ("default", "random"):
+        raise ValueError(
+            f'weights must be "default" or "random", got {weights!r}: for weights in a file, load '
+            "them into a model and explain that."
+        )
     device = usable_device(device)
-    # A bad file fails before a large network is built.
-    state = None if weights in ("default", "random") else read_state_dict(Path(weights))
     # Building draws random numbers, also when weights are loaded afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -76,10 +72,8 @@ def load(
                 raise
             raise RuntimeError(
                 f"The pretrained weights of {name} are not on this machine and could not be "
-                f"downloaded ({reason(error)}): give a state-dict file with --weights PATH."
+                f"downloaded ({reason(error)}): explain a model of your own with the weights in it."
             ) from error
-    if state is not None:
-        load_state_dict(model, state, name, weights)
     model.eval()
     if entry.finer_layers and layer in (None, entry.layer):
         assert entry.layer is not None

@@ -32,8 +32,7 @@ class Network:
         transform: PIL image of any mode to a (C, H, W) float tensor, a model input: upright,
             in colour, resized and cropped as the network's authors do to evaluate it.
         class_names: K names, in the order of the logits.
-        weights: ``"default"``, ``"random"``, the path of the state-dict file, or ``"the model's"``
-            for :func:`describe`.
+        weights: ``"default"``, ``"random"``, or ``"the model's"`` for :func:`describe`.
         reshape_transform: For :class:`captum_advise.LayerAdvise`, where the layer is not
             (N, C, H, W).
         source: Where the transform comes from, in a few words.

@@ -28,7 +28,7 @@ SCENE = 0
 
 def explained(name: str) -> Explanation:
     """The explanation of an image of scikit-image."""
-    return explain(getattr(data, name)(), "efficientnet-lite0")
+    return explain(Image.fromarray(getattr(data, name)()), "efficientnet-lite0")
 
 
 def gallery() -> Figure:

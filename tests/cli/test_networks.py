@@ -8,7 +8,6 @@ import sys
 import pytest
 import torch
 from messages import one_sentence
-from torch import nn
 
 from captum_advise import PixelSpace, cli, zoo
 from captum_advise.cli.networks import load_network
@@ -99,18 +98,6 @@ def test_a_network_is_taken_as_it_is(models):
     other = load_network("mine.py:network", layer="0")
     assert other.layer is other.model[0]
     assert (other.name, other.pixel_space) == ("mine.py:network", network.pixel_space)
-
-
-def test_weights_are_loaded_into_it(models):
-    state = {key: torch.ones_like(value) for key, value in nn.Linear(16, 3).state_dict().items()}
-    network = load_network("mine.py:network")
-    torch.save({**network.model.state_dict(), "4.weight": state["weight"]}, "w.pth")
-    loaded = load_network("mine.py:network", weights="w.pth")
-    assert loaded.weights == "w.pth"
-    assert loaded.model[4].weight.eq(1).all()
-    with pytest.raises(ValueError, match=r"does not fit mine\.py:small") as error:
-        load_network("mine.py:small", weights="w.pth")
-    one_sentence(error)
 
 
 @pytest.mark.parametrize(

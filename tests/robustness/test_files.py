@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pickle
 import shutil
 import struct
 import subprocess
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from messages import one_sentence
 from PIL import Image
 
@@ -190,101 +188,6 @@ def test_images_on_the_command_line(noise, tmp_path, capfd):
     complaints = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
     assert len(complaints) == len(bad) + 1
     assert all(any(path.name in line for line in complaints) for path in bad)
-
-
-# --- weights
-
-
-class Code:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-def save_code(path, trace):
-    torch.save({"weight": Code(trace)}, path)
-
-
-def save_plain_pickle(path, trace):
-    path.write_bytes(pickle.dumps({"weight": Code(trace)}))
-
-
-def save_old_format(path, trace):
-    torch.save({"weight": Code(trace)}, path, _use_new_zipfile_serialization=False)
-
-
-@pytest.mark.parametrize(
-    "save",
-    [
-        case("weights: a pickle with code in it", "ValueError; the code is not run", save_code),
-        pytest.param(save_plain_pickle),
-        pytest.param(save_old_format),
-    ],
-)
-def test_weights_with_code(save, tmp_path):
-    save(tmp_path / "w.pth", tmp_path / "trace")
-    with pytest.raises(ValueError, match=r"pickled Python objects|not a state-dict") as error:
-        zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
-    one_sentence(error)
-    assert not (tmp_path / "trace").exists()
-
-
-@pytest.mark.case("weights: a whole pickled or scripted model", "ValueError: save the state dict")
-@pytest.mark.parametrize("scripted", [False, True])
-@pytest.mark.filterwarnings("ignore")
-def test_weights_that_are_a_model(scripted, tmp_path):
-    model = torch.nn.Linear(2, 2)
-    if scripted:
-        torch.jit.script(model).save(tmp_path / "w.pth")
-    else:
-        torch.save(model, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="state") as error:
-        zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
-    one_sentence(error)
-
-
-@pytest.mark.case(
-    "weights: of another network", "ValueError in one sentence: which keys are missing or unknown"
-)
-def test_weights_of_another_network(tmp_path):
-    other = zoo.load("timm/test_efficientnet", weights="random").model
-    torch.save(other.state_dict(), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"Missing key.*Unexpected key") as error:
-        zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
-    assert len(one_sentence(error)) < 600
-
-
-@pytest.mark.parametrize(
-    "fraction",
-    [
-        case("weights: truncated", "ValueError in one sentence", 0.5),
-        case("weights: zero bytes", "ValueError in one sentence", 0.0),
-        pytest.param(0.99),
-    ],
-)
-def test_truncated_weights(fraction, tmp_path):
-    state = zoo.load("timm/test_resnet", weights="random").model.state_dict()
-    torch.save(state, tmp_path / "w.pth")
-    content = (tmp_path / "w.pth").read_bytes()
-    (tmp_path / "w.pth").write_bytes(content[: int(fraction * len(content))])
-    with pytest.raises(ValueError, match="truncated") as error:
-        zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
-    one_sentence(error)
-
-
-@pytest.mark.case(
-    "weights: integers, or NaN", "loaded as they are; NaN is found when a map is chosen"
-)
-def test_odd_numbers_in_weights(tmp_path):
-    net = zoo.load("timm/test_resnet", weights="random")
-    state = {
-        key: torch.full_like(value, torch.nan) if value.is_floating_point() else value
-        for key, value in net.model.state_dict().items()
-    }
-    torch.save(state, tmp_path / "w.pth")
-    zoo.load("timm/test_resnet", weights=tmp_path / "w.pth")
 
 
 # --- output

@@ -152,8 +152,8 @@ def test_random_weights_follow_the_seed_and_leave_the_global_state_alone(small, 
 
 
 @pytest.mark.parametrize("name", ["alexnet", SMALL, "xception", "timm/resnet18"])
-def test_offline_errors_name_the_option(offline, name):
-    with pytest.raises(RuntimeError, match=rf"weights of {name} .* --weights PATH") as error:
+def test_offline_errors_say_what_to_do(offline, name):
+    with pytest.raises(RuntimeError, match=rf"weights of {name} .* a model of your own") as error:
         zoo.load(name)
     one_sentence(error)
 
