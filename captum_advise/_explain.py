@@ -215,10 +215,11 @@ def _as_pil(image: ImageLike) -> Image.Image:
             "An image must be a path or a PIL image, or all of them inputs of the model, a tensor "
             f"(N, C, H, W), got {type(image).__name__}: PIL.Image.fromarray makes images of arrays."
         )
-    return image
+    whole: Image.Image = image
+    return whole
 
 
-def _as_list(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
+def _as_list(images: ImageLike | Sequence[ImageLike] | Tensor) -> Sequence[ImageLike]:
     if not isinstance(images, list | tuple):
         return [images]  # type: ignore[list-item]
     if not images:

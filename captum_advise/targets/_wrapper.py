@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -39,7 +38,12 @@ def select_output(outputs: Any, selector: OutputSelector, default: tuple[str, ..
     else:
         value = outputs
         for part in str(selector).split("."):
-            value = _member(value, part)
+            members = _members(value)
+            if part not in members:
+                raise ValueError(
+                    f"`output` names {part!r}, but the model returned {_described(value)}."
+                )
+            value = members[part]
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() == 0:
         got = kind(value) + (f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "")
         raise TypeError(
@@ -52,10 +56,10 @@ def select_output(outputs: Any, selector: OutputSelector, default: tuple[str, ..
 def _selected_by_default(outputs: Any, default: tuple[str, ...]) -> Any:
     if isinstance(outputs, Tensor):
         return outputs
-    names = _names(outputs)
+    members = _members(outputs)
     for name in default:
-        if name in names:
-            return _member(outputs, name)
+        if name in members:
+            return members[name]
     if isinstance(outputs, Sequence) and len(outputs) == 1:
         return outputs[0]
     raise ValueError(
@@ -64,29 +68,21 @@ def _selected_by_default(outputs: Any, default: tuple[str, ...]) -> Any:
     )
 
 
-def _member(value: Any, part: str) -> Any:
-    if isinstance(value, Mapping) and part in value:
-        return value[part]
-    if isinstance(value, Sequence) and part.isdecimal() and int(part) < len(value):
-        return value[int(part)]
-    # A tensor has attributes as well, such as T, that nobody means.
-    if not isinstance(value, Tensor) and hasattr(value, part):
-        return getattr(value, part)
-    raise ValueError(f"`output` names {part!r}, but the model returned {_described(value)}.")
-
-
-def _names(value: Any) -> list[str]:
-    if isinstance(value, Mapping):
-        return [key for key in value if isinstance(key, str)]
-    if is_dataclass(value):
-        return [field.name for field in fields(value) if getattr(value, field.name) is not None]
-    return [*getattr(value, "_fields", ()), *getattr(value, "__dict__", ())]
+def _members(value: Any) -> dict[str, Any]:
+    """What a model's output holds, by keys, attributes and positions."""
+    if isinstance(value, Tensor | str):
+        return {}
+    held = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+    parts = dict(enumerate(value)) if isinstance(value, Sequence) else {}
+    fields = zip(getattr(value, "_fields", ()), parts.values(), strict=False)  # of a named tuple
+    everything = {**dict(fields), **held, **parts}
+    return {str(name): part for name, part in everything.items() if part is not None}
 
 
 def _described(value: Any) -> str:
-    name, names = type(value).__name__, _names(value)
+    kind_of_value = f"a {type(value).__name__}"
+    names = [name for name in _members(value) if not name.isdecimal()]
     if names:
-        return f"a {name} with {', '.join(names)}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"a {name} of {len(value)}"
-    return f"a {name}"
+        return f"{kind_of_value} with {', '.join(names)}"
+    is_sequence = isinstance(value, Sequence) and not isinstance(value, str)
+    return f"{kind_of_value} of {len(value)}" if is_sequence else kind_of_value

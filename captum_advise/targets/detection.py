@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +11,8 @@ from torch import Tensor
 from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.targets._wrapper import Wrapper
+
+_KEYS = ("boxes", "labels", "scores")
 
 
 class Detection(Wrapper):
@@ -45,7 +46,7 @@ class Detection(Wrapper):
     Raises:
         TypeError: When called, if the output is not of these two kinds.
         ValueError: Boxes and labels do not fit each other, a box is empty or outside of the image,
-            a label is not a class, or the detector is in training mode.
+            or the detector is in training mode.
         ModuleNotFoundError: torchvision is missing.
 
     Warns:
@@ -96,11 +97,9 @@ class Detection(Wrapper):
                 constructor's.
         """
         boxes, labels = self._targets(inputs, boxes, labels)
-        detections = self._detections(inputs)
+        found = self._detections(inputs)
         targets = boxes.expand(len(inputs), -1, -1), labels.expand(len(inputs), -1)
-        scores = torch.stack(
-            [image.scores_of(*own) for image, *own in zip(detections, *targets, strict=True)]
-        )
+        scores = torch.stack([_scores(*image) for image in zip(found, *targets, strict=True)])
         if torch.is_grad_enabled():
             _warn_of_zeros(scores, boxes, labels)
         return scores
@@ -123,12 +122,9 @@ class Detection(Wrapper):
         """
         found = []
         for image in self._detections(inputs):
-            scores, labels = image.best_labels()
-            order = scores.argsort(descending=True)
-            order = order[scores[order] >= min_score]
-            found.append(
-                {"boxes": image.boxes[order], "labels": labels[order], "scores": scores[order]}
-            )
+            order = image["scores"].argsort(descending=True)
+            order = order[image["scores"][order] >= min_score]
+            found.append({key: image[key][order] for key in _KEYS})
         return found
 
     def _targets(
@@ -162,14 +158,13 @@ class Detection(Wrapper):
             )
         return boxes, labels
 
-    def _detections(self, inputs: Tensor) -> list[_Detections]:
+    def _detections(self, inputs: Tensor) -> Sequence[Mapping[str, Tensor]]:
+        """For each image, boxes (D, 4) in pixels, scores (D,) and labels (D,)."""
         if getattr(self.model, "training", False):
             raise ValueError("The detector is in training mode: call model.eval() first.")
         outputs = self.model(inputs)
         if isinstance(outputs, Sequence) and all(map(_is_labelled, outputs)):
-            return [
-                _Detections(image["boxes"], image["scores"], image["labels"]) for image in outputs
-            ]
+            return outputs
         n_labels = getattr(getattr(self.model, "config", None), "num_labels", None)
         if isinstance(outputs, Mapping) and n_labels and {"logits", "pred_boxes"} <= set(outputs):
             return _of_queries(inputs, outputs["logits"], outputs["pred_boxes"], n_labels)
@@ -180,64 +175,34 @@ class Detection(Wrapper):
         )
 
 
-@dataclass(frozen=True)
-class _Detections:
-    """What a detector finds in one image.
-
-    Each detection has a label (D,) with its score (D,), or scores (D, classes) of all labels.
-    """
-
-    boxes: Tensor  # (D, 4) left, top, right, bottom, in pixels
-    scores: Tensor
-    labels: Tensor | None = None
-
-    def scores_of(self, boxes: Tensor, labels: Tensor) -> Tensor:
-        """(K,) scores of targets (K, 4) and (K,)."""
-        overlap = _overlap(boxes, self.boxes)
-        labels = labels.to(self.boxes.device)
-        if self.labels is not None:
-            return _best(overlap * (labels[:, None] == self.labels), self.scores)
-        n_classes = self.scores.shape[1]
-        if bool(((labels < 0) | (labels >= n_classes)).any()):
-            raise ValueError(
-                f"The labels {labels.tolist()} are not all classes of the detector, which are 0 to "
-                f"{n_classes - 1}."
-            )
-        return _best(overlap, self.scores[:, labels].T)
-
-    def best_labels(self) -> tuple[Tensor, Tensor]:
-        """Scores and labels (D,)."""
-        if self.labels is not None:
-            return self.scores, self.labels
-        scores, labels = self.scores.max(1)
-        return scores, labels
-
-
-def _of_queries(inputs: Tensor, logits: Tensor, boxes: Tensor, n_labels: int) -> list[_Detections]:
-    """The detections of a DETR: logits (N, D, classes), boxes relative to the images."""
+def _of_queries(
+    inputs: Tensor, logits: Tensor, boxes: Tensor, n_labels: int
+) -> list[dict[str, Tensor]]:
+    """The detections of a DETR: each query once with each label."""
     has_no_object = logits.shape[2] == n_labels + 1
-    probabilities = logits.softmax(2)[..., :-1] if has_no_object else logits.sigmoid()
+    scores = logits.softmax(2)[..., :-1] if has_no_object else logits.sigmoid()
     height, width = inputs.shape[-2:]
     boxes = import_optional("torchvision.ops", "zoo").box_convert(boxes, "cxcywh", "xyxy")
     boxes = boxes * boxes.new_tensor([width, height, width, height])
-    return [_Detections(*image) for image in zip(boxes, probabilities, strict=True)]
+    boxes = boxes.repeat_interleave(scores.shape[2], 1)
+    labels = torch.arange(scores.shape[2], device=scores.device).repeat(scores.shape[1])
+    return [
+        {"boxes": own_boxes, "scores": own_scores.flatten(), "labels": labels}
+        for own_boxes, own_scores in zip(boxes, scores, strict=True)
+    ]
 
 
-@torch.no_grad()
-def _overlap(targets: Tensor, boxes: Tensor) -> Tensor:
-    """IoU (K, D)."""
-    overlap: Tensor = import_optional("torchvision.ops", "zoo").box_iou(targets.to(boxes), boxes)
-    return overlap
-
-
-def _best(weights: Tensor, scores: Tensor) -> Tensor:
-    """(K,) largest of the scores (D,) or (K, D) times weights (K, D); zero where there is none."""
-    weighted = weights.to(scores) * scores
-    return torch.cat([weighted, weighted.new_zeros(len(weights), 1)], 1).max(1).values
+def _scores(found: Mapping[str, Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
+    """(K,) of targets (K, 4) and (K,): the largest, and zero where there is no detection."""
+    iou = import_optional("torchvision.ops", "zoo").box_iou
+    overlap = iou(boxes.to(found["boxes"]), found["boxes"].detach())
+    is_alike = labels.to(found["labels"].device)[:, None] == found["labels"]
+    scores = (overlap * is_alike).to(found["scores"]) * found["scores"]
+    return torch.cat([scores, scores.new_zeros(len(boxes), 1)], 1).max(1).values
 
 
 def _is_labelled(image: object) -> bool:
-    return isinstance(image, Mapping) and {"boxes", "scores", "labels"} <= set(image)
+    return isinstance(image, Mapping) and set(_KEYS) <= set(image)
 
 
 def _check_targets(boxes: Tensor, labels: Tensor) -> None:
