@@ -69,40 +69,30 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
     https://arxiv.org/abs/2203.01289
 
     Args:
-        forward_func (Callable): The forward function of the model or any
-                      modification of it. For ``unit_selection="avx"`` and
-                      ``"average_drop"`` it returns class scores N x K (x ...).
-        layer (torch.nn.Module): Layer for which attributions are computed.
-        device_ids (list[int], optional): Device ID list, necessary only if
-                      forward_func applies a DataParallel model.
-                      Default: None
+        forward_func, layer, device_ids: As in ``captum.attr.LayerGradCam``. For
+                      ``unit_selection="avx"`` and ``"average_drop"``, forward_func returns
+                      class scores N x K (x ...).
         pixel_space (PixelSpace, optional): How the model's inputs relate to images
                       in [0, 1]. None: the minimum of each example is black and its
                       maximum is white.
-                      Default: None
         confidence (Callable, optional): Turns what forward_func returns into
                       probabilities of the same shape. Pass ``torch.sigmoid`` for
                       independent or single logits, and ``torch.nn.Identity()`` for a
                       model that returns probabilities.
                       Default: that of forward_func if it is a wrapper of
                       :mod:`captum_advise.targets`, else softmax over dimension 1
-        reshape_transform (Callable, optional): Rearranges the layer's tensor as
-                      (N, C, \*spatial), for layers that have another layout:
+        reshape_transform (Callable, optional): Rearranges the layer's tensor, and its
+                      gradients, as (N, C, \*spatial), for layers that have another layout:
                       :func:`captum_advise.layouts.channels_last` (Swin, N x H x W x C),
                       :class:`captum_advise.layouts.Tokens` (ViT, N x tokens x C), or a
-                      function of your own that permutes, reshapes and slices. Gradients
-                      are rearranged in the same way.
-                      Default: None
-
+                      function of your own that permutes, reshapes and slices.
         n_bandwidths, activation_range, min_prominence (optional): How modes are
                       counted, as in :func:`captum_advise.unit_relevance`.
-                      Default: 10, (0.0, 1.0), 1e-6
         protocol (AVXProtocol, optional): Reading of the paper's protocol;
                       ``AVXProtocol.reference()`` is that of the authors' program.
-                      Default: AVXProtocol()
         layer_run (int, optional): Which run of the layer to explain, where it runs
                       several times in a forward pass: 0 is the first, -1 the last.
-                      Default: None, the last, with a warning
+                      Default: the last, with a warning
 
     Raises:
         TypeError, ValueError: An argument is of the wrong type or out of its range.
@@ -167,30 +157,13 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         r"""Computes the Grad-CAM map of the units that ``unit_selection`` selects.
 
         Args:
-            inputs (Tensor or tuple[Tensor, ...]): As in ``LayerGradCam.attribute``:
-                        dimension 0 of each tensor corresponds to the number of
-                        examples.
-            target (int, tuple, Tensor, or list, optional): As in
-                        ``LayerGradCam.attribute``. None on a classifier (outputs
-                        N x K) means each example's predicted class.
-                        Default: None
-            additional_forward_args (Any, optional): Further arguments of
-                        forward_func, after the inputs. Tensors with as many
-                        entries in dimension 0 as there are examples are taken to
-                        belong to the examples.
-                        Default: None
-            attribute_to_layer_input (bool, optional): Attribute to the layer's input
-                        instead of its output.
-                        Default: False
-            relu_attributions (bool, optional): Apply a ReLU to the attributions, as
-                        the Grad-CAM and ADVISE papers do. Metrics are always those of
-                        the map under ReLU.
-                        Default: False
-            attr_dim_summation (bool, optional): Sum over the units (dimension 1).
-                        Default: True
-            grad_kwargs (Dict[str, Any], optional): Additional keyword arguments for
-                        torch.autograd.grad.
-                        Default: None
+            inputs, target, additional_forward_args, attribute_to_layer_input, grad_kwargs: As in
+                        ``LayerGradCam.attribute``. The target None means each example's
+                        predicted class, on a classifier (outputs N x K). Tensors among the
+                        further arguments that have a row per example belong to the examples.
+            relu_attributions, attr_dim_summation (bool, optional): Likewise: whether to apply a
+                        ReLU, as the Grad-CAM and ADVISE papers do, and to sum over the units
+                        (dimension 1). Metrics are always those of the map under ReLU.
             unit_selection (optional): Which units make the map.
 
                         - ``"avx"``: per example, the group with the
@@ -202,23 +175,19 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
                           Other inputs are passed on unchanged.
                         - an int or a collection of ints: the units with these
                           relevances; zero where an example has none.
-                        - None: every unit. The result is that of ``LayerGradCam``.
-
-                        Default: "avx"
+                        - None: every unit. The result is that of ``LayerGradCam``, also
+                          where it is zero everywhere, of which neither warns.
             baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): What
                         replaces the parts of the inputs that a map masks, in the
                         units of the model's inputs, as elsewhere in Captum.
                         Default: black for images, zero for other inputs
             internal_batch_size (int, optional): Number of masked examples in one
                         forward pass. Bounds memory.
-                        Default: 8
 
         Returns:
-            *Tensor* or *tuple[Tensor, ...]* of **attributions**:
-            - **attributions** (*Tensor* or *tuple[Tensor, ...]*):
-                        N x 1 x \*spatial for a layer N x C x \*spatial; a tuple if the
-                        layer has several tensors (then ``unit_selection`` is None or
-                        relevances, which apply to each tensor separately).
+            *Tensor* or *tuple[Tensor, ...]* of **attributions**: N x 1 x \*spatial for a layer
+            N x C x \*spatial; a tuple if the layer has several tensors (then ``unit_selection`` is
+            None or relevances, which apply to each tensor separately).
 
         Raises:
             TypeError, ValueError: An argument is of the wrong type or out of its range,
@@ -283,17 +252,15 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         with_metrics: bool = True,
         keep_units: bool = False,
     ) -> Explanation:
-        r"""Computes the map of the selected units, and how it came about.
+        """Computes the map of the selected units, and how it came about.
 
         Args:
             inputs, target, ...: As in :meth:`attribute`. The layer has one tensor.
             with_metrics (bool, optional): Compute the metrics of all candidates. False
                         takes no longer than :meth:`attribute`, which masks the input
                         only with maps that may be the best; ``metrics`` are None then.
-                        Default: True
             keep_units (bool, optional): Keep the activations, contributions and
                         densities of all units in ``units``.
-                        Default: False
 
         Returns:
             Explanation: ``candidates`` are the groups among which ``"avx"`` or
@@ -325,14 +292,12 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         additional_forward_args: Any = None,
         attribute_to_layer_input: bool = False,
     ) -> Tensor | tuple[Tensor, ...]:
-        """Relevance of each unit: the number of modes of its activation density. Needs no
-        gradient and no target.
+        """Relevance of each unit, int64 N x C: the number of modes of its activation density.
+
+        A tuple if the layer has several tensors. Needs no gradient and no target.
 
         Args:
             inputs, additional_forward_args, ...: As in :meth:`attribute`.
-
-        Returns:
-            int64 *Tensor* N x C, or a tuple if the layer has several tensors.
 
         Examples::
 
