@@ -440,6 +440,6 @@ def test_transforms_that_are_refused(toy, cat):
 
 def test_inputs_that_look_like_images(model):
     images = torch.rand(1, 3, 160, 160)
-    with pytest.warns(UserWarning, match="pass images as a list"):
+    with pytest.warns(UserWarning, match="pass PIL images"):
         explain(images, model, unit_selection=None)
     explain(images, model, unit_selection=None, pixel_space=PixelSpace.identity())

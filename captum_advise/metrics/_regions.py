@@ -1,4 +1,4 @@
-"""Regions of images: boxes, or masks of pixels."""
+"""Regions of images, as masks of pixels."""
 
 from __future__ import annotations
 
@@ -9,38 +9,17 @@ from captum_advise._utils.checks import check_real
 from captum_advise.metrics._maps import check_finite
 
 
-def region_masks(maps: Tensor, regions: Tensor) -> Tensor:
-    """Regions, as in :func:`captum_advise.metrics.pointing_game`, as masks, bool (N, 1, H, W)."""
+def check_regions(maps: Tensor, regions: Tensor) -> None:
+    """Require finite maps (N, M, H, W), and masks, bool (N, 1, H, W), with a pixel each."""
     check_real(maps=maps, regions=regions)
     check_finite(maps)
-    n_examples, height, width = (
-        (len(maps), *maps.shape[2:]) if maps.dim() == 4 and maps.numel() else (0, 0, 0)
-    )
-    if not n_examples:
+    if maps.dim() != 4 or not maps.numel():
         raise ValueError(f"maps must be (N, M, H, W), got {tuple(maps.shape)}.")
-    if regions.dtype == torch.bool and regions.shape == (n_examples, 1, height, width):
-        masks = regions
-    elif (
-        regions.dtype != torch.bool
-        and regions.dim() in (2, 3)
-        and len(regions) == n_examples
-        and regions.shape[-1] == 4
-    ):
-        masks = _of_boxes(regions.view(n_examples, -1, 4), height, width)
-    else:
+    expected = (len(maps), 1, *maps.shape[2:])
+    if regions.dtype != torch.bool or regions.shape != expected:
         raise ValueError(
-            f"Maps of shape {tuple(maps.shape)} need regions that are masks, bool "
-            f"{(n_examples, 1, height, width)}, or boxes, {(n_examples, 4)} or "
-            f"({n_examples}, B, 4), got {regions.dtype} of shape {tuple(regions.shape)}."
+            f"Maps of shape {tuple(maps.shape)} need regions that are masks, bool {expected}, got "
+            f"{regions.dtype} of shape {tuple(regions.shape)}."
         )
-    if not bool(masks.flatten(1).any(1).all()):
+    if not bool(regions.flatten(1).any(1).all()):
         raise ValueError("A region holds no pixel of its image: leave the image out.")
-    return masks
-
-
-def _of_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
-    x0, y0, x1, y1 = boxes[..., None].unbind(2)
-    columns, rows = (torch.arange(side, device=boxes.device) + 0.5 for side in (width, height))
-    is_column = (x0 <= columns) & (columns < x1)
-    is_row = (y0 <= rows) & (rows < y1)
-    return (is_row[..., :, None] & is_column[..., None, :]).any(1, keepdim=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from captum_advise.metrics._maps import floating, single
-from captum_advise.metrics._regions import region_masks
+from captum_advise.metrics._regions import check_regions
 
 
 def energy_pointing_game(
@@ -29,14 +29,16 @@ def energy_pointing_game(
 
     Example::
 
-        >>> energy_pointing_game(torch.ones(1, 1, 8, 8), torch.tensor([[0, 0, 4, 8]]))
+        >>> left_half = (torch.arange(8) < 4).expand(1, 1, 8, 8)
+        >>> energy_pointing_game(torch.ones(1, 1, 8, 8), left_half)
         tensor([0.5000])
     """
-    masks = region_masks(maps, regions)
+    check_regions(maps, regions)
     # In double precision, as sums over many pixels.
     mass = maps.double().clamp(min=0)
     if other_regions is not None:
-        mass = mass * (masks | region_masks(maps, other_regions))
+        check_regions(maps, other_regions)
+        mass = mass * (regions | other_regions)
     total = mass.sum((2, 3))
-    inside = (mass * masks).sum((2, 3)) / total.where(total > 0, 1.0)
+    inside = (mass * regions).sum((2, 3)) / total.where(total > 0, 1.0)
     return single(inside.to(floating(maps)))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from captum_advise._utils.checks import check_count
 from captum_advise.metrics._maps import numbers, single
-from captum_advise.metrics._regions import region_masks
+from captum_advise.metrics._regions import check_regions
 
 
 def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tensor:
@@ -19,9 +19,7 @@ def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tens
 
     Args:
         maps: (N, M, H, W), M maps for each image.
-        regions: Where the object is: masks, bool (N, 1, H, W); or boxes, (N, 4) or (N, B, 4), as
-            x0, y0, x1, y1 in pixels of the maps from the upper left corner. A pixel is inside if
-            its centre is inside one of the boxes.
+        regions: Where the object is: masks, bool (N, 1, H, W).
         tolerance: Largest distance to the region that counts as a hit, in pixels. 15 as in the
             paper.
 
@@ -37,11 +35,12 @@ def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tens
 
         >>> maps = torch.zeros(1, 1, 8, 8)
         >>> maps[0, 0, 2, 5] = 1.0
-        >>> pointing_game(maps, torch.tensor([[4, 1, 7, 4]]), tolerance=0)
+        >>> pointing_game(maps, maps > 0, tolerance=0)
         tensor([1.])
     """
     check_count("tolerance", tolerance, at_least=0)
-    masks = _within(region_masks(maps, regions), tolerance)
+    check_regions(maps, regions)
+    masks = _within(regions, tolerance)
     maps = numbers(maps)
     is_maximum = maps == maps.amax((2, 3), keepdim=True)
     hits = (is_maximum & masks).sum((2, 3)).float() / is_maximum.sum((2, 3))

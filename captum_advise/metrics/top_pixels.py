@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_advise.metrics._maps import numbers, single
-from captum_advise.metrics._regions import region_masks
+from captum_advise.metrics._regions import check_regions
 
 
 def top_pixels(maps: Tensor, regions: Tensor) -> Tensor:
@@ -28,10 +28,13 @@ def top_pixels(maps: Tensor, regions: Tensor) -> Tensor:
         >>> maps = torch.zeros(1, 1, 4, 4)
         >>> maps[0, 0, :2, 2:] = torch.tensor([[3.0, 3.0], [3.0, 0.0]])
         >>> maps[0, 0, 3, 0] = 1.0
-        >>> top_pixels(maps, torch.tensor([[2, 0, 4, 2]]))
+        >>> region = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+        >>> region[..., :2, 2:] = True
+        >>> top_pixels(maps, region)
         tensor([0.7500])
     """
-    inside = region_masks(maps, regions).flatten(2)
+    check_regions(maps, regions)
+    inside = regions.flatten(2)
     values = numbers(maps).flatten(2)
     shares = []
     for of_image, mask in zip(torch.split(values, 1), torch.split(inside, 1), strict=True):

@@ -24,7 +24,7 @@ class Case:
         coarse = torch.rand(N, 2, 5, 5, generator=generator, dtype=torch.float64)
         self.maps = nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear").to(device)
         self.target = TARGET.to(device)
-        self.boxes = torch.tensor([[2, 3, 20, 30], [0, 0, 9, 9], [11, 12, 40, 40]], device=device)
+        self.regions = self.maps[:, :1] > self.maps[:, :1].mean()
         self.masked = masked_images(self.inputs, self.maps[:, :1], torch.zeros(()))
 
     def confidences(self, inputs):
@@ -40,17 +40,17 @@ METRICS = {
     "blurred": lambda c: metrics.blurred(c.inputs),
     "class_sensitivity": lambda c: metrics.class_sensitivity(c.maps[:, :1], c.maps[:, 1:]),
     "deletion_auc": _faithfulness(metrics.deletion_auc),
-    "energy_pointing_game": lambda c: metrics.energy_pointing_game(c.maps, c.boxes),
+    "energy_pointing_game": lambda c: metrics.energy_pointing_game(c.maps, c.regions),
     "fsim": lambda c: metrics.fsim(c.inputs, c.masked),
     "infidelity": lambda c: metrics.infidelity(c.net, c.inputs, c.maps[:, :1], c.target),
     "insertion_auc": _faithfulness(metrics.insertion_auc),
     "mse": lambda c: metrics.mse(c.inputs, c.masked),
     "mu_fidelity": _faithfulness(metrics.mu_fidelity),
-    "pointing_game": lambda c: metrics.pointing_game(c.maps, c.boxes),
+    "pointing_game": lambda c: metrics.pointing_game(c.maps, c.regions),
     "road": _faithfulness(metrics.road),
     "sparseness": lambda c: metrics.sparseness(c.maps),
     "ssim": lambda c: metrics.ssim(c.inputs, c.masked),
-    "top_pixels": lambda c: metrics.top_pixels(c.maps, c.boxes),
+    "top_pixels": lambda c: metrics.top_pixels(c.maps, c.regions),
     "visual_explainability": lambda c: metrics.visual_explainability(
         c.inputs,
         c.masked,

@@ -20,7 +20,8 @@ TARGET = torch.tensor([0, 1, 2])
 MAPS = torch.rand(3, 1, 24, 24, generator=torch.Generator().manual_seed(0))
 INTS = (9 * MAPS).long()
 OTHERS = MAPS.flip(3)
-BOXES = torch.tensor([[2, 3, 15, 17]]).expand(3, 4)
+REGIONS = torch.zeros(3, 1, 24, 24, dtype=torch.bool)
+REGIONS[..., 3:17, 2:15] = True
 PROBABILITIES = network()(INPUTS).softmax(1).detach()
 
 WITH_CONFIDENCE = {
@@ -36,9 +37,9 @@ OF_MAPS = {
     "arcc": lambda maps: metrics.arcc(maps, OTHERS, OTHERS.new_ones(3)),
     "adcc": lambda maps: metrics.adcc(maps, OTHERS, OTHERS.new_zeros(3)),
     "sparseness": metrics.sparseness,
-    "pointing_game": lambda maps: metrics.pointing_game(maps, BOXES),
-    "energy_pointing_game": lambda maps: metrics.energy_pointing_game(maps, BOXES),
-    "top_pixels": lambda maps: metrics.top_pixels(maps, BOXES),
+    "pointing_game": lambda maps: metrics.pointing_game(maps, REGIONS),
+    "energy_pointing_game": lambda maps: metrics.energy_pointing_game(maps, REGIONS),
+    "top_pixels": lambda maps: metrics.top_pixels(maps, REGIONS),
 }
 
 

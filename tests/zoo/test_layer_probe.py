@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from captum_advise.layouts import Tokens
 from captum_advise.zoo import describe, load
-from captum_advise.zoo.layer_probe import feature_layers, probe
+from captum_advise.zoo.layer_probe import feature_layers, layout_of, probe
 
 
 class Reusing(nn.Module):
@@ -32,6 +32,21 @@ class Failing(Reusing):
 
 def hooks(model):
     return [hook for module in model.modules() for hook in module._forward_hooks]
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "size", "tokens"),
+    [
+        (197, (224, 224), Tokens(1, (14, 14))),
+        (201, (224, 224), Tokens(5, (14, 14))),
+        (1 + 9 * 16, (144, 256), Tokens(1, (9, 16))),
+        (49, (224, 224), Tokens(0, (7, 7))),
+        (32, (64, 64), None),  # not 7 and 5 x 5
+        (30, (64, 64), None),  # nor 5 and 5 x 5, which are patches of 12.8 pixels
+    ],
+)
+def test_tokens_are_read_as_grids_that_models_have(n_tokens, size, tokens):
+    assert layout_of(torch.zeros(1, n_tokens, 8), size) == (tokens is not None, tokens)
 
 
 def test_a_reused_module_is_not_the_default_layer():
