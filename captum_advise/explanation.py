@@ -105,8 +105,12 @@ class Setup:
         layout: Of the layer's tensor, in words.
         input_size: Height and width of the model's inputs.
         transform: Where the transform from images to inputs comes from.
-        weights, layer, gated_layers, pixel_space, class_names, device: As in
-            :class:`captum_advise.zoo.Network`; layers by name.
+        weights: As in :class:`captum_advise.zoo.Network`.
+        layer: Dotted name of the layer.
+        gated_layers: Dotted names of the layers of :class:`captum_advise.GatedGradCam`.
+        pixel_space: How the inputs relate to images in [0, 1].
+        class_names: K names, in the order of the logits.
+        device: Where the model ran.
 
     Example::
 

@@ -38,8 +38,8 @@ class Network:
         source: Where the transform comes from, in a few words.
         layers: For :class:`captum_advise.GatedGradCam`: finer layers and, last, ``layer``. Empty if
             the network has no feature maps with twice the resolution of ``layer``'s.
-        layer_names, reshape_transforms: Their dotted names; and one per layer of ``layers``, for
-            those that are not (N, C, H, W).
+        layer_names: Their dotted names.
+        reshape_transforms: One per layer of ``layers``, for those that are not (N, C, H, W).
 
     Example::
 
