@@ -172,7 +172,7 @@ class MapsOfImage:
                 self.inputs,
                 self.masks,
                 self.target,
-                baselines=self.black,
+                pixel_space=self.context.pixel_space,
                 **self.options,
             ).flatten()
 

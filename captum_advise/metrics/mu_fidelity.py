@@ -13,6 +13,8 @@ from captum_advise.metrics._maps import check_maps, single
 from captum_advise.metrics._passes import target_confidences
 from captum_advise.pixels import PixelSpace, black
 
+_GRID, _SHARE = 14, 0.2
+
 
 @torch.no_grad()
 def mu_fidelity(
@@ -21,17 +23,15 @@ def mu_fidelity(
     maps: Tensor,
     target: Tensor,
     *,
-    baselines: Tensor | None = None,
     pixel_space: PixelSpace | None = None,
     n_subsets: int = 64,
-    share: float = 0.2,
-    grid: int = 14,
     confidence: Callable[[Tensor], Tensor] | None = None,
     internal_batch_size: int = 32,
 ) -> Tensor:
     """Correlation of the confidence lost when random subsets are hidden with the mass in them.
 
-    The features are the cells of a grid, because a single pixel changes nothing.
+    The features are the cells of a grid of 14 x 14, because a single pixel changes nothing. A
+    subset is a fifth of them, and becomes black.
 
     Source: Bhatt, Weller and Moura, "Evaluating and Aggregating Feature-based Model Explanations",
     IJCAI 2020; sensitivity-n of Ancona, Ceolini, Öztireli and Gross, ICLR 2018, for a single n.
@@ -39,12 +39,9 @@ def mu_fidelity(
     Args:
         forward_func, inputs, maps, target, confidence, internal_batch_size: As in
             :func:`captum_advise.metrics.insertion_auc`, also what is refused and warned of.
-        baselines, pixel_space: What replaces hidden cells, as in
-            :func:`captum_advise.metrics.deletion_auc`.
+        pixel_space: Defines black, as in :func:`captum_advise.metrics.deletion_auc`.
         n_subsets: How many subsets are hidden, at least 2. All maps of an input share them, and
             their forward passes.
-        share: The share of the cells in each subset, between 0 and 1.
-        grid: Cells along each side of the image; not more than it has pixels.
 
     Returns:
         (N,) Pearson correlations in [-1, 1], or (N, M) for more than one map; larger is better.
@@ -61,14 +58,9 @@ def mu_fidelity(
     """
     check_maps(inputs, maps, target)
     check_count("n_subsets", n_subsets, at_least=2)
-    check_count("grid", grid, at_least=2)
-    if not 0 < share < 1:
-        raise ValueError(f"share must be between 0 and 1, got {share}.")
     n_examples, size = len(maps), list(maps.shape[2:])
-    if baselines is None:
-        baselines = black(inputs, pixel_space)
-    hidden = _subsets(n_examples * n_subsets, share, size, grid).to(inputs.device)
-    baselines = baselines.expand_as(inputs)
+    baselines = black(inputs, pixel_space).expand_as(inputs)
+    hidden = _subsets(n_examples * n_subsets, size).to(inputs.device)
 
     examples = torch.arange(n_examples, device=inputs.device).repeat_interleave(n_subsets)
 
@@ -91,11 +83,11 @@ def mu_fidelity(
     return single(torch.cat(correlations, 1)).to(torch.promote_types(maps.dtype, torch.float32))
 
 
-def _subsets(count: int, share: float, size: list[int], grid: int) -> Tensor:
+def _subsets(count: int, size: list[int]) -> Tensor:
     """Random subsets of the cells of a grid, bool (count, 1, H, W), all of the same size."""
-    rows, columns = (min(grid, side) for side in size)
+    rows, columns = (min(_GRID, side) for side in size)
     n_cells = rows * columns
-    n_hidden = min(max(1, round(share * n_cells)), n_cells - 1)
+    n_hidden = min(max(1, round(_SHARE * n_cells)), n_cells - 1)
     # On the CPU: one seed gives the same subsets on every device.
     cells = torch.zeros(count, n_cells, dtype=torch.float32, device="cpu")
     cells.scatter_(1, torch.rand_like(cells).argsort(1)[:, :n_hidden], 1.0)

@@ -8,6 +8,7 @@ from messages import one_sentence
 from torch import nn
 from toy_networks import images, network
 
+from captum_advise import PixelSpace
 from captum_advise.metrics import mu_fidelity
 
 IDENTITY = nn.Identity()
@@ -21,14 +22,14 @@ def linear(weights):
     return forward
 
 
-@given(st.integers(0, 99), st.integers(2, 8), st.floats(0.1, 0.9), st.floats(0.01, 100))
-def test_contributions_to_a_linear_model_correlate_perfectly(seed, grid, share, scale):
+@given(st.integers(0, 99), st.integers(2, 20), st.floats(0.01, 100))
+def test_contributions_to_a_linear_model_correlate_perfectly(seed, size, scale):
     generator = torch.Generator().manual_seed(seed)
-    weights = torch.randn(1, 3, 8, 8, generator=generator)
-    inputs = torch.rand(2, 3, 8, 8, generator=generator)
-    baselines = torch.rand(1, 3, 1, 1, generator=generator)
-    maps = scale * ((inputs - baselines) * weights).sum(1, keepdim=True)
-    options = {"baselines": baselines, "confidence": IDENTITY, "grid": grid, "share": share}
+    weights = torch.randn(1, 3, size, size, generator=generator)
+    inputs = torch.rand(2, 3, size, size, generator=generator)
+    pixel_space = PixelSpace(torch.rand(3, generator=generator), (1.0, 1.0, 1.0))
+    maps = scale * (pixel_space.to_pixels(inputs) * weights).sum(1, keepdim=True)
+    options = {"pixel_space": pixel_space, "confidence": IDENTITY}
     exact = mu_fidelity(linear(weights), inputs, maps, torch.tensor([0, 0]), **options)
     torch.testing.assert_close(exact, torch.ones(2), atol=1e-4, rtol=0)
     opposite = mu_fidelity(linear(weights), inputs, maps, torch.tensor([1, 0]), **options)
@@ -54,15 +55,13 @@ def test_several_maps_share_their_passes():
 
 
 def test_a_constant_map_has_zero():
-    values = mu_fidelity(
-        network(), images(2), torch.full((2, 1, 24, 24), 0.3), torch.tensor([1, 4]), grid=6
-    )
+    maps = torch.full((2, 1, 28, 28), 0.3)  # cells of one size
+    inputs = images(2, height=28, width=28)
+    values = mu_fidelity(network(), inputs, maps, torch.tensor([1, 4]))
     assert values.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize(
-    "options", [{"n_subsets": 1}, {"grid": 1}, {"share": 0.0}, {"share": 1}, {"grid": 2.0}]
-)
+@pytest.mark.parametrize("options", [{"n_subsets": 1}, {"n_subsets": 2.0}])
 def test_numbers_are_checked(options):
     with pytest.raises((ValueError, TypeError)) as error:
         mu_fidelity(network(), images(1), torch.rand(1, 1, 24, 24), torch.tensor([1]), **options)

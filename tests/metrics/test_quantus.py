@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from toy_networks import images, network
 
+from captum_advise import PixelSpace
 from captum_advise.metrics import (
     energy_pointing_game,
     mu_fidelity,
@@ -55,16 +56,15 @@ def test_mu_fidelity(quantus, monkeypatch):
         inputs,
         maps,
         torch.tensor([2]),
-        baselines=torch.zeros(1, 3, 1, 1) - 1,
+        pixel_space=PixelSpace((1.0,) * 3, (1.0,) * 3),  # black is -1
         n_subsets=20,
-        grid=6,
         confidence=nn.Identity(),
     )
     # The subsets as Quantus draws them: indices of the flat inputs, all channels.
     subsets = iter([np.flatnonzero((x == -1).numpy()) for x in torch.cat(hidden_images)])
     monkeypatch.setattr(np.random, "choice", lambda *_, **__: next(subsets))
     expected = quantus.FaithfulnessCorrelation(
-        subset_size=21,
+        subset_size=87,
         nr_runs=20,
         perturb_baseline=-1.0,
         abs=False,
