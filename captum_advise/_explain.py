@@ -78,11 +78,9 @@ def explain(
             :meth:`LayerAdvise.explain`, such as ``unit_selection``.
 
     Raises:
-        FileNotFoundError: There is no such image.
-        TypeError: The image or the model is of another type, or its layers cannot be hooked.
-        ValueError: The image cannot be read or has another shape, a part of the setup is not
-            known, or an argument is out of its range.
-        ImportError: A package is missing; the message names the extra.
+        TypeError, ValueError, FileNotFoundError, ImportError: An image cannot be read, the model's
+            layers cannot be hooked, a part of the setup is not known, an argument is out of its
+            range, or a package is missing; the message says what to do.
 
     Warns:
         UserWarning: Inputs (N, C, H, W) look like images that did not go through the transform, or

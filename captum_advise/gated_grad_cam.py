@@ -139,11 +139,10 @@ class GatedGradCam(LayerSetup, GradientAttribution):
 
         Raises:
             TypeError, ValueError: An argument is of the wrong type, the target does not
-                        name one output per example, no input holds images, a layer does
-                        not run or does not return one tensor N x C x H x W, the last
-                        layer does not run last, activations or gradients are not
-                        finite, or ``n_occlusions`` does not suit outputs or inputs. Errors of
-                        forward_func itself pass unchanged.
+                        name one output per example, no input holds images of one size, a
+                        layer does not run or return one tensor N x C x H x W, the last
+                        layer does not run last, values are not finite, or
+                        ``n_occlusions`` does not suit outputs or inputs.
 
         Warns:
             UserWarning: An example has no evidence for the target, so its map is zero;

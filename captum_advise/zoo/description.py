@@ -70,11 +70,9 @@ def describe(
         inputs of the model's dtype.
 
     Raises:
-        TypeError: ``model`` is not a module whose layers can be hooked, or ``layer`` neither a
-            module nor a name.
-        ValueError: The transform or the pixel space is not known, the model is not an image
-            classifier, there is no such layer, or the number of class names differs.
-        ImportError: A package of the model's family is missing.
+        TypeError, ValueError, ImportError: The model's layers cannot be hooked, it is not an image
+            classifier, its transform or pixel space is not known, there is no such layer, the
+            number of class names differs, or a package of its family is missing.
 
     Example::
 

@@ -43,10 +43,8 @@ def load(
         seed: For ``weights="random"``.
 
     Raises:
-        ValueError: Unknown name, layer, weights or device, or a model that is not an image
-            classifier.
-        ImportError: A package of the ``zoo`` extra is missing or cannot be imported.
-        RuntimeError: The pretrained weights are not here and cannot be downloaded.
+        ValueError, ImportError, RuntimeError: A name, layer, kind of weights or device is unknown,
+            a package of the extra ``zoo`` is missing, or weights cannot be downloaded.
 
     Example::
 

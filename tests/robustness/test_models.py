@@ -10,7 +10,7 @@ import torch.distributed as dist
 from captum.attr import LayerGradCam
 from torch import nn
 from torch.distributed import fsdp
-from torchvision.transforms.functional import to_tensor
+from torchvision.transforms.functional import to_pil_image, to_tensor
 from toy_networks import Apply, Net, images, network
 
 from captum_advise import GatedGradCam, LayerAdvise, PixelSpace, explain, metrics
@@ -96,7 +96,8 @@ def test_distributed(one_process, wrap):
         yield from (advise.attribute(inputs, target, unit_selection=one) for one in SELECTIONS)
         yield gated.attribute(inputs, target, n_occlusions=4)
         yield metrics.insertion_auc(model, inputs, inputs.mean(1, keepdim=True), target)
-        found = explain(inputs[0], model, layer=net.layer, transform=transform, pixel_space=space)
+        image = to_pil_image(inputs[0])
+        found = explain(image, model, layer=net.layer, transform=transform, pixel_space=space)
         yield from found.maps.values()
 
     expected = list(results(net, net))
