@@ -39,7 +39,7 @@ CONSTANTS = {
     "docs/how-to/troubleshooting.md": ("99.9%",),
     "docs/how-to/your-own-model.md": ("2.5", "2.6"),
     "docs/how-to/ecosystem.md": ("0.1",),
-    "docs/how-to/save-plot-share.md": ("0.4",),
+    "docs/how-to/save-plot-share.md": ("0.5",),
     "docs/how-to/speed.md": ("3.0",),
     "docs/index.md": ("3.10",),
     "docs/reference/evaluation-report.md": (

@@ -14,12 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import captum_advise
 from captum_advise import visualization, zoo
 from captum_advise._utils.errors import USER_ERRORS, first_line
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.cli.app_uploads import MAX_BYTES, Guard
-from captum_advise.cli.explain import check_relevance
+from captum_advise.cli.explain import explained
 from captum_advise.layer_advise import UnitSelection
 from captum_advise.relevance import ActivationRange
 from captum_advise.zoo.layer_probe import feature_layers
@@ -215,17 +214,15 @@ def _explained(
 ) -> str:
     if path is None:
         raise ValueError("There is no image: upload one, or choose an example.")
-    chosen = _SELECTIONS[selection]
-    explanation = captum_advise.explain(
+    explanation = explained(
         _open(Path(path)),
         network,
-        target.strip() or None,
+        target=target.strip() or None,
         layer=layer,
-        unit_selection=chosen,
+        unit_selection=_SELECTIONS[selection],
         activation_range=_RANGES[values],
         keep_units=True,
     )
-    check_relevance(explanation, chosen)
     return visualization.page(explanation)
 
 

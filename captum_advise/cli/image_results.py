@@ -2,70 +2,51 @@
 
 from __future__ import annotations
 
-import html
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from captum_advise import visualization
 from captum_advise._version import __version__
 from captum_advise.cli.console import show
 from captum_advise.cli.image_sources import Source
-from captum_advise.visualization.html import filled, finite, template
+from captum_advise.visualization.html import finite
 from captum_advise.visualization.methods import n_units
 
 if TYPE_CHECKING:
     from captum_advise import Explanation
     from captum_advise.metrics import VisualExplainability
 
-COLUMNS = ("image", "class", "confidence", "AVX", "selected")
-
 _TOP = 5  # classes
 
 # How files of ours begin, within so many bytes.
 _MARKS = {
     ".png": b"Software\0captum-advise",
-    ".json": b'{\n  "captum_advise": ',
+    ".json": b'{"captum_advise": ',
     ".html": b'<meta name="generator" content="captum-advise ',
 }
 _BEGINNING = 4096
-
-_INDEX = "index"
 
 
 def output_names(sources: Sequence[Source], folder: Path, endings: Sequence[str]) -> list[str]:
     """A name per image: its own, with a number where another or a user's file has it."""
     originals = {source.path.resolve() for source in sources if source.path is not None}
-    # On some systems, names in capitals are the same.
-    taken = {_INDEX}
-    names = []
+    names: list[str] = []
     for source in sources:
-        for name in _numbered(source.stem):
+        # On some systems, names in capitals are the same.
+        taken = {name.casefold() for name in names}
+        for number in count(1):
+            name = source.stem if number == 1 else f"{source.stem}-{number}"
             paths = [folder / f"{name}{ending}" for ending in endings]
             is_free = name.casefold() not in taken and all(map(_may_be_replaced, paths))
             if is_free and originals.isdisjoint(path.resolve() for path in paths):
+                names.append(name)
                 break
-        taken.add(name.casefold())
-        names.append(name)
     return names
-
-
-def index_name(folder: Path) -> str:
-    """The name of the page that lists the results."""
-    names = (f"{name}.html" for name in _numbered(_INDEX))
-    return next(name for name in names if _may_be_replaced(folder / name))
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    for number in count(2):
-        yield f"{name}-{number}"
 
 
 def _may_be_replaced(path: Path) -> bool:
@@ -142,25 +123,15 @@ def content_of(ending: str, explanation: Explanation, numbers: Mapping[str, Any]
     if ending == ".html":
         return visualization.page(explanation, names=[numbers["image"]])
     if ending == ".json":
-        # A field per line.
-        fields = finite(numbers, digits=5).items()
-        lines = (f"  {json.dumps(key)}: {json.dumps(field)}" for key, field in fields)
-        return "{\n" + ",\n".join(lines) + "\n}\n"
+        return json.dumps(finite(numbers, digits=5)) + "\n"
     from captum_advise.visualization.style import to_png
 
     return to_png(visualization.panel(explanation)[0])
 
 
-def row_of(explanation: Explanation, numbers: Mapping[str, Any]) -> tuple[str, ...]:
-    """An image in a line of a table, as in :data:`COLUMNS`."""
-    target, avx = numbers["target"], numbers["maps"]["layer-advise"]["metrics"].get("avx")
-    return (
-        numbers["image"],
-        target["name"],
-        f"{target['confidence']:.1%}",
-        "-" if avx is None else f"{avx:.3f}",
-        explanation.describe_selection(),
-    )
+def show_line(explanation: Explanation, numbers: Mapping[str, Any]) -> None:
+    """Print the class that is explained, and what was found, in a line."""
+    show(f"{numbers['image']}: {_class(numbers['target'])}; {explanation.describe_units()}")
 
 
 def show_result(explanation: Explanation, numbers: Mapping[str, Any], *, verbose: bool) -> None:
@@ -184,42 +155,3 @@ def show_result(explanation: Explanation, numbers: Mapping[str, Any], *, verbose
 
 def _class(numbers: Mapping[str, Any]) -> str:
     return f"{numbers['name']} ({numbers['index']}), confidence {numbers['confidence']:.1%}"
-
-
-def index_page(
-    setup: str,
-    rows: Mapping[str, Sequence[str]],
-    failures: Sequence[str],
-    *,
-    with_pages: bool,
-) -> str:
-    """A page with what failed, a table of all images, and their panels.
-
-    Args:
-        setup: What was done, in a sentence.
-        rows: By the name of an image's results, the cells of its row, as in :data:`COLUMNS`.
-        failures: Why images could not be explained.
-        with_pages: Whether there is a NAME.html beside each NAME.png and NAME.json.
-    """
-    lines, figures = [], []
-    for number, (name, (image, *cells)) in enumerate(rows.items(), 1):
-        # Names may have bytes that are not text.
-        anchor, file, shown = f"image-{number}", quote(os.fsencode(name)), html.escape(image)
-        page = f'<a href="{file}.html">page</a>, ' if with_pages else ""
-        texts = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr><td><a href="#{anchor}">{shown}</a></td>{texts}</tr>')
-        figures.append(
-            f'<figure id="{anchor}"><figcaption>{shown} ({page}<a href="{file}.json">all numbers'
-            f'</a>)</figcaption><a href="{file}.png"><img src="{file}.png" loading="lazy" '
-            'alt="Image, maps, and the groups of units"></a></figure>'
-        )
-    failed = "".join(f"<li>{html.escape(text)}</li>" for text in failures)
-    title = f"{len(failures)} image{'s' * (len(failures) > 1)} not explained"
-    parts = {
-        "setup": html.escape(setup),
-        "failures": f'<div class="failures"><h2>{title}</h2><ul>{failed}</ul></div>' * bool(failed),
-        "heads": "".join(f"<th>{html.escape(cell)}</th>" for cell in COLUMNS),
-        "rows": "\n".join(lines),
-        "figures": "\n".join(figures),
-    }
-    return filled(template("captum_advise.cli", "index_template"), parts)

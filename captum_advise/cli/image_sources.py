@@ -1,8 +1,7 @@
-"""The images that files, folders and patterns on a command line name."""
+"""The images that files and folders on a command line name."""
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class Source:
 
 
 def find_sources(given: Sequence[Path], output: Path) -> tuple[list[Source], str]:
-    """The images of files, folders and patterns, each once, in order.
+    """The images of files and folders, each once, in order.
 
     Folders are searched to any depth, without hidden files and without the output folder. What
     names no image stays, and fails when it is opened. Without any, it is the example image.
@@ -60,17 +59,12 @@ def find_sources(given: Sequence[Path], output: Path) -> tuple[list[Source], str
             raise ValueError(
                 f"{path} is the folder of images and of the results: give another --output."
             )
-        for found in _inside(path, own, skipped) if path.is_dir() else _matching(path):
+        for found in _inside(path, own, skipped) if path.is_dir() else [path]:
             paths.setdefault(found.resolve(), found)
-    sources = [Source(str(path), path.stem or path.name, path) for path in paths.values()]
-    return sources, _about(skipped)
-
-
-def _matching(path: Path) -> list[Path]:
-    # A file may have brackets in its name.
-    if path.exists() or not glob.has_magic(str(path)):
-        return [path]
-    return [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] or [path]
+    kinds = sorted({path.suffix.lower() or "without ending" for path in skipped})
+    about = f"{len(skipped)} file{'s' * (len(skipped) > 1)} skipped: {', '.join(kinds)}"
+    sources = [Source(str(path), path.stem, path) for path in paths.values()]
+    return sources, about * bool(skipped)
 
 
 def _inside(folder: Path, without: Path, skipped: list[Path]) -> list[Path]:
@@ -87,10 +81,3 @@ def _inside(folder: Path, without: Path, skipped: list[Path]) -> list[Path]:
             is_image = path.name.lower().endswith(_ENDINGS) and path.is_file()
             (found if is_image else skipped).append(path)
     return found or [folder]
-
-
-def _about(skipped: Sequence[Path]) -> str:
-    if not skipped:
-        return ""
-    kinds = sorted({path.suffix.lower() or "without ending" for path in skipped})
-    return f"{len(skipped)} file{'s' * (len(skipped) > 1)} skipped: {', '.join(kinds)}"

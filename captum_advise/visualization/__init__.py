@@ -1,4 +1,4 @@
-"""Figures of explanations, on top of ``captum.attr.visualization``.
+"""Figures and pages of explanations.
 
 Every function returns the figure and the axes. ``overlay`` and ``groups`` draw on the caller's axes
 if they get some. All take NumPy arrays and torch tensors. New figures belong to the caller: none is

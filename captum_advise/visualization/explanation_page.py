@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import matplotlib
 import numpy as np
-import torch
-from torch import Tensor
 
-from captum_advise.density import count_modes
-from captum_advise.explanation import LAYER_ADVISE
-from captum_advise.pixels import normalize_maps
-from captum_advise.visualization.heat import COLOURS
-from captum_advise.visualization.html import data_uri, embedded_json, filled, template
-from captum_advise.visualization.maps import images_of, is_selected
-from captum_advise.visualization.methods import n_units, shown_name
+from captum_advise.visualization.heat import heat_of, heat_picture
+from captum_advise.visualization.html import data_uri, filled, template
+from captum_advise.visualization.maps import images_of, is_selected, units_and_avx
+from captum_advise.visualization.methods import shown_name
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from torch import Tensor
 
-    from captum_advise.explanation import Candidate, Explanation
+    from captum_advise.explanation import Explanation
     from captum_advise.metrics import VisualExplainability
-    from captum_advise.visualization.style import Array
+    from captum_advise.visualization.style import Pixels
 
-_Json: TypeAlias = dict[str, Any]
+_Parts: TypeAlias = dict[str, Any]
 
 # The metrics of the table, and which values are better.
 _METRICS = {
@@ -40,25 +33,19 @@ _METRICS = {
     "hit": "hit (top 5)",
 }
 
-# Bytes of all units of a page, before base64: 2 MB in the file.
-_UNITS_BUDGET = 1_500_000
-_MOST_POINTS = 128  # of a density's curve
-_MOST_EXACT = 64 * 64  # positions of a map that is kept in single precision
-_LEVELS = 2**16 - 1  # of an activation
-_BYTES_PER_UNIT = 40  # in addition to its activations and its density
-_MOST_MODES = 40  # of a density, of those that count
-_FEWEST = 8  # units of a page, whatever they cost
 _TOP = 5  # classes with their confidences
+_UNITS = 10  # of an image
+_MOST_POINTS = 128  # of a density's curve
+_BEYOND = 0.18  # of the range that counts, drawn on either side of it
 
 
 def page(explanation: Explanation, *, names: Sequence[str] | None = None) -> str:
-    """An interactive page in one file, which loads nothing from a network.
+    """A page in one file, which loads nothing from a network.
 
     It shows the maps of all methods, the recommended one first, those of the groups of units, and
-    their metrics. If the explanation has its units (``keep_units=True``), it shows them as well:
-    which ones contribute at a position, their activations and their densities. The file has about
-    0.4 MB for an image of 224 x 224 pixels at a layer of 1280 units, and about 3 MB at most for up
-    to 20 such images: of more units, it has those with the most evidence.
+    their metrics. If the explanation has its units (``keep_units=True``), it shows those with the
+    most evidence as well: their activations and their densities. The file has about 0.5 MB per
+    image of 224 x 224 pixels.
 
     Args:
         explanation: With images.
@@ -84,187 +71,152 @@ def page(explanation: Explanation, *, names: Sequence[str] | None = None) -> str
         raise ValueError(
             f"An explanation of {len(explanation)} examples needs as many names, got {len(names)}."
         )
-    budget = _UNITS_BUDGET // max(len(pixels), 1)
-    examples: list[_Json] = [
-        {
-            "name": None if names is None else names[index],
-            "class": explanation.class_name(index),
-            "confidence": None if (c := explanation.confidence) is None else c[index].item(),
-            "top": _most_probable(explanation, index),
-            "selection": explanation.describe_selection(index),
-            "image": data_uri(image),
-            "size": list(image.shape[:2]),
-            "layer": list(explanation.attributions.shape[2:]),
-            "maps": _maps(explanation, index),
-            "units": None if explanation.units is None else _units(explanation, index, budget),
-        }
+    examples = [
+        _example(explanation, index, image, None if names is None else names[index])
         for index, image in enumerate(pixels)
     ]
-    colours = matplotlib.colormaps[COLOURS](np.arange(256), bytes=True)[:, :3]
-    data = {
-        "colours": _packed(colours),
-        "metrics": [{"key": key, "label": label} for key, label in _METRICS.items()],
-        "examples": examples,
-    }
-    titles = dict.fromkeys(str(example["class"] or example["name"] or "") for example in examples)
-    setup = "" if explanation.setup is None else f"Network: {explanation.setup}"
+    titles = dict.fromkeys(example["headline"] for example in examples)
     parts = {
-        "title": html.escape(", ".join(["Explanation", *filter(None, titles)])),
-        "setup": html.escape(setup),
-        "data": embedded_json(data),
+        "title": ", ".join(["Explanation", *filter(None, titles)]),
+        "setup": explanation.setup,
+        "scale": data_uri(heat_picture(np.linspace(0, 1, 256)[None]), "PNG"),
+        "metrics": _METRICS,
+        "examples": examples,
     }
     return filled(template("captum_advise.visualization", "page_template"), parts)
 
 
-def _most_probable(explanation: Explanation, index: int) -> list[_Json]:
-    """Names and confidences of the most probable classes, where the names are known."""
-    if explanation.confidences is None or explanation.setup is None:
-        return []
-    values, classes = explanation.confidences[index].topk(
-        min(_TOP, len(explanation.confidences[0]))
-    )
-    names = explanation.setup.class_names
-    return [
-        {"name": names[place], "confidence": value}
-        for place, value in zip(classes.tolist(), values.tolist(), strict=True)
-    ]
-
-
-# --- maps
-
-
-def _maps(explanation: Explanation, index: int) -> list[_Json]:
-    """The maps of the methods, in the explanation's order, and then those of the groups."""
-    units = {LAYER_ADVISE: _packed(explanation.selected_units[index].nonzero()[:, 0], np.int32)}
-    of_methods = [
+def _example(explanation: Explanation, index: int, image: Pixels, name: str | None) -> _Parts:
+    confidence, size = explanation.confidence, image.shape[:2]
+    maps = [
         {
             "name": shown_name(method),
-            "kind": "method",
-            "selected": False,
-            "n_units": n_units(explanation, method, index),
-            "units": units.get(method),
+            "note": units_and_avx(explanation, method, index),
+            "heat": _heat(maps[index], size),
             "metrics": _metrics(None if found is None else found[index]),
-            "values": _map(maps[index]),
         }
         for method, maps in explanation.maps.items()
         for found in [explanation.map_metrics.get(method)]
     ]
     selected = explanation.selected_units[index]
-    candidates = explanation.candidates[index]
-    return [*of_methods, *(_group(group, is_selected(group, selected)) for group in candidates)]
-
-
-def _group(candidate: Candidate, selected: bool) -> _Json:
+    groups = [
+        {
+            "name": title,
+            "note": note,
+            "heat": _heat(candidate.attributions, size),
+            "metrics": _metrics(candidate.metrics),
+            "is_selected": is_selected(candidate, selected),
+        }
+        for candidate in explanation.candidates[index]
+        for title, _, note in [candidate.describe().partition(": ")]
+    ]
     return {
-        "name": candidate.describe().partition(":")[0],
-        "kind": "group",
-        "selected": selected,
-        "n_units": len(candidate.units),
-        "units": _packed(candidate.units, np.int32),
-        "metrics": _metrics(candidate.metrics),
-        "values": _map(candidate.attributions),
+        "headline": explanation.class_name(index) or name or "",
+        "name": name,
+        "confidence": None if confidence is None else confidence[index].item(),
+        "selection": explanation.describe_selection(index),
+        "top": _most_probable(explanation, index),
+        "size": size,
+        "image": data_uri(image),
+        "grey": data_uri(image.mean(2)),
+        "maps": maps,
+        "groups": groups,
+        "units": _units(explanation[index], size),
     }
 
 
-def _metrics(metrics: VisualExplainability | None) -> _Json | None:
-    return None if metrics is None else {key: getattr(metrics, key).item() for key in _METRICS}
+def _most_probable(explanation: Explanation, index: int) -> list[tuple[str, float]]:
+    """Names and confidences of the most probable classes, where the names are known."""
+    if explanation.confidences is None or explanation.setup is None:
+        return []
+    of_classes, names = explanation.confidences[index], explanation.setup.class_names
+    values, classes = of_classes.topk(min(_TOP, len(of_classes)))
+    shown = [names[number] for number in classes.tolist()]
+    return list(zip(shown, values.tolist(), strict=True))
 
 
-def _map(values: Tensor) -> _Json:
-    """A map (h, w), or with units before, which are summed. Large ones have 8 bits per position."""
-    values = values.detach().float().cpu()
-    if values.dim() == 3:
-        values = values.sum(0)
-    if values.dim() != 2 or not bool(values.isfinite().all()):
-        raise ValueError(
-            f"A map of a page must be (h, w) and finite, got {tuple(values.shape)}; volumes, "
-            "sequences, NaN and infinite values cannot be drawn."
-        )
-    if values.numel() > _MOST_EXACT:
-        return _packed((normalize_maps(values.relu()[None])[0] * 255).round(), np.uint8)
-    return _packed(values, np.float32)
+def _heat(values: Tensor, size: tuple[int, ...]) -> str:
+    """The address of a map (h, w), or with units before, which are summed, as heat."""
+    values = values.sum(0) if values.dim() > 2 else values
+    return data_uri(heat_picture(heat_of(values, size)), "PNG")
+
+
+def _metrics(metrics: VisualExplainability | None) -> dict[str, str]:
+    """Texts of the metrics, by their names; none where a metric does not apply."""
+    values = {} if metrics is None else {key: getattr(metrics, key).item() for key in _METRICS}
+    return {
+        key: ("no", "yes")[value] if isinstance(value, bool) else f"{value:.3f}"
+        for key, value in values.items()
+        if value == value
+    }
 
 
 # --- units
 
 
-def _units(explanation: Explanation, index: int, budget: int) -> _Json:
-    """The units of one image: all, or those with the most evidence that the budget allows."""
-    units, relevance = explanation[index].units, explanation.unit_relevance
-    assert units is not None
-    maps, contributions = (
-        part[0].float().cpu() for part in (units.feature_maps, units.contributions)
-    )
-    evidence = contributions.relu().flatten(1).sum(1)
-    best = evidence.argsort(descending=True, stable=True)
-    chosen = best[: _affordable(len(maps), maps[0].numel(), budget)].sort().values
-    shown = maps[chosen]
-    low, high = shown.flatten(1).amin(1), shown.flatten(1).amax(1)
-    # 16 bits: the density is that of few activations near zero, where others are large.
-    step = (high - low) / _LEVELS
-    levels = (shown - low[:, None, None]) / step.clamp(min=1e-38)[:, None, None]
-    total = evidence.sum()
-    densities = units.densities[0].cpu()[chosen]
-    modes = count_modes(densities) if relevance is None else relevance[index].cpu()[chosen]
-    return {
-        "count": len(maps),
-        "index": _packed(chosen, np.int32),
-        "activations": _packed(levels.round().clamp(0, _LEVELS), np.uint16),
-        "low": _packed(low, np.float32),
-        "step": _packed(step, np.float32),
-        "factor": _packed(_factors(shown, contributions[chosen]), np.float32),
-        "evidence": _packed(
-            evidence[chosen] / total if total > 0 else evidence[chosen], np.float32
-        ),
-        "relevance": None if relevance is None else _packed(modes, np.int32),
-        "ranges": _packed(units.ranges[0].cpu()[chosen], np.float32),
-        **_curves(densities.nan_to_num().numpy(), modes.tolist()),
-    }
+def _units(explanation: Explanation, size: tuple[int, ...]) -> list[_Parts]:
+    """The units of one image with the most evidence; none if the explanation has no units."""
+    units, relevance = explanation.units, explanation.unit_relevance
+    if units is None:
+        return []
+    evidence = units.contributions[0].float().relu().flatten(1).sum(1)
+    best = evidence.argsort(descending=True, stable=True)[:_UNITS]
+    shown = []
+    for unit in best[evidence[best] > 0].tolist():
+        activations = units.feature_maps[0, unit].float().cpu()
+        count = None if relevance is None else int(relevance[0, unit])
+        shown.append(
+            {
+                "number": unit,
+                "relevance": count,
+                "share": (evidence[unit] / evidence.sum()).item(),
+                "is_selected": bool(explanation.selected_units[0, unit]),
+                "heat": _heat(activations - activations.min(), size),
+                "density": _density(
+                    activations.double().flatten().numpy(),
+                    units.densities[0, unit].nan_to_num().cpu().numpy(),
+                    units.ranges[0, unit].tolist(),
+                    count,
+                ),
+            }
+        )
+    return shown
 
 
-def _affordable(n_units: int, positions: int, budget: int) -> int:
-    """Number of units for which a page has room."""
-    room = budget // (2 * positions + min(positions, _MOST_POINTS) + _BYTES_PER_UNIT)
-    return min(n_units, max(_FEWEST, room))
+def _density(
+    activations: npt.NDArray[np.floating],
+    density: npt.NDArray[np.floating],
+    counted: Sequence[float],
+    n_modes: int | None,
+) -> _Parts:
+    """What is drawn of a unit's density, at places where 0 and 1 are the ends of the range.
 
-
-def _factors(feature_maps: Tensor, contributions: Tensor) -> Tensor:
-    """What turns the feature map of a unit into its contribution, (C,): its mean gradient."""
-    product = (feature_maps.double() * contributions).sum((1, 2))
-    square = feature_maps.double().square().sum((1, 2))
-    return torch.where(square > 0, product / square.clamp(min=1e-300), 0)
-
-
-def _curves(densities: npt.NDArray[np.floating], counts: Sequence[int]) -> _Json:
-    """Densities (C, P) as curves with few points, and the places and heights of their modes."""
-    heights = densities / np.maximum(densities.max(1, keepdims=True), 1e-300)
-    grid = np.linspace(0, 1, heights.shape[1])
+    Heights are those of the density divided by its maximum.
+    """
+    low, high = counted
+    heights = density / max(density.max(), 1e-300)
+    grid = np.linspace(0, 1, len(heights))
     points = np.linspace(0, 1, min(len(grid), _MOST_POINTS))
-    drawn = np.stack([np.interp(points, grid, row) for row in heights])
+    places = (activations - low) / max(high - low, 1e-300)
+    near = places[(places >= -_BEYOND) & (places <= 1 + _BEYOND)]
+    modes = _modes(heights, n_modes)
     return {
-        "curves": _packed(np.rint(255 * drawn), np.uint8),
-        "modes": [
-            [[round(float(grid[at]), 4), round(float(row[at]), 4)] for at in _modes(row, count)]
-            for row, count in zip(heights, counts, strict=True)
-        ],
+        "curve": list(zip(points, np.interp(points, grid, heights), strict=True)),
+        "is_defined": bool(heights.any()),
+        "modes": [(grid[at], heights[at]) for at in modes],
+        # As many as can be told apart.
+        "samples": np.unique(near.round(2)).tolist(),
+        "ends": [f"{value:.3g}" for value in (low, (low + high) / 2, high)],
+        "below": int((activations < low).sum()),
+        "above": int((activations > high).sum()),
+        "count": len(activations),
     }
 
 
-def _modes(density: npt.NDArray[np.floating], count: int) -> list[int]:
-    """Places of the most prominent modes, in order: whichever prominence a mode must have."""
+def _modes(heights: npt.NDArray[np.floating], count: int | None) -> list[int]:
+    """Places of the most prominent modes, whichever prominence a mode must have."""
     from scipy.signal import find_peaks
 
-    peaks, properties = find_peaks(density, prominence=0)
-    best = np.argsort(-properties["prominences"], kind="stable")[: min(count, _MOST_MODES)]
+    peaks, properties = find_peaks(heights, prominence=1e-6 if count is None else 0)
+    best = np.argsort(-properties["prominences"], kind="stable")[:count]
     return sorted(peaks[best].tolist())
-
-
-def _packed(values: Array, dtype: npt.DTypeLike = np.uint8) -> _Json:
-    array = np.ascontiguousarray(torch.as_tensor(values).cpu().numpy()).astype(dtype)
-    # Browsers read arrays in the order of bytes of their machine, which is little-endian.
-    content = array.astype(array.dtype.newbyteorder("<")).tobytes()
-    return {
-        "dtype": array.dtype.name,
-        "shape": list(array.shape),
-        "data": base64.b64encode(content).decode(),
-    }

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import math
-import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -20,20 +19,22 @@ from captum_advise._version import __version__
 GENERATOR = "captum-advise"
 
 
-def data_uri(image: Any, quality: int = 92) -> str:
-    """An image as the address of a JPEG that an HTML file holds itself.
+def data_uri(image: Any, kind: str = "JPEG", quality: int = 92) -> str:
+    """An image as an address that an HTML file holds itself.
 
     Args:
         image: PIL image, or (H, W, 3) or (H, W) in [0, 1].
-        quality: Of the JPEG, 1 to 95.
+        kind: ``"JPEG"`` or ``"PNG"``.
+        quality: Of a JPEG, 1 to 95.
     """
     # Imported here: a command's help does not wait for NumPy.
     np, pil = import_optional("numpy", "demo"), import_optional("PIL.Image", "demo")
     is_pil = isinstance(image, pil.Image)
     picture = image if is_pil else pil.fromarray(np.rint(image * 255).astype(np.uint8))
     with io.BytesIO() as stream:
-        picture.save(stream, format="JPEG", quality=quality, subsampling=0, optimize=True)
-        return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+        picture.save(stream, format=kind, quality=quality, subsampling=0, optimize=kind == "JPEG")
+        content = base64.b64encode(stream.getvalue()).decode()
+        return f"data:image/{kind.lower()};base64,{content}"
 
 
 def template(package: str, folder: str) -> dict[str, str]:
@@ -51,15 +52,19 @@ def template(package: str, folder: str) -> dict[str, str]:
     return parts
 
 
-def filled(template: Mapping[str, str], parts: Mapping[str, str]) -> str:
-    """A page with its placeholders, ``{{name}}``, filled.
+def filled(template: Mapping[str, str], parts: Mapping[str, Any]) -> str:
+    """A page made of a template of Jinja, in which texts are escaped.
 
     Args:
         template: From :func:`template`.
-        parts: Of the placeholders, HTML that is put in as it is. ``style``, ``script``, ``version``
-            and ``generator`` are known, and ``policy``: only this style and this script are used,
-            and nothing is fetched, whatever the texts hold.
+        parts: What the template names. ``style``, ``script``, ``version`` and ``generator`` are
+            known, and ``policy``: only this style and this script are used, and nothing is fetched,
+            whatever the texts hold.
     """
+    # Imported here: a command's help does not wait for it.
+    from jinja2 import Environment
+    from markupsafe import Markup
+
     rules = ["default-src 'none'", "img-src data:"]
     rules += [
         f"{part}-src '{_digest(template[part])}'"
@@ -67,21 +72,24 @@ def filled(template: Mapping[str, str], parts: Mapping[str, str]) -> str:
         if part in template
     ]
     known = {
-        **template,
+        **{part: Markup(content) for part, content in template.items()},
         "policy": "; ".join([*rules, "base-uri 'none'", "form-action 'none'"]),
         "generator": GENERATOR,
         "version": __version__,
         **parts,
     }
-    text = re.sub(r"\{\{(\w+)\}\}", lambda match: known[match[1]], template["page"])
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = page.from_string(template["page"]).render(known)
     # Names of files may hold bytes that are not UTF-8.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def embedded_json(value: Any) -> str:
     """Data for a ``<script type="application/json">``, which no text in them can end."""
+    from markupsafe import Markup
+
     text = json.dumps(finite(value), allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
+    return Markup(text.replace("<", "\\u003c"))
 
 
 def finite(value: Any, digits: int | None = None) -> Any:

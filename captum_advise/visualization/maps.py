@@ -19,7 +19,6 @@ from captum_advise.visualization.style import (
     PANEL,
     as_image,
     as_images,
-    axes_gallery,
     axes_grid,
     axes_or_new,
 )
@@ -66,7 +65,7 @@ def overlay(
     pixels = as_image(image)
     new = ax is None
     figure, ax = axes_or_new(ax, (4.5, 4.7))
-    draw_heat(figure, ax, pixels, attribution)
+    draw_heat(ax, pixels, attribution)
     _warn_of_another_aspect(attribution, pixels)
     ax.set_title(title or "")
     if new:
@@ -107,17 +106,13 @@ def overlays(
     for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
         _draw_image(row[0], image)
         for ax, (name, of_method) in zip(row[1:], maps.items(), strict=True):
-            _draw_map(figure, ax, image, of_method[index], f"{name}\n{_positions(of_method)}")
+            _draw_map(ax, image, of_method[index], f"{name}\n{_positions(of_method)}")
             _warn_of_another_aspect(of_method, image)
     evidence_bar(figure, grid)
     return figure, grid
 
 
-def gallery(
-    explanation: Explanation,
-    *,
-    class_names: Sequence[str] | None = None,
-) -> tuple[Figure, ManyAxes]:
+def gallery(explanation: Explanation) -> tuple[Figure, ManyAxes]:
     """The images of an explanation, each followed by all its maps, the recommended one first.
 
     Above an image are its class and the confidence in it, above a map its method, and its units and
@@ -125,13 +120,12 @@ def gallery(
 
     Args:
         explanation: With images.
-        class_names: By class; those of ``explanation.setup`` if None.
 
     Returns:
         The figure, and the axes (N, 1 + maps).
 
     Raises:
-        ValueError: The explanation has no images, or there are too few class names.
+        ValueError: The explanation has no images.
 
     Example::
 
@@ -141,51 +135,11 @@ def gallery(
     figure, grid = axes_grid(len(pixels), 1 + len(explanation.maps))
     for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
         _draw_image(row[0], image)
-        caption = _class_and_confidence(explanation, index, class_names)
+        caption = _class_and_confidence(explanation, index)
         row[0].set_title("\n".join(caption), fontsize="medium", parse_math=False)
-        _draw_maps(figure, row[1:], image, explanation, index)
+        _draw_maps(row[1:], image, explanation, index)
     evidence_bar(figure, grid)
     return figure, grid
-
-
-def group_maps(
-    explanation: Explanation,
-    *,
-    index: int = 0,
-    columns: int = 4,
-) -> tuple[Figure, ManyAxes]:
-    """The map of every group of units that was compared, with its units and its AVX.
-
-    The title of the selected group is bold.
-
-    Args:
-        explanation: With images.
-        index: Which of its examples.
-        columns: Maps per row.
-
-    Returns:
-        The figure, and one axes per candidate.
-
-    Raises:
-        ValueError: The explanation has no images or no candidates.
-
-    Example::
-
-        >>> figure, axes = group_maps(LayerAdvise(net, net.conv4).explain(images), index=1)
-    """
-    image = images_of(explanation)[index]
-    candidates = explanation.candidates[index]
-    figure, shown = axes_gallery(len(candidates), columns, "groups")
-    for ax, candidate in zip(shown, candidates, strict=True):
-        draw_heat(figure, ax, image, candidate.attributions)
-        is_bold = is_selected(candidate, explanation.selected_units[index])
-        ax.set_title(
-            candidate.describe().replace(": ", "\n"),
-            fontsize="medium",
-            fontweight="bold" if is_bold else "normal",
-        )
-    evidence_bar(figure, shown)
-    return figure, shown
 
 
 def panel(explanation: Explanation, *, index: int = 0) -> tuple[Figure, ManyAxes]:
@@ -212,7 +166,7 @@ def panel(explanation: Explanation, *, index: int = 0) -> tuple[Figure, ManyAxes
     first, shown, chart = row[0], row[1:-1], row[-1]
     _draw_image(first, image)
     first.set_title("image")
-    _draw_maps(figure, shown, image, explanation, index, fontsize="large")
+    _draw_maps(shown, image, explanation, index, fontsize="large")
     relevance = explanation.unit_relevance
     groups(
         explanation.candidates[index],
@@ -252,7 +206,6 @@ def _draw_image(ax: Axes, image: Pixels) -> None:
 
 
 def _draw_maps(
-    figure: Figure,
     row: ManyAxes,
     image: Pixels,
     explanation: Explanation,
@@ -260,15 +213,13 @@ def _draw_maps(
     fontsize: str = "medium",
 ) -> None:
     for ax, (method, maps) in zip(row, explanation.maps.items(), strict=True):
-        title = f"{shown_name(method)}\n{_units_and_avx(explanation, method, index)}"
-        _draw_map(figure, ax, image, maps[index], title, fontsize)
+        title = f"{shown_name(method)}\n{units_and_avx(explanation, method, index)}"
+        _draw_map(ax, image, maps[index], title, fontsize)
 
 
-def _draw_map(
-    figure: Figure, ax: Axes, image: Pixels, values: Array, title: str, fontsize: str = "medium"
-) -> None:
+def _draw_map(ax: Axes, image: Pixels, values: Array, title: str, fontsize: str = "medium") -> None:
     values = torch.as_tensor(values)
-    draw_heat(figure, ax, image, values.sum(0) if values.dim() == 3 else values)
+    draw_heat(ax, image, values.sum(0) if values.dim() == 3 else values)
     ax.set_title(title, fontsize=fontsize, parse_math=False)
 
 
@@ -276,7 +227,7 @@ def _positions(maps: Array) -> str:
     return "{} x {} positions".format(*maps.shape[-2:])
 
 
-def _units_and_avx(explanation: Explanation, method: str, index: int) -> str:
+def units_and_avx(explanation: Explanation, method: str, index: int) -> str:
     """What a map of an explanation is made of, and its AVX; else its size."""
     count = n_units(explanation, method, index)
     if count is None:
@@ -287,19 +238,9 @@ def _units_and_avx(explanation: Explanation, method: str, index: int) -> str:
     return text + avx_in_words(None if metrics is None else metrics[index])
 
 
-def _class_and_confidence(
-    explanation: Explanation, index: int, class_names: Sequence[str] | None = None
-) -> list[str]:
+def _class_and_confidence(explanation: Explanation, index: int) -> list[str]:
     """The class and the confidence in it, where they are known."""
     name = explanation.class_name(index)
-    if class_names is not None and explanation.target is not None:
-        number = int(explanation.target[index])
-        if number >= len(class_names):
-            raise ValueError(
-                f"Class {number} needs as many class_names as there are classes, "
-                f"got {len(class_names)}."
-            )
-        name = class_names[number]
     parts = [] if name is None else [name]
     if explanation.confidence is not None:
         parts.append(f"confidence {explanation.confidence[index].item():.1%}")

@@ -225,7 +225,7 @@ def unit_gallery(
     figure, shown = axes_gallery(len(best), columns, "units with evidence")
     for ax, unit in zip(shown, best.tolist(), strict=True):
         relevance = "" if unit_relevance is None else f", relevance {int(unit_relevance[unit])}"
-        draw_heat(figure, ax, pixels, maps[unit])
+        draw_heat(ax, pixels, maps[unit])
         share = evidence[unit] / evidence.sum()
         ax.set_title(f"unit {unit}{relevance}\n{share:.1%} of the evidence", fontsize="medium")
     evidence_bar(figure, shown)

@@ -15,8 +15,6 @@ from pathlib import Path
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver import Chrome
-from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.support.ui import Select
 from skimage import data
 
 from captum_advise.cli import main
@@ -56,13 +54,9 @@ def save(driver: Chrome, name: str) -> None:
 
 
 def page(folder: Path) -> None:
-    """The page of a cat with the maps of GatedGradCam and LayerAdvise, after a click on the map."""
+    """The page of a cat, as far as its first units."""
     main(["explain", "--html", "--output", str(folder)])
-    with browser(folder / "chelsea.html", 1280, 1225) as driver:
-        Select(driver.find_element("id", "comparison")).select_by_visible_text("LayerAdvise")
-        stage = driver.find_element("id", "map-stage")
-        ActionChains(driver).move_to_element_with_offset(stage, -40, -30).click().perform()
-        driver.find_elements("css selector", "#ranking button")[1].click()
+    with browser(folder / "chelsea.html", 1280, 1695) as driver:
         save(driver, "page.png")
 
 

@@ -22,7 +22,7 @@ from urllib.request import Request, urlopen
 import pytest
 from browser import chromium, complaints
 from messages import one_sentence
-from pages import data_of, unpacked
+from pages import Elements, figures
 from PIL import Image
 
 from captum_advise import cli, zoo
@@ -156,15 +156,15 @@ def test_layers_to_choose_from(network):
 def test_an_explanation(network, cat):
     selection, values = list(app_page._SELECTIONS)[1], list(app_page._RANGES)[1]
     page = app_page._explained(network, str(cat), "layer4", "egyptian", selection, values)
-    (example,) = data_of(page)["examples"]
-    assert example["class"] == "Egyptian cat"
-    ranges = unpacked(example["units"]["ranges"])
-    assert len(set(ranges[:, 1])) > 10  # each unit has its own
-    names = [shown["name"] for shown in example["maps"][:3]]
-    assert names == ["GatedGradCam", "LayerAdvise", "Grad-CAM"]
-    assert example["maps"][0]["values"]["shape"] == [160, 160]
+    assert "<h2>Egyptian cat</h2>" in page
+    names = [figure.label for figure in figures(page, "Map of ")[:3]]
+    assert names == ["Map of GatedGradCam", "Map of LayerAdvise", "Map of Grad-CAM"]
+    assert figures(page, "Map of ")[0].caption == "GatedGradCam: 160 x 160 positions"
+    # Each unit has its own range: all activations count.
+    for figure in figures(page, "Activation of unit "):
+        assert figure.caption.endswith("25 of 25 activations count.")
     page = app_page._explained(network, str(cat), "layer3", "", selection, values)
-    assert data_of(page)["examples"][0]["units"]["count"] == 192
+    assert figures(page, "Map of Grad-CAM")[0].caption.startswith("Grad-CAM: all 192 units")
 
 
 def test_a_normalization_with_its_activation_is_no_block():
@@ -177,14 +177,13 @@ def test_a_normalization_with_its_activation_is_no_block():
     assert all("bn" in name or "conv" in name for name in names[first:])
 
 
-@pytest.mark.filterwarnings("ignore:.* have no unit with relevance")
 def test_a_relevance_that_no_unit_has(network, cat, monkeypatch):
     monkeypatch.setitem(app_page._SELECTIONS, "relevance 99", 99)
     values = next(iter(app_page._RANGES))
     arguments = (network, str(cat), "layer4", "", "relevance 99", values)
     with pytest.raises(ValueError) as error:
         app_page._explained(*arguments)
-    assert "no unit has relevance 99: the units have relevance 0" in one_sentence(error)
+    assert "have no unit with relevance 99" in one_sentence(error)
 
 
 def test_one_computation_at_a_time(monkeypatch):
@@ -404,9 +403,9 @@ def test_an_upload_is_explained(server, cat):
     answer = server.explain(server.upload(cat.read_bytes()))
     ((tag, frame),) = Attributes(answer).found
     assert tag == "iframe"
-    (example,) = data_of(frame["srcdoc"])["examples"]
-    assert "cat" in example["class"]
-    assert example["units"]["count"] == 1280
+    assert "cat" in Elements(frame["srcdoc"]).texts["h2"]
+    shown = figures(frame["srcdoc"], "Map of Grad-CAM")[0]
+    assert shown.caption.startswith("Grad-CAM: all 1280 units")
 
 
 @pytest.mark.slow
@@ -444,7 +443,7 @@ def height_of_page(driver, frame):
 @pytest.mark.slow
 def test_in_a_browser(server):
     from selenium.webdriver.common.keys import Keys
-    from selenium.webdriver.support.ui import Select, WebDriverWait
+    from selenium.webdriver.support.ui import WebDriverWait
 
     with chromium() as driver:
         wait = WebDriverWait(driver, 60)
@@ -474,10 +473,8 @@ def test_in_a_browser(server):
             driver.set_window_size(width, 1000)
             wait.until(lambda _: frame.size["height"] == height_of_page(driver, frame) > 1000)
         driver.switch_to.frame(frame)
-        wait.until(lambda _: "cat" in driver.find_element("id", "headline").text)
-        driver.find_element("css selector", "#ranking button").click()
-        Select(driver.find_element("id", "comparison")).select_by_visible_text("GatedGradCam")
-        assert driver.find_element("id", "comparison-note").text == "224 x 224 positions"
+        wait.until(lambda _: "cat" in driver.find_element("css selector", "h2").text)
+        assert driver.find_element("id", "opacity").is_displayed()
         # A request to another machine would be refused, and so complained of.
         assert complaints(driver) == []
 

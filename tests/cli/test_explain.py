@@ -1,19 +1,17 @@
 from __future__ import annotations
 
 import collections
-import html.parser
 import json
 import os
 import subprocess
 import sys
-import urllib.parse
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from pages import data_of, unpacked
+from pages import figures, table
 from PIL import Image
 from skimage import data
 from torch import nn
@@ -156,18 +154,20 @@ def test_html(cat, tmp_path, capsys):
     assert explain(cat, *SMALL, "--html", output=tmp_path / "out") == 0
     assert files(tmp_path / "out") == ["cat.html", "cat.json", "cat.png"]
     assert str(tmp_path / "out" / "cat.html") in capsys.readouterr().out
-    (example,) = data_of((tmp_path / "out" / "cat.html").read_text(encoding="utf-8"))["examples"]
+    page = (tmp_path / "out" / "cat.html").read_text(encoding="utf-8")
     result = read_json(tmp_path / "out" / "cat.json")
-    assert example["name"] == str(cat)
-    assert example["class"] == result["target"]["name"]
-    assert unpacked(example["units"]["relevance"]).tolist() == result["unit_relevance"]
-    gated, advise, grad_cam = example["maps"][:3]
-    names = [shown["name"] for shown in (gated, advise, grad_cam)]
-    assert names == ["GatedGradCam", "LayerAdvise", "Grad-CAM"]
-    assert gated["values"]["shape"] == [160, 160]
-    for shown, name in ((advise, "layer-advise"), (grad_cam, "grad-cam")):
+    assert f"{cat} · confidence {result['target']['confidence']:.1%}" in page
+    assert f"<h2>{result['target']['name']}</h2>" in page
+    for figure in figures(page, "Activation of unit "):
+        number = int(figure.label.split()[-1])
+        assert f"relevance {result['unit_relevance'][number]}:" in figure.caption
+    gated, advise, grad_cam, *_ = figures(page, "Map of ")
+    labels = [figure.label for figure in (gated, advise, grad_cam)]
+    assert labels == ["Map of GatedGradCam", "Map of LayerAdvise", "Map of Grad-CAM"]
+    assert gated.caption == "GatedGradCam: 160 x 160 positions"
+    for shown, name in (("LayerAdvise", "layer-advise"), ("Grad-CAM", "grad-cam")):
         avx = result["maps"][name]["metrics"]["avx"]
-        assert shown["metrics"]["avx"] == pytest.approx(avx, rel=1e-4)
+        assert float(table(page)[shown][0]) == pytest.approx(avx, abs=6e-4)
 
 
 @pytest.mark.parametrize(
@@ -263,26 +263,14 @@ def test_several_images_of_which_some_are_bad(cat, tmp_path, capsys):
     output = tmp_path / "out"
     assert explain(cat, *bad, grey, *SMALL, output=output) == 1
     printed = capsys.readouterr()
-    assert files(output) == ["cat.json", "cat.png", "grey.json", "grey.png", "index.html"]
+    assert files(output) == ["cat.json", "cat.png", "grey.json", "grey.png"]
     complaints = printed.err.splitlines()
     assert len(complaints) == 5
     for complaint, name in zip(complaints, bad, strict=False):
         assert complaint.startswith("error: ")
         assert str(name) in complaint
     assert complaints[-1] == "error: 4 of 6 images could not be explained."
-    rows = [line for line in printed.out.splitlines() if "selected │" in line]
-    assert len(rows) == 2
-
-
-def test_the_index_links_the_pages(cat, tmp_path):
-    grey = tmp_path / "a grey.png"
-    Image.fromarray(data.camera()).save(grey)
-    output = tmp_path / "out"
-    assert explain(cat, grey, *SMALL, "--html", output=output) == 0
-    text = (output / "index.html").read_text(encoding="utf-8")
-    for file in ("cat.html", "a%20grey.html"):
-        assert f'href="{file}"' in text
-        assert (output / urllib.parse.unquote(file)).exists()
+    assert len(printed.out.splitlines()) == 3
 
 
 def test_images_of_the_same_name_get_different_names(cat, tmp_path):
@@ -295,9 +283,7 @@ def test_images_of_the_same_name_get_different_names(cat, tmp_path):
     images = [cat, tmp_path / "a" / "cat.png", tmp_path / "B" / "CAT.png"]
     assert explain(*images, *SMALL, output=output) == 0
     names = ["cat", "cat-2", "CAT-3"]
-    assert files(output) == sorted(
-        ["index.html", *(f"{name}.{end}" for name in names for end in ("json", "png"))]
-    )
+    assert files(output) == sorted(f"{name}.{end}" for name in names for end in ("json", "png"))
     for name, image in zip(names, images, strict=True):
         assert read_json(output / f"{name}.json")["image"] == str(image)
 
@@ -336,7 +322,7 @@ def no_panels(monkeypatch):
     )
 
 
-def test_folders_patterns_and_files_name_each_image_once(photos, tmp_path, capsys, no_panels):
+def test_folders_and_files_name_each_image_once(photos, tmp_path, capsys, no_panels):
     (photos / "more").mkdir()
     (photos / ".hidden").mkdir()
     Image.new("L", (50, 40), 90).save(photos / "more" / "coffee.bmp")
@@ -345,41 +331,24 @@ def test_folders_patterns_and_files_name_each_image_once(photos, tmp_path, capsy
     odd = photos / "[b].png"
     Image.new("L", (50, 40), 120).save(odd)
     output = photos / "results"
-    given = [odd, photos / "c*.png", photos, photos / "chelsea.png"]
+    given = [odd, photos / "coffee.png", photos, photos / "chelsea.png"]
     for _ in range(2):  # the results of the first run are not images of the second one
-        assert explain(*given, *SMALL, "--batch-size", "2", output=output) == 0
+        assert explain(*given, *SMALL, output=output) == 0
     names = ["[b]", "astronaut", "chelsea", "coffee", "coffee-2"]
-    assert files(output) == sorted(
-        ["index.html", *(f"{name}.{end}" for name in names for end in ("json", "png"))]
-    )
+    assert files(output) == sorted(f"{name}.{end}" for name in names for end in ("json", "png"))
     assert read_json(output / "coffee-2.json")["image"] == str(photos / "more" / "coffee.bmp")
     out = capsys.readouterr().out
     assert [out.count(f"{name}.png") for name in ("astronaut", "chelsea", "coffee")] == [2, 2, 2]
     assert out.count("[b].png") == 2  # brackets are no markup
 
 
-def test_batches_equal_single_images(photos, tmp_path, no_panels):
-    for size in ("1", "3"):
-        assert explain(photos, *SMALL, "--batch-size", size, output=tmp_path / size) == 0
-    for name in ("astronaut", "chelsea", "coffee"):
-        one, many = (read_json(tmp_path / size / f"{name}.json") for size in ("1", "3"))
-        for key in ("gated-grad-cam", "layer-advise", "grad-cam"):
-            several, single = (torch.tensor(r["maps"][key]["values"]) for r in (many, one))
-            # Five significant digits.
-            torch.testing.assert_close(several, single, rtol=1e-4, atol=1e-5)
-        assert many["selected_units"] == one["selected_units"]
-        assert many["target"]["index"] == one["target"]["index"]
-        avx = [result["maps"]["layer-advise"]["metrics"]["avx"] for result in (many, one)]
-        assert avx[0] == pytest.approx(avx[1], abs=1e-4)
-
-
-def test_an_image_that_spoils_its_batch(photos, tmp_path, capsys, monkeypatch, no_panels):
+def test_an_image_that_fails(photos, tmp_path, capsys, monkeypatch, no_panels):
     whole, bad = captum_advise.explain, Image.open(photos / "chelsea.png").tobytes()
 
-    def fragile(images, *arguments, **options):
-        if any(image.tobytes() == bad for image in images):
+    def fragile(image, *arguments, **options):
+        if image.tobytes() == bad:
             raise RuntimeError("Out of memory.")
-        return whole(images, *arguments, **options)
+        return whole(image, *arguments, **options)
 
     monkeypatch.setattr(captum_advise, "explain", fragile)
     assert explain(photos, *SMALL, output=tmp_path) == 1
@@ -397,108 +366,34 @@ def test_the_output_folder_is_not_the_folder_of_images(photos, capsys, no_panels
     assert files(photos) == ["astronaut.png", "chelsea.png", "coffee.png"]
 
 
-def test_an_image_that_is_called_index(tmp_path, no_panels):
-    Image.new("L", (50, 40), 120).save(tmp_path / "Index.png")
-    assert explain(tmp_path / "Index.png", *SMALL, output=tmp_path / "out") == 0
-    assert files(tmp_path / "out") == ["Index-2.json", "Index-2.png"]
-
-
-# Nothing explains the prediction for a grey image.
-@pytest.mark.filterwarnings("ignore:.*no group of units that explains:UserWarning")
-def test_summary_and_page(photos, tmp_path, capsys, no_panels):
-    awkward = photos / "a <b> & 'c' #1?.png"
-    Image.new("L", (50, 40), 120).save(awkward)
-    (photos / "bad.png").write_text("not an image")
+def test_a_line_per_image(photos, tmp_path, capsys, no_panels):
     output = tmp_path / "out"
-    assert explain(photos, *SMALL, "--target", "tabby", output=output) == 1
-    out = capsys.readouterr().out
-    assert out.splitlines()[0].startswith(f"Setup: {SMALL[1]} on ")
-    result = read_json(output / "coffee.json")
-    (row,) = [line for line in out.splitlines() if "coffee.png" in line]
-    for cell in (
-        "tabby",
-        f"{result['target']['confidence']:.1%}",
-        f"{result['maps']['layer-advise']['metrics']['avx']:.3f}",
-    ):
-        assert f"│ {cell}" in row
-    assert str(output / "index.html") in out
-    page = Page(output / "index.html")
-    assert page.rows == 4
-    # Every link leads to a file in the folder or to a place in the page.
-    assert {link for link in page.links if not link.startswith("#")} == {
-        name for name in files(output) if name != "index.html"
-    }
-    assert {link[1:] for link in page.links if link.startswith("#")} == page.ids
-    assert str(awkward) in page.text
-    assert "bad.png is not an image" in page.text
-    assert "http" not in (output / "index.html").read_text(encoding="utf-8")
-
-
-class Page(html.parser.HTMLParser):
-    """Links, identifiers and text of a page."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.links, self.ids, self.text, self.rows = set(), set(), "", -1
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        for key, value in attrs:
-            if key in ("href", "src"):
-                self.links.add(urllib.parse.unquote(value))
-            if key == "id":
-                self.ids.add(value)
-        self.rows += tag == "tr"
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def test_json_on_standard_output(photos, tmp_path, capsys, no_panels):
-    (photos / "bad.png").write_text("not an image")
-    assert explain(photos, *SMALL, "--format", "json", output=tmp_path / "out") == 1
-    printed = capsys.readouterr()
-    results = json.loads(printed.out)
-    assert [Path(result["image"]).stem for result in results] == ["astronaut", "chelsea", "coffee"]
-    assert results[0] == read_json(tmp_path / "out" / "astronaut.json")
-    assert not [name for name in files(tmp_path / "out") if not name.endswith(".json")]
-    assert printed.err.splitlines() == [
-        f"error: {photos / 'bad.png'} is not an image in a format that can be read, such as JPEG, "
-        "PNG, GIF, WebP, TIFF or BMP.",
-        "error: 1 of 4 images could not be explained.",
-    ]
-
-
-def test_json_of_nothing(tmp_path, capsys, no_panels):
-    assert explain("missing.png", *SMALL, "--format", "json", output=tmp_path) == 1
-    assert json.loads(capsys.readouterr().out) == []
-
-
-def test_json_draws_nothing(cat, tmp_path):
-    """So it needs no figures, which take time to import."""
-    code = (
-        "import sys; from captum_advise import cli; status = cli.main(sys.argv[1:]); "
-        "sys.exit(status or 10 * ('captum_advise.visualization.style' in sys.modules))"
-    )
-    command = ["explain", str(cat), *SMALL, "--format", "json", "-o", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)[0]["image"] == str(cat)
+    assert explain(photos, *SMALL, output=output) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    for line, name in zip(lines, ("astronaut", "chelsea", "coffee"), strict=True):
+        result = read_json(output / f"{name}.json")
+        target, units = result["target"], len(result["selected_units"])
+        assert line == (
+            f"{photos / name}.png: {target['name']} ({target['index']}), confidence "
+            f"{target['confidence']:.1%}; relevance {result['selected']} selected, {units} of 96 "
+            f"units, AVX {result['maps']['layer-advise']['metrics']['avx']:.3f}"
+        )
+    assert last == f"Results: {output}"
 
 
 def test_a_stopped_run_keeps_what_is_done(photos, tmp_path, capsys, monkeypatch, no_panels):
     whole, last = captum_advise.explain, Image.open(photos / "coffee.png").tobytes()
 
-    def stopped(images, *arguments, **options):
-        if any(image.tobytes() == last for image in images):
+    def stopped(image, *arguments, **options):
+        if image.tobytes() == last:
             raise KeyboardInterrupt
-        return whole(images, *arguments, **options)
+        return whole(image, *arguments, **options)
 
     monkeypatch.setattr(captum_advise, "explain", stopped)
-    assert explain(photos, *SMALL, "--batch-size", "1", output=tmp_path) == 130
+    assert explain(photos, *SMALL, output=tmp_path / "out") == 130
     assert capsys.readouterr().err == "stopped after 2 of 3 images\n"
-    assert Page(tmp_path / "index.html").rows == 2
-    assert not [name for name in files(tmp_path) if name.endswith(".part")]
+    names = [f"{name}.{end}" for name in ("astronaut", "chelsea") for end in ("json", "png")]
+    assert files(tmp_path / "out") == names
 
 
 # --- files of the user
@@ -507,18 +402,18 @@ not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="no such fil
 
 
 def test_files_of_the_user_are_not_replaced(cat, photos, tmp_path):
-    """Whatever their names: cat.png, cat.json, an index.html of a site."""
+    """Whatever their names: cat.png, cat.json, the cat.html of a site."""
     site = tmp_path / "site"
     site.mkdir()
-    own = {"cat.png": b"a photo", "coffee.json": b"{}", "index.html": b"<title>my site</title>"}
+    own = {"cat.png": b"a photo", "coffee.json": b"{}", "chelsea.html": b"<title>my site</title>"}
     for name, content in own.items():
         (site / name).write_bytes(content)
     for _ in range(2):  # the second run replaces the files of the first one
-        assert explain(cat, photos / "coffee.png", *SMALL, "--html", output=site) == 0
+        assert explain(cat, photos, *SMALL, "--html", output=site) == 0
         assert {name: (site / name).read_bytes() for name in own} == own
         endings = ("html", "json", "png")
-        made = [f"{name}-2.{end}" for name in ("cat", "coffee") for end in endings]
-        assert files(site) == sorted([*own, *made, "index-2.html"])
+        made = ["cat-2", "coffee-2", "chelsea-2", "astronaut"]
+        assert files(site) == sorted([*own, *(f"{name}.{end}" for name in made for end in endings)])
 
 
 def test_files_of_a_first_run_are_replaced(cat, tmp_path, no_panels):
@@ -594,8 +489,8 @@ def test_selection_that_no_unit_has(cat, photos, tmp_path, capsys, no_panels):
         assert explain(*images, *SMALL, "--selection", "98,99", output=tmp_path / "out") == 1
         printed = capsys.readouterr()
         complaint = printed.err.splitlines()[len(images) - 1]
-        start = f"error: {shown}: no unit has relevance 98 or 99: the units have relevance 0, "
-        assert complaint.startswith(start)
+        assert complaint.startswith(f"error: {shown}: 1 of 1 examples have no unit with relevance")
+        assert "98 or 99, so their maps are zero: the units have relevance 0 to " in complaint
         assert "warning" not in printed.err
         assert files(tmp_path / "out") == []
 
@@ -621,8 +516,6 @@ def test_activation_range_and_confidence(cat, tmp_path):
         (("--selection", "-1"), "--selection must be"),
         (("--activation-range", "tanh"), "--activation-range must be"),
         (("--device", "gpu"), "not 'gpu'"),
-        (("--format", "yaml"), "--format must be"),
-        (("--batch-size", "0"), "--batch-size"),
         (("--weights", "w.pth"), 'weights must be "default" or "random"'),
         (("--colour", "red"), "--colour"),
         (("--model",), "--model"),

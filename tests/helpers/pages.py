@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
+import io
+import re
 from html.parser import HTMLParser
 
 import numpy as np
+from PIL import Image
 
 
 class Elements(HTMLParser):
@@ -37,14 +39,49 @@ class Elements(HTMLParser):
             key = attributes.get("id", tag) if self._open[-1] == tag else self._open[-1]
             self.texts[key] = self.texts.get(key, "") + text
 
+    def all(self, tag: str) -> list[dict]:
+        """The attributes of the elements of a kind, in order."""
+        return [attributes for found, attributes in self.found if found == tag]
 
-def data_of(page: str) -> dict:
-    """The data of a page, read as a browser reads them."""
-    return json.loads(Elements(page).texts["data"])
+
+def articles(page: str) -> list[str]:
+    """The HTML of each example of a page."""
+    return re.findall(r"<article>.*?</article>", page, re.DOTALL)
 
 
-def unpacked(packed: dict) -> np.ndarray:
-    """An array of the data."""
-    content = base64.b64decode(packed["data"])
-    dtype = np.dtype(packed["dtype"]).newbyteorder("<")
-    return np.frombuffer(content, dtype).reshape(packed["shape"])
+class Figure:
+    """An image with heat, what is drawn below it, and its caption."""
+
+    def __init__(self, text: str):
+        elements = Elements(text)
+        self.label = elements.all("svg")[0]["aria-label"]
+        self.images = [attributes["href"] for attributes in elements.all("image")]
+        self.modes = elements.all("circle")
+        self.samples = "".join(attributes["d"] for attributes in elements.all("path")).count("M")
+        self.is_selected = "selected" in elements.found[0][1].get("class", "")
+        caption = text.partition("<figcaption>")[2]
+        self.caption = " ".join(re.sub(r"<[^>]*>", "", caption).split())
+
+    def heat(self) -> np.ndarray:
+        """What the only image shows, (H, W) in [0, 1]."""
+        (address,) = self.images
+        return picture(address)[..., 3] / 255
+
+
+def figures(page: str, label: str = "") -> list[Figure]:
+    """The figures of a page whose labels begin so."""
+    found = map(Figure, re.findall(r"<figure.*?</figure>", page, re.DOTALL))
+    return [figure for figure in found if figure.label.startswith(label)]
+
+
+def picture(address: str) -> np.ndarray:
+    """An image that a page holds, (H, W, 4) in 0 to 255."""
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+        return np.asarray(image.convert("RGBA"))
+
+
+def table(article: str) -> dict[str, list[str]]:
+    """The rows of an example's table: the cells by the name of the row."""
+    rows = re.findall(r"<tr.*?</tr>", article, re.DOTALL)
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows]
+    return {name: values for name, *values in cells}

@@ -19,7 +19,7 @@ def test_opacity_grows_with_the_evidence():
 def drawn_pixels(image, attribution):
     """The image's 64 x 64 pixels as drawn, without a frame."""
     figure = Figure(figsize=(0.64, 0.64), dpi=100)
-    draw_heat(figure, figure.add_axes((0, 0, 1, 1)), image, attribution)
+    draw_heat(figure.add_axes((0, 0, 1, 1)), image, attribution)
     return rendered(figure)[..., :3].astype(int)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from drawn import assert_legible, bars, colour_bars, image_and_heat, rendered, texts
-from example_explanations import candidate, setup_with, two_examples
 from example_explanations import explanation as example
+from example_explanations import setup_with, two_examples
 from matplotlib.figure import Figure
 from messages import one_sentence
 from PIL import Image
@@ -184,14 +184,6 @@ def test_gallery():
     assert_legible(figure)
 
 
-def test_gallery_with_class_names(explanation):
-    names = [str(index) for index in range(285)] + ["Egyptian cat"]
-    _, axes = visualization.gallery(explanation, class_names=names)
-    assert axes[0, 0].get_title() == "Egyptian cat\nconfidence 42.0%"
-    with pytest.raises(ValueError, match=r"Class 285 needs as many class_names as .* got 10"):
-        visualization.gallery(explanation, class_names=["few"] * 10)
-
-
 def test_the_recommended_map_comes_first():
     fine = torch.zeros(1, 1, 224, 224)
     fine[..., 30:40, 100:110] = 1
@@ -202,33 +194,6 @@ def test_the_recommended_map_comes_first():
         assert names == ["GatedGradCam", "my-own", "LayerAdvise", "Grad-CAM"]
         assert axes[0].get_title() == "GatedGradCam\n224 x 224 positions"
         np.testing.assert_allclose(image_and_heat(axes[0])[1], fine[0, 0], atol=1e-6)
-
-
-# --- maps of groups
-
-
-def test_group_maps(explanation):
-    figure, axes = visualization.group_maps(explanation)
-    assert [ax.get_title() for ax in axes] == [
-        "relevance 1\n20 units, AVX 0.600",
-        "relevance 2\n6 units, AVX 0.710",
-        "relevance 3\n1 unit, AVX 0.000",
-    ]
-    assert len(figure.axes) == 3 + len(colour_bars(figure)) == 4
-    assert_legible(figure)
-
-
-def test_the_selected_group_is_bold(explanation):
-    candidates = (candidate(1, 20, 0.6), candidate(2, 6, 0.71))
-    candidates[1].units.add_(23)  # units 23 to 28 have relevance 2
-    shown = dataclasses.replace(explanation, candidates=(candidates,))
-    _, axes = visualization.group_maps(shown)
-    assert [ax.title.get_fontweight() for ax in axes] == ["normal", "bold"]
-
-
-def test_group_maps_without_groups(explanation):
-    with pytest.raises(ValueError, match="no groups"):
-        visualization.group_maps(dataclasses.replace(explanation, candidates=((),)))
 
 
 # --- panel
@@ -286,7 +251,7 @@ def test_nothing_is_clipped_or_overlaps(size):
     assert_legible(figure)
 
 
-@pytest.mark.parametrize("draw", ["gallery", "panel", "group_maps", "page"])
+@pytest.mark.parametrize("draw", ["gallery", "panel", "page"])
 def test_explanations_of_what_is_not_an_image(explanation, draw):
     without = dataclasses.replace(explanation, images=None)
     with pytest.raises(ValueError) as error:

@@ -50,7 +50,6 @@ def test_drawing_leaves_matplotlib_as_it_was(image, explanation, feature_maps):
     visualization.overlays(image, {"any": torch.rand(1, 1, 7, 7)})
     visualization.gallery(explanation)
     visualization.groups(explanation.candidates[0])
-    visualization.group_maps(explanation)
     visualization.densities(feature_maps, [0])
     visualization.unit_gallery(image, feature_maps)
     rendered(visualization.panel(explanation)[0])
