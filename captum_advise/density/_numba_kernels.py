@@ -5,7 +5,7 @@ remain the reference. Every row is computed alone and always in the same order, 
 not depend on other rows or on threads.
 
 Positions and bandwidths are counted in *cells*: the step of a row's grid is one. Row arrays are
-padded with zeros to a multiple of eight points, because eight steps of the loops are written out.
+padded with zeros to a multiple of eight points, because loops take eight steps at once.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
@@ -377,30 +377,10 @@ def _add_eight_distances(right, left, factor, ratio, decay, density):
     """
     for k in range(len(factor)):
         q, r, c, f = factor[k], ratio[k], decay[k], density[k]
-        q *= r
-        f += q * (right[k] + left[k + 7])
-        r -= r * c
-        q *= r
-        f += q * (right[k + 1] + left[k + 6])
-        r -= r * c
-        q *= r
-        f += q * (right[k + 2] + left[k + 5])
-        r -= r * c
-        q *= r
-        f += q * (right[k + 3] + left[k + 4])
-        r -= r * c
-        q *= r
-        f += q * (right[k + 4] + left[k + 3])
-        r -= r * c
-        q *= r
-        f += q * (right[k + 5] + left[k + 2])
-        r -= r * c
-        q *= r
-        f += q * (right[k + 6] + left[k + 1])
-        r -= r * c
-        q *= r
-        f += q * (right[k + 7] + left[k])
-        r -= r * c
+        for step in range(8):
+            q *= r
+            f += q * (right[k + step] + left[k + 7 - step])
+            r -= r * c
         # Denormal numbers are slow on some processors.
         factor[k] = q if q > 1e-290 else 0.0
         ratio[k] = r

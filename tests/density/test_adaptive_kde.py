@@ -202,17 +202,6 @@ def test_smoothing_kernels(length, width):
     np.testing.assert_allclose(kernel, expected, rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize("rows", [1, 300])
-def test_groups_are_bounded(rows):
-    """Rows and matrices of one group of lengths; a single length may need more."""
-    segments, block = tuple((length, rows) for length in range(2, 513)), 1 << 22
-    for group in _local_costs._groups(segments, 10, block):
-        most = max(piece.last - piece.first for piece in group)
-        length = group[-1].length
-        n_elements = len(group) * 10 * max(most * length, length**2 // 2)
-        assert n_elements <= block or len(group) == 1
-
-
 @pytest.mark.parametrize(
     "limit", ["_engine._CPU_BLOCK", "_balloon._CPU_KERNELS", "_local_costs._SMOOTHING_BLOCK"]
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from captum_advise import adaptive_kde
-from captum_advise.density import _engine, _progress
+from captum_advise.density import _blocks, _engine
 
 
 class Terminal(io.StringIO):
@@ -25,7 +25,7 @@ def many_blocks(monkeypatch):
 
 
 def test_a_bar_on_a_terminal(many_blocks, monkeypatch):
-    monkeypatch.setattr(_progress, "_BAR_AFTER", 0)
+    monkeypatch.setattr(_blocks, "_BAR_AFTER", 0)
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     many_blocks()
@@ -35,14 +35,14 @@ def test_a_bar_on_a_terminal(many_blocks, monkeypatch):
 
 def test_nothing_elsewhere_and_nothing_when_it_is_quick(many_blocks, monkeypatch, capsys):
     many_blocks()
-    monkeypatch.setattr(_progress, "_BAR_AFTER", 0)
+    monkeypatch.setattr(_blocks, "_BAR_AFTER", 0)
     many_blocks()  # not a terminal
     assert capsys.readouterr() == ("", "")
 
 
 def test_one_warning_with_an_estimate(many_blocks, monkeypatch):
     clock = itertools.count(step=100)
-    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(_blocks.time, "monotonic", lambda: next(clock))
     with pytest.warns(UserWarning, match=r"will take about \d+ more minutes") as caught:
         many_blocks()
     assert len(caught) == 1
@@ -51,7 +51,7 @@ def test_one_warning_with_an_estimate(many_blocks, monkeypatch):
 
 def test_no_warning_below_a_minute(many_blocks, monkeypatch):
     clock = itertools.count(step=5)
-    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(_blocks.time, "monotonic", lambda: next(clock))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         many_blocks()
