@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
+from captum.attr import LayerGradCam
 from PIL import Image
 from skimage import data
 
@@ -73,6 +74,14 @@ def test_readme(folder):
 )
 def test_guides(page, made, folder):
     assert made in run(GUIDES / page, names_of(page))
+
+
+def test_axioms(folder):
+    for package in ("hypothesis", "timm"):
+        pytest.importorskip(package)
+    found = run(GUIDES / "test-axioms.md", {"MyMethod": LayerGradCam})
+    assert "my method" in found["TestMyMethod"].subject.name
+    assert found["classes"].shape == (3,)
 
 
 def first_cells(path):

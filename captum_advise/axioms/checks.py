@@ -6,6 +6,7 @@ tolerance, are in ``captum_advise.axioms.claims``.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -118,82 +119,42 @@ def batch_invariance(
     require_close(subject, together, single, "an example's attributions depend on its batch")
 
 
-def grad_mode_invariance(
+def caller_invariance(
     subject: Subject, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
 ) -> None:
-    """The caller's grad mode and flags do not matter.
+    """The caller's grad mode, flags and leftover `.grad` do not matter.
 
-    M is bitwise the same under ``torch.no_grad()``, with all parameters frozen, and with inputs
-    that require a gradient. The call leaves the grad mode unchanged.
-    """
-    expected = subject(model, layer, inputs, target)
-    with torch.no_grad():
-        attributions = subject(model, layer, inputs, target)
-        if torch.is_grad_enabled():
-            raise AxiomViolation(f"{subject.name} switched gradients on for its caller.")
-    require_equal(subject, attributions, expected, "attributions differ under torch.no_grad()")
-    if not torch.is_grad_enabled():
-        torch.set_grad_enabled(True)
-        raise AxiomViolation(f"{subject.name} switched gradients off for its caller.")
-    flags = [parameter.requires_grad for parameter in model.parameters()]
-    model.requires_grad_(False)
-    try:
-        attributions = subject(model, layer, inputs, target)
-    finally:
-        for parameter, flag in zip(model.parameters(), flags, strict=True):
-            parameter.requires_grad_(flag)
-    require_equal(subject, attributions, expected, "attributions differ for frozen parameters")
-    tracked = inputs.clone().requires_grad_()
-    require_equal(
-        subject,
-        subject(model, layer, tracked, target),
-        expected,
-        "attributions differ for inputs that require a gradient",
-    )
-
-
-def training_flag_invariance(
-    subject: Subject, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
-) -> None:
-    """Training and eval flags do not matter.
-
-    If a model computes the same in training and eval mode, M is bitwise the same in both. Needs: no
-    dropout and no batch norm in the model.
-    """
-    with in_eval_mode(model):
-        expected = subject(model, layer, inputs, target)
-        model.train()
-        attributions = subject(model, layer, inputs, target)
-    require_equal(subject, attributions, expected, "attributions differ in training mode")
-
-
-def leftover_gradient_invariance(
-    subject: Subject, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor
-) -> None:
-    """Leftover `.grad` does not matter.
-
-    With arbitrary ``.grad`` of parameters and inputs, from earlier backward passes, M is bitwise
-    the same, and the call leaves every ``.grad`` bitwise unchanged.
+    M is bitwise the same under ``torch.no_grad()``, with frozen parameters, in training mode (but
+    for modules with buffers, as batch norm), with inputs that require a gradient, and with any
+    ``.grad`` of parameters and inputs from earlier backward passes. The call leaves the grad mode
+    and every ``.grad`` unchanged. Needs: no dropout in the model.
     """
     expected = subject(model, layer, inputs, target)
     tracked = inputs.clone().requires_grad_()
+    model, layer = copy.deepcopy((model, layer))
     tensors = [*model.parameters(), tracked]
-    before = [tensor.grad for tensor in tensors]
-    leftover = [torch.full_like(tensor, 3.0) for tensor in tensors]
-    for tensor, grad in zip(tensors, leftover, strict=True):
-        tensor.grad = grad.clone()
-    try:
-        attributions = subject(model, layer, tracked, target)
-        changed = sum(
-            tensor.grad is None or not torch.equal(tensor.grad, grad)
-            for tensor, grad in zip(tensors, leftover, strict=True)
-        )
-    finally:
-        for tensor, earlier in zip(tensors, before, strict=True):
-            tensor.grad = earlier
-    require_equal(subject, attributions, expected, "attributions depend on leftover .grad")
-    if changed:
-        raise AxiomViolation(f"{subject.name} changed the .grad of {changed} tensors.")
+
+    def require_same(where: str, inputs: Tensor) -> None:
+        attributions = subject(model, layer, inputs, target)
+        require_equal(subject, attributions, expected, f"attributions differ {where}")
+
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            require_same(f"where gradients are {'on' if enabled else 'off'}", inputs)
+            if torch.is_grad_enabled() != enabled:
+                raise AxiomViolation(f"{subject.name} changed the grad mode of its caller.")
+    model.requires_grad_(False)
+    require_same("for frozen parameters", inputs)
+    model.requires_grad_(True)
+    for module in model.modules():
+        module.training = not list(module.buffers())
+    require_same("in training mode", inputs)
+    require_same("for inputs that require a gradient", tracked)
+    for tensor in tensors:
+        tensor.grad = torch.full_like(tensor, 3.0)
+    require_same("where .grad is left over", tracked)
+    if any(tensor.grad is None or tensor.grad.ne(3).any() for tensor in tensors):
+        raise AxiomViolation(f"{subject.name} changed .grad.")
 
 
 def model_unchanged(

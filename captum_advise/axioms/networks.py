@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 Activation = Literal["relu", "leaky_relu", "tanh", "gelu", "softplus", "none"]
 Pooling = Literal["none", "max", "average"]
-Head = Literal["pooled", "peak", "flat", "hidden", "convolutional"]
+Head = Literal["pooled", "flat", "hidden"]
 Layer = Literal["convolution", "norm", "activation"]
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -25,7 +25,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "none": nn.Identity,
 }
 
-_STEM_UNITS_PER_GROUP = 2
+_STEM_UNITS = 2
 _HIDDEN_UNITS = 6
 
 
@@ -38,17 +38,15 @@ class NetworkSpec:
         spatial_dims: Number of spatial dimensions: 1, 2 or 3.
         channels: Number of input channels.
         size: Edge length of the inputs, in pixels.
-        units: Units of the explained layer: a multiple of ``groups``, at least 2.
+        units: Units of the explained layer, at least 2.
         kernel: Edge length of the explained convolution's kernel.
         stride: Stride of the explained convolution.
-        groups: Groups of the explained convolution.
         bias: Whether convolutions have a bias.
         batch_norm: Whether a batch norm follows the explained convolution.
         activation: Activation function of every hidden layer.
         pooling: Kind of the pooling, with edge length 2, after the activation.
-        head: ``"pooled"`` global average and linear, ``"peak"`` global maximum and linear,
-            ``"flat"`` linear, ``"hidden"`` two linear layers with an activation between them,
-            ``"convolutional"`` a convolution with edge length 1 and global average.
+        head: ``"pooled"`` global average and linear, ``"flat"`` linear, ``"hidden"`` two linear
+            layers with an activation between them.
         classes: Number of class scores that the network returns.
         layer: The module that is explained.
 
@@ -66,7 +64,6 @@ class NetworkSpec:
     units: int = 4
     kernel: int = 3
     stride: int = 1
-    groups: int = 1
     bias: bool = True
     batch_norm: bool = False
     activation: Activation = "relu"
@@ -115,29 +112,25 @@ class SmallNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         activation = _ACTIVATIONS[spec.activation]
-        stem_units = _STEM_UNITS_PER_GROUP * spec.groups
         # Construction draws from the global generator; these values are replaced below.
         with torch.random.fork_rng(devices=[]):
             self.stem = nn.Sequential(
-                self._module("Conv", spec.channels, stem_units, 3, padding=1, bias=spec.bias),
+                self._module("Conv", spec.channels, _STEM_UNITS, 3, padding=1, bias=spec.bias),
                 activation(),
             )
-            self.before: nn.Module = nn.Identity()
             self.convolution: Convolution = self._module(
                 "Conv",
-                stem_units,
+                _STEM_UNITS,
                 spec.units,
                 spec.kernel,
                 stride=spec.stride,
                 padding=spec.kernel // 2,
-                groups=spec.groups,
                 bias=spec.bias,
             )
             self.norm: nn.Module = nn.Identity()
             if spec.batch_norm:
                 self.norm = self._module("BatchNorm", spec.units)
             self.activation = activation()
-            self.after: nn.Module = nn.Identity()
             self.pooling: nn.Module = nn.Identity()
             if spec.pooling != "none":
                 name = {"max": "MaxPool", "average": "AvgPool"}[spec.pooling]
@@ -164,16 +157,12 @@ class SmallNetwork(nn.Module):
                 _ACTIVATIONS[spec.activation](),
                 nn.Linear(_HIDDEN_UNITS, spec.classes),
             ]
-        if spec.head == "convolutional":
-            class_maps = self._module("Conv", spec.units, spec.classes, 1)
-            return [class_maps, self._module("AdaptiveAvgPool", 1), nn.Flatten()]
-        name = "AdaptiveAvgPool" if spec.head == "pooled" else "AdaptiveMaxPool"
-        return [self._module(name, 1), nn.Flatten(), nn.Linear(spec.units, spec.classes)]
+        pool = self._module("AdaptiveAvgPool", 1)
+        return [pool, nn.Flatten(), nn.Linear(spec.units, spec.classes)]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (N, channels, size, ...) to class scores (N, classes)."""
-        maps = self.norm(self.convolution(self.before(self.stem(inputs))))
-        features = self.pooling(self.after(self.activation(maps)))
+        features = self.pooling(self.activation(self.norm(self.convolution(self.stem(inputs)))))
         class_scores: Tensor = self.head(features)
         return class_scores if self.branch is None else class_scores + self.branch(features)
 
@@ -184,21 +173,16 @@ class SmallNetwork(nn.Module):
         return layer
 
     @property
-    def reader(self) -> nn.Linear | Convolution:
-        """The module of the head that reads the units."""
-        return self._weighted()[0]
-
-    @property
-    def last(self) -> nn.Linear | Convolution:
+    def last(self) -> nn.Linear:
         """The module of the head with one row of weights per class."""
         return self._weighted()[-1]
 
-    def _weighted(self) -> list[nn.Linear | Convolution]:
-        return [module for module in self.head if isinstance(module, nn.Linear | Convolution)]
+    def _weighted(self) -> list[nn.Linear]:
+        return [module for module in self.head if isinstance(module, nn.Linear)]
 
     def outgoing(self) -> Tensor:
         """The weights with which the head reads the units, a view (rows, units, locations)."""
-        weight = self.reader.weight.data
+        weight = self._weighted()[0].weight.data
         return weight.view(len(weight), self.spec.units, -1)
 
 

@@ -19,7 +19,6 @@ _CHOICES: dict[str, Sequence[Any]] = {
     "units": (2, 4, 6, 8),
     "kernel": (1, 3),
     "stride": (1, 2),
-    "groups": (1, 2),
     "bias": (False, True),
     "batch_norm": (False, True),
     "activation": get_args(Activation),
@@ -69,10 +68,10 @@ class Case:
 def network_specs(draw: st.DrawFn, /, **allowed: Sequence[Any]) -> NetworkSpec:
     """Small convolutional networks of every kind that the arguments allow.
 
-    Convolutions in one to three dimensions, strides, groups, batch norm in eval mode, piecewise
-    linear and smooth activations, maximum and average pooling, five kinds of head. Networks have
-    2 to 8 units and maps of at most 10 locations per edge. Parameters come from a seed, so that
-    Hypothesis does not shrink them to zeros or equal numbers, which real networks do not have.
+    Convolutions in one to three dimensions, strides, batch norm in eval mode, piecewise linear and
+    smooth activations, maximum and average pooling, three kinds of head. Networks have 2 to 8 units
+    and maps of at most 10 locations per edge. Parameters come from a seed, so that Hypothesis does
+    not shrink them to zeros or equal numbers, which real networks do not have.
 
     Args:
         allowed: Allowed values of attributes of :class:`NetworkSpec` other than its seed and size,

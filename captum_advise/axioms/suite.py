@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import hypothesis
 import pytest
 from captum.attr import (
-    LayerActivation,
     LayerGradCam,
     LayerGradientXActivation,
     LayerIntegratedGradients,
@@ -17,8 +15,7 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis.errors import Flaky
 from torch import nn
 
-from captum_advise._utils.markdown import markdown_table
-from captum_advise.axioms.checks import AxiomViolation, Factory, Subject
+from captum_advise.axioms.checks import AxiomViolation, Subject
 from captum_advise.axioms.claims import AXIOMS, Axiom
 from captum_advise.axioms.strategies import Case
 from captum_advise.gated_grad_cam import GatedGradCam
@@ -100,40 +97,26 @@ class AxiomSuite:
     every time.
 
     Attributes:
-        attribution, arguments, spatial_dims, channels: As in :class:`Subject`.
-        does_not_hold: Axioms that it does not fulfil, each with the reason. Their tests
-            require a counterexample.
+        subject: The attribution. Tests of the axioms in its ``does_not_hold`` require a
+            counterexample.
         effort: Factor on the profile's number of examples.
 
     Example::
 
         >>> class TestGradCam(AxiomSuite):
-        ...     attribution = LayerGradCam
-        ...     does_not_hold = {
-        ...         "dummy_location": "the gradient is averaged over locations",
-        ...         "sensitivity_affine": "a mean gradient can vanish",
-        ...         "sensitivity_saturated": "gradients vanish where the network is saturated",
-        ...     }
+        ...     subject = Subject(
+        ...         "Grad-CAM",
+        ...         LayerGradCam,
+        ...         does_not_hold={
+        ...             "dummy_location": "the gradient is averaged over locations",
+        ...             "sensitivity_affine": "a mean gradient can vanish",
+        ...             "sensitivity_saturated": "gradients vanish where the network is saturated",
+        ...         },
+        ...     )
     """
 
-    attribution: ClassVar[Factory]
-    arguments: ClassVar[Mapping[str, Any]] = {}
-    spatial_dims: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    channels: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    does_not_hold: ClassVar[Mapping[str, str]] = {}
+    subject: ClassVar[Subject]
     effort: ClassVar[float] = 1.0
-
-    @classmethod
-    def subject(cls) -> Subject:
-        """What the class attributes describe."""
-        return Subject(
-            name=cls.__name__.removeprefix("Test"),
-            attribution=cls.attribution,
-            arguments=cls.arguments,
-            spatial_dims=cls.spatial_dims,
-            channels=cls.channels,
-            does_not_hold=cls.does_not_hold,
-        )
 
     @pytest.mark.parametrize("axiom", AXIOMS.values(), ids=AXIOMS)
     def test_axiom(self, axiom: Axiom) -> None:
@@ -143,18 +126,19 @@ class AxiomSuite:
             AxiomViolation: The axiom does not hold, and ``does_not_hold`` does not name it.
             ValueError: ``does_not_hold`` names an unknown axiom.
         """
-        unknown = set(self.does_not_hold) - set(AXIOMS)
+        known = self.subject.does_not_hold
+        unknown = set(known) - set(AXIOMS)
         if unknown:
             raise ValueError(f"does_not_hold names unknown axioms: {', '.join(sorted(unknown))}.")
-        if axiom.name not in self.does_not_hold:
-            require(axiom, self.subject(), effort=self.effort)
+        if axiom.name not in known:
+            require(axiom, self.subject, effort=self.effort)
             return
         # The search stops at the first counterexample, so it may be long. Which examples come
         # first depends on the version of Hypothesis.
-        if violation(axiom, self.subject(), effort=max(4.0, self.effort)) is None:
+        if violation(axiom, self.subject, effort=max(4.0, self.effort)) is None:
             pytest.fail(
                 f"There is no counterexample to {axiom.name} among the examples, although "
-                f"does_not_hold names it ({self.does_not_hold[axiom.name]})."
+                f"does_not_hold names it ({known[axiom.name]})."
             )
 
 
@@ -165,7 +149,6 @@ _SCALE = "only activations in [0, 1] count, so rescaling a unit changes its rele
 _SELECTED = "which group is selected depends on the head"
 _MASKED_INPUTS = "the selection depends on the network's outputs for masked inputs"
 _OTHER_RELEVANCE = "the unit that matters can have another relevance than the one asked for"
-_NO_HEAD = "the method does not use the head"
 _ENLARGED = "evidence is averaged and enlarged, so that evidence spreads to its neighbours"
 _STRETCHED = "maps are stretched to [0, 1], multiplied and added"
 _POSITIVE = "only positive evidence counts"
@@ -237,28 +220,5 @@ REFERENCES: tuple[Subject, ...] = (
         {"n_steps": 8},
         does_not_hold={"locality": "gradients are taken along the path from a baseline"},
     ),
-    Subject(
-        "LayerActivation",
-        LayerActivation,
-        does_not_hold={
-            "rescaled_units": "the attributions are the rescaled activations",
-            **dict.fromkeys(
-                ("dead_units", "dummy_unit", "dummy_location", "dummy_class", "linearity"), _NO_HEAD
-            ),
-        },
-    ),
 )
 """Attributions whose axioms are known: LayerAdvise in every selection, and related ones."""
-
-
-def axiom_table(results: Mapping[str, Mapping[str, bool]]) -> str:
-    """Which axioms fail, as a Markdown table: a row per axiom, a column per subject.
-
-    Args:
-        results: Name of a subject to name of an axiom to whether the axiom holds.
-    """
-    rows = [
-        [f"`{name}`", *("" if column[name] else "**no**" for column in results.values())]
-        for name in next(iter(results.values()))
-    ]
-    return markdown_table(["axiom", *results], rows, centred=True)

@@ -108,7 +108,8 @@ def _smoother(kernels: Tensor) -> Callable[[Tensor], Tensor]:
 
         def convolve(values: Tensor) -> Tensor:
             spectrum = torch.fft.rfft(values, 2 * length)[:, None]
-            return torch.fft.irfft(spectrum * transfer, 2 * length)[..., :length]
+            smoothed: Tensor = torch.fft.irfft(spectrum * transfer, 2 * length)
+            return smoothed[..., :length]
 
         return convolve
 
