@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval, skip_init
+from torch.nn.utils import fuse_conv_bn_eval
 
 from captum_advise.axioms.checks import claim_of
 from captum_advise.axioms.networks import Convolution, NetworkSpec, SmallNetwork, generator
@@ -143,8 +143,9 @@ def split_head(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
     network = SmallNetwork(spec)
     last = network.last
     left, right = torch.linalg.qr(last.weight.detach())
-    first = skip_init(nn.Linear, last.in_features, len(right), bias=False)
-    second = skip_init(nn.Linear, len(right), spec.classes)
+    with torch.random.fork_rng(devices=[]):
+        first = nn.Linear(last.in_features, len(right), bias=False)
+        second = nn.Linear(len(right), spec.classes)
     first.weight.data, second.weight.data, second.bias.data = right, left, last.bias.data
     network.head[-1] = nn.Sequential(first, second)
     return _pair(network)
@@ -224,6 +225,7 @@ def _scale_rows(module: nn.Module, factors: Tensor) -> None:
 
 
 def _identity_convolution(like: Convolution, units: int) -> nn.Module:
-    convolution = skip_init(type(like), units, units, 1, bias=False).double()
+    with torch.random.fork_rng(devices=[]):
+        convolution = type(like)(units, units, 1, bias=False).double()
     nn.init.dirac_(convolution.weight)
     return convolution
