@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,6 @@ def explain(
     pixel_space: PixelSpace | None = None,
     reshape_transform: ReshapeTransform | None = None,
     class_names: Sequence[str] | None = None,
-    weights: Literal["default", "random"] = "default",
-    device: torch.device | str | None = None,
     confidence: Callable[[Tensor], Tensor] | None = None,
     **options: Any,
 ) -> Explanation:
@@ -65,14 +63,13 @@ def explain(
     Args:
         image: One image, or a sequence of them: a path or a PIL image. A tensor (N, C, H, W) is
             taken as inputs of the model, which have gone through its transform already.
-        model: An image classifier of timm, torchvision or Hugging Face, a name that
-            :func:`captum_advise.zoo.load` takes, or a :class:`captum_advise.zoo.Network`. Any other
+        model: An image classifier of timm, torchvision or Hugging Face, or the name of one or the
+            :class:`captum_advise.zoo.Network` as of :func:`captum_advise.zoo.load`. Any other
             classifier needs ``transform``.
         target: The class to explain, by index or by name, or one per image. None: each image's
             predicted class.
         layer, transform, pixel_space, reshape_transform, class_names: As in
             :func:`captum_advise.zoo.describe`.
-        weights, device: For a name, as in :func:`captum_advise.zoo.load`.
         confidence: As in :class:`LayerAdvise`.
         options: More arguments of :class:`LayerAdvise`, such as ``activation_range``, and of
             :meth:`LayerAdvise.explain`, such as ``unit_selection``.
@@ -103,12 +100,7 @@ def explain(
     if inputs is not None:
         _check_inputs(inputs)
     if isinstance(model, str):
-        if isinstance(layer, nn.Module):
-            raise TypeError("layer must be a dotted name where the model is given by its name.")
-        model = zoo.load(model, layer=layer, weights=weights, device=device or "cpu")
-        layer = None
-    elif device is not None:
-        raise TypeError("device is for a model that is given by its name: use model.to(device).")
+        model = zoo.load(model)
     network = zoo.describe(
         model,
         layer=layer,
