@@ -343,10 +343,10 @@ def of_sanity(_):
     rows = pandas.read_csv(MEASURED / "sanity.csv")
     methods = ["layer-advise", "grad-cam", "gated-grad-cam", "edge-detector"]
     page = "docs/explanation/sanity-checks.md"
-    is_cascading = rows["check"] == "cascading"
+    is_cascading = rows["mode"] == "cascading"
     is_last = is_cascading & (rows["step"] == rows["step"].max())
     is_first = is_cascading & (rows["step"] == 1)
-    is_independent = rows["check"] == "independent"
+    is_independent = rows["mode"] == "independent"
     for label, chosen, kind in (
         ("absolute maps, the classifier random", is_first, "absolute"),
         ("absolute maps, mean over the cascading steps", is_cascading, "absolute"),
@@ -354,16 +354,6 @@ def of_sanity(_):
         ("signed maps, mean over the cascading steps", is_cascading, "signed"),
         ("signed maps, every block random", is_last, "signed"),
         ("absolute maps, mean over the independent steps", is_independent, "absolute"),
-        (
-            "digits, networks of shuffled and of true labels",
-            rows["check"] == "digits, shuffled labels",
-            "absolute",
-        ),
-        (
-            "digits, networks of true labels with each other",
-            rows["check"] == "digits, true labels",
-            "absolute",
-        ),
     ):
         means = rows[chosen].groupby("method")[kind].mean()[methods]
         yield page, f"| {label} | {' | '.join(f'{mean:.2f}' for mean in means)} |"

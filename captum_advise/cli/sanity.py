@@ -17,8 +17,6 @@ from captum_advise.cli.networks import load_network
 if TYPE_CHECKING:
     import pandas as pd
 
-    from captum_advise.evaluation.sanity import LabelRandomization
-
 EXAMPLES = """\b
 Examples:
   captum-advise sanity
@@ -42,9 +40,6 @@ def sanity(
     weights: options.Weights = "default",
     target: options.Target = None,
     seeds: Annotated[int, typer.Option(min=1, help="Random networks per step.")] = 1,
-    labels: Annotated[
-        bool, typer.Option(help="Compare networks trained on true and on shuffled digits as well.")
-    ] = True,
     output: options.Output = Path("sanity-output"),
 ) -> int:
     """Do maps depend on what the network has learnt? gated-grad-cam, layer-advise, grad-cam, edges.
@@ -89,62 +84,50 @@ def sanity(
         for seed in range(seeds)
     }
     rows = pd.DataFrame(
-        [
-            (mode, seed, step, block, method, metric, value)
-            for (mode, seed), run in runs.items()
-            for method, similarity in run.similarity.items()
-            for step, (block, values) in enumerate(zip(run.steps, similarity, strict=True), start=1)
-            for metric, value in values.to_dict().items()
-        ],
-        columns=["mode", "seed", "step", "block", "method", "metric", "similarity"],
+        {
+            "mode": mode,
+            "seed": seed,
+            "step": step,
+            "block": block,
+            "method": method,
+            "absolute": float(run.absolute_correlation[method][step - 1].mean()),
+            "signed": float(run.signed_correlation[method][step - 1].mean()),
+        }
+        for (mode, seed), run in runs.items()
+        for method in methods
+        for step, block in enumerate(run.steps, start=1)
     )
-    results = list(runs.values())
     pixels = network.pixel_space.to_pixels(inputs)[0].clamp(0, 1)
     files = {
-        output / "sanity_curves.png": to_png(figures.curves(results), dpi=110),
-        output / "sanity_maps.png": to_png(figures.maps(pixels, results[0]), dpi=110),
+        output / "sanity_curves.png": to_png(figures.curves(rows), dpi=110),
+        output / "sanity_maps.png": to_png(figures.maps(pixels, runs["cascading", 0]), dpi=110),
         output / "sanity.csv": rows.to_csv(index=False, lineterminator="\r\n"),
     }
     for path, content in files.items():
         atomic_write(path, content)
-    shuffled = evaluation.randomize_labels(methods) if labels else None
     show(f"{network.name}, {network.layer_name}: {network.class_names[explained]}")
-    _show(list(methods), rows, shuffled)
+    _show(rows)
     for path in files:
         show(f"  {path}")
     return 0
 
 
-def _show(methods: list[str], rows: pd.DataFrame, shuffled: LabelRandomization | None) -> None:
+def _show(rows: pd.DataFrame) -> None:
+    methods = list(rows["method"].unique())
     table = Table("rank correlation with the original map", *methods)
-
-    def means(which: str, kind: str = "absolute") -> pd.Series[float]:
-        chosen = rows.query(f"{which} and metric == 'spearman_{kind}'")
-        return chosen.groupby("method")["similarity"].mean()[methods]
-
-    everything = "mode == 'cascading' and step == step.max()"
+    is_cascading = rows["mode"] == "cascading"
+    everything = is_cascading & (rows["step"] == rows["step"].max())
     for kind in ("absolute", "signed"):
-        for label, which in (
-            ("the top block random", "mode == 'cascading' and step == 1"),
+        for label, chosen in (
+            ("the top block random", is_cascading & (rows["step"] == 1)),
             ("every block random", everything),
-            ("mean over cascading steps", "mode == 'cascading'"),
-            ("mean over independent steps", "mode == 'independent'"),
+            ("mean over cascading steps", is_cascading),
+            ("mean over independent steps", ~is_cascading),
         ):
-            table.add_row(f"{kind}: {label}", *(f"{value:.2f}" for value in means(which, kind)))
-    if shuffled is not None:
-        for label, similarity in (
-            ("digits: shuffled against true labels", shuffled.similarity),
-            ("digits: true against true labels", shuffled.control),
-        ):
-            values = (similarity[method].to_dict()["spearman_absolute"] for method in methods)
-            table.add_row(label, *(f"{value:.2f}" for value in values))
+            means = rows[chosen].groupby("method")[kind].mean()
+            table.add_row(f"{kind}: {label}", *(f"{means[method]:.2f}" for method in methods))
     show(table)
-    for method, value in means(everything).items():
+    for method, value in rows[everything].groupby("method", sort=False)["absolute"].mean().items():
         depends = abs(value) < _DEPENDS_BELOW
         verdict = "depends on the parameters" if depends else "does NOT depend on the parameters"
         show(f"{method} {verdict}: {value:.2f} when all are random.")
-    if shuffled is not None:
-        show(
-            f"Digits that the networks learnt by heart: {shuffled.accuracy:.1%} with true labels, "
-            f"{shuffled.shuffled_accuracy:.1%} with shuffled ones."
-        )

@@ -20,10 +20,6 @@ from captum_advise.evaluation.output import OutputError as OutputError
 from captum_advise.evaluation.run.evaluate import evaluate as evaluate
 from captum_advise.evaluation.run.image_evaluator import MethodError as MethodError
 from captum_advise.evaluation.run.results import Evaluation as Evaluation
-from captum_advise.evaluation.sanity import LabelRandomization as LabelRandomization
 from captum_advise.evaluation.sanity import ParameterRandomization as ParameterRandomization
 from captum_advise.evaluation.sanity import edge_detector as edge_detector
-from captum_advise.evaluation.sanity import randomize_labels as randomize_labels
 from captum_advise.evaluation.sanity import randomize_parameters as randomize_parameters
-from captum_advise.evaluation.similarity import MapSimilarity as MapSimilarity
-from captum_advise.evaluation.similarity import map_similarity as map_similarity

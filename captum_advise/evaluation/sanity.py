@@ -1,9 +1,8 @@
 """Sanity checks for saliency maps: does a map depend on what the network has learnt?
 
 Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps",
-NeurIPS 2018, https://arxiv.org/abs/1810.03292. The module has their parameter randomisation
-(cascading and independent) and their label randomisation. The feature similarity FSIM, which
-compares phase congruency and gradient magnitude, replaces their correlation of HOG features.
+NeurIPS 2018, https://arxiv.org/abs/1810.03292. The module has their parameter randomisation,
+cascading and independent, with their rank correlation of absolute and of signed maps.
 
 The model is left unchanged: every step works on a copy.
 """
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from inspect import isclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,12 +30,10 @@ from captum_advise.evaluation.methods import (
 )
 from captum_advise.evaluation.methods.layers import choice_of, find_layers
 from captum_advise.evaluation.randomness import seeded
-from captum_advise.evaluation.similarity import MapSimilarity, map_similarity
 from captum_advise.layouts import ReshapeTransform
 
 Mode = Literal["cascading", "independent"]
 
-_BATCH = 50
 # Without it, a network that was built after torch.manual_seed(0) would be drawn again.
 _SEED_OFFSET = 0x5EED0000
 
@@ -82,7 +80,9 @@ class ParameterRandomization:
         steps: The randomised blocks, from the top to the bottom of the network.
         original: Per method, the map (N, 1, h, w) of the original network.
         maps: Per method, the map after each step.
-        similarity: Per method, the similarity to the original map after each step.
+        absolute_correlation: Per method, the rank correlation of absolute maps with the original
+            ones, float64 (steps, N). It is 1 for maps of the same order.
+        signed_correlation: Likewise of signed maps.
 
     Example::
 
@@ -97,7 +97,8 @@ class ParameterRandomization:
     steps: tuple[str, ...]
     original: dict[str, Tensor]
     maps: dict[str, tuple[Tensor, ...]]
-    similarity: dict[str, tuple[MapSimilarity, ...]]
+    absolute_correlation: dict[str, Tensor]
+    signed_correlation: dict[str, Tensor]
 
 
 def randomize_parameters(
@@ -139,10 +140,10 @@ def randomize_parameters(
 
         >>> methods = {"grad-cam": LayerGradCam, "edge-detector": edge_detector}
         >>> result = randomize_parameters(methods, net, "conv4", images, torch.tensor([3, 3]))
-        >>> for step, similarity in zip(result.steps, result.similarity["edge-detector"]):
-        ...     print(step, round(similarity.to_dict()["spearman_absolute"], 6))
-        head 1.0
-        conv4 1.0
+        >>> for step, correlation in zip(result.steps, result.signed_correlation["edge-detector"]):
+        ...     print(step, correlation.round(decimals=6).tolist())
+        head [1.0, 1.0]
+        conv4 [1.0, 1.0]
     """
     if layer not in dict(model.named_modules()):
         raise ValueError(f"The model has no layer {layer!r}.")
@@ -171,16 +172,22 @@ def randomize_parameters(
         network.to(inputs.device)
         for method, values in maps(network).items():
             randomized[method].append(values)
-    size = (inputs.shape[-2], inputs.shape[-1])
+
+    def correlations(prepare: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        return {
+            name: torch.stack(
+                [rank_correlation(prepare(original[name]), prepare(step)) for step in steps]
+            )
+            for name, steps in randomized.items()
+        }
+
     return ParameterRandomization(
         mode=mode,
         steps=tuple(blocks),
         original=original,
-        maps={name: tuple(values) for name, values in randomized.items()},
-        similarity={
-            name: tuple(map_similarity(original[name], value, size) for value in values)
-            for name, values in randomized.items()
-        },
+        maps={name: tuple(steps) for name, steps in randomized.items()},
+        absolute_correlation=correlations(torch.abs),
+        signed_correlation=correlations(torch.positive),
     )
 
 
@@ -241,84 +248,22 @@ def reset_parameters(module: nn.Module) -> None:
         parameter.copy_(parameter.mean() + spread * torch.randn_like(parameter))
 
 
-@dataclass(frozen=True)
-class LabelRandomization:
-    """Result of :func:`randomize_labels`.
+def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
+    """Spearman's rank correlation of maps (N, ...) with others of their shape, float64 (N,).
 
-    Attributes:
-        accuracy: Training accuracy of the network trained on true labels.
-        shuffled_accuracy: Training accuracy of the network trained on shuffled labels.
-        similarity: Per method, the similarity (N,) of the two networks' maps.
-        control: Per method, the similarity (N,) of the maps of two networks trained on true
-            labels from different initial parameters.
-
-    Example::
-
-        >>> result = randomize_labels({"edge-detector": edge_detector}, n_train=50, n_explained=4)
-        >>> round(result.similarity["edge-detector"].to_dict()["spearman_absolute"], 6)
-        1.0
+    It is 0 with a constant map, and 1 of two constant maps.
     """
+    from scipy import stats
 
-    accuracy: float
-    shuffled_accuracy: float
-    similarity: dict[str, MapSimilarity]
-    control: dict[str, MapSimilarity]
-
-
-def randomize_labels(
-    methods: Mapping[str, MethodLike], *, seed: int = 0, n_train: int = 500, n_explained: int = 32
-) -> LabelRandomization:
-    """Train a small network on digits with true and with shuffled labels, and compare the maps.
-
-    The images are the 8 x 8 digits of ``sklearn.datasets.load_digits``. The networks have two
-    convolutions and two linear layers, and are trained until they memorise the training images.
-    The maps explain the true class of training images at the second convolution's ReLU, those of
-    ``GatedGradCam`` at both ReLUs, although these have one resolution.
-
-    Args:
-        methods: As in :func:`randomize_parameters`.
-        seed: Seed of the shuffle, the initial parameters and the order of the images.
-        n_train: Number of training images, a multiple of 50, at most 1750.
-        n_explained: Number of training images on which maps are compared.
-
-    Raises:
-        ValueError: ``n_train`` is another number, or a method is bound to a model.
-
-    Example::
-
-        >>> result = randomize_labels({"grad-cam": LayerGradCam}, n_train=50, n_explained=4)
-        >>> result.accuracy, result.shuffled_accuracy
-        (1.0, 1.0)
-        >>> result.similarity["grad-cam"].spearman_absolute.shape
-        torch.Size([4])
-    """
-    from sklearn.datasets import load_digits
-
-    digits, labels = load_digits(return_X_y=True)
-    most = len(labels) // _BATCH * _BATCH
-    if n_train not in range(_BATCH, most + 1, _BATCH):
-        raise ValueError(f"n_train must be a multiple of {_BATCH} up to {most}, got {n_train}.")
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(labels), generator=generator)[:n_train]
-    inputs = torch.from_numpy(digits).float()[chosen].view(-1, 1, 8, 8) / 16
-    true = torch.from_numpy(labels).long()[chosen]
-    shuffled = true[torch.randperm(n_train, generator=generator)]
-    network, accuracy = _trained(inputs, true, 3 * seed)
-    control, _ = _trained(inputs, true, 3 * seed + 1)
-    shuffled_network, shuffled_accuracy = _trained(inputs, shuffled, 3 * seed + 2)
-    explained, target = inputs[:n_explained], true[:n_explained]
-    explainers = _explainers(methods, network, "3", explained, gated=("1", "3"))
-    maps = [
-        {name: explain(part, explained, target, Context()) for name, explain in explainers.items()}
-        for part in (network, control, shuffled_network)
-    ]
-    size = (8, 8)
-    return LabelRandomization(
-        accuracy=accuracy,
-        shuffled_accuracy=shuffled_accuracy,
-        similarity={name: map_similarity(maps[0][name], maps[2][name], size) for name in methods},
-        control={name: map_similarity(maps[0][name], maps[1][name], size) for name in methods},
-    )
+    correlations = []
+    pairs = (values.detach().double().flatten(1).numpy() for values in (maps, others))
+    for first, second in zip(*pairs, strict=True):
+        constant = [bool(np.ptp(values) == 0) for values in (first, second)]
+        if any(constant):
+            correlations.append(float(all(constant)))
+        else:
+            correlations.append(float(stats.spearmanr(first, second).statistic))
+    return torch.tensor(correlations, dtype=torch.float64)
 
 
 def _explainers(
@@ -326,13 +271,11 @@ def _explainers(
     model: nn.Module,
     layer: str,
     inputs: Tensor,
-    reshape_transform: ReshapeTransform | None = None,
-    gated: tuple[str, ...] = (),
+    reshape_transform: ReshapeTransform | None,
 ) -> dict[str, Callable[[nn.Module, Tensor, Tensor, Context], Tensor]]:
     """From networks like a model, inputs, classes and the context to maps, by name of the method.
 
-    The networks have the model's layers under their names. ``gated`` names the layers of
-    ``GatedGradCam`` where they are not looked for.
+    The networks have the model's layers under their names.
     """
     names = {module: name for name, module in model.named_modules()}
 
@@ -341,8 +284,6 @@ def _explainers(
         if method is not given and not isclass(given) and not isinstance(given, tuple):
             raise ValueError(f"{title} is bound to a model, which stays as it is: give its class.")
         choice = choice_of(method)
-        if gated and choice == "gated-grad-cam":
-            choice = gated
         try:
             found = find_layers(
                 model, model.get_submodule(layer), choice, inputs, reshape_transform
@@ -369,33 +310,3 @@ def _explainers(
         return explain
 
     return {title: explainer(title, given) for title, given in methods.items()}
-
-
-def _trained(inputs: Tensor, labels: Tensor, seed: int) -> tuple[nn.Sequential, float]:
-    """A network that memorises the labels, and its training accuracy."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        network = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(32 * 64, 64),
-            nn.ReLU(),
-            nn.Linear(64, 10),
-        )
-        optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-        accuracy = 0.0
-        for _ in range(100):
-            for batch in torch.randperm(len(labels)).view(-1, _BATCH):
-                optimizer.zero_grad()
-                loss = nn.functional.cross_entropy(network(inputs[batch]), labels[batch])
-                torch.autograd.backward(loss)
-                optimizer.step()
-            with torch.no_grad():
-                accuracy = float((network(inputs).argmax(1) == labels).double().mean())
-            if accuracy == 1:
-                break
-    optimizer.zero_grad()
-    return network.eval(), accuracy

@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_advise.evaluation.sanity import ParameterRandomization
 from captum_advise.visualization import overlay, style
 
-_MARKERS = ("o", "s", "^", "D", "v")
-_METRICS = {"spearman": "rank correlation", "ssim": "SSIM", "fsim": "FSIM"}
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def curves(results: Sequence[ParameterRandomization]) -> Figure:
-    """Similarity to the original map after each step: a column per mode, a row per metric.
+def curves(rows: pd.DataFrame) -> Figure:
+    """Rank correlation with the original map after each step, a column per mode.
 
     Solid lines are means over the seeds for absolute maps, with the range as a band. Dashed lines
-    are means for signed maps. All results have the same methods and blocks.
+    are means for signed maps.
+
+    Args:
+        rows: Columns mode, seed, step, block, method, absolute, signed.
     """
-    modes = list(dict.fromkeys(result.mode for result in results))
-    figure = Figure(figsize=(6.2 * len(modes), 8.6), layout="constrained")
-    axes = figure.subplots(len(_METRICS), len(modes), sharex="col", sharey="row", squeeze=False)
-    for column, mode in enumerate(modes):
-        runs = [result for result in results if result.mode == mode]
-        steps = ["original", *(step.removeprefix("_") for step in runs[0].steps)]
-        for row, (metric, label) in enumerate(_METRICS.items()):
-            ax = axes[row, column]
-            for number, method in enumerate(runs[0].similarity):
-                colour = style.METHODS[number % len(style.METHODS)]
-                marker = _MARKERS[number % len(_MARKERS)]
-                absolute = _values(runs, method, f"{metric}_absolute")
-                signed = _values(runs, method, f"{metric}_signed")
-                x = range(len(steps))
-                ax.plot(x, absolute.mean(0), marker=marker, ms=4, color=colour, label=method)
-                ax.fill_between(x, absolute.min(0), absolute.max(0), color=colour, alpha=0.15, lw=0)
-                ax.plot(x, signed.mean(0), color=colour, ls="--", lw=1)
-            ax.axhline(0, color=style.LIGHT_GREY, lw=0.8)
-            ax.spines[["top", "right"]].set_visible(False)
-            ax.grid(axis="y", alpha=0.3)
-            if column == 0:
-                ax.set_ylabel(label)
-        axes[0, column].set_title(f"{mode} randomisation")
-        axes[-1, column].set_xticks(
-            range(len(steps)), steps, rotation=60, ha="right", rotation_mode="anchor", fontsize=8
+    modes = rows["mode"].unique()
+    figure = Figure(figsize=(6.2 * len(modes), 4.4), layout="constrained")
+    axes = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
+    for ax, mode in zip(axes, modes, strict=True):
+        of_mode = rows[rows["mode"] == mode]
+        methods = of_mode.groupby("method", sort=False)
+        for colour, (method, own) in zip(style.METHODS, methods, strict=False):
+            by_step = own.groupby("step")
+            absolute = by_step["absolute"].agg(["mean", "min", "max"])
+            ax.plot(absolute["mean"], marker="o", ms=4, color=colour, label=method)
+            ax.fill_between(
+                absolute.index, absolute["min"], absolute["max"], color=colour, alpha=0.15, lw=0
+            )
+            ax.plot(by_step["signed"].mean(), color=colour, ls="--", lw=1)
+        ax.axhline(0, color=style.LIGHT_GREY, lw=0.8)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", alpha=0.3)
+        ax.set_title(f"{mode} randomisation")
+        blocks = of_mode.groupby("step")["block"].first()
+        ax.set_xticks(
+            blocks.index, blocks, rotation=60, ha="right", rotation_mode="anchor", fontsize=8
         )
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    (dashes,) = axes[0, 0].plot([], [], color=style.DARK_GREY, ls="--", lw=1)
+    handles, labels = axes[0].get_legend_handles_labels()
+    (dashes,) = axes[0].plot([], [], color=style.DARK_GREY, ls="--", lw=1)
     figure.legend(
         [*handles, dashes],
         [*labels, "signed maps (solid: absolute)"],
@@ -57,32 +55,24 @@ def curves(results: Sequence[ParameterRandomization]) -> Figure:
         ncols=len(labels) + 1,
         frameon=False,
     )
+    axes[0].set_ylabel("rank correlation")
     figure.supxlabel("randomised block, from the top of the network to the bottom", fontsize=10)
     return figure
 
 
 def maps(image: Tensor, result: ParameterRandomization, *, columns: int = 7) -> Figure:
     """Maps over an image (3, H, W) in [0, 1], a row per method: the original, then spaced steps."""
-    positions = np.linspace(-1, len(result.steps) - 1, min(columns, len(result.steps) + 1))
-    shown = [round(float(position)) for position in positions]
-    figure = Figure(figsize=(1.9 * len(shown), 2.1 * len(result.original)), layout="constrained")
-    axes = figure.subplots(len(result.original), len(shown), squeeze=False)
-    for row, (method, original) in enumerate(result.original.items()):
-        for column, step in enumerate(shown):
-            values = original if step < 0 else result.maps[method][step]
-            title = "original" if step < 0 else f"… {result.steps[step].removeprefix('_')}"
-            ax = axes[row, column]
-            overlay(image, values[0], ax=ax, title=title if row == 0 else None)
-            if column == 0:
-                ax.text(
-                    -0.06, 0.5, method, transform=ax.transAxes, rotation=90, ha="right", va="center"
-                )
+    titles = ["original", *(f"… {step}" for step in result.steps)]
+    positions = np.linspace(0, len(titles) - 1, min(columns, len(titles))).round().astype(int)
+    figure = Figure(figsize=(1.9 * len(positions), 2.1 * len(result.maps)), layout="constrained")
+    axes = figure.subplots(len(result.maps), len(positions), squeeze=False)
+    for row, (method, randomized) in zip(axes, result.maps.items(), strict=True):
+        values = [result.original[method], *randomized]
+        for ax, position in zip(row, positions, strict=True):
+            overlay(image, values[position][0], ax=ax)
+        row[0].text(
+            -0.06, 0.5, method, transform=row[0].transAxes, rotation=90, ha="right", va="center"
+        )
+    for ax, position in zip(axes[0], positions, strict=True):
+        ax.set_title(titles[position])
     return figure
-
-
-def _values(
-    runs: Sequence[ParameterRandomization], method: str, name: str
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """(seeds, steps + 1), with 1 for the original map."""
-    rows = [[1.0, *(step.to_dict()[name] for step in run.similarity[method])] for run in runs]
-    return torch.tensor(rows, dtype=torch.float64).numpy()

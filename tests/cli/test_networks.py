@@ -154,7 +154,7 @@ def test_commands_take_it(command, models, cat, photos, capsys):
             *("--data", str(photos), "--output", "out", "--limit", "1", "--steps", "2"),
             *("--methods", "grad-cam,random"),
         ],
-        "sanity": [str(cat), "--no-labels", "--output", "out"],
+        "sanity": [str(cat), "--output", "out"],
         "layers": [],
     }
     model = "package.models:network"

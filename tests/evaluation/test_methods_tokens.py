@@ -388,6 +388,6 @@ def test_the_commands_run_on_a_transformer(small_vit, photos, tmp_path, capsys):
     assert cli.main([*map(str, command), "--methods", "gated-grad-cam"]) == 2
     assert "error: The method gated-grad-cam cannot be run: " in capsys.readouterr().err
     photo = next(photos.iterdir())
-    sanity = ["sanity", photo, "--no-labels", "--output", tmp_path / "checks"]
+    sanity = ["sanity", photo, "--output", tmp_path / "checks"]
     assert cli.main(list(map(str, sanity))) == 0
     assert (tmp_path / "checks" / "sanity.csv").exists()

@@ -11,15 +11,8 @@ from captum.attr import LayerGradCam
 from scipy import stats
 from torch import nn
 
-from captum_advise import LayerAdvise
-from captum_advise.evaluation import (
-    edge_detector,
-    get_methods,
-    map_similarity,
-    randomize_labels,
-    randomize_parameters,
-)
-from captum_advise.evaluation.sanity import parameter_blocks, reset_parameters
+from captum_advise.evaluation import edge_detector, get_methods, randomize_parameters
+from captum_advise.evaluation.sanity import parameter_blocks, rank_correlation, reset_parameters
 
 METHODS = {"Grad-CAM": LayerGradCam, "edges": edge_detector}
 
@@ -106,7 +99,8 @@ def test_steps_randomise_their_blocks_and_leave_the_model_unchanged(model, input
         {"stem.1"},
         *(blocks | {"stem.1"} for blocks in expected),
     ]
-    assert len(result.maps["spy"]) == len(result.similarity["spy"]) == 4
+    assert len(result.maps["spy"]) == 4
+    assert result.absolute_correlation["spy"].shape == (4, 2)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -154,9 +148,9 @@ def test_both_modes_share_the_first_step_and_seeds_differ(model, inputs):
 
 def test_the_edge_detector_fails(model, inputs):
     result = randomize_parameters(METHODS, model, "stem.2", inputs, torch.tensor([0, 1]))
-    for step in result.similarity["edges"]:
-        assert step.to_dict() == pytest.approx(dict.fromkeys(step.to_dict(), 1.0))
-    assert result.similarity["Grad-CAM"][-1].to_dict()["spearman_signed"] < 0.9
+    for correlation in (result.absolute_correlation, result.signed_correlation):
+        torch.testing.assert_close(correlation["edges"], torch.ones(4, 2, dtype=torch.float64))
+    assert float(result.signed_correlation["Grad-CAM"][-1].mean()) < 0.9
 
 
 def test_edges_of_a_step():
@@ -169,32 +163,17 @@ def test_edges_of_a_step():
 
 def test_rank_correlation_is_scipys():
     maps, others = torch.randn(2, 3, 1, 7, 7, dtype=torch.float64)
-    similarity = map_similarity(maps, others, (40, 40))
-    for row in range(3):
-        a, b = maps[row].flatten(), others[row].flatten()
-        assert similarity.spearman_signed[row] == pytest.approx(stats.spearmanr(a, b).statistic)
-        assert similarity.spearman_absolute[row] == pytest.approx(
-            stats.spearmanr(a.abs(), b.abs()).statistic
-        )
+    for row, found in enumerate(rank_correlation(maps, others).tolist()):
+        expected = stats.spearmanr(maps[row].flatten(), others[row].flatten()).statistic
+        assert found == pytest.approx(expected)
 
 
-def test_similarity_of_equal_opposite_scaled_and_constant_maps():
-    maps = torch.randn(1, 1, 7, 7)
-    equal = map_similarity(maps, 4 * maps, (56, 56)).to_dict()
-    assert equal == pytest.approx(dict.fromkeys(equal, 1.0))
-    opposite = map_similarity(maps, -maps, (56, 56)).to_dict()
-    assert opposite["spearman_signed"] == pytest.approx(-1)
-    assert opposite["spearman_absolute"] == pytest.approx(1)
-    assert opposite["ssim_signed"] < 0 < opposite["ssim_absolute"]
-    zero = map_similarity(maps, torch.zeros_like(maps), (56, 56)).to_dict()
-    assert zero["spearman_absolute"] == zero["spearman_signed"] == 0
-    assert map_similarity(maps * 0, maps * 0, (56, 56)).to_dict()["spearman_signed"] == 1
-
-
-def test_similarity_of_maps_with_a_graph():
+def test_rank_correlation_of_equal_opposite_scaled_and_constant_maps():
     maps = torch.randn(1, 1, 7, 7, requires_grad=True)
-    similarity = map_similarity(maps, maps, (56, 56)).to_dict()
-    assert similarity["spearman_signed"] == pytest.approx(1)
+    zero = torch.zeros_like(maps)
+    for other, expected in ((4 * maps, 1), (-maps, -1), (zero, 0)):
+        assert float(rank_correlation(maps, other)) == pytest.approx(expected)
+    assert float(rank_correlation(zero, zero + 1)) == 1
 
 
 def test_reset_without_reset_parameters_keeps_mean_and_deviation():
@@ -216,21 +195,3 @@ def test_bad_input(model, inputs):
         randomize_parameters(METHODS, model, "stem", inputs, target, mode="both")
     with pytest.raises(ValueError, match="no parameters"):
         randomize_parameters(METHODS, nn.Sequential(nn.ReLU()), "0", inputs, target)
-    with pytest.raises(ValueError, match="of one shape"):
-        map_similarity(torch.rand(1, 1, 4, 4), torch.rand(1, 1, 5, 5), (8, 8))
-    for number in (0, 30, 1800):
-        with pytest.raises(ValueError, match=f"multiple of 50 up to 1750, got {number}"):
-            randomize_labels(METHODS, n_train=number)
-
-
-def test_labels():
-    (gated,) = get_methods(["gated-grad-cam"]).values()
-    methods = {"ADVISE": LayerAdvise, "gated": gated, **METHODS}
-    state = torch.random.get_rng_state()
-    result = randomize_labels(methods, n_train=200, n_explained=8)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert result.accuracy == 1
-    assert result.shuffled_accuracy > 0.95
-    assert result.similarity["edges"].to_dict()["spearman_absolute"] == pytest.approx(1)
-    for name in ("ADVISE", "gated", "Grad-CAM"):
-        assert result.similarity[name].to_dict()["spearman_absolute"] < 0.5
