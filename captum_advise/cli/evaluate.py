@@ -41,9 +41,8 @@ def evaluate(
         typer.Option(
             help="Folder of images, or of one folder per class (ImageFolder), or CSV file with "
             "the columns file and class. A class is an index, a name, or a WordNet id. For images "
-            "without class, the predicted one is explained. A CSV file can also say where objects "
-            "are: by the columns x0, y0, x1, y1 in pixels, or by mask. Or scenes: made images of "
-            "two objects whose masks are known, for the networks scenes-*."
+            "without class, the predicted one is explained. Or scenes: made images of two objects "
+            "whose masks are known, for the networks scenes-*."
         ),
     ],
     output: options.Output,
@@ -60,8 +59,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME=FOLDER",
-            help="Add a method whose maps are files in a folder, named like the images: .npy, .npz "
-            "or grey .png. May be given several times.",
+            help="Add a method whose maps are .npy files in a folder, named like the images. May "
+            "be given several times.",
         ),
     ] = None,
     layer: options.Layer = None,
@@ -126,7 +125,6 @@ def evaluate(
     the processes share the images. Ends with status 1 if some images failed.
     """
     from captum_advise.evaluation.columns import get_metrics
-    from captum_advise.evaluation.data.images import check_output
     from captum_advise.evaluation.methods.registry import parse_settings
     from captum_advise.metrics import AVXProtocol
 
@@ -142,7 +140,6 @@ def evaluate(
     if not compared:
         raise ValueError("Name at least one method, with --methods or --maps.")
     get_metrics(wanted)
-    check_output(output, data)
     protocol = AVXProtocol.reference() if reference_protocol else AVXProtocol()
     try:
         network = load_network(model, layer=layer, weights=weights, device=device, seed=seed)

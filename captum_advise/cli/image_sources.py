@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captum_advise import zoo
+from captum_advise.zoo.images import ENDINGS
 
 if TYPE_CHECKING:
     from PIL import Image
-
-# Of the files in a folder that are read. Any format is read of a file that is named.
-_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Source:
             return zoo.example_image()
         if self.path.is_dir():
             raise ValueError(
-                f"The folder {self.path} holds no image: files of the types {', '.join(_ENDINGS)} "
+                f"The folder {self.path} holds no image: files of the types {', '.join(ENDINGS)} "
                 "are read."
             )
         if self.path.exists() and not self.path.is_file():
@@ -78,6 +76,6 @@ def _inside(folder: Path, without: Path, skipped: list[Path]) -> list[Path]:
         )
         for path in (Path(root) / name for name in sorted(files) if not name.startswith(".")):
             # A pipe is no image, whatever its name.
-            is_image = path.name.lower().endswith(_ENDINGS) and path.is_file()
+            is_image = path.name.lower().endswith(ENDINGS) and path.is_file()
             (found if is_image else skipped).append(path)
     return found or [folder]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -61,11 +61,8 @@ def sanity(
     with torch.no_grad():
         predicted = int(network.model(inputs).argmax())
     explained = predicted if target is None else network.class_index(target)
-    names = ["gated-grad-cam"] * bool(network.layers) + ["layer-advise", "grad-cam"]
-    methods: dict[str, Any] = {
-        **evaluation.get_methods(names),
-        "edge-detector": evaluation.edge_detector,
-    }
+    names = ["gated-grad-cam"] * bool(network.layers)
+    methods = evaluation.get_methods([*names, "layer-advise", "grad-cam", "edge-detector"])
     make_folder(output)
     runs = {
         (mode, seed): evaluation.randomize_parameters(

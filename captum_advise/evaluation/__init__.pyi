@@ -11,7 +11,6 @@ from captum_advise.evaluation.methods import ClassMaps as ClassMaps
 from captum_advise.evaluation.methods import Context as Context
 from captum_advise.evaluation.methods import Method as Method
 from captum_advise.evaluation.methods import SavedMaps as SavedMaps
-from captum_advise.evaluation.methods import as_method as as_method
 from captum_advise.evaluation.methods import get_methods as get_methods
 from captum_advise.evaluation.methods import list_methods as list_methods
 from captum_advise.evaluation.methods import list_settings as list_settings
@@ -21,5 +20,4 @@ from captum_advise.evaluation.run.evaluate import evaluate as evaluate
 from captum_advise.evaluation.run.image_evaluator import MethodError as MethodError
 from captum_advise.evaluation.run.results import Evaluation as Evaluation
 from captum_advise.evaluation.sanity import ParameterRandomization as ParameterRandomization
-from captum_advise.evaluation.sanity import edge_detector as edge_detector
 from captum_advise.evaluation.sanity import randomize_parameters as randomize_parameters

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 
+def random_states() -> Callable[[], None]:
+    """What brings the random states of all three, on all devices, back to what they are now."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    torch_state = torch.get_rng_state()
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpu_states = torch.cuda.get_rng_state_all() if in_use else []
+
+    def restore() -> None:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(torch_state)
+        torch.cuda.set_rng_state_all(gpu_states)
+
+    return restore
+
+
 @contextmanager
 def kept_random_states() -> Iterator[None]:
     """Leave the random states of all three as they are, whatever draws or sets numbers inside."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    # torch.manual_seed sets the generators of all devices.
-    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    gpus = range(torch.cuda.device_count()) if in_use else []
-    with torch.random.fork_rng(devices=gpus):
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+    restore = random_states()
+    try:
+        yield
+    finally:
+        restore()
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from inspect import isclass
 from typing import Literal
 
 import numpy as np
@@ -21,14 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise._utils.errors import reason
-from captum_advise.evaluation.methods import (
-    ClassMaps,
-    Context,
-    MethodAt,
-    MethodLike,
-    as_method,
-)
-from captum_advise.evaluation.methods.layers import choice_of, find_layers
+from captum_advise.evaluation.methods import ClassMaps, Context, MethodLike, as_method
+from captum_advise.evaluation.methods.layers import find_layers
 from captum_advise.evaluation.randomness import seeded
 from captum_advise.layouts import ReshapeTransform
 
@@ -36,39 +29,6 @@ Mode = Literal["cascading", "independent"]
 
 # Without it, a network that was built after torch.manual_seed(0) would be drawn again.
 _SEED_OFFSET = 0x5EED0000
-
-
-def edge_detector(
-    _model: nn.Module,
-    _layer: nn.Module,
-    inputs: Tensor,
-    _target: Tensor,
-    _context: Context | None = None,
-) -> Tensor:
-    """Magnitude of the Sobel gradient of the grey image.
-
-    It looks like an explanation but does not use the network, so it fails the checks by design.
-
-    Args:
-        _model: Not used.
-        _layer: Not used.
-        inputs: (N, C, H, W).
-        _target: Not used.
-        _context: Not used.
-
-    Returns:
-        (N, 1, H, W)
-
-    Example::
-
-        >>> edge_detector(net, net.conv4, images, torch.tensor([3, 3])).shape
-        torch.Size([2, 1, 32, 32])
-    """
-    grey = nn.functional.pad(inputs.detach().mean(1, keepdim=True), (1, 1, 1, 1), mode="reflect")
-    across = grey.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
-    kernels = torch.stack([across, across.T])[:, None]
-    edges: Tensor = nn.functional.conv2d(grey, kernels).square().sum(1, keepdim=True).sqrt()
-    return edges
 
 
 @dataclass(frozen=True)
@@ -86,9 +46,9 @@ class ParameterRandomization:
 
     Example::
 
-        >>> result = randomize_parameters(
-        ...     {"edge-detector": edge_detector}, net, "conv4", images, torch.tensor([3, 3])
-        ... )
+        >>> from captum_advise.evaluation import get_methods
+        >>> methods = get_methods(["edge-detector"])
+        >>> result = randomize_parameters(methods, net, "conv4", images, torch.tensor([3, 3]))
         >>> result.steps, result.original["edge-detector"].shape
         (('head', 'conv4'), torch.Size([2, 1, 32, 32]))
     """
@@ -117,8 +77,8 @@ def randomize_parameters(
     """Replace a network's parameters by random ones, block by block, and compare the maps.
 
     Args:
-        methods: By name, what :func:`captum_advise.evaluation.as_method` takes, but no objects that
-            hold a model. All methods explain the same random networks.
+        methods: By name, as in :func:`captum_advise.evaluation.evaluate`. All methods explain the
+            same random networks.
         model: In eval mode. It is copied and left unchanged.
         layer: Dotted name of the layer that is explained.
         inputs: (N, 1 or 3, H, W).
@@ -133,12 +93,14 @@ def randomize_parameters(
         progress: Wraps the steps, for example in tqdm.
 
     Raises:
-        ValueError: The model has no such layer or no parameters, a method is bound to a model or
-            cannot explain the layer, or ``mode`` is unknown.
+        TypeError: A method is neither a known class nor a callable.
+        ValueError: The model has no such layer or no parameters, a method cannot explain the layer,
+            or ``mode`` is unknown.
 
     Example::
 
-        >>> methods = {"grad-cam": LayerGradCam, "edge-detector": edge_detector}
+        >>> from captum_advise.evaluation import get_methods
+        >>> methods = get_methods(["grad-cam", "edge-detector"])
         >>> result = randomize_parameters(methods, net, "conv4", images, torch.tensor([3, 3]))
         >>> for step, correlation in zip(result.steps, result.signed_correlation["edge-detector"]):
         ...     print(step, correlation.round(decimals=6).tolist())
@@ -150,7 +112,10 @@ def randomize_parameters(
     if mode not in ("cascading", "independent"):
         raise ValueError(f'mode must be "cascading" or "independent", got {mode!r}.')
     blocks = parameter_blocks(model, inputs)
-    explainers = _explainers(methods, model, layer, inputs, reshape_transform)
+    explainers = {
+        name: _explainer(name, method, model, layer, inputs, reshape_transform)
+        for name, method in methods.items()
+    }
 
     def maps(network: nn.Module) -> dict[str, Tensor]:
         return {
@@ -266,47 +231,36 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     return torch.tensor(correlations, dtype=torch.float64)
 
 
-def _explainers(
-    methods: Mapping[str, MethodLike],
+def _explainer(
+    title: str,
+    given: MethodLike,
     model: nn.Module,
     layer: str,
     inputs: Tensor,
     reshape_transform: ReshapeTransform | None,
-) -> dict[str, Callable[[nn.Module, Tensor, Tensor, Context], Tensor]]:
-    """From networks like a model, inputs, classes and the context to maps, by name of the method.
+) -> Callable[[nn.Module, Tensor, Tensor, Context], Tensor]:
+    """From networks like a model, inputs, classes and the context to the maps of a method.
 
     The networks have the model's layers under their names.
     """
+    method = as_method(given)
+    choice = getattr(method, "layers", "layer")
     names = {module: name for name, module in model.named_modules()}
+    try:
+        found = find_layers(model, model.get_submodule(layer), choice, inputs, reshape_transform)
+    except ValueError as error:
+        raise ValueError(f"The method {title} cannot be run: {reason(error)}.") from error
 
-    def explainer(title: str, given: MethodLike) -> Callable[..., Tensor]:
-        method = as_method(given)
-        if method is not given and not isclass(given) and not isinstance(given, tuple):
-            raise ValueError(f"{title} is bound to a model, which stays as it is: give its class.")
-        choice = choice_of(method)
-        try:
-            found = find_layers(
-                model, model.get_submodule(layer), choice, inputs, reshape_transform
-            )
-            if isinstance(method, MethodAt):
-                method.check(found)
-        except ValueError as error:
-            raise ValueError(f"The method {title} cannot be run: {reason(error)}.") from error
-        own = [names[module] for module in found.modules]
+    def explain(network: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> Tensor:
+        layers = tuple(network.get_submodule(names[module]) for module in found.modules)
+        last = layers[-1] if layers else network.get_submodule(layer)
+        seen = replace(context, layers=layers, reshape_transforms=found.reshape_transforms)
+        # Methods that draw samples draw the same ones for every network.
+        with warnings.catch_warnings(), seeded(_SEED_OFFSET):
+            warnings.simplefilter("ignore")
+            # A copy, because Captum leaves gradient flags on the inputs.
+            result = method(network, last, inputs.clone(), target, seen)
+        maps = result.maps if isinstance(result, ClassMaps) else result
+        return maps.detach().sum(1, keepdim=True)
 
-        def explain(network: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> Tensor:
-            layers = tuple(network.get_submodule(name) for name in own)
-            last = layers[-1] if layers else network.get_submodule(layer)
-            transforms = found.reshape_transforms
-            seen = replace(context, layers=layers, reshape_transforms=transforms)
-            # Methods that draw samples draw the same ones for every network.
-            with warnings.catch_warnings(), seeded(_SEED_OFFSET):
-                warnings.simplefilter("ignore")
-                # A copy, because Captum leaves gradient flags on the inputs.
-                result = method(network, last, inputs.clone(), target, seen)
-            maps = result.maps if isinstance(result, ClassMaps) else result
-            return maps.detach().sum(1, keepdim=True)
-
-        return explain
-
-    return {title: explainer(title, given) for title, given in methods.items()}
+    return explain

@@ -11,6 +11,9 @@ from captum_advise._utils.optional_dependencies import import_optional
 if TYPE_CHECKING:
     from PIL import Image
 
+# Of the files in a folder that are read. Any format is read of a file that is named.
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+
 _MOST_16_BIT = 65535
 
 

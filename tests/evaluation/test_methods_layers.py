@@ -12,6 +12,7 @@ from captum_advise.evaluation.columns import get_metrics
 from captum_advise.evaluation.data.items import Item
 from captum_advise.evaluation.methods.layers import find_layers
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
+from captum_advise.evaluation.run.passes import counted_passes
 
 IMAGE = torch.zeros(1, 3, 64, 64)
 
@@ -32,13 +33,19 @@ def test_the_layers_of_a_small_network(network):
         ("0", "stages", "1"),
         ("3", "input", "input"),
         ("3", "-", "-"),
-        ("3", ["1", network[4]], "1+4"),
     ):
         layers = found(network, layer, choice, image)
         assert layers.name == name
         names = [] if name in ("input", "-") else name.split("+")
         assert list(layers.modules) == [network[int(n)] for n in names]
     assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("choice", ["layer", "activation", "stages", "convolutions"])
+def test_layers_are_found_in_one_pass(choice, network):
+    with counted_passes(network) as passes:
+        found(network, "3", choice, torch.zeros(1, 3, 24, 24))
+    assert passes.count == 1
 
 
 def test_the_layers_of_torchvision_s_networks():
@@ -107,7 +114,7 @@ def test_a_row_names_the_layer_and_the_method_is_given_it(network, squares):
     evaluator = ImageEvaluator(
         network, network[3], methods, Context(), MetricSettings(steps=1), seed=0
     )
-    method.layers = ["1", "4"]
+    method.layers = "stages"
     item = Item(0, "image", squares.inputs[0][None], 2)
     found = evaluator.rows(item, dict.fromkeys(methods, get_metrics(["sparseness"])))
     rows = [row.values for row in found.values()]
@@ -117,18 +124,8 @@ def test_a_row_names_the_layer_and_the_method_is_given_it(network, squares):
     assert [row["forward_passes"] for row in rows[:4]] == [0, 1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("choice", "sentence"),
-    [
-        (
-            "last",
-            r"the method mine failed: .* one of layer, activation, stages, convol",
-        ),
-        ([], "or a list"),
-        (["4", "conv"], "the method mine failed: A method explains the layer 'conv', which"),
-    ],
-)
-def test_layers_that_there_are_not(choice, sentence, network, squares):
+@pytest.mark.parametrize("choice", ["last", [], ["4"]])
+def test_layers_that_there_are_not(choice, network, squares):
     def mine(model, layer, inputs, target, context):
         return inputs
 
@@ -137,5 +134,6 @@ def test_layers_that_there_are_not(choice, sentence, network, squares):
         network, network[3], {"mine": mine}, Context(), MetricSettings(steps=1), seed=0
     )
     item = Item(0, "image", squares.inputs[0][None], 2)
+    sentence = r"the method mine failed: .* one of layer, activation, stages, convol"
     with pytest.raises(MethodError, match=sentence):
         evaluator.rows(item, {"mine": get_metrics(["sparseness"])})

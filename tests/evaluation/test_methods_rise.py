@@ -5,13 +5,12 @@ import torch
 from squares import SPACE
 
 from captum_advise.evaluation import Context, get_methods
-from captum_advise.evaluation.methods.rise import RandomMasks
+from captum_advise.evaluation.methods.rise import draw_cells, smooth_masks
 
 
 def test_masks_show_half_of_every_pixel_on_average():
     torch.manual_seed(0)
-    masks = RandomMasks.draw(4000, (24, 30), torch.zeros(()))
-    values = masks[torch.arange(4000)]
+    values = smooth_masks(*draw_cells(4000, (24, 30)), (24, 30))
     assert values.shape == (4000, 1, 24, 30)
     assert values.min() >= 0
     assert values.max() <= 1
@@ -41,7 +40,7 @@ def test_a_map_is_the_mean_of_the_masks_weighted_by_the_confidence(batch_size):
         Corner(), None, torch.ones(2, 3, 24, 24), torch.tensor([0, 1]), context
     )
     torch.manual_seed(0)
-    masks = RandomMasks.draw(500, (24, 24), torch.zeros(()))[torch.arange(500)]
+    masks = smooth_masks(*draw_cells(500, (24, 24)), (24, 24))
     of_corner = masks[:, :, :8, :8].mean((1, 2, 3))
     expected = (of_corner[:, None, None, None] * masks).mean(0) / 0.5
     torch.testing.assert_close(result.maps[0], expected)

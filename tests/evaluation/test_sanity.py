@@ -11,10 +11,10 @@ from captum.attr import LayerGradCam
 from scipy import stats
 from torch import nn
 
-from captum_advise.evaluation import edge_detector, get_methods, randomize_parameters
+from captum_advise.evaluation import Context, get_methods, randomize_parameters
 from captum_advise.evaluation.sanity import parameter_blocks, rank_correlation, reset_parameters
 
-METHODS = {"Grad-CAM": LayerGradCam, "edges": edge_detector}
+METHODS = {"Grad-CAM": LayerGradCam, "edges": get_methods(["edge-detector"])["edge-detector"]}
 
 
 class Scale(nn.Module):
@@ -110,10 +110,10 @@ def test_methods_explain_the_layers_of_the_random_network(model, inputs):
     seen = []
 
     def spy(network, layer, inputs, target, context):
-        seen.append((layer is network.stem[1], context.layers == (network.stem[0], layer)))
+        seen.append((layer is network.stem[2], context.layers == (network.stem[0], layer)))
         return inputs
 
-    spy.layers = [model.stem[0], "stem.1"]
+    spy.layers = "convolutions"
     randomize_parameters({"spy": spy}, model, "stem.2", inputs, torch.tensor([0, 1]))
     assert seen == [(True, True)] * 5
 
@@ -130,7 +130,7 @@ def test_methods_that_draw_samples_draw_the_same_ones(model, inputs):
 
 def test_methods_with_a_model_of_their_own_are_refused(model, inputs):
     bound = {"mine": LayerGradCam(model, model.stem)}
-    with pytest.raises(ValueError, match="mine is bound to a model, which stays as it is"):
+    with pytest.raises(TypeError, match="object of LayerGradCam is bound to a model"):
         randomize_parameters(bound, model, "stem.2", inputs, torch.tensor([0, 1]))
 
 
@@ -156,7 +156,7 @@ def test_the_edge_detector_fails(model, inputs):
 def test_edges_of_a_step():
     image = torch.zeros(1, 3, 5, 6)
     image[..., 3:] = 1
-    edges = edge_detector(nn.Identity(), nn.Identity(), image, torch.zeros(1))
+    edges = METHODS["edges"](nn.Identity(), nn.Identity(), image, torch.zeros(1), Context())
     # The Sobel filter sums a weight of 4 on each side of the step.
     assert edges[0, 0, 2].tolist() == [0, 0, 4, 4, 0, 0]
 

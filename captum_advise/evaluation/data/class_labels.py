@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from collections import defaultdict
 
 from captum_advise import zoo
 from captum_advise._utils.optional_dependencies import import_optional
 
 _INDEX = re.compile(r"[0-9]+(?:\.0+)?")  # pandas writes 3.0 where a class is missing elsewhere
-_WORDNET_ID = re.compile(r"n[0-9]{8}")
 
 
 class ClassLabels:
@@ -21,15 +20,14 @@ class ClassLabels:
 
     def __init__(self, network: zoo.Network) -> None:
         self.network = network
-        self._by_name: dict[str, set[int]] = {}
-        for index, name in enumerate(network.class_names):
-            self._by_name.setdefault(_plain(name), set()).add(index)
-
-    @property
-    def accepted(self) -> str:
-        """What :meth:`find` takes, for a message."""
-        others = ", class name or WordNet id" if self._wordnet else " or class name"
-        return f"class index (0 to {len(self.network.class_names) - 1}){others}"
+        self._indices: dict[str, set[int]] = defaultdict(set)
+        wordnet_ids = _wordnet_ids(network.class_names)
+        for names in (network.class_names, wordnet_ids):
+            for index, name in enumerate(names):
+                self._indices[_plain(name)].add(index)
+        others = ", class name or WordNet id" if wordnet_ids else " or class name"
+        #: What :meth:`find` takes, for a message.
+        self.accepted = f"class index (0 to {len(network.class_names) - 1}){others}"
 
     def find(self, text: str) -> int | None:
         """The class that a text names, or None if it names none, or more than one.
@@ -37,32 +35,20 @@ class ClassLabels:
         Upper and lower case are the same, and so are spaces and underscores.
         """
         plain = _plain(text)
-        matches = set(self._by_name.get(plain, ()))
+        matches = set(self._indices.get(plain, ()))
         if _INDEX.fullmatch(plain) and float(plain) < len(self.network.class_names):
             matches.add(int(float(plain)))
-        if is_wordnet_id(plain) and plain in self._wordnet:
-            matches.add(self._wordnet[plain])
         return matches.pop() if len(matches) == 1 else None
 
-    @cached_property
-    def has_imagenet_classes(self) -> bool:
-        """Whether the classes are those of ImageNet, in the usual order."""
-        if len(self.network.class_names) != 1000:
-            return False
-        weights = import_optional("torchvision.models", "zoo").ResNet50_Weights.DEFAULT
-        return tuple(self.network.class_names) == tuple(weights.meta["categories"])
 
-    @cached_property
-    def _wordnet(self) -> dict[str, int]:
-        if not self.has_imagenet_classes:
-            return {}
-        ids = import_optional("timm.data", "zoo").ImageNetInfo().label_names()
-        return {name: index for index, name in enumerate(ids)}
-
-
-def is_wordnet_id(text: str) -> bool:
-    """Whether a text has the form of a WordNet id."""
-    return _WORDNET_ID.fullmatch(text) is not None
+def _wordnet_ids(class_names: tuple[str, ...]) -> list[str]:
+    """The WordNet id of each class if they are those of ImageNet, in the usual order."""
+    if len(class_names) != 1000:
+        return []
+    weights = import_optional("torchvision.models", "zoo").ResNet50_Weights.DEFAULT
+    if tuple(class_names) != tuple(weights.meta["categories"]):
+        return []
+    return list(import_optional("timm.data", "zoo").ImageNetInfo().label_names())
 
 
 def _plain(name: str) -> str:

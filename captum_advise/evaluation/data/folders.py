@@ -5,16 +5,15 @@ from __future__ import annotations
 import mimetypes
 import os
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 
-from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise.evaluation.data.class_labels import ClassLabels, is_wordnet_id
+from captum_advise.evaluation.data.class_labels import ClassLabels
+from captum_advise.zoo.images import ENDINGS
 
 # Where a message lists names, this many.
 _MOST_NAMED = 5
-_OUTPUT_OF_A_RUN = ("run.json", "results.csv", "results.sqlite")
 
 
 def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
@@ -26,47 +25,31 @@ def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
         ValueError: The classes are not clear.
         OSError: A folder in it cannot be read.
     """
-    images = _images(folder)
-    flat = [name for name in images if os.sep not in name]
-    names = sorted(
-        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
-    by_folder = groupby(images[len(flat) :], lambda name: name.partition(os.sep)[0])
-    filled = {name: list(inside) for name, inside in by_folder}
-    if flat and filled:
+    flat: list[Path] = []
+    by_folder: dict[str, list[Path]] = defaultdict(list)
+    for image in _images(folder):
+        (flat if len(image.parts) == 1 else by_folder[image.parts[0]]).append(image)
+    if flat and by_folder:
         raise ValueError(
-            f"{folder} holds images ({listed(flat)}) next to folders with images "
-            f"({listed(filled)}): move the ones or the others elsewhere, or give a folder in it."
+            f"{folder} holds images ({_listed(map(str, flat))}) next to folders with images "
+            f"({_listed(by_folder)}): move one or the other elsewhere, or give a folder in it."
         )
-    if not filled:
-        return [(name, None) for name in flat]
-    classes = _classes(filled, names, folder, labels)
-    empty = [name for name in names if name not in filled]
-    if empty:
-        warnings.warn(
-            f"{len(empty)} of the {len(names)} folders in {folder} hold no image of a known "
-            f"type and are left out: {listed(empty)}.",
-            UserWarning,
-            stacklevel=3,
-        )
-    return [(name, classes[top]) for top, inside in filled.items() for name in inside]
-
-
-def extensions() -> tuple[str, ...]:
-    """The extensions of image files, as torchvision's data sets have them."""
-    folder = import_optional("torchvision.datasets.folder", "evaluation")
-    known: tuple[str, ...] = folder.IMG_EXTENSIONS
-    return known
+    if flat:
+        return [(str(image), None) for image in flat]
+    classes = _classes(by_folder, folder, labels)
+    return [(str(image), classes[name]) for name, inside in by_folder.items() for image in inside]
 
 
 def _classes(
-    filled: Mapping[str, Sequence[str]], names: Sequence[str], folder: Path, labels: ClassLabels
+    by_folder: Mapping[str, Sequence[Path]], folder: Path, labels: ClassLabels
 ) -> dict[str, int]:
     """The class index of each folder that holds images."""
-    classes = {name: index for name in filled if (index := labels.find(name)) is not None}
-    unclear = [name for name in filled if name not in classes]
-    if unclear and _in_order(filled, names, labels):
-        return {name: index for index, name in enumerate(names) if name in filled}
+    classes = {name: index for name in by_folder if (index := labels.find(name)) is not None}
+    unclear = [name for name in by_folder if name not in classes]
+    is_one_each = len(unclear) == len(by_folder) == len(labels.network.class_names)
+    # Of train and val, which hold folders of classes, the images lie deeper.
+    if is_one_each and all(any(len(i.parts) == 2 for i in own) for own in by_folder.values()):
+        return {name: index for index, name in enumerate(by_folder)}
     if unclear:
         raise ValueError(
             f"The folder {unclear[0]!r} in {folder} is not a class of {labels.network.name}: name "
@@ -76,58 +59,35 @@ def _classes(
     return classes
 
 
-def _in_order(
-    filled: Mapping[str, Sequence[str]], names: Sequence[str], labels: ClassLabels
-) -> bool:
-    """Whether the folders in order are the classes in order, as torchvision numbers them."""
-    n_classes = len(labels.network.class_names)
-    if len(names) != n_classes or any(labels.find(name) is not None for name in names):
-        return False
-    if all(map(is_wordnet_id, names)):
-        return not labels.has_imagenet_classes
-    # With other names, a folder that is not a class would shift all that follow.
-    return len(filled) == len(names) and all(
-        any(image.count(os.sep) == 1 for image in inside) for inside in filled.values()
-    )
-
-
-def _images(folder: Path) -> list[str]:
-    """The image files in a folder and below, relative to it."""
-    known, images, others = extensions(), [], []
-    # The real folders on the way to each folder: links may lead back to one of them.
-    ways = {str(folder): {os.path.realpath(folder)}}
+def _images(folder: Path) -> list[Path]:
+    """The image files in a folder and below, relative to it, by name."""
+    images: list[Path] = []
+    others: list[str] = []
 
     def refuse(error: OSError) -> None:
         raise OSError(f"{error.filename} cannot be read ({error.strerror}).") from error
 
     for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        real = {name: os.path.realpath(os.path.join(root, name)) for name in folders}
-        folders[:] = sorted(n for n in folders if n[0] != "." and real[n] not in ways[root])
-        ways.update({os.path.join(root, n): {*ways[root], real[n]} for n in folders})
-        if all(name in files for name in _OUTPUT_OF_A_RUN):
-            raise ValueError(
-                f"{root} is the output of a run, and its figures are not data: move it elsewhere, "
-                "or give another folder."
-            )
-        for name in sorted(files):
-            path = os.path.relpath(os.path.join(root, name), folder)
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(known):
-                images.append(path)
+        above = [Path(root).resolve(), *Path(root).resolve().parents]
+        # A link may lead back.
+        ahead = [name for name in folders if (Path(root) / name).resolve() not in above]
+        folders[:] = sorted(name for name in ahead if not name.startswith("."))
+        for name in sorted(name for name in files if not name.startswith(".")):
+            if name.lower().endswith(ENDINGS):
+                images.append((Path(root) / name).relative_to(folder))
             elif (mimetypes.guess_type(name)[0] or "").startswith("image/"):
-                others.append(path)
+                others.append(name)
     if images and others:
         warnings.warn(
-            f"Files in {folder} are left out, because only {', '.join(known)} are read: "
-            f"{listed(others)}.",
+            f"Files in {folder} are left out, because only {', '.join(ENDINGS)} are read: "
+            f"{_listed(others)}.",
             UserWarning,
             stacklevel=4,
         )
     return images
 
 
-def listed(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     """The first names, for a message."""
     names = list(names)
     return ", ".join([*names[:_MOST_NAMED], *(["..."] if len(names) > _MOST_NAMED else [])])

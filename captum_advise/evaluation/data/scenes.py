@@ -58,16 +58,15 @@ def scene(index: int, *, n_objects: int = 2, split: Split = "test") -> Scene:
 
 
 @dataclass(frozen=True)
-class SceneDataset(Dataset[tuple[Tensor, int, Tensor, Tensor | None]]):
-    """Scenes as inputs of one network; every object in turn is to be explained.
+class SceneDataset(Dataset[tuple[Tensor, int, Tensor, Tensor]]):
+    """Scenes of two objects as inputs of one network; each object in turn is to be explained.
 
     Items are ``(inputs, target, region, other)``: (3, 64, 64), the class of one object, its pixels,
-    bool (1, 64, 64), and the pixels of the other object, None where there is none.
+    bool (1, 64, 64), and the pixels of the other object.
 
     Attributes:
         network: Its transform makes the inputs.
         indices: The scenes, by index.
-        n_objects: 1 or 2.
         split: Of the scenes.
 
     Example::
@@ -79,47 +78,36 @@ class SceneDataset(Dataset[tuple[Tensor, int, Tensor, Tensor | None]]):
 
     network: zoo.Network
     indices: tuple[int, ...]
-    n_objects: int = 2
     split: Split = "test"
-    has_regions = True
-
-    @property
-    def has_pairs(self) -> bool:
-        """Whether items say where another object is."""
-        return self.n_objects == 2
+    has_regions = has_pairs = True
 
     def __len__(self) -> int:
-        return len(self.indices) * self.n_objects
+        return 2 * len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, Tensor | None]:
-        place, position = divmod(index, self.n_objects)
-        found = scene(self.indices[place], n_objects=self.n_objects, split=self.split)
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, Tensor]:
+        place, position = divmod(index, 2)
+        found = scene(self.indices[place], split=self.split)
         masks = torch.from_numpy(found.masks)[:, None]
-        other = masks[1 - position] if self.n_objects == 2 else None
-        return _inputs(found, self.network), found.classes[position], masks[position], other
+        inputs = _inputs(found, self.network)
+        return inputs, found.classes[position], masks[position], masks[1 - position]
 
     @property
     def names(self) -> list[str]:
         """For each item, the number of the object and that of the scene."""
         return [
-            f"object {position + 1}: scene {index}"
-            for index in self.indices
-            for position in range(self.n_objects)
+            f"object {position}: scene {index}" for index in self.indices for position in (1, 2)
         ]
 
 
-def scene_dataset(
-    network: zoo.Network, *, count: int = 50, n_objects: int = 2, split: Split = "test"
-) -> SceneDataset:
-    """The first scenes of a split whose objects a network recognises.
+def scene_dataset(network: zoo.Network, *, count: int = 50, split: Split = "test") -> SceneDataset:
+    """The first scenes of a split whose two objects a network recognises.
 
-    A scene counts if the classes of its objects are the network's most probable ones: the first,
-    or with two objects the first two. In the others it is not clear what a map should show.
+    A scene counts if the classes of its objects are the network's two most probable ones. In the
+    others it is not clear what a map should show.
 
     Args:
         network: A classifier of scenes, such as ``zoo.load("scenes-resnet")``.
         count: The number of scenes.
-        n_objects: 1 or 2.
         split: As in :func:`scene`.
 
     Raises:
@@ -144,14 +132,14 @@ def scene_dataset(
     found: list[int] = []
     # About half must be right: by chance, any network of ten classes is right now and then.
     for index in range(min(2 * count + 4, N_SCENES)):
-        given = scene(index, n_objects=n_objects, split=split)
+        given = scene(index, split=split)
         inputs = _inputs(given, network)
         with torch.no_grad():
             scores = network.model(inputs[None].to(network.device))[0]
-        if set(scores.topk(n_objects).indices.tolist()) == set(given.classes):
+        if set(scores.topk(2).indices.tolist()) == set(given.classes):
             found.append(index)
         if len(found) == count:
-            return SceneDataset(network, tuple(found), n_objects, split)
+            return SceneDataset(network, tuple(found), split)
     raise ValueError(
         f"{network.name} recognises {len(found)} of the first {index + 1} scenes, and {count} were "
         "asked for: take fewer, or a network that was trained on scenes."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from inspect import isclass
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from captum.attr import Attribution, GradientShap, GuidedGradCam, LayerAttributi
 from torch import Tensor, nn
 
 from captum_advise.evaluation.methods.interface import Context, MethodAt
-from captum_advise.evaluation.methods.layers import INPUT, LayerChoice
+from captum_advise.evaluation.methods.layers import INPUT
 from captum_advise.layer_advise import LayerAdvise
 from captum_advise.pixels import resolve_pixel_space
 
@@ -22,24 +21,18 @@ _NOISE = 0.15
 Options = Mapping[str, Any]
 
 
-def captum(attribution: Attribution | type[Attribution]) -> MethodAt:
-    """A method from an attribution, or from a class of them, which is made for each map."""
-    kind = attribution if isclass(attribution) else type(attribution)
-    at: LayerChoice = INPUT
-    if isclass(attribution):
-        at = "layer" if issubclass(kind, LayerAttribution | GuidedGradCam) else INPUT
-    elif isinstance(layer := getattr(attribution, "layer", None), nn.Module):
-        at = (layer,)
+def captum(kind: type[Attribution]) -> MethodAt:
+    """A method from a class of attributions, which is made for each map."""
+    explains_layer = issubclass(kind, LayerAttribution | GuidedGradCam)
 
     def method(
         model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> Tensor:
-        made: Any = attribution
-        if isclass(attribution):
-            made = kind(model, layer) if at == "layer" else kind(model)  # type: ignore[call-arg]
-        return attribute(made, inputs, target)
+        arguments = (model, layer) if explains_layer else (model,)
+        return attribute(kind(*arguments), inputs, target)
 
-    return MethodAt(at, method, selects_by_avx=issubclass(kind, LayerAdvise))
+    layers = "layer" if explains_layer else INPUT
+    return MethodAt(layers, method, selects_by_avx=issubclass(kind, LayerAdvise))
 
 
 def of_inputs(

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation.methods.layer_views import LayerViews
-from captum_advise.evaluation.methods.layers import LayerChoice, Layers
-from captum_advise.layouts import ReshapeTransform, Tokens
+from captum_advise.layouts import ReshapeTransform
 from captum_advise.pixels import PixelSpace, black
 
 
@@ -106,8 +105,7 @@ class Method(Protocol):
     - ``"convolutions"``, all of them down to this layer, likewise; in transformers normalisations;
     - ``"attention"``, that of all blocks of a transformer;
     - ``"gated-grad-cam"``: the layers that :class:`captum_advise.GatedGradCam` takes, likewise;
-    - ``"input"``, or ``"-"`` for a method that explains neither;
-    - a list of modules or their names.
+    - ``"input"``, or ``"-"`` for a method that explains neither.
 
     An attribute ``selects_by_avx`` that is true says that the method selects by the AVX metric,
     which then favours it. Reports say so.
@@ -130,46 +128,27 @@ class Method(Protocol):
 class MethodAt:
     """A function that makes maps, with what is known of it.
 
+    It gets layers of tokens or channels last as feature maps (N, C, H, W).
+
     Attributes:
         layers: What it explains, as the attribute of a :class:`Method`.
         function: Called as a :class:`Method`, with the settings as further arguments.
         settings: Their values by name.
         needs: The module that it needs, and the extra that brings it.
         selects_by_avx: Whether it selects by AVX.
-        layout: ``"given"``: the function gets layers of tokens or channels last as feature maps
-            (N, C, H, W). ``"own"``, of an object at its own layers: it knows the layout.
-            ``"none"``: it does not.
     """
 
-    layers: LayerChoice
+    layers: str
     function: Callable[..., Tensor | ClassMaps]
     settings: Mapping[str, int] = field(default_factory=dict)
     needs: tuple[str, str] | None = None
     selects_by_avx: bool = False
-    layout: Literal["given", "own", "none"] = "given"
-
-    def check(self, layers: Layers) -> None:
-        """Require layers with a layout that the function can take.
-
-        Raises:
-            ValueError: It cannot.
-        """
-        if self.layout == "none" and any(layers.reshape_transforms):
-            raise ValueError(
-                f"it is an object at {layers.name}, which is channels last or tokens: give its "
-                "class, which then gets the layout"
-            )
-        if self.layout == "given" and Tokens() in layers.reshape_transforms:
-            raise ValueError(
-                f"{layers.name} returns tokens that are not a grid of the image's aspect: give "
-                "reshape_transform, or name another layer"
-            )
 
     def __call__(
         self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> Tensor | ClassMaps:
         """Make maps."""
-        if self.layout == "given" and any(context.reshape_transforms):
+        if any(context.reshape_transforms):
             layers, transforms = context.layers or (layer,), context.reshape_transforms
             model = LayerViews(model, layers, transforms)
             layer = model.layers[-1]

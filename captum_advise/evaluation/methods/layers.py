@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,12 +16,7 @@ from captum_advise.layouts import Tokens
 from captum_advise.zoo.layer_probe import Probe, layout_of, probe
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from captum_advise.layouts import ReshapeTransform
-
-# One of KINDS, or modules of the model, or their names.
-LayerChoice: TypeAlias = "str | Sequence[str | nn.Module]"
 
 # What the column ``layer`` of the results holds for methods that explain no layer.
 INPUT, NONE, ATTENTION = "input", "-", "attention"
@@ -46,16 +41,10 @@ class Layers:
     reshape_transforms: tuple[ReshapeTransform | None, ...] = ()
 
 
-def choice_of(method: Any) -> LayerChoice:
-    """What a method's attribute ``layers`` says; without one, it explains the run's layer."""
-    choice: LayerChoice = getattr(method, "layers", "layer")
-    return choice
-
-
 def find_layers(
     model: nn.Module,
     layer: nn.Module,
-    choice: LayerChoice,
+    choice: str,
     inputs: Tensor,
     reshape_transform: ReshapeTransform | None = None,
 ) -> Layers:
@@ -70,103 +59,84 @@ def find_layers(
             for other modules.
 
     Raises:
-        ValueError: There is no such choice, no module of such a name, no layer of its kind, or the
-            tokens of a layer are not a grid of the image's aspect.
+        ValueError: There is no such choice, no layer of its kind, or the tokens of a layer are not
+            a grid of the image's aspect.
     """
+    if choice not in KINDS:
+        raise ValueError(
+            f"A method's attribute layers is one of {', '.join(KINDS)}, got {choice!r}."
+        )
     if choice in (INPUT, NONE):
-        return Layers((), str(choice))
+        return Layers((), choice)
     if choice == ATTENTION:
         AttentionPass.run(model, _noise(model, inputs))
         return Layers((), ATTENTION)
-    modules: Sequence[nn.Module]
-    if choice == "layer":
-        modules = (layer,)
-    elif choice == "activation":
-        modules = (_after_activation(_calls(model, inputs), layer),)
-    elif choice == "stages":
-        modules = _stages(model, layer, inputs)
-    elif choice == "convolutions":
-        modules = _convolutions(model, layer, inputs)
-    elif choice == "gated-grad-cam":
-        own = _name_of(model, layer)
-        found = _probed(model, layer, inputs)
-        if not found.layers:
-            raise ValueError(
-                f"GatedGradCam needs a layer with twice the resolution of {own}, and the model has "
-                "none: leave the method out, or name another layer."
-            )
-        modules = [model.get_submodule(name) for name in found.layers]
-    elif isinstance(choice, str) or not choice:
-        raise ValueError(
-            f"A method's attribute layers is one of {', '.join(KINDS)}, or a list of modules or "
-            f"their names, got {choice!r}."
-        )
-    else:
-        modules = [_module(model, entry) for entry in choice]
     names = {module: name for name, module in model.named_modules()}
-    # An object may explain another model, whose modules have no name in this one.
-    shown = [names.get(module, type(module).__name__) for module in modules]
-    layouts = _layouts(model, modules, inputs)
+    calls = _calls(model, inputs)
+    # Of these modules, a hook sees one feature map.
+    maps = [call for call in calls if call.is_only and call.layout != Tokens()]
+    modules: Sequence[nn.Module] = (layer,)
+    if choice == "activation":
+        modules = (_after_activation(maps, layer),)
+    elif choice == "stages":
+        modules = _stages(model, layer, inputs, maps)
+    elif choice == "convolutions":
+        modules = _convolutions(model, layer, maps)
+    elif choice == "gated-grad-cam":
+        modules = [model.get_submodule(name) for name in _probed(model, layer, inputs).layers]
+        if not modules:
+            raise ValueError(
+                f"GatedGradCam needs a layer with twice the resolution of {names[layer]}, and the "
+                "model has none: leave the method out, or name another layer."
+            )
+    layouts = {call.module: call.layout for call in calls}
     if reshape_transform is not None:
         layouts[layer] = reshape_transform
+    for module in modules:
+        if layouts.get(module) == Tokens():
+            raise ValueError(
+                f"{names[module]} returns tokens that are not a grid of the image's aspect: give "
+                "reshape_transform, or name another layer"
+            )
+    shown = [names[module] for module in modules]
     if len(shown) > _MOST_SHOWN:
         shown = [shown[0], f"... ({len(shown)} layers)", shown[-1]]
     return Layers(tuple(modules), "+".join(shown), tuple(layouts.get(m) for m in modules))
 
 
-def _layouts(
-    model: nn.Module, modules: Sequence[nn.Module], inputs: Tensor
-) -> dict[nn.Module, ReshapeTransform | None]:
-    """How to rearrange what modules return, where they run and it is not (N, C, H, W)."""
-    found: dict[nn.Module, ReshapeTransform | None] = {}
-
-    def record(module: nn.Module, _inputs: Any, output: Any) -> None:
-        _, found[module] = layout_of(output, (inputs.shape[2], inputs.shape[3]))
-        if found[module] is None and isinstance(output, Tensor) and output.dim() == 3:
-            found[module] = Tokens()  # of no grid that fits
-
-    _run_on_noise(model, modules, record, inputs)
-    return found
-
-
 class _Call(NamedTuple):
-    """The only call of a module that returns a feature map."""
+    """The last call of a module that returns a tensor of three or four dimensions."""
 
     module: nn.Module
     given: Any
     output: Tensor
-    layout: ReshapeTransform | None
+    layout: ReshapeTransform | None  # of tokens that are no grid of the image's aspect, Tokens()
     is_activation: bool
+    is_only: bool  # the only call of the module
 
 
 def _calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
-    """The calls that return feature maps, in order, of modules that are called once."""
-    calls: dict[nn.Module, _Call | None] = {}
+    """The calls of modules in one pass on noise, in the order of their first calls."""
+    calls: dict[nn.Module, _Call] = {}
 
     def record(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        if module in calls:  # a hook on it would see several values
-            calls[module] = None
-        elif isinstance(output, Tensor) and output.dim() in (3, 4):
-            # Now, because a module after it may overwrite the values.
-            is_activation = bool((output >= 0).all())
-            is_activation |= type(module).__module__ == "torch.nn.modules.activation"
-            first = given[0] if given else None
-            _, layout = layout_of(output, (inputs.shape[2], inputs.shape[3]))
-            if output.dim() == 4 or layout is not None:
-                calls[module] = _Call(module, first, output, layout, is_activation)
+        if not isinstance(output, Tensor) or output.dim() not in (3, 4):
+            return
+        _, layout = layout_of(output, (inputs.shape[2], inputs.shape[3]))
+        if layout is None and output.dim() == 3:
+            layout = Tokens()
+        # Now, because a module after it may overwrite the values.
+        is_activation = bool((output >= 0).all())
+        is_activation |= type(module).__module__ == "torch.nn.modules.activation"
+        first = given[0] if given else None
+        is_only = module not in calls
+        calls[module] = _Call(module, first, output, layout, is_activation, is_only)
 
-    _run_on_noise(model, model.modules(), record, inputs)
-    return [call for call in calls.values() if call is not None]
-
-
-def _run_on_noise(
-    model: nn.Module, modules: Iterable[nn.Module], hook: Callable[..., None], inputs: Tensor
-) -> None:
-    """Run the model once, with a forward hook on modules."""
     with ExitStack() as hooks, torch.no_grad():
-        for module in modules:
-            hooks.enter_context(module.register_forward_hook(hook))
+        for module in model.modules():
+            hooks.enter_context(module.register_forward_hook(record))
         model(_noise(model, inputs))
+    return list(calls.values())
 
 
 def _noise(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -175,31 +145,32 @@ def _noise(model: nn.Module, inputs: Tensor) -> Tensor:
     return noise.to(parameter.device, inputs.dtype)
 
 
-def _name_of(model: nn.Module, layer: nn.Module) -> str | None:
-    return next((name for name, module in model.named_modules() if module is layer), None)
-
-
 def _probed(
     model: nn.Module, layer: nn.Module, inputs: Tensor, *, with_finer_layers: bool = False
 ) -> Probe:
+    names = {module: name for name, module in model.named_modules()}
     _, channels, height, width = inputs.shape
     return probe(
         model,
         (height, width),
         "The model",
-        layer=_name_of(model, layer),
+        layer=names[layer],
         channels=channels,
         with_finer_layers=with_finer_layers,
     )
 
 
-def _after_activation(calls: Sequence[_Call], layer: nn.Module) -> nn.Module:
+def _call_of(maps: Sequence[_Call], layer: nn.Module) -> _Call | None:
+    return next((call for call in maps if call.module is layer), None)
+
+
+def _after_activation(maps: Sequence[_Call], layer: nn.Module) -> nn.Module:
     """The layer, or the module after it that applies its activation function.
 
     Normalisation may lie between the two. Without an activation function, the layer.
     """
     reached = None
-    for call in calls:
+    for call in maps:
         follows = reached is not None and call.given is reached.output
         if call.module is layer or (follows and call.output.shape == call.given.shape):
             reached = call
@@ -208,25 +179,24 @@ def _after_activation(calls: Sequence[_Call], layer: nn.Module) -> nn.Module:
     return layer
 
 
-def _stages(model: nn.Module, layer: nn.Module, inputs: Tensor) -> Sequence[nn.Module]:
+def _stages(
+    model: nn.Module, layer: nn.Module, inputs: Tensor, maps: Sequence[_Call]
+) -> Sequence[nn.Module]:
     """The last activation of each size of feature maps, from the largest to the layer's.
 
     Without activations, the last map that all paths pass; of tokens, which have one size, the
     normalisations like the layer in all blocks.
     """
-    calls = _calls(model, inputs)
-    if tokens := _alike(model, layer, calls):
+    if tokens := _alike(model, layer, maps):
         return tokens
-    last = _after_activation(calls, layer)
-    sizes = {call.module: call.output.shape[2:] for call in calls if call.layout is None}
+    last = _after_activation(maps, layer)
+    plain = [call for call in maps if call.layout is None]
+    own = _call_of(plain, last)
+    last_size = () if own is None else own.output.shape[2:]
     by_size: dict[torch.Size, nn.Module] = {}
-    for call in calls if last in sizes else ():
-        if call.module is last:
-            break
-        if call.module not in sizes:
-            continue
-        size = sizes[call.module]
-        larger = all(side > least for side, least in zip(size, sizes[last], strict=True))
+    for call in () if own is None else plain[: plain.index(own)]:
+        size = call.output.shape[2:]
+        larger = all(side > least for side, least in zip(size, last_size, strict=True))
         # As many channels as the input: what a module that normalises it returns.
         if larger and call.is_activation and call.output.shape[1] > inputs.shape[1]:
             by_size[size] = call.module
@@ -236,28 +206,25 @@ def _stages(model: nn.Module, layer: nn.Module, inputs: Tensor) -> Sequence[nn.M
     return [*(by_size[size] for size in sorted(by_size, reverse=True)), last]
 
 
-def _convolutions(model: nn.Module, layer: nn.Module, inputs: Tensor) -> Sequence[nn.Module]:
+def _convolutions(model: nn.Module, layer: nn.Module, maps: Sequence[_Call]) -> Sequence[nn.Module]:
     """All convolutions that run before the layer, and the layer.
 
     Normalisations instead where the layer is channels last, and what is like it of tokens.
     """
-    calls = _calls(model, inputs)
-    own = next((call for call in calls if call.module is layer), None)
+    if tokens := _alike(model, layer, maps):
+        return tokens
+    own = _call_of(maps, layer)
     if own is None:
         raise ValueError("it needs a layer that returns a feature map: name another one")
-    before = calls[: calls.index(own)]
-    found: list[nn.Module]
+    before = [call for call in maps[: maps.index(own)] if call.layout == own.layout]
     if own.layout is None:
-        found = [call.module for call in before if isinstance(call.module, nn.Conv2d)]
-    else:
-        alike = [call for call in before if call.layout == own.layout]
-        found = [c.module for c in alike if "norm" in type(c.module).__name__.lower()]
-    return _alike(model, layer, calls) or [*found, layer]
+        return [*(c.module for c in before if isinstance(c.module, nn.Conv2d)), layer]
+    return [*(c.module for c in before if "norm" in type(c.module).__name__.lower()), layer]
 
 
-def _alike(model: nn.Module, layer: nn.Module, calls: Sequence[_Call]) -> list[nn.Module]:
+def _alike(model: nn.Module, layer: nn.Module, maps: Sequence[_Call]) -> list[nn.Module]:
     """A layer of tokens and the same of earlier blocks; empty if the layer is of another kind."""
-    own = next((call for call in calls if call.module is layer), None)
+    own = _call_of(maps, layer)
     if own is None or not isinstance(own.layout, Tokens):
         return []
     # blocks.*.norm1 of blocks.0.norm1.
@@ -265,17 +232,5 @@ def _alike(model: nn.Module, layer: nn.Module, calls: Sequence[_Call]) -> list[n
     for name, module in model.named_modules():
         head, _, last = name.rpartition(".")
         kinds[module] = re.sub(r"\d+", "*", head) + last
-    alike = [call for call in calls if call.layout == own.layout]
+    alike = [call for call in maps if call.layout == own.layout]
     return [call.module for call in alike if kinds[call.module] == kinds[layer]]
-
-
-def _module(model: nn.Module, entry: str | nn.Module) -> nn.Module:
-    if isinstance(entry, nn.Module):
-        return entry
-    try:
-        return model.get_submodule(entry)
-    except AttributeError as error:
-        raise ValueError(
-            f"A method explains the layer {entry!r}, which the model does not have: give the name "
-            "of one of its modules."
-        ) from error

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from captum_advise.evaluation.methods.interface import ClassMaps, Context
-from captum_advise.evaluation.randomness import kept_random_states
+from captum_advise.evaluation.randomness import kept_random_states, random_states
 
 
 def with_recorded_passes(method: Callable[..., Tensor]) -> Callable[..., ClassMaps]:
@@ -29,7 +27,7 @@ def with_recorded_passes(method: Callable[..., Tensor]) -> Callable[..., ClassMa
         context: Context,
         **settings: int,
     ) -> ClassMaps:
-        restore = _restorer(inputs.device)
+        restore = random_states()
         recorder = _RecordedModel(model)
         maps = method(recorder, layer, inputs, target, context, **settings)
 
@@ -42,21 +40,6 @@ def with_recorded_passes(method: Callable[..., Tensor]) -> Callable[..., ClassMa
         return ClassMaps(maps, of_class)
 
     return recorded
-
-
-def _restorer(device: torch.device) -> Callable[[], None]:
-    """What brings the random states of torch, NumPy and Python back to what they are now."""
-    on_cpu, of_numpy, of_python = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    def restore() -> None:
-        torch.set_rng_state(on_cpu)
-        if on_gpu is not None:
-            torch.cuda.set_rng_state(on_gpu, device)
-        np.random.set_state(of_numpy)  # noqa: NPY002
-        random.setstate(of_python)
-
-    return restore
 
 
 class _RecordedModel(nn.Module):

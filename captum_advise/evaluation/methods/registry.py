@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +21,7 @@ from captum.attr import (
 )
 
 from captum_advise._utils.checks import check_count
+from captum_advise._utils.errors import did_you_mean
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.methods import captum_methods as options
 from captum_advise.evaluation.methods import own_methods
@@ -120,6 +119,7 @@ _METHODS: dict[str, MethodAt] = {
     "rise": MethodAt(INPUT, rise, {"rise_masks": 4000}),
     "random": MethodAt(NONE, own_methods.random),
     "gaussian": MethodAt(NONE, own_methods.gaussian),
+    "edge-detector": MethodAt(NONE, own_methods.edge_detector),
     "grad-cam++": MethodAt("activation", grad_cam_plus_plus),
     "smooth-grad-cam++": MethodAt(
         "activation", _smooth_grad_cam, {"smooth_grad_cam_samples": 4}, _TORCHCAM
@@ -182,13 +182,20 @@ def get_methods(
         ['layer-advise', 'rise']
     """
     settings = settings or {}
-    check_settings(settings)
+    known = list_settings()
+    for name, value in settings.items():
+        if name not in known:
+            raise ValueError(
+                f"There is no setting {name!r}{did_you_mean(name, known)}: the settings are "
+                f"{', '.join(known)}."
+            )
+        check_count(name, value, at_least=1)
     methods: dict[str, MethodAt] = {}
     for name in wanted:
         if name not in _METHODS:
+            hint = did_you_mean(name.casefold(), _METHODS)
             raise ValueError(
-                f"There is no method {name!r}{_hint(name, _METHODS)}: the methods are "
-                f"{', '.join(_METHODS)}."
+                f"There is no method {name!r}{hint}: the methods are {', '.join(_METHODS)}."
             )
         if name in methods:
             raise ValueError(f"The method {name} is named twice.")
@@ -202,34 +209,15 @@ def get_methods(
     return dict(methods)
 
 
-def check_settings(settings: Mapping[str, int]) -> None:
-    """Require known settings with valid values.
-
-    Raises:
-        TypeError: A value is not an int.
-        ValueError: A setting is unknown, or below one.
-    """
-    known = list_settings()
-    for name, value in settings.items():
-        if name not in known:
-            raise ValueError(
-                f"There is no setting {name!r}{_hint(name, known)}: the settings are "
-                f"{', '.join(known)}."
-            )
-        check_count(name, value, at_least=1)
-
-
 def parse_settings(texts: Sequence[str]) -> dict[str, int]:
-    """Settings from texts such as ``rise_masks=4000``, as the command line has them.
+    """Settings for :func:`get_methods` from texts such as ``rise_masks=4000``.
 
     Raises:
-        ValueError: A text is none, a setting is unknown or named twice, or its value is not a
-            number of at least one.
+        ValueError: A text is none, a setting is named twice, or its value is not a whole number.
     """
     settings: dict[str, int] = {}
     for text in texts:
         name, separator, number = (part.strip() for part in text.partition("="))
-        name = name.replace("-", "_")
         if not (name and separator):
             raise ValueError(f"A setting is NAME=NUMBER, such as rise_masks=4000, got {text!r}.")
         if name in settings:
@@ -237,19 +225,5 @@ def parse_settings(texts: Sequence[str]) -> dict[str, int]:
         try:
             settings[name] = int(number)
         except ValueError:
-            # Of an unknown setting, the name is the first mistake.
-            check_settings({name: 1})
             raise ValueError(f"{name} must be a whole number, got {number!r}.") from None
-        check_settings({name: settings[name]})
     return settings
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    """The names that are meant, perhaps in another spelling: of GradCam, grad-cam."""
-
-    def plain(text: str) -> str:
-        return re.sub(r"[^a-z0-9+]", "", text.casefold())
-
-    by_plain = {plain(own): own for own in known}
-    close = difflib.get_close_matches(plain(name), by_plain, n=2)
-    return f" (did you mean {' or '.join(by_plain[own] for own in close)}?)" if close else ""

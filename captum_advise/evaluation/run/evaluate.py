@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,6 @@ from captum_advise._utils.checks import check_count
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise._utils.probabilities import default_confidence
 from captum_advise.evaluation.columns import get_metrics
-from captum_advise.evaluation.data.images import ImageDataset, check_output
 from captum_advise.evaluation.data.items import Items
 from captum_advise.evaluation.methods import (
     Context,
@@ -81,7 +79,8 @@ def evaluate(
             object, bool (H, W) or (1, H, W). Data sets can be added:
             ``images + mosaic_dataset(model, images)``.
         methods: Names from :func:`captum_advise.evaluation.list_methods`, or a mapping from name to
-            whatever :func:`captum_advise.evaluation.as_method` takes, or to
+            a class of attributions (of Captum, pytorch-grad-cam or TorchCAM), a callable with the
+            interface of :class:`captum_advise.evaluation.Method`, or
             :class:`captum_advise.evaluation.SavedMaps`. ``get_methods`` makes one from names and
             settings. If ``"grad-cam"`` is among them, the others are compared with it.
         output: Folder for the report; it is created if it does not exist.
@@ -109,10 +108,10 @@ def evaluate(
 
     Raises:
         TypeError: The model is not a module, the data are not a data set, a number is not an int,
-            or a method is not callable.
+            or a method is none of these, as an attribution that is an object.
         ValueError: An argument is not valid, the folder holds files that no run has written or a
-            damaged ``results.sqlite``, it is one of the folders of images, a method cannot explain
-            the layer, or no image could be evaluated.
+            damaged ``results.sqlite``, a method cannot explain the layer, or no image could be
+            evaluated.
         MethodError: The methods fail on the first images.
         OutputError: The output cannot be written.
         ModuleNotFoundError: A package is missing; the message names the extra that brings it.
@@ -149,7 +148,7 @@ def evaluate(
     )
     items = Items(dataset, evaluator.dtype)
     again = frozenset([recompute] if isinstance(recompute, str) else recompute)
-    _check(evaluator, items, Path(output), again)
+    _check(evaluator, items, again)
     chosen = tuple(m for m in get_metrics(metrics) if items.have(m.of))
     run = Run(evaluator, items, chosen, settings_of(evaluator), Path(output), again)
     with processes() as group, ExitStack() as held:
@@ -165,7 +164,7 @@ def _named(methods: Mapping[str, MethodLike] | Iterable[str]) -> dict[str, Metho
     return get_methods([methods] if isinstance(methods, str) else methods)
 
 
-def _check(evaluator: ImageEvaluator, items: Items, output: Path, again: Iterable[str]) -> None:
+def _check(evaluator: ImageEvaluator, items: Items, again: Iterable[str]) -> None:
     methods = evaluator.methods
     if evaluator.model.training:
         raise ValueError("The model is in training mode: call model.eval() first.")
@@ -183,20 +182,11 @@ def _check(evaluator: ImageEvaluator, items: Items, output: Path, again: Iterabl
             )
     if not items.have("images"):
         raise ValueError("The data are mosaics alone: evaluate them together with their images.")
-    for part in items.parts:
-        if isinstance(part, ImageDataset):
-            check_output(output, part.source, (part.folder / name for name in part.names))
     saved = {name: own for name, own in methods.items() if isinstance(own, SavedMaps)}
     if saved and items.have("mosaics"):
         raise ValueError(
             f"There are no maps of mosaics for {', '.join(saved)}, whose maps are files: leave the "
             "mosaics out, or these methods."
         )
-    repeated = [name for name, times in Counter(items.names).items() if times > 1]
-    for method, maps in saved.items():
+    for maps in saved.values():
         maps.check(items.names)
-        if repeated:
-            raise ValueError(
-                f"{repeated[0]} is listed twice, and {method} has one map of it: list it once, or "
-                "evaluate its classes in two runs with a folder of maps each."
-            )

@@ -22,9 +22,9 @@ from captum_advise._utils.io import ENCODING
 from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.methods import ClassMaps, Context, Method, MethodAt, SavedMaps
+from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
 from captum_advise.evaluation.methods.interface import inputs_cast
-from captum_advise.evaluation.methods.layers import Layers, choice_of, find_layers
+from captum_advise.evaluation.methods.layers import Layers, find_layers
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
 from captum_advise.evaluation.pictures import as_png
 from captum_advise.evaluation.randomness import seeded
@@ -98,12 +98,10 @@ class ImageEvaluator:
                 warnings.warn(message, UserWarning, stacklevel=5)
 
     def _check_methods(self, inputs: Tensor) -> None:
-        for name, method in self.methods.items():
+        for name in self.methods:
             try:
-                layers = self._layers_of(name, inputs)
-                if isinstance(method, MethodAt):
-                    method.check(layers)
-            except (MethodError, ValueError) as error:
+                self._layers_of(name, inputs)
+            except MethodError as error:
                 cause = reason(error.__cause__ or error)
                 raise UnsuitableMethodError(f"The method {name} cannot be run: {cause}.") from error
 
@@ -243,7 +241,7 @@ class ImageEvaluator:
         """The layers that a method explains, found for the first image of each size."""
         key = method, inputs.shape
         if key not in self._layers:
-            choice = choice_of(self.methods[method])
+            choice = getattr(self.methods[method], "layers", "layer")
             try:
                 self._layers[key] = find_layers(
                     self.model, self.layer, choice, inputs, self.reshape_transform
