@@ -36,7 +36,6 @@ class ParameterRandomization:
     """Result of :func:`randomize_parameters`.
 
     Attributes:
-        mode: ``"cascading"`` or ``"independent"``.
         steps: The randomised blocks, from the top to the bottom of the network.
         original: Per method, the map (N, 1, h, w) of the original network.
         maps: Per method, the map after each step.
@@ -53,7 +52,6 @@ class ParameterRandomization:
         (('head', 'conv4'), torch.Size([2, 1, 32, 32]))
     """
 
-    mode: Mode
     steps: tuple[str, ...]
     original: dict[str, Tensor]
     maps: dict[str, tuple[Tensor, ...]]
@@ -147,7 +145,6 @@ def randomize_parameters(
         }
 
     return ParameterRandomization(
-        mode=mode,
         steps=tuple(blocks),
         original=original,
         maps={name: tuple(steps) for name, steps in randomized.items()},

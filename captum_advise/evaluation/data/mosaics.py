@@ -182,7 +182,16 @@ def mosaic_dataset(
         tiles=tuple(tuple(mosaic.values()) for mosaic in whole),
         classes=tuple(tuple(mosaic) for mosaic in whole),
     )
-    _check_size(model, dataset[0][0][None].to(parameter))
+    mosaic = dataset[0][0][None].to(parameter)
+    try:
+        with torch.no_grad():
+            model(mosaic)
+    # What a network raises for a size that it does not take depends on the network.
+    except Exception as error:
+        raise ValueError(
+            f"The model does not take a mosaic of {mosaic.shape[2]} x {mosaic.shape[3]} pixels "
+            f"({reason(error)}): mosaics need a network with global pooling, so leave them out."
+        ) from error
     return dataset
 
 
@@ -206,15 +215,3 @@ def _place(name: str, seed: int, number: int) -> bytes:
     """What orders the images in a round. More images leave the order of the others."""
     of_round = f"{number} " if number else ""
     return hashlib.sha256(f"{seed} {of_round}{name}".encode(**ENCODING)).digest()
-
-
-def _check_size(model: nn.Module, mosaic: Tensor) -> None:
-    try:
-        with torch.no_grad():
-            model(mosaic)
-    # What a network raises for a size that it does not take depends on the network.
-    except Exception as error:
-        raise ValueError(
-            f"The model does not take a mosaic of {mosaic.shape[2]} x {mosaic.shape[3]} pixels "
-            f"({reason(error)}): mosaics need a network with global pooling, so leave them out."
-        ) from error

@@ -154,14 +154,6 @@ def _regular(corners: int, *radii: float) -> Inside:
     return _polygon(*((float(x), float(y)) for x, y in corners_at))
 
 
-def _disc(x: Coordinates, y: Coordinates) -> Any:
-    return x**2 + y**2 <= 0.85**2
-
-
-def _square(x: Coordinates, y: Coordinates) -> Any:
-    return np.maximum(abs(x), abs(y)) <= 0.7
-
-
 def _cross(x: Coordinates, y: Coordinates) -> Any:
     long, wide = np.maximum(abs(x), abs(y)), np.minimum(abs(x), abs(y))
     return (long <= 0.92) & (wide <= 0.28)
@@ -172,23 +164,19 @@ def _ring(x: Coordinates, y: Coordinates) -> Any:
     return (distance >= 0.55) & (distance <= 0.95)
 
 
-def _crescent(x: Coordinates, y: Coordinates) -> Any:
-    return (np.hypot(x, y) <= 0.95) & (np.hypot(x - 0.45, y) >= 0.75)
-
-
 def _heart(x: Coordinates, y: Coordinates) -> Any:
     x, y = 1.36 * x, 0.1 - 1.36 * y
     return (x**2 + y**2 - 1) ** 3 <= x**2 * y**3
 
 
 SHAPES: dict[str, Inside] = {
-    "disc": _disc,
-    "square": _square,
+    "disc": lambda x, y: x**2 + y**2 <= 0.85**2,
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 0.7,
     "triangle": _regular(3, 1.0),
     "star": _regular(10, 1.0, 0.42),
     "cross": _cross,
     "ring": _ring,
-    "crescent": _crescent,
+    "crescent": lambda x, y: (np.hypot(x, y) <= 0.95) & (np.hypot(x - 0.45, y) >= 0.75),
     "hexagon": _regular(6, 0.9),
     "arrow": _polygon(
         (0.95, 0.0), (0.15, 0.75), (0.15, 0.28), (-0.9, 0.28), (-0.9, -0.28), (0.15, -0.28),

@@ -28,24 +28,24 @@ def entries(path: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
     lines = csv.reader(io.StringIO(text), delimiter=separator, strict=True, skipinitialspace=True)
     names = [name.strip().casefold() for name in next(lines, [])]
     # A list of files alone needs no class.
-    for needed in ("file", "class") if len(names) > 1 else ("file",):
-        if names and needed not in names:
-            raise ValueError(
-                f"In {path}, no column of {', '.join(names)} is named {needed}: name it so, in the "
-                "first line."
-            )
+    needed = {"file", "class"} if len(names) > 1 else {"file"}
+    if names and not needed <= {*names}:
+        raise ValueError(
+            f"In {path}, no column of {', '.join(names)} is named "
+            f"{' or '.join(sorted(needed - {*names}))}: name it so, in the first line."
+        )
     found: dict[tuple[str, int | None], tuple[str, int | None]] = {}
     try:
         for values in lines:
             if not any(values):
                 continue
             where = f"Line {lines.line_num} of {path}"
-            if len(values) != len(names):
+            row = {name: value.strip() for name, value in zip(names, values, strict=False)}
+            if len(values) > len(names) or not needed <= {*row}:
                 raise ValueError(
                     f"{where} has other columns than the first line: give each line the same, and "
                     "put names that contain a separator in quotes."
                 )
-            row = dict(zip(names, (value.strip() for value in values), strict=True))
             file, label = row["file"], row.get("class", "")
             if not file:
                 raise ValueError(f"{where} names no file: give one, or remove the line.")

@@ -1,6 +1,5 @@
 """Explanation methods under one interface: a model, a layer, inputs and classes to maps."""
 
-from captum_advise.evaluation.methods.conversion import MethodLike, as_method
 from captum_advise.evaluation.methods.interface import (
     ClassMaps,
     Context,
@@ -9,6 +8,8 @@ from captum_advise.evaluation.methods.interface import (
     selecting_by_avx,
 )
 from captum_advise.evaluation.methods.registry import (
+    MethodLike,
+    as_method,
     get_methods,
     list_methods,
     list_settings,

@@ -72,7 +72,8 @@ def find_layers(
         AttentionPass.run(model, _noise(model, inputs))
         return Layers((), ATTENTION)
     names = {module: name for name, module in model.named_modules()}
-    calls = _calls(model, inputs)
+    calls = [] if choice == "gated-grad-cam" else _calls(model, inputs)
+    layouts = {call.module: call.layout for call in calls}
     # Of these modules, a hook sees one feature map.
     maps = [call for call in calls if call.is_only and call.layout != Tokens()]
     modules: Sequence[nn.Module] = (layer,)
@@ -83,13 +84,14 @@ def find_layers(
     elif choice == "convolutions":
         modules = _convolutions(model, layer, maps)
     elif choice == "gated-grad-cam":
-        modules = [model.get_submodule(name) for name in _probed(model, layer, inputs).layers]
+        found = _probed(model, layer, inputs)
+        layouts = {model.get_submodule(name): layout for name, layout in found.layouts.items()}
+        modules = [model.get_submodule(name) for name in found.layers]
         if not modules:
             raise ValueError(
                 f"GatedGradCam needs a layer with twice the resolution of {names[layer]}, and the "
                 "model has none: leave the method out, or name another layer."
             )
-    layouts = {call.module: call.layout for call in calls}
     if reshape_transform is not None:
         layouts[layer] = reshape_transform
     for module in modules:
@@ -192,14 +194,15 @@ def _stages(
     last = _after_activation(maps, layer)
     plain = [call for call in maps if call.layout is None]
     own = _call_of(plain, last)
-    last_size = () if own is None else own.output.shape[2:]
     by_size: dict[torch.Size, nn.Module] = {}
-    for call in () if own is None else plain[: plain.index(own)]:
-        size = call.output.shape[2:]
-        larger = all(side > least for side, least in zip(size, last_size, strict=True))
-        # As many channels as the input: what a module that normalises it returns.
-        if larger and call.is_activation and call.output.shape[1] > inputs.shape[1]:
-            by_size[size] = call.module
+    if own is not None:
+        side = own.output.shape[2:]
+        for call in plain[: plain.index(own)]:
+            size = call.output.shape[2:]
+            is_larger = all(a > b for a, b in zip(size, side, strict=True))
+            # As many channels as the input: what a module that normalises it returns.
+            if is_larger and call.is_activation and call.output.shape[1] > inputs.shape[1]:
+                by_size[size] = call.module
     if not by_size:
         found = _probed(model, layer, inputs, with_finer_layers=True)
         return [*(model.get_submodule(name) for name in found.finer_layers), last]

@@ -23,7 +23,6 @@ from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.data.items import Item
 from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
-from captum_advise.evaluation.methods.interface import inputs_cast
 from captum_advise.evaluation.methods.layers import Layers, find_layers
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
 from captum_advise.evaluation.pictures import as_png
@@ -264,7 +263,6 @@ class ImageEvaluator:
             _failures_of(method),
             warnings.catch_warnings(),
             torch.enable_grad(),
-            inputs_cast(self.model, inputs),
         ):
             # On every call Captum warns that it sets hooks and gradient flags.
             warnings.simplefilter("ignore", UserWarning)

@@ -68,12 +68,12 @@ def test_wordnet_ids_are_classes(read, imagenet_classes):
         ("file,class\na.png,cat\n", "Line 2 .* has 'cat' as class"),
         ("file,class\na.png,0\n\nb.png,1.5\n", "Line 4 .* has '1.5' as class"),
         # First lines
-        ("img,category\na.png,0\n", "no column .* named file"),
-        ("a.png,0\nb.png,1\n", "no column .* named file"),
+        ("img,category\na.png,0\n", "no column .* named class or file"),
+        ("a.png,0\nb.png,1\n", "no column .* named class or file"),
         ("file,category\na.png,0\n", "no column .* named class"),
         ("class,category\n0,a.png\n", "no column .* named file"),
         ("file,label,target\na.png,cat,0\n", "no column of file, label, target is named class"),
-        ("file;class,note\na.png;0,x\n", "no column of file;class, note is named file"),
+        ("file;class,note\na.png;0,x\n", "no column of file;class, note is named class or file"),
         # Rows
         ("file\na.png,3\n", "Line 2 .* other columns"),
         ("file;class\na.png,3\n", "Line 2 .* other columns"),
