@@ -182,14 +182,14 @@ def mosaic_dataset(
         tiles=tuple(tuple(mosaic.values()) for mosaic in whole),
         classes=tuple(tuple(mosaic) for mosaic in whole),
     )
-    mosaic = dataset[0][0][None].to(parameter)
+    first = dataset[0][0][None].to(parameter)
     try:
         with torch.no_grad():
-            model(mosaic)
+            model(first)
     # What a network raises for a size that it does not take depends on the network.
     except Exception as error:
         raise ValueError(
-            f"The model does not take a mosaic of {mosaic.shape[2]} x {mosaic.shape[3]} pixels "
+            f"The model does not take a mosaic of {first.shape[2]} x {first.shape[3]} pixels "
             f"({reason(error)}): mosaics need a network with global pooling, so leave them out."
         ) from error
     return dataset
