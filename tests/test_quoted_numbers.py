@@ -149,16 +149,18 @@ NAMES = {
     "`GatedGradCam`": GATED,
     "Grad-CAM": CAM,
     "LayerCAM, several layers": "layer-cam-multi",
+    "RefineCAM": "refine-cam",
     "`LayerAdvise`": ADVISE,
-    "`LayerAdvise`, the paper's method": ADVISE,
     "random map (floor)": "random",
 }
 
 
 def of_leaderboard(r):
     three = ("grid_top", "road", "insertion_black")
-    shared = ("README.md", ["`GatedGradCam`", *list(NAMES)[1:3], *list(NAMES)[4:]])
-    for page, names in (shared, ("docs/how-to/which-method.md", list(NAMES)[:4])):
+    for page, names in (
+        ("README.md", [*NAMES]),
+        ("docs/how-to/which-method.md", [*NAMES][:-1]),
+    ):
         for name in names:
             values = (f"{r.mean(NAMES[name], metric):.3f}" for metric in three)
             yield page, f"| {name} | {' | '.join(values)} |"
@@ -185,6 +187,9 @@ def of_leaderboard(r):
     yield page, f"{top[0]:.2f} of the top pixels on Lite0, and Grad-CAM has {top[1]:.2f}."
     cells = span(r.means("layer-cam-multi", "grid_top"))
     yield page, f"{cells} of the top pixels are in the right cell"
+    yield page, f"ROAD on each network ({span(r.means('refine-cam', 'road'), '.3f')})"
+    of_refine, of_cam = (span(r.means(name, "grid_top")) for name in ("refine-cam", CAM))
+    yield page, f"{of_refine} of its top pixels are in the right cell, and Grad-CAM has {of_cam}"
     yield page, f"on each network ({span(r.means('finer-cam', 'grid_top'))})"
     guided = [*r.means("guided-grad-cam", "road"), *r.means("guided-backpropagation", "road")]
     yield page, f"Their ROAD is at most {max(guided):.3f}"
