@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -59,7 +60,6 @@ def probe(
     channels: int = 3,
     forward: Callable[[Tensor], Tensor] | None = None,
     reshape_transform: ReshapeTransform | None = None,
-    with_finer_layers: bool = False,
 ) -> Probe:
     """Find the layer to explain by one forward and backward pass on noise.
 
@@ -78,7 +78,6 @@ def probe(
         layer, reshape_transform: The layer to explain and its layout, where they are known.
         channels: Of its inputs.
         forward: Inputs to class scores, for a model that returns something else.
-        with_finer_layers: Whether to look for ``finer_layers``.
     """
     with (
         # Also where the caller switched gradients off.
@@ -101,12 +100,13 @@ def probe(
             layer = _last_that_matters(_maps(outputs), logits, name)
         else:
             _check_layer(layer, model, outputs, name, is_reshaped=reshape_transform is not None)
-        layers = _layers_of_gated_grad_cam(layer, _maps(outputs), source, logits)
-        finer = _finer_layers(layer, _maps(outputs), source, logits) if with_finer_layers else ()
+        maps = _maps(outputs)
+        passed = _passed_before(layer, maps, source, _edge(logits))
     layouts = {key: output.layout for key, output in outputs.items() if output.layout is not None}
     if reshape_transform is not None:
         layouts[layer] = reshape_transform
-    return Probe(layer, layouts, logits.shape[1], layers, finer)
+    layers = _layers_of_gated_grad_cam(layer, maps, passed)
+    return Probe(layer, layouts, logits.shape[1], layers, _finer_layers(layer, maps, passed))
 
 
 def feature_layers(network: Network) -> dict[str, tuple[int, int, int]]:
@@ -151,34 +151,30 @@ def _recorded(model: nn.Module, size: tuple[int, int]) -> Iterator[dict[str, _Ou
     """Record the outputs of all modules for a while, in the order of their calls."""
     outputs: dict[str, _Output] = {}
 
-    def hook(key: str) -> Callable[[nn.Module, Any, Any], None]:
-        def record(module: nn.Module, _inputs: Any, output: Any) -> None:
-            is_map, layout = layout_of(output, size)
-            # Tokens only where they are normalised: elsewhere they grow from block to block.
-            if isinstance(layout, Tokens):
-                is_map = "norm" in type(module).__name__.lower()
-            # A hook on a module that is called again sees several values and keeps only one.
-            if key in outputs or _INSIDE_ATTENTION.search(key):
-                is_map = False
-            is_tensor = isinstance(output, Tensor)
-            outputs[key] = _Output(
-                module,
-                _words(output),
-                not is_tensor or output.dim() > 2,
-                output if is_map else None,
-                layout,
-                # Now, because a module after it may change the tensor in place.
-                _edge(output) if is_tensor else (None, 0),
-            )
+    def record(key: str, module: nn.Module, _inputs: Any, output: Any) -> None:
+        is_map, layout = layout_of(output, size)
+        # Tokens only where they are normalised: elsewhere they grow from block to block.
+        if isinstance(layout, Tokens):
+            is_map = "norm" in type(module).__name__.lower()
+        # A hook on a module that is called again sees several values and keeps only one.
+        if key in outputs or _INSIDE_ATTENTION.search(key):
+            is_map = False
+        is_tensor = isinstance(output, Tensor)
+        outputs[key] = _Output(
+            module,
+            _words(output),
+            not is_tensor or output.dim() > 2,
+            output if is_map else None,
+            layout,
+            # Now, because a module after it may change the tensor in place.
+            _edge(output) if is_tensor else (None, 0),
+        )
 
-        return record
-
-    hooks = [part.register_forward_hook(hook(key)) for key, part in model.named_modules() if key]
-    try:
+    with ExitStack() as hooks:
+        for key, part in model.named_modules():
+            if key:
+                hooks.enter_context(part.register_forward_hook(partial(record, key)))
         yield outputs
-    finally:
-        for handle in hooks:
-            handle.remove()
 
 
 def _maps(outputs: Mapping[str, _Output]) -> dict[str, _Output]:
@@ -293,52 +289,48 @@ def _last_that_matters(maps: dict[str, _Output], logits: Tensor, name: str) -> s
     return next(reversed(maps))
 
 
+def _passed_before(
+    layer: str, maps: Mapping[str, _Output], source: _Edge, start: _Edge
+) -> dict[str, tuple[int, int]]:
+    """Height and width of the maps before the layer that all paths pass, in order."""
+    names = list(maps)
+    before = names[: names.index(layer)] if layer in maps else []
+    passed = [name for name in before if _all_paths_pass(maps[name].edge, start, source)]
+    return {name: _shape(maps[name])[1:] for name in passed}
+
+
 def _layers_of_gated_grad_cam(
-    layer: str, maps: Mapping[str, _Output], source: _Edge, logits: Tensor
+    layer: str, maps: Mapping[str, _Output], passed: Mapping[str, tuple[int, int]]
 ) -> tuple[str, ...]:
     """The layers of ``GatedGradCam``, the last of which is ``layer``; see :func:`probe`."""
     # In a transformer, methods that read attention are better: docs/explanation/known-truth.md.
-    if layer not in maps or isinstance(maps[layer].layout, Tokens):
+    if not passed or isinstance(maps[layer].layout, Tokens):
         return ()
-    names = list(maps)
-    _, *side = _shape(maps[layer])
-
-    def last(scale: int, wanted: Callable[[str], bool]) -> str | None:
-        """The last earlier map of other values, ``scale`` times as fine, that all paths pass."""
-        for name in reversed(names[: names.index(layer)]):
-            edge = maps[name].edge
-            _, *finer = _shape(maps[name])
-            ratio = [round(a / b) for a, b in zip(finer, side, strict=True)]
-            if (
-                ratio == [scale, scale]
-                and wanted(name)
-                and edge != maps[layer].edge
-                and _all_paths_pass(edge, _edge(logits), source)
-            ):
-                return name
-        return None
-
-    finer = last(2, lambda name: True)
+    _, height, width = _shape(maps[layer])
+    scales = {
+        name: (round(size[0] / height), round(size[1] / width))
+        for name, size in reversed(passed.items())
+        if maps[name].edge != maps[layer].edge  # else they are the same tensor
+    }
+    finer = next((name for name, scale in scales.items() if scale == (2, 2)), None)
     if finer is None:
         return ()
-    blocks = [name for name in names if next(maps[name].module.children(), None) is not None]
-    block = last(1, lambda name: name in blocks and not finer.startswith(f"{name}."))
-    return (finer, layer) if block is None else (finer, block, layer)
+    for name, scale in scales.items():
+        is_block = next(maps[name].module.children(), None) is not None
+        if scale == (1, 1) and is_block and not finer.startswith(f"{name}."):
+            return finer, name, layer
+    return finer, layer
 
 
 def _finer_layers(
-    layer: str, maps: Mapping[str, _Output], source: _Edge, logits: Tensor
+    layer: str, maps: Mapping[str, _Output], passed: Mapping[str, tuple[int, int]]
 ) -> tuple[str, ...]:
     """Of each larger size, the last map before the layer that all paths pass."""
-    names = list(maps)
-    found: dict[tuple[int, ...], str] = {}
-    for name in reversed(names[: names.index(layer)] if layer in maps else []):
-        _, *size = _shape(maps[name])
-        is_larger = all(a > b for a, b in zip(size, _shape(maps[layer])[1:], strict=True))
-        is_new = is_larger and tuple(size) not in found
-        if is_new and _all_paths_pass(maps[name].edge, _edge(logits), source):
-            found[tuple(size)] = name
-    return tuple(reversed(found.values()))
+    if not passed:
+        return ()
+    _, height, width = _shape(maps[layer])
+    last = {size: name for name, size in passed.items() if size[0] > height and size[1] > width}
+    return tuple(name for name in passed if name in last.values())
 
 
 def _all_paths_pass(edge: _Edge, start: _Edge, source: _Edge) -> bool:

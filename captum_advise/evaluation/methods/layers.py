@@ -147,9 +147,7 @@ def _noise(model: nn.Module, inputs: Tensor) -> Tensor:
     return noise.to(parameter.device, inputs.dtype)
 
 
-def _probed(
-    model: nn.Module, layer: nn.Module, inputs: Tensor, *, with_finer_layers: bool = False
-) -> Probe:
+def _probed(model: nn.Module, layer: nn.Module, inputs: Tensor) -> Probe:
     names = {module: name for name, module in model.named_modules()}
     _, channels, height, width = inputs.shape
     return probe(
@@ -158,7 +156,6 @@ def _probed(
         "The model",
         layer=names[layer],
         channels=channels,
-        with_finer_layers=with_finer_layers,
     )
 
 
@@ -204,7 +201,7 @@ def _stages(
             if is_larger and call.is_activation and call.output.shape[1] > inputs.shape[1]:
                 by_size[size] = call.module
     if not by_size:
-        found = _probed(model, layer, inputs, with_finer_layers=True)
+        found = _probed(model, layer, inputs)
         return [*(model.get_submodule(name) for name in found.finer_layers), last]
     return [*(by_size[size] for size in sorted(by_size, reverse=True)), last]
 
