@@ -300,7 +300,7 @@ def _passed_before(
 
 
 def _layers_of_gated_grad_cam(
-    layer: str, maps: Mapping[str, _Output], passed: Mapping[str, tuple[int, int]]
+    layer: str, maps: Mapping[str, _Output], passed: dict[str, tuple[int, int]]
 ) -> tuple[str, ...]:
     """The layers of ``GatedGradCam``, the last of which is ``layer``; see :func:`probe`."""
     # In a transformer, methods that read attention are better: docs/explanation/known-truth.md.
@@ -323,7 +323,7 @@ def _layers_of_gated_grad_cam(
 
 
 def _finer_layers(
-    layer: str, maps: Mapping[str, _Output], passed: Mapping[str, tuple[int, int]]
+    layer: str, maps: Mapping[str, _Output], passed: dict[str, tuple[int, int]]
 ) -> tuple[str, ...]:
     """Of each larger size, the last map before the layer that all paths pass."""
     if not passed:
