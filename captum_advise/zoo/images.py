@@ -58,18 +58,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as upright 8-bit RGB, by its EXIF orientation.
 
     Transparent parts become white. 16-bit grey is scaled to 8 bits. Floating-point grey, which has
-    no fixed white, is stretched between its own minimum and maximum.
-
-    Args:
-        image: PIL image.
-
-    Warns:
-        UserWarning: 16-bit grey uses less than a tenth of its range.
-
-    Example::
-
-        >>> zoo.to_rgb(zoo.open_image("cat.jpg").convert("L")).mode
-        'RGB'
+    no fixed white, is stretched between its own minimum and maximum. 16-bit grey that uses less
+    than a tenth of its range gives a warning.
     """
     pil, ops, numpy = (
         import_optional(module, "zoo") for module in ("PIL.Image", "PIL.ImageOps", "numpy")

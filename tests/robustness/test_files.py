@@ -19,6 +19,7 @@ from PIL import Image
 
 from captum_advise import cli, zoo
 from captum_advise._utils.io import atomic_write
+from captum_advise.zoo.images import to_rgb
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random")
 
@@ -108,7 +109,7 @@ def test_exif_rotated(suffix, noise, tmp_path):
     exif[0x0112] = 6
     options = {"lossless": True} if suffix == "webp" else {}
     (tmp_path / f"p.{suffix}").write_bytes(encoded(noise, suffix, exif=exif, **options))
-    upright = np.asarray(zoo.to_rgb(zoo.open_image(tmp_path / f"p.{suffix}"))).astype(int)
+    upright = np.asarray(to_rgb(zoo.open_image(tmp_path / f"p.{suffix}"))).astype(int)
     assert upright.shape == (90, 60, 3)
     if suffix != "jpg":
         assert np.array_equal(upright, np.rot90(noise, -1))
@@ -121,7 +122,7 @@ def test_damaged_exif(noise, tmp_path):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, about the EXIF data
-        assert zoo.to_rgb(zoo.open_image(tmp_path / "p.jpg")).size == (90, 60)
+        assert to_rgb(zoo.open_image(tmp_path / "p.jpg")).size == (90, 60)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_animated(suffix, tmp_path):
     frames[0].save(
         tmp_path / f"p.{suffix}", save_all=True, append_images=frames[1:], duration=100, **options
     )
-    assert np.unique(np.asarray(zoo.to_rgb(zoo.open_image(tmp_path / f"p.{suffix}")))) == [10]
+    assert np.unique(np.asarray(to_rgb(zoo.open_image(tmp_path / f"p.{suffix}")))) == [10]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_modes(mode, expected, tmp_path):
     fill = {"L": 128, "RGBA": (0, 0, 0, 0), "I;16": 128 * 257, "1": 1, "CMYK": (0, 0, 0, 0)}
     path = tmp_path / ("p.tif" if mode == "CMYK" else "p.png")
     Image.new(mode, (8, 8), fill[mode]).save(path)
-    pixels = np.asarray(zoo.to_rgb(zoo.open_image(path)))
+    pixels = np.asarray(to_rgb(zoo.open_image(path)))
     assert pixels.shape == (8, 8, 3)
     assert np.unique(pixels).tolist() == [expected]
 

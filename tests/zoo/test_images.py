@@ -10,10 +10,11 @@ from PIL import Image
 from skimage import data
 
 from captum_advise import zoo
+from captum_advise.zoo.images import to_rgb
 
 
 def test_to_rgb_keeps_rgb(chelsea):
-    assert np.array_equal(np.asarray(zoo.to_rgb(chelsea)), data.chelsea())
+    assert np.array_equal(np.asarray(to_rgb(chelsea)), data.chelsea())
 
 
 def grey(values, dtype, mode=None):
@@ -39,7 +40,7 @@ def grey(values, dtype, mode=None):
     ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
 )
 def test_to_rgb_of_other_modes(image, expected):
-    result = zoo.to_rgb(image)
+    result = to_rgb(image)
     assert result.mode == "RGB"
     assert np.asarray(result).tolist() == [[[value] * 3 for value in expected]]
 
@@ -47,7 +48,7 @@ def test_to_rgb_of_other_modes(image, expected):
 def test_to_rgb_of_a_palette_with_a_transparent_colour(tmp_path):
     image = grey([0, 1], np.uint8, "P")
     image.save(tmp_path / "p.png", transparency=0)
-    result = zoo.to_rgb(zoo.open_image(tmp_path / "p.png"))
+    result = to_rgb(zoo.open_image(tmp_path / "p.png"))
     assert np.asarray(result).tolist() == [[[255] * 3, [1] * 3]]
 
 
@@ -58,7 +59,7 @@ def test_12_bits_in_a_16_bit_file_are_dark(most, is_dark, tmp_path):
     image = zoo.open_image(tmp_path / "x-ray.png")
     text = f"almost black, as its values end at {most} of 65535"
     with pytest.warns(UserWarning, match=text) if is_dark else nullcontext():
-        assert np.asarray(zoo.to_rgb(image)).max() == round(most / 257)
+        assert np.asarray(to_rgb(image)).max() == round(most / 257)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_exif_orientation(tmp_path, chelsea, orientation, turn):
     exif = Image.Exif()
     exif[0x0112] = orientation
     chelsea.save(tmp_path / "p.png", exif=exif)
-    result = np.asarray(zoo.to_rgb(zoo.open_image(tmp_path / "p.png")))
+    result = np.asarray(to_rgb(zoo.open_image(tmp_path / "p.png")))
     assert np.array_equal(result, turn(data.chelsea()))
 
 
@@ -77,7 +78,7 @@ def test_open_image_takes_the_first_frame(tmp_path):
     frames = [Image.new("L", (4, 4), value) for value in (10, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     image = zoo.open_image(tmp_path / "a.gif")
-    assert np.unique(np.asarray(zoo.to_rgb(image))).tolist() == [10]
+    assert np.unique(np.asarray(to_rgb(image))).tolist() == [10]
 
 
 def test_open_image_errors(tmp_path, chelsea):
