@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from captum_advise._core.unit_choice import UnitSelection, choice_arguments
+from captum_advise._core.arguments import choice_arguments
+from captum_advise._core.unit_choice import UnitSelection
 from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.modes import in_eval_mode
 from captum_advise._utils.optional_dependencies import import_optional
@@ -163,7 +164,7 @@ def _explained(
         maps[GATED_GRAD_CAM], messages = gated._maps(layer_pass, target, {}, keep_graph=True)
     explanation = advise._explanation(
         layer_pass.at_last_layer(),
-        **how,
+        how,
         with_metrics=with_metrics,
         keep_units=keep_units,
         with_grad_cam=with_metrics,

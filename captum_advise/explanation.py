@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_advise._core.candidates import SEVERAL
-from captum_advise._core.grad_cam import combine_units
+from captum_advise._core.unit_choice import SEVERAL, Candidates
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.records import TensorRecord, mapped
 from captum_advise._utils.tensor_files import pack, unpack
 from captum_advise.metrics import VisualExplainability
-from captum_advise.pixels import PixelSpace, resolve_pixel_space
-from captum_advise.relevance import DensityOptions, counted_ranges, unit_densities
-
-if TYPE_CHECKING:
-    from captum_advise._core.unit_choice import Choice
+from captum_advise.pixels import PixelSpace
 
 __all__ = ["Candidate", "Explanation", "Setup", "Units"]
 
@@ -85,15 +80,6 @@ class Units(TensorRecord):
     contributions: Tensor
     densities: Tensor
     ranges: Tensor
-
-    @classmethod
-    def of(cls, feature_maps: Tensor, choice: Choice, options: DensityOptions) -> Units:
-        """The units of a layer, among which was chosen."""
-        feature_maps, densities = feature_maps.detach(), choice.densities
-        if densities is None:
-            densities = unit_densities(feature_maps, options)
-        ranges = counted_ranges(feature_maps, options.activation_range)
-        return cls(feature_maps, choice.contributions.detach(), densities, ranges)
 
 
 @dataclass(frozen=True)
@@ -341,58 +327,19 @@ def avx_in_words(metrics: VisualExplainability | None) -> str:
     return f", AVX {metrics.avx.item():.3f}"
 
 
-def explanation_of(
-    choice: Choice,
-    pixel_space: PixelSpace | None,
-    units: Units | None,
-    *,
-    with_grad_cam: bool,
-) -> Explanation:
-    """The explanation of a choice."""
-    candidates, scorer = choice.candidates, choice.scorer
-    contributions = choice.contributions.detach()
-    attributions = combine_units(contributions, choice.units)
-    metrics = None
-    if choice.metrics is not None:
-        # Pairs are ordered by candidate, then by example.
-        is_selected = choice.selected[candidates.examples] == candidates.pairs[:, 0]
-        in_order = candidates.examples[is_selected].argsort()
-        metrics = choice.metrics[is_selected.nonzero().squeeze(1)[in_order]]
-    images = choice.images
-    if images is not None:
-        images = images.to(torch.promote_types(images.dtype, torch.float32))
-        images = resolve_pixel_space(pixel_space, images).to_pixels(images).clamp(0, 1)
-    grad_cam_metrics = choice.grad_cam_metrics() if with_grad_cam else None
-    map_metrics = {LAYER_ADVISE: metrics, GRAD_CAM: grad_cam_metrics}
-    return Explanation(
-        maps={LAYER_ADVISE: attributions, GRAD_CAM: combine_units(contributions, None)},
-        map_metrics={name: found for name, found in map_metrics.items() if found is not None},
-        attributions=attributions,
-        target=choice.target,
-        confidence=None if scorer is None else scorer.confidence_in_target(),
-        confidences=None if scorer is None else scorer.confidences,
-        unit_relevance=choice.relevance,
-        selected=choice.selected.new_tensor(candidates.relevance)[choice.selected],
-        selected_units=choice.units,
-        fallback=candidates.fallback,
-        unexplained=choice.unexplained,
-        metrics=metrics,
-        candidates=_candidates_of_examples(choice),
-        images=images,
-        units=units,
-    )
-
-
-def _candidates_of_examples(choice: Choice) -> tuple[tuple[Candidate, ...], ...]:
-    of_example: list[list[Candidate]] = [[] for _ in choice.selected]
-    for pair, (which, example) in enumerate(choice.candidates.pairs.tolist()):
-        relevance = choice.candidates.relevance[which]
+def candidates_of_examples(
+    candidates: Candidates, metrics: VisualExplainability | None
+) -> tuple[tuple[Candidate, ...], ...]:
+    """The candidates of each example, with their metrics."""
+    of_example: list[list[Candidate]] = [[] for _ in candidates.fallback]
+    for pair, (which, example) in enumerate(candidates.pairs.tolist()):
+        relevance = candidates.relevance[which]
         of_example[example].append(
             Candidate(
                 relevance=None if relevance == SEVERAL else relevance,
-                units=choice.candidates.units[which, example].nonzero().squeeze(1),
-                metrics=None if choice.metrics is None else choice.metrics[pair],
-                attributions=choice.candidates.maps[which, example],
+                units=candidates.units[which, example].nonzero().squeeze(1),
+                metrics=None if metrics is None else metrics[pair],
+                attributions=candidates.maps[which, example],
             )
         )
     return tuple(map(tuple, of_example))

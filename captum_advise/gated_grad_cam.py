@@ -17,6 +17,7 @@ from captum_advise._core.gated_map import gated_map
 from captum_advise._core.layer_pass import LayerCall, LayerPass
 from captum_advise._core.occlusion_evidence import check_occlusions, corrected_by_occlusion
 from captum_advise._core.setting_warnings import (
+    extreme_pixels,
     several_runs,
     suspicious_layout,
     suspicious_pixels,
@@ -188,7 +189,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         images, size = _images(layer_pass.call)
         self._check_feature_maps(layer_pass)
         resolved = resolve_target(layer_pass.outputs, as_target(target))
-        gradients = layer_pass.gradients(resolved.captum, keep_graph=keep_graph, **grad_kwargs)
+        gradients = layer_pass.gradients(resolved, keep_graph=keep_graph, **grad_kwargs)
         maps = gated_map(layer_pass.feature_maps, gradients, size)
         tensors = layer_pass.call.inputs
         messages = [
@@ -209,7 +210,10 @@ class GatedGradCam(LayerSetup, GradientAttribution):
             if self._asked_confidence is not None:
                 outputs = layer_pass.outputs.detach()
                 messages.append(suspicious_confidence(outputs, self._asked_confidence))
-            messages += [suspicious_pixels(tensors[image], self.pixel_space) for image in images]
+            messages += [
+                suspicious_pixels(extreme_pixels(tensors[i], self.pixel_space), self.pixel_space)
+                for i in images
+            ]
         return maps, [*messages, _zero_maps(maps)]
 
     def _check_feature_maps(self, layer_pass: LayerPass) -> None:

@@ -16,36 +16,40 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_advise._core import arguments
-from captum_advise._core.candidates import has_relevance
-from captum_advise._core.grad_cam import check_finite, combine_units, unit_contributions
+from captum_advise._core.grad_cam import combine_units, unit_contributions
 from captum_advise._core.layer_pass import LayerPass
-from captum_advise._core.scoring import check_probabilities, scorer_of
+from captum_advise._core.masked_model import images_of, maskable_inputs
+from captum_advise._core.scoring import MapScorer, contributions_of, in_pixels, scorer_of
 from captum_advise._core.setting_warnings import (
+    choice_messages,
     missing_relevance,
+    pass_messages,
     several_runs,
     suspicious_layout,
     warn_of,
 )
 from captum_advise._core.setup import LayerSetup
-from captum_advise._core.targets import resolve_target
+from captum_advise._core.targets import Target, resolve_target
 from captum_advise._core.unit_choice import (
-    Choice,
     Selection,
     UnitSelection,
     candidates_of,
-    check_inputs_suit,
-    choice_arguments,
-    choice_messages,
-    layout_of,
-    pass_messages,
+    has_relevance,
 )
-from captum_advise.explanation import Explanation, Units, explanation_of
+from captum_advise.explanation import (
+    GRAD_CAM,
+    LAYER_ADVISE,
+    Explanation,
+    Units,
+    candidates_of_examples,
+)
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.metrics import AVXProtocol
 from captum_advise.pixels import PixelSpace
 from captum_advise.relevance import (
     ActivationRange,
     DensityOptions,
+    counted_ranges,
     modes_of,
     relevance_of,
     unit_densities,
@@ -211,32 +215,47 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
             >>> unimodal = advise.attribute(images, target=3, unit_selection=1)
             >>> grad_cam = advise.attribute(images, target=3, unit_selection=None)
         """
-        how = choice_arguments(unit_selection, target, grad_kwargs, baselines, internal_batch_size)
+        how = arguments.choice_arguments(
+            unit_selection, target, grad_kwargs, baselines, internal_batch_size
+        )
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
-        selection = how["selection"]
+        selection: Selection = how["selection"]
         form = {"summed": attr_dim_summation, "relu": relu_attributions}
-        layer_pass = replace(call, keeps_inputs=isinstance(selection, str)).run()
-        if isinstance(selection, str):
-            choice = self._choose(layer_pass, **how)
-            messages = choice_messages(choice, layer_pass, self._asked_confidence, self.pixel_space)
-            warn_of(messages)
-            return combine_units(choice.contributions, choice.units, **form)
-        # Nothing is compared: every tensor of the layer, whatever LayerGradCam accepts.
-        if how["target"] is None and layer_pass.outputs.dim() == 2:
-            how["target"] = resolve_target(layer_pass.outputs, None).captum
-        gradients = layer_pass.gradients(how["target"], **how["grad_kwargs"])
-        messages, attributions = pass_messages(layer_pass), []
-        for feature_map, gradient in zip(layer_pass.feature_maps, gradients, strict=True):
-            units, contributions = None, unit_contributions(feature_map, gradient)
-            if selection is not None:
-                relevance = relevance_of(feature_map, self.density)
-                units = has_relevance(relevance, selection)
-                messages.append(missing_relevance(relevance, selection))
-            attributions.append(combine_units(contributions, units, **form))
-        warn_of(messages)
-        formatted = _format_output(len(attributions) > 1, tuple(attributions))
-        return cast("Tensor | tuple[Tensor, ...]", formatted)
+        if not isinstance(selection, str):
+            return self._without_comparison(call.run(), selection, how, form)
+
+        # The layer pass, and what each unit contributes to a map: alpha_u A_u, as in Grad-CAM.
+        layer_pass = replace(call, keeps_inputs=True).run()
+        feature_map = layer_pass.only_feature_map()
+        resolved = resolve_target(layer_pass.outputs, how["target"])
+        scorer = self._scorer(layer_pass, resolved, how, compares_images=selection == "avx")
+        assert scorer is not None
+        contributions, of_runner_up = contributions_of(layer_pass, resolved, scorer, how)
+
+        # Relevance: the number of modes of each unit's density.
+        relevance = relevance_of(feature_map, self.density)
+
+        # Groups of units with the same relevance, and their maps.
+        candidates = candidates_of(
+            selection, relevance, contributions.detach(), of_runner_up, scorer.confidences
+        )
+
+        # Scores: the protocol on inputs that the maps mask.
+        criterion = scorer.criterion(selection, candidates, of_runner_up)
+
+        # The choice: the group with the largest criterion, for each example.
+        units = candidates.units_of(candidates.best(criterion))
+        unexplained = candidates.unexplained(criterion, selection)
+        warn_of(
+            choice_messages(
+                *(layer_pass, how, scorer, candidates, contributions.detach(), unexplained),
+                self._asked_confidence,
+            )
+        )
+
+        # The attributions: the map of its units.
+        return combine_units(contributions, units, **form)
 
     def explain(
         self,
@@ -275,12 +294,14 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
             >>> explanation.selected.shape, explanation.metrics.avx.shape
             (torch.Size([2]), torch.Size([2]))
         """
-        how = choice_arguments(unit_selection, target, grad_kwargs, baselines, internal_batch_size)
+        how = arguments.choice_arguments(
+            unit_selection, target, grad_kwargs, baselines, internal_batch_size
+        )
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
         return self._explanation(
             replace(call, keeps_inputs=True).run(),
-            **how,
+            how,
             with_metrics=with_metrics,
             keep_units=keep_units,
         )
@@ -312,99 +333,109 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
     def _explanation(
         self,
         layer_pass: LayerPass,
+        how: dict[str, Any],
         *,
         with_metrics: bool,
         keep_units: bool,
         with_grad_cam: bool = False,
         messages: Sequence[str | None] = (),
-        **how: Any,
     ) -> Explanation:
         """What :meth:`explain` returns, from a forward pass that may serve other maps too."""
-        choice = self._choose(layer_pass, all_metrics=with_metrics, **how)
-        found = choice_messages(choice, layer_pass, self._asked_confidence, self.pixel_space)
-        warn_of([*messages, *found])
-        units = None
-        if keep_units:
-            units = Units.of(layer_pass.feature_maps[0], choice, self.density)
-        return explanation_of(choice, self.pixel_space, units, with_grad_cam=with_grad_cam)
+        selection, feature_map = how["selection"], layer_pass.only_feature_map().detach()
+        resolved = resolve_target(layer_pass.outputs, how["target"])
+        needs_images = with_metrics or selection == "avx"
+        scorer = self._scorer(layer_pass, resolved, how, compares_images=needs_images)
+        contributions, of_runner_up = contributions_of(layer_pass, resolved, scorer, how)
+        contributions = contributions.detach()
+        confidences = None if scorer is None else scorer.confidences
+        densities = relevance = None
+        if selection is not None or keep_units:
+            densities = unit_densities(feature_map, self.density)
+        if selection is not None and densities is not None:
+            relevance = modes_of(densities, self.density).to(feature_map.device)
+        candidates = candidates_of(selection, relevance, contributions, of_runner_up, confidences)
 
-    def _choose(
+        metrics = grad_cam_metrics = criterion = None
+        if scorer is not None and with_metrics:
+            metrics = scorer.metrics(candidates, of_runner_up)
+            if with_grad_cam:
+                every = candidates_of(None, None, contributions, of_runner_up, None)
+                grad_cam_metrics = scorer.metrics(every, of_runner_up)
+        if scorer is not None and isinstance(selection, str):
+            criterion = scorer.criterion(selection, candidates, of_runner_up, metrics)
+        selected = candidates.best(criterion)
+        selected_units = candidates.units_of(selected)
+        unexplained = candidates.unexplained(criterion, selection)
+        found = choice_messages(
+            layer_pass, how, scorer, candidates, contributions, unexplained, self._asked_confidence
+        )
+        if relevance is not None and isinstance(selection, frozenset):
+            found.append(missing_relevance(relevance, selection))
+        warn_of([*messages, *found])
+
+        attributions = combine_units(contributions, selected_units)
+        of_selected = None if metrics is None else metrics[candidates.selected_pairs(selected)]
+        map_metrics = {LAYER_ADVISE: of_selected, GRAD_CAM: grad_cam_metrics}
+        images = images_of(layer_pass, maskable_inputs(layer_pass))
+        if images is not None:
+            images = in_pixels(images, self.pixel_space, images)
+        units = None
+        if keep_units and densities is not None:
+            ranges = counted_ranges(feature_map, self.density.activation_range)
+            units = Units(feature_map, contributions, densities, ranges)
+        return Explanation(
+            maps={LAYER_ADVISE: attributions, GRAD_CAM: combine_units(contributions, None)},
+            map_metrics={name: found for name, found in map_metrics.items() if found is not None},
+            attributions=attributions,
+            target=resolved.public(),
+            confidence=None if scorer is None else scorer.confidence_in_target(),
+            confidences=confidences,
+            unit_relevance=relevance,
+            selected=selected.new_tensor(candidates.relevance)[selected],
+            selected_units=selected_units,
+            fallback=candidates.fallback,
+            unexplained=unexplained,
+            metrics=of_selected,
+            candidates=candidates_of_examples(candidates, metrics),
+            images=images,
+            units=units,
+        )
+
+    def _without_comparison(
         self,
         layer_pass: LayerPass,
-        selection: Selection,
-        target: TargetType,
-        grad_kwargs: dict[str, Any],
-        baselines: BaselineType,
-        internal_batch_size: int,
-        *,
-        all_metrics: bool = False,
-    ) -> Choice:
-        """The method in order, from the layer pass to the choice of units.
+        selection: frozenset[int] | None,
+        how: dict[str, Any],
+        form: dict[str, bool],
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Attributions of all units or of some relevances, whatever ``LayerGradCam`` accepts."""
+        target = how["target"]
+        if target is None and layer_pass.outputs.dim() == 2:
+            target = resolve_target(layer_pass.outputs, None)
+        gradients = layer_pass.gradients(target, **how["grad_kwargs"])
+        messages, attributions = pass_messages(layer_pass), []
+        for feature_map, gradient in zip(layer_pass.feature_maps, gradients, strict=True):
+            units, contributions = None, unit_contributions(feature_map, gradient)
+            if selection is not None:
+                relevance = relevance_of(feature_map, self.density)
+                units = has_relevance(relevance, selection)
+                messages.append(missing_relevance(relevance, selection))
+            attributions.append(combine_units(contributions, units, **form))
+        warn_of(messages)
+        formatted = _format_output(len(attributions) > 1, tuple(attributions))
+        return cast("Tensor | tuple[Tensor, ...]", formatted)
 
-        ``all_metrics`` computes more than the selection needs.
-        """
-        # The layer pass: one feature map per example, and inputs that its maps can mask.
-        feature_map = layer_pass.only_feature_map()
-        resolved = resolve_target(layer_pass.outputs, target)
-        layout = layout_of(layer_pass, feature_map)
-        check_inputs_suit(selection, layout)
-        scorer = scorer_of(
+    def _scorer(
+        self, layer_pass: LayerPass, target: Target, how: dict[str, Any], *, compares_images: bool
+    ) -> MapScorer | None:
+        return scorer_of(
             layer_pass,
-            layout,
-            resolved,
-            baselines=baselines,
+            how["selection"],
+            target,
+            baselines=how["baselines"],
             pixel_space=self.pixel_space,
             confidence=self.confidence,
+            internal_batch_size=how["internal_batch_size"],
             protocol=self.protocol,
-            internal_batch_size=internal_batch_size,
-            is_needed=isinstance(selection, str),
-            needs_similarity=all_metrics or selection == "avx",
-        )
-        runner_up = None if scorer is None else scorer.runner_up()
-
-        # What each unit contributes to a map, alpha_u A_u, as in Grad-CAM.
-        contributions = layer_pass.contributions(
-            resolved.captum, keep_graph=runner_up is not None, **grad_kwargs
-        )
-        check_finite(contributions.detach())
-        if scorer is not None:
-            check_probabilities(scorer.confidences)
-
-        # Relevance: the number of modes of each unit's density.
-        densities, relevance = None, None
-        if selection is not None:
-            densities = unit_densities(feature_map, self.density)
-            relevance = modes_of(densities, self.density).to(feature_map.device)
-
-        # Groups of units with the same relevance, and their maps, also of the runner-up class.
-        candidates = candidates_of(selection, relevance, contributions.detach())
-        of_runner_up, rivals = None, None
-        if runner_up is not None:
-            of_runner_up = layer_pass.contributions(runner_up.captum, **grad_kwargs).detach()
-            rivals = candidates.pair_maps_from(of_runner_up)
-
-        # Scores: the protocol on inputs that the maps mask.
-        metrics, criterion = None, None
-        if scorer is not None and (all_metrics or selection == "average_drop"):
-            metrics = scorer(candidates.examples, candidates.pair_maps, rivals)
-        if metrics is not None and isinstance(selection, str):
-            criterion = metrics.avx if selection == "avx" else -metrics.average_drop
-        elif scorer is not None and selection == "avx":
-            criterion = scorer.highest_avx(candidates.examples, candidates.pair_maps, rivals)
-
-        # The choice: the candidate with the largest criterion, for each example.
-        return Choice(
-            selection=selection,
-            baselines=baselines,
-            contributions=contributions,
-            runner_up_contributions=of_runner_up,
-            densities=densities,
-            relevance=relevance,
-            candidates=candidates,
-            metrics=metrics if all_metrics else None,
-            selected=candidates.best(criterion),
-            unexplained=candidates.unexplained(criterion, 0.0 if selection == "avx" else -1.0),
-            target=resolved.public(),
-            images=layout.images(layer_pass.call.inputs),
-            scorer=scorer,
+            compares_images=compares_images,
         )

@@ -76,10 +76,6 @@ class PixelSpace:
         pixels = pixels.flip(1) if self.is_bgr else pixels
         return (pixels - self._per_channel(self.mean, pixels)) / self._per_channel(self.std, pixels)
 
-    def select(self, examples: Tensor) -> PixelSpace:
-        """The same for some examples."""
-        return self
-
     def _per_channel(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         check_real(inputs=like)
         if like.dim() != 4 or like.shape[1] != len(values):
@@ -90,41 +86,31 @@ class PixelSpace:
         return like.new_tensor(values).view(1, -1, 1, 1)
 
 
-@dataclass(frozen=True)
-class OwnRange:
-    """How inputs relate to images in [0, 1] when no :class:`PixelSpace` is known.
+def to_pixels(inputs: Tensor, pixel_space: PixelSpace | None, whole: Tensor) -> Tensor:
+    """Model inputs (N, C, H, W) to images of the same shape, not clamped.
 
-    Each example's own minimum is black and its maximum is white, both (N, 1, ..., 1).
+    Without a pixel space, black and white are the minimum and the maximum of each of the ``whole``
+    images, and a constant one is black.
     """
-
-    black: Tensor
-    white: Tensor
-
-    def to_pixels(self, inputs: Tensor) -> Tensor:
-        """Model inputs (N, ...) to images of the same shape. A constant input becomes black."""
-        black, white = self.black.to(inputs), self.white.to(inputs)
-        span = white - black
-        return (inputs - black) / torch.where(span > 0, span, torch.ones_like(span))
-
-    def from_pixels(self, pixels: Tensor) -> Tensor:
-        """Images in [0, 1], which broadcast to N, to model inputs."""
-        black, white = self.black.to(pixels), self.white.to(pixels)
-        return black + pixels * (white - black)
-
-    def select(self, examples: Tensor) -> OwnRange:
-        """The same for some examples, int64 (M,)."""
-        return OwnRange(self.black[examples], self.white[examples])
+    if pixel_space is not None:
+        return pixel_space.to_pixels(inputs)
+    black, white = (level.to(inputs) for level in value_range(whole))
+    span = white - black
+    return (inputs - black) / torch.where(span > 0, span, torch.ones_like(span))
 
 
-def resolve_pixel_space(pixel_space: PixelSpace | None, inputs: Tensor) -> PixelSpace | OwnRange:
-    """How inputs (N, ...) relate to images in [0, 1]: as said, or by their own range."""
-    return OwnRange(*value_range(inputs)) if pixel_space is None else pixel_space
+def from_pixels(pixels: Tensor, pixel_space: PixelSpace | None, whole: Tensor) -> Tensor:
+    """Images in [0, 1] to model inputs, the inverse of :func:`to_pixels`."""
+    if pixel_space is not None:
+        return pixel_space.from_pixels(pixels)
+    black, white = (level.to(pixels) for level in value_range(whole))
+    return black + pixels * (white - black)
 
 
 def black(images: Tensor, pixel_space: PixelSpace | None) -> Tensor:
     """Black in the units of model inputs (N, C, H, W): a tensor that broadcasts to them."""
     pixels = images.new_zeros(1, images.shape[1], 1, 1)
-    return resolve_pixel_space(pixel_space, images).from_pixels(pixels)
+    return from_pixels(pixels, pixel_space, images)
 
 
 def value_range(inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList
 
+from captum_advise._core.targets import as_target
+from captum_advise._core.unit_choice import as_selection
+from captum_advise._utils.checks import check_count
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.metrics import AVXProtocol
 from captum_advise.pixels import PixelSpace
@@ -42,6 +46,24 @@ def as_grad_kwargs(grad_kwargs: object) -> dict[str, Any]:
             f"{type(grad_kwargs).__name__}."
         )
     return grad_kwargs or {}
+
+
+def choice_arguments(
+    unit_selection: object,
+    target: TargetType,
+    grad_kwargs: object,
+    baselines: BaselineType,
+    internal_batch_size: int,
+) -> dict[str, Any]:
+    """The arguments of a choice in canonical form, by name."""
+    check_count("internal_batch_size", internal_batch_size, at_least=1)
+    return {
+        "selection": as_selection(unit_selection),
+        "target": as_target(target),
+        "grad_kwargs": as_grad_kwargs(grad_kwargs),
+        "baselines": baselines,
+        "internal_batch_size": internal_batch_size,
+    }
 
 
 def check_setup(

@@ -11,7 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_advise._core.grad_cam import check_finite, combine_units, unit_contributions
+from captum_advise._core.grad_cam import (
+    are_finite,
+    check_finite,
+    combine_units,
+    unit_contributions,
+)
 from captum_advise.pixels import normalize_maps
 
 # Side of the box, in positions of its layer, over which evidence is averaged.
@@ -49,7 +54,7 @@ def _precise(tensor: Tensor) -> Tensor:
 
 def _gate(feature_map: Tensor, gradients: Tensor, size: tuple[int, int]) -> Tensor:
     contributions = unit_contributions(feature_map, gradients)
-    check_finite(contributions)
+    check_finite(are_finite(contributions))
     grad_cam = combine_units(contributions, None, relu=True)
     # antialias selects a = -0.5 (Keys 1981), as everywhere in this package.
     larger = F.interpolate(_scaled(grad_cam), size, mode="bicubic", antialias=True)
@@ -58,7 +63,7 @@ def _gate(feature_map: Tensor, gradients: Tensor, size: tuple[int, int]) -> Tens
 
 def _evidence(feature_map: Tensor, gradients: Tensor, size: tuple[int, int]) -> Tensor:
     contributions = feature_map * gradients
-    check_finite(contributions)
+    check_finite(are_finite(contributions))
     positive = combine_units(contributions, None, relu=True)
     # At the border, over the part of the box that is in the map.
     averaged = F.avg_pool2d(

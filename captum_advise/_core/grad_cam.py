@@ -49,12 +49,16 @@ def combine_units(
     return F.relu(attributions) if relu else attributions
 
 
-def check_finite(contributions: Tensor) -> None:
-    """Require that every map that units can make is finite."""
+def are_finite(contributions: Tensor) -> Tensor:
+    """Bool (N,), whether every map that units of an example can make is finite."""
     flat = contributions.abs().flatten(1).sum(1) if contributions.dim() > 1 else contributions
-    finite = flat.isfinite()
+    return flat.isfinite()
+
+
+def check_finite(finite: Tensor) -> None:
+    """Require examples, bool (N,), all of which have finite contributions."""
     if not bool(finite.all()):
-        examples = (~finite).nonzero().flatten().tolist()
+        examples = (finite == 0).nonzero().flatten().tolist()
         raise ValueError(
             f"Activations or gradients of the layer are NaN, infinite or overflow for examples "
             f"{_first_few(examples)}: leave them out, or run the model in float32 or float64, and "

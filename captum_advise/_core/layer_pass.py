@@ -21,6 +21,7 @@ from torch.nn import Module
 from torch.utils.checkpoint import CheckpointError
 
 from captum_advise._core.grad_cam import unit_contributions
+from captum_advise._core.targets import Target
 from captum_advise._utils.errors import reason
 from captum_advise.layouts import ReshapeTransform, Tokens
 
@@ -82,14 +83,14 @@ class LayerPass:
         return self.feature_maps[0]
 
     def contributions(
-        self, target: TargetType, *, keep_graph: bool = False, **grad_kwargs: Any
+        self, target: Target, *, keep_graph: bool = False, **grad_kwargs: Any
     ) -> Tensor:
         r"""alpha_u A_u, (N, C, \*spatial), what each unit of the one layer adds to Grad-CAM."""
         (gradients,) = self.gradients(target, keep_graph=keep_graph, **grad_kwargs)
         return unit_contributions(self.feature_maps[0], gradients)
 
     def gradients(
-        self, target: TargetType, *, keep_graph: bool = False, **grad_kwargs: Any
+        self, target: Target | TargetType, *, keep_graph: bool = False, **grad_kwargs: Any
     ) -> tuple[Tensor, ...]:
         """Gradients of each example's output at ``target`` with respect to ``feature_maps``."""
         # The caller may have switched gradients off, and then unbinding would cut the graph.
@@ -120,7 +121,9 @@ class LayerPass:
         )
         return self.call._joined(grouped)
 
-    def _target_outputs(self, target: TargetType) -> Tensor:
+    def _target_outputs(self, target: Target | TargetType) -> Tensor:
+        if isinstance(target, Target):
+            return target.of(self.outputs)
         if isinstance(target, Tensor):
             target = target.to(self.outputs.device)
         try:

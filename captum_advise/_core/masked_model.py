@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from captum._utils.typing import BaselineType
 from captum.attr._utils.common import _format_input_baseline, _validate_input
 from torch import Tensor
 
-from captum_advise._core.layer_pass import run_model
+from captum_advise._core.layer_pass import LayerPass, run_model
 from captum_advise._core.targets import Target
 from captum_advise.metrics import blurred
 from captum_advise.pixels import (
@@ -22,64 +22,73 @@ from captum_advise.pixels import (
     upsample_maps,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-@dataclass(frozen=True)
-class InputLayout:
-    """Which inputs a map of the layer can mask.
 
-    Attributes:
-        input_shapes: Of all inputs.
-        layer_shape: Of the layer's tensor.
-        maskable: Indices of the inputs that a map can mask: real tensors with the batch, one
-            channel dimension (or none, if no input has one), as many spatial dimensions as the
-            layer, and at least one value.
-        is_image: Whether there is one such input, (N, 1 or 3, H, W).
-        has_integer_images: Whether an input would be one, but holds integers.
+def maskable_inputs(layer_pass: LayerPass) -> tuple[int, ...]:
+    """Indices of the inputs that a map of the layer can mask.
+
+    They are real tensors with the batch, one channel dimension (or none, if no input has one), as
+    many spatial dimensions as the layer, and at least one value. Where the layer ran several times,
+    the run that is explained saw them.
     """
+    inputs, n_spatial = layer_pass.call.inputs, layer_pass.feature_maps[0].dim() - 2
+    maskable = _maskable(inputs, n_spatial, range(len(inputs)))
+    if max(layer_pass.runs) > 1 and len(maskable) > 1:
+        return _maskable(inputs, n_spatial, layer_pass.call.inputs_seen())
+    return maskable
 
-    input_shapes: list[tuple[int, ...]]
-    layer_shape: tuple[int, ...]
-    maskable: tuple[int, ...]
-    is_image: bool
-    has_integer_images: bool
 
-    @classmethod
-    def of(
-        cls,
-        inputs: tuple[Tensor, ...],
-        feature_map: Tensor,
-        seen: tuple[int, ...] | None = None,
-    ) -> InputLayout:
-        """The layout of some inputs and the layer's tensor for them."""
-        n_spatial = feature_map.dim() - 2
-        fitting = [
-            index
-            for index, tensor in enumerate(inputs)
-            if n_spatial in (1, 2, 3)
-            and tensor.is_floating_point()
-            and tensor.dim() - n_spatial in (1, 2)
-            and tensor.numel() > 0
-            and (seen is None or index in seen)
-        ]
-        # Beside images with channels, what has none is another kind of input.
-        with_channels = [index for index in fitting if inputs[index].dim() - n_spatial == 2]
-        maskable = tuple(with_channels or fitting)
-        return cls(
-            input_shapes=[tuple(tensor.shape) for tensor in inputs],
-            layer_shape=tuple(feature_map.shape),
-            maskable=maskable,
-            is_image=len(maskable) == 1 and _is_image(inputs[maskable[0]], n_spatial),
-            has_integer_images=any(
-                not tensor.is_floating_point() and _is_image(tensor, n_spatial) for tensor in inputs
-            ),
+def _maskable(inputs: tuple[Tensor, ...], n_spatial: int, among: Iterable[int]) -> tuple[int, ...]:
+    fitting = [
+        index
+        for index in among
+        if n_spatial in (1, 2, 3)
+        and inputs[index].is_floating_point()
+        and inputs[index].dim() - n_spatial in (1, 2)
+        and inputs[index].numel() > 0
+    ]
+    # Beside images with channels, what has none is another kind of input.
+    return tuple(i for i in fitting if inputs[i].dim() - n_spatial == 2) or tuple(fitting)
+
+
+def images_of(layer_pass: LayerPass, maskable: tuple[int, ...]) -> Tensor | None:
+    """The input that holds images, (N, 1 or 3, H, W); None where there is none, or several."""
+    if len(maskable) != 1:
+        return None
+    inputs = layer_pass.call.inputs[maskable[0]]
+    return inputs.detach() if is_image(inputs, layer_pass.feature_maps[0].dim() - 2) else None
+
+
+def check_maskable(selection: str, layer_pass: LayerPass, maskable: tuple[int, ...]) -> None:
+    """Require inputs that the maps can mask, where groups are compared."""
+    inputs, layer_shape = layer_pass.call.inputs, tuple(layer_pass.feature_maps[0].shape)
+    shapes, n_spatial = [tuple(tensor.shape) for tensor in inputs], len(layer_shape) - 2
+    if not maskable and any(
+        not tensor.is_floating_point() and is_image(tensor, n_spatial) for tensor in inputs
+    ):
+        raise ValueError(
+            f'unit_selection="{selection}" masks the image, and the inputs {shapes} hold integers: '
+            "convert them to floating point, as the model's transform does."
+        )
+    if selection == "avx" and images_of(layer_pass, maskable) is None:
+        raise ValueError(
+            'unit_selection="avx" compares images: it needs one input N x 1 or 3 x H x W and a '
+            f"layer N x C x H x W, got inputs {shapes} and a layer {layer_shape}. For tokens or a "
+            'channels-last layer give reshape_transform; otherwise use "average_drop", a relevance '
+            "or None."
+        )
+    if not maskable:
+        raise ValueError(
+            'unit_selection="average_drop" lays the map on an input, and none of the inputs '
+            f"{shapes} has the {n_spatial} spatial dimensions of the layer {layer_shape}. Use a "
+            "relevance or None."
         )
 
-    def images(self, inputs: tuple[Tensor, ...]) -> Tensor | None:
-        """The input that holds images, detached; None where there is none, or several."""
-        return inputs[self.maskable[0]].detach() if self.is_image else None
 
-
-def _is_image(inputs: Tensor, n_spatial: int) -> bool:
+def is_image(inputs: Tensor, n_spatial: int) -> bool:
+    """Whether inputs are N x 1 or 3 x H x W, as the layer is N x C x H x W."""
     return n_spatial == 2 and inputs.dim() == 4 and inputs.shape[1] in (1, 3)
 
 
@@ -91,19 +100,19 @@ def as_masks(maps: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
 
 
 def resolve_baselines(
-    inputs: tuple[Tensor, ...],
-    layout: InputLayout,
+    layer_pass: LayerPass,
+    maskable: tuple[int, ...],
     baselines: BaselineType,
     pixel_space: PixelSpace | None,
 ) -> tuple[Tensor, ...]:
     """One baseline per maskable input, in the model's inputs. Default: black images, else zero."""
+    inputs, n_spatial = layer_pass.call.inputs, layer_pass.feature_maps[0].dim() - 2
     if baselines is None:
-        n_spatial = len(layout.layer_shape) - 2
         return tuple(
             black(inputs[index].detach(), pixel_space)
-            if _is_image(inputs[index], n_spatial)
+            if is_image(inputs[index], n_spatial)
             else inputs[index].new_zeros(())
-            for index in layout.maskable
+            for index in maskable
         )
     try:
         _, formatted = _format_input_baseline(inputs, baselines)
@@ -115,9 +124,9 @@ def resolve_baselines(
             f"a tuple of them, one per input ({reason})."
         ) from error
     resolved = []
-    for index in layout.maskable:
+    for index in maskable:
         baseline = torch.as_tensor(formatted[index]).detach().to(inputs[index])
-        shape = layout.input_shapes[index]
+        shape = tuple(inputs[index].shape)
         sizes = zip(reversed(baseline.shape), reversed(shape), strict=False)
         if baseline.dim() > len(shape) or any(own not in (1, size) for own, size in sizes):
             raise ValueError(
@@ -154,6 +163,20 @@ class MaskedModel:
     internal_batch_size: int
     outputs: Tensor
 
+    @classmethod
+    def of(cls, layer_pass: LayerPass, **fields: Any) -> Self:
+        """A model and the examples of a forward pass."""
+        call = layer_pass.call
+        model = cls(
+            forward_func=call.forward_func,
+            inputs=tuple(tensor.detach() for tensor in call.inputs),
+            additional_forward_args=call.additional_forward_args,
+            outputs=layer_pass.outputs.detach(),
+            **fields,
+        )
+        model._check_arguments()
+        return model
+
     def mask(
         self, examples: Tensor, maps: Tensor, as_mask: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, ...]:
@@ -170,7 +193,7 @@ class MaskedModel:
             inputs[index] = masked_images(images, masks.to(images), baseline)
         return tuple(inputs)
 
-    def confidences(self, examples: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+    def masked_confidences(self, examples: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         """Confidences (P, K) of all classes for inputs in place of those of ``examples`` (P,)."""
         outputs = run_model(self.forward_func, inputs, self._arguments(examples))
         self._check_columns(outputs)
@@ -197,7 +220,7 @@ class MaskedModel:
                 examples = torch.full((len(fill),), example, device=image.device)
                 inputs = [tensor[examples] for tensor in self.inputs]
                 inputs[which] = masked_images(image, (1 - hidden[chunk]).to(image), fill)
-                of_classes = self.confidences(examples, tuple(inputs))
+                of_classes = self.masked_confidences(examples, tuple(inputs))
                 confidences.append(of_classes[:, self.target.classes[example]])
         return torch.cat(confidences).view(-1, len(hidden))
 
@@ -205,7 +228,7 @@ class MaskedModel:
         n_examples = len(self.inputs[0])
         return baseline.dim() > 0 and len(baseline) == n_examples and n_examples > 1
 
-    def check_arguments(self) -> None:
+    def _check_arguments(self) -> None:
         """Require that further arguments with a row per example belong to the examples.
 
         Two prompts for two images have two rows as well, and give N x 2 scores.

@@ -109,19 +109,14 @@ def corrected_by_occlusion(
             f"n_occlusions needs one input that holds images, and {len(images)} do: use "
             "n_occlusions=0."
         )
-    inputs = tuple(tensor.detach() for tensor in layer_pass.call.inputs)
-    model = MaskedModel(
-        forward_func=layer_pass.call.forward_func,
-        inputs=inputs,
-        additional_forward_args=layer_pass.call.additional_forward_args,
+    model = MaskedModel.of(
+        layer_pass,
+        baselines=(black(layer_pass.call.inputs[images[0]].detach(), pixel_space),),
         maskable=images,
-        baselines=(black(inputs[images[0]], pixel_space),),
         confidence=confidence,
         target=target,
         internal_batch_size=internal_batch_size,
-        outputs=outputs.detach(),
     )
-    model.check_arguments()
     regions = occlusions(n_occlusions, (maps.shape[2], maps.shape[3]))
     confidences = model.confidence_occluded(*regions)
     if not bool(confidences.isfinite().all()):

@@ -11,184 +11,211 @@ import torch
 from captum._utils.typing import BaselineType
 from torch import Tensor
 
-from captum_advise._core.candidates import TIE
 from captum_advise._core.layer_pass import LayerPass
 from captum_advise._core.masked_model import (
-    InputLayout,
     MaskedModel,
     as_masks,
+    check_maskable,
+    images_of,
+    maskable_inputs,
     resolve_baselines,
 )
 from captum_advise._core.targets import Target
+from captum_advise._core.unit_choice import TIE, Candidates
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.metrics import (
     AVXProtocol,
     VisualExplainability,
-    class_sensitivity,
     target_confidence,
 )
-from captum_advise.metrics.visual_explainability import Similarity, WholeImages, compare
-from captum_advise.pixels import OwnRange, PixelSpace, black, resolve_pixel_space
+from captum_advise.metrics.class_sensitivity import correlation
+from captum_advise.metrics.fsim import fsim_features, fsim_of_features
+from captum_advise.metrics.mse import mse
+from captum_advise.metrics.ssim import local_statistics, ssim_with
+from captum_advise.metrics.visual_explainability import compare, highest_avx
+from captum_advise.pixels import PixelSpace, black, to_pixels
 
-__all__ = ["MapScorer", "as_masks", "check_probabilities", "image_scorer"]
+__all__ = ["MapScorer", "as_masks", "image_scorer", "scorer_of"]
 
 
 @dataclass(frozen=True)
-class MapScorer:
+class MapScorer(MaskedModel):
     """Scores maps of given examples.
 
     Attributes:
-        model: Masks the examples and runs the model.
         confidences: (N, K) for the unmasked inputs.
-        pixels: How the masked input relates to images in [0, 1]. None: the inputs are not images,
-            or similarity is not needed; then only confidences are compared.
+        compares_images: Whether the masked input holds images and similarity is needed; else only
+            confidences are compared.
+        pixel_space: How the images relate to [0, 1].
         protocol: Reading of the protocol.
     """
 
-    model: MaskedModel
     confidences: Tensor
-    pixels: PixelSpace | OwnRange | None
+    compares_images: bool
+    pixel_space: PixelSpace | None
     protocol: AVXProtocol
 
     def __call__(
         self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None
     ) -> VisualExplainability:
         r"""Metrics of maps (P, 1, \*spatial), each for the example (P,) that it belongs to."""
-        parts = []
-        for start in range(0, len(examples), self.model.internal_batch_size):
-            chunk = slice(start, start + self.model.internal_batch_size)
-            runner_up = None if runner_up_maps is None else runner_up_maps[chunk]
-            parts.append(self._score(examples[chunk], maps[chunk], runner_up))
-        return VisualExplainability.concatenate(parts)
+        sensitivity = _sensitivity(maps, runner_up_maps)
+        every = torch.arange(len(examples), device=maps.device)
+        return VisualExplainability.concatenate(
+            [self._score(examples[i], maps[i], sensitivity[i]) for i in self._chunks(every)]
+        )
+
+    def metrics(
+        self, candidates: Candidates, runner_up_contributions: Tensor | None
+    ) -> VisualExplainability:
+        """Metrics of the map of each of the pairs."""
+        rivals = candidates.pair_maps_from(runner_up_contributions)
+        return self(candidates.examples, candidates.pair_maps, rivals)
+
+    def criterion(
+        self,
+        selection: str,
+        candidates: Candidates,
+        runner_up_contributions: Tensor | None,
+        metrics: VisualExplainability | None = None,
+    ) -> Tensor:
+        """What is highest (P,) for the best candidate of an example."""
+        if selection == "avx" and metrics is None:
+            return self._highest_avx(candidates, runner_up_contributions)
+        metrics = metrics or self.metrics(candidates, runner_up_contributions)
+        return metrics.avx if selection == "avx" else -metrics.average_drop
 
     @torch.no_grad()
-    def highest_avx(self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
-        r"""AVX (P,) of maps, minus infinity where another map of the example has certainly more.
+    def _highest_avx(
+        self, candidates: Candidates, runner_up_contributions: Tensor | None
+    ) -> Tensor:
+        """AVX (P,) of maps, minus infinity where another map of the example has certainly more.
 
         Similarity bounds AVX from above: the network runs, and FSIMc is computed, only where AVX
         could still be the highest. The only map of an example needs no AVX; it has zero.
         """
-        maps_of = examples.new_zeros(len(self.confidences))
-        maps_of.index_add_(0, examples, torch.ones_like(examples))
-        contested = (maps_of[examples] > 1).nonzero().squeeze(1)
-        if not len(contested):
-            return maps.new_zeros(len(examples))
-        rivals = None if runner_up_maps is None else runner_up_maps[contested]
-        avx = self._highest_avx(examples[contested], maps[contested], rivals)
-        return avx.new_zeros(len(examples)).index_copy_(0, contested, avx)
+        examples, maps = candidates.examples, candidates.pair_maps
+        sensitivity = _sensitivity(maps, candidates.pair_maps_from(runner_up_contributions))
+        # On the CPU, so that only two steps wait for a GPU: those that look for what is enough.
+        n_maps = candidates.pairs[:, 1].bincount()
+        contested = (n_maps[candidates.pairs[:, 1]] > 1).nonzero().squeeze(1).to(maps.device)
+        several = (n_maps > 1).nonzero().squeeze(1).to(maps.device)
+        ssim, fsim, error = self._whole[0].new_ones(3, len(maps))
+        avx = torch.zeros_like(ssim).index_fill_(0, contested, -torch.inf)
 
-    def _highest_avx(self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
-        def highest(values: Tensor) -> Tensor:
-            """The highest value of each pair's example."""
-            none = values.new_full((len(self.confidences),), -torch.inf)
-            return none.scatter_reduce(0, examples, values, "amax")[examples]
+        for part in self._chunks(contested):
+            ssim[part], error[part] = self._quick_similarity(examples[part], maps[part])
+        bound = highest_avx(ssim, fsim, error)
+        most_similar = candidates.selected_pairs(candidates.table(bound).argmax(0))[several]
+        for part in self._chunks(most_similar):
+            similarity = ssim[part], self._fsim(examples[part], maps[part]), error[part]
+            avx[part] = self._compare(
+                examples[part], maps[part], *similarity, sensitivity[part]
+            ).avx
 
-        every = torch.arange(len(examples), device=maps.device)
-        parts = [self._quick_similarity(examples[part], maps[part]) for part in self._chunks(every)]
-        similarity = Similarity(*map(torch.cat, zip(*parts, strict=True)))
-        bound = similarity.highest_avx()
-        avx = torch.full_like(bound, -torch.inf)
-        most_similar = bound == highest(bound)
-        for candidates in (most_similar, ~most_similar):
-            enough = highest(avx) - TIE
-            pairs = every[candidates & (bound >= enough)]
-            for part in self._chunks(pairs):
-                similarity.fsim[part] = self._fsim(examples[part], maps[part])
-            bound = similarity.highest_avx()
-            pairs = pairs[(bound >= enough)[pairs]]
-            for part in self._chunks(pairs):
-                rivals = None if runner_up_maps is None else runner_up_maps[part]
-                inputs = self.model.mask(examples[part], maps[part], self.protocol.masks)
-                of_part = Similarity(*(values[part] for values in similarity))
-                avx[part] = self._compare(of_part, examples[part], inputs, maps[part], rivals).avx
+        enough = candidates.table(avx).amax(0)[examples] - TIE
+        bound[most_similar] = -torch.inf
+        pairs = contested[(bound >= enough)[contested]]
+        for part in self._chunks(pairs):
+            fsim[part] = self._fsim(examples[part], maps[part])
+        bound = highest_avx(ssim, fsim, error)
+        pairs = pairs[(bound >= enough)[pairs]]
+        for part in self._chunks(pairs):
+            similarity = ssim[part], fsim[part], error[part]
+            avx[part] = self._compare(
+                examples[part], maps[part], *similarity, sensitivity[part]
+            ).avx
         return avx
 
     def _chunks(self, pairs: Tensor) -> tuple[Tensor, ...]:
-        size = self.model.internal_batch_size
-        return torch.split(pairs, size) if len(pairs) else ()
+        return torch.split(pairs, self.internal_batch_size) if len(pairs) else ()
 
     def runner_up(self) -> Target | None:
         """The class of highest confidence other than the target.
 
         None if there is one class, or no class sensitivity without similarity.
         """
-        if self.pixels is None or self.confidences.shape[1] < 2:
+        if not self.compares_images or self.confidences.shape[1] < 2:
             return None
-        target = self.model.target
-        others = self.confidences.scatter(1, target.classes[:, None], -torch.inf)
-        return target.with_classes(others.argmax(1))
+        others = self.confidences.scatter(1, self.target.classes[:, None], -torch.inf)
+        return self.target.with_classes(others.argmax(1))
 
     def confidence_in_target(self) -> Tensor:
         """(N,) confidence in the target for the unmasked inputs."""
-        return target_confidence(self.confidences, self.model.target.classes)
+        return target_confidence(self.confidences, self.target.classes)
 
     @torch.no_grad()
-    def _score(
-        self, examples: Tensor, maps: Tensor, runner_up_maps: Tensor | None
-    ) -> VisualExplainability:
-        inputs = self.model.mask(examples, maps, self.protocol.masks)
-        if self.pixels is None:
+    def _score(self, examples: Tensor, maps: Tensor, sensitivity: Tensor) -> VisualExplainability:
+        if not self.compares_images:
             absent = self.confidences.new_full((len(examples),), torch.nan)
-            similarity = Similarity(absent, absent, absent)
-            metrics = self._compare(similarity, examples, inputs, maps, runner_up_maps)
+            metrics = self._compare(examples, maps, absent, absent, absent, sensitivity)
             return replace(metrics, avx=absent)
-        images = self._masked_images(examples, inputs)
-        with _full_precision(maps):
-            similarity = self._whole.similarity(examples, images)
-            similarity = similarity._replace(fsim=self._whole.fsim(examples, images))
-        return self._compare(similarity, examples, inputs, maps, runner_up_maps)
+        ssim, error = self._quick_similarity(examples, maps)
+        fsim = self._fsim(examples, maps)
+        return self._compare(examples, maps, ssim, fsim, error, sensitivity)
 
     def _compare(
         self,
-        similarity: Similarity,
         examples: Tensor,
-        inputs: tuple[Tensor, ...],
         maps: Tensor,
-        runner_up_maps: Tensor | None,
+        ssim: Tensor,
+        fsim: Tensor,
+        error: Tensor,
+        sensitivity: Tensor,
     ) -> VisualExplainability:
-        """All metrics of masked inputs whose similarity is known."""
-        masked_confidences = self.model.confidences(examples, inputs)
-        sensitivity = self._sensitivity(maps, runner_up_maps)
+        """All metrics of maps whose similarity is known."""
+        inputs = self.mask(examples, maps, self.protocol.masks)
+        masked_confidences = self.masked_confidences(examples, inputs)
+        classes = self.target[examples].classes
         with _full_precision(maps):
             return compare(
-                similarity,
+                *(ssim, fsim, error),
                 self.confidences[examples],
                 masked_confidences,
-                self.model.target[examples].classes,
+                classes,
                 sensitivity,
                 self.protocol,
             )
 
-    def _quick_similarity(self, examples: Tensor, maps: Tensor) -> Similarity:
-        inputs = self.model.mask(examples, maps, self.protocol.masks)
+    def _quick_similarity(self, examples: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """SSIM and MSE (P,)."""
+        images, statistics, _ = (features[examples] for features in self._whole)
         with _full_precision(maps):
-            return self._whole.similarity(examples, self._masked_images(examples, inputs))
+            masked = self._masked_images(examples, maps)
+            return ssim_with(masked, images, statistics), mse(masked, images)
 
     def _fsim(self, examples: Tensor, maps: Tensor) -> Tensor:
-        inputs = self.model.mask(examples, maps, self.protocol.masks)
+        """FSIMc (P,), which costs more than the others."""
         with _full_precision(maps):
-            return self._whole.fsim(examples, self._masked_images(examples, inputs))
-
-    @staticmethod
-    def _sensitivity(maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
-        if runner_up_maps is None:
-            return maps.new_zeros(len(maps), dtype=torch.float32)
-        with _full_precision(maps):
-            return class_sensitivity(maps.relu(), runner_up_maps.relu()).float()
+            features = fsim_features(self._masked_images(examples, maps))
+            return fsim_of_features(features, self._whole[2][examples])
 
     @cached_property
-    def _whole(self) -> WholeImages:
-        inputs = self.model.inputs[self.model.maskable[0]]
-        return WholeImages.of(self._images(inputs, torch.arange(len(inputs), device=inputs.device)))
+    def _whole(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The unmasked images, and what SSIM and FSIMc compare of them."""
+        inputs = self.inputs[self.maskable[0]]
+        with _full_precision(inputs):
+            images = in_pixels(inputs, self.pixel_space, inputs)
+            return images, local_statistics(images), fsim_features(images)
 
-    def _masked_images(self, examples: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-        return self._images(inputs[self.model.maskable[0]], examples)
+    def _masked_images(self, examples: Tensor, maps: Tensor) -> Tensor:
+        which = self.maskable[0]
+        inputs = self.mask(examples, maps, self.protocol.masks)
+        return in_pixels(inputs[which], self.pixel_space, self.inputs[which][examples])
 
-    def _images(self, inputs: Tensor, examples: Tensor) -> Tensor:
-        """Images in [0, 1], single precision at least: half has no Fourier transform."""
-        assert self.pixels is not None
-        inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
-        return self.pixels.select(examples).to_pixels(inputs).clamp(0, 1)
+
+def in_pixels(inputs: Tensor, pixel_space: PixelSpace | None, whole: Tensor) -> Tensor:
+    """Images in [0, 1], single precision at least: half has no Fourier transform."""
+    dtype = torch.promote_types(inputs.dtype, torch.float32)
+    return to_pixels(inputs.to(dtype), pixel_space, whole).clamp(0, 1)
+
+
+def _sensitivity(maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
+    """Class sensitivity (P,) of maps, which are finite; zero without a runner-up."""
+    if runner_up_maps is None:
+        return maps.new_zeros(len(maps), dtype=torch.float32)
+    with _full_precision(maps):
+        return correlation(maps.relu(), runner_up_maps.relu()).float()
 
 
 def _full_precision(maps: Tensor) -> torch.autocast:
@@ -198,47 +225,50 @@ def _full_precision(maps: Tensor) -> torch.autocast:
 
 def scorer_of(
     layer_pass: LayerPass,
-    layout: InputLayout,
+    selection: str | frozenset[int] | None,
     target: Target,
     *,
     baselines: BaselineType,
     pixel_space: PixelSpace | None,
     confidence: Callable[[Tensor], Tensor],
-    protocol: AVXProtocol,
     internal_batch_size: int,
-    is_needed: bool,
-    needs_similarity: bool,
+    protocol: AVXProtocol,
+    compares_images: bool,
 ) -> MapScorer | None:
-    """A scorer of maps for the examples of a forward pass."""
-    inputs, outputs = layer_pass.call.inputs, layer_pass.outputs.detach()
+    """A scorer of maps for the examples of a forward pass.
+
+    None where nothing is compared, and the inputs or the outputs do not allow it.
+    """
+    maskable, outputs = maskable_inputs(layer_pass), layer_pass.outputs.detach()
     is_single = outputs.dim() < 2 or outputs.shape[1] < 2
-    if not is_needed and (
-        not layout.maskable or (is_single and confidence is softmax_over_classes)
-    ):
+    if isinstance(selection, str):
+        check_maskable(selection, layer_pass, maskable)
+    elif not maskable or (is_single and confidence is softmax_over_classes):
         return None
-    pixels = None
-    if layout.is_image and needs_similarity:
-        images = inputs[layout.maskable[0]].detach()
-        images = images.to(torch.promote_types(images.dtype, torch.float32))
-        pixels = resolve_pixel_space(pixel_space, images)
-    model = MaskedModel(
-        forward_func=layer_pass.call.forward_func,
-        inputs=tuple(tensor.detach() for tensor in inputs),
-        additional_forward_args=layer_pass.call.additional_forward_args,
-        maskable=layout.maskable,
-        baselines=resolve_baselines(inputs, layout, baselines, pixel_space),
+    return MapScorer.of(
+        layer_pass,
+        maskable=maskable,
+        baselines=resolve_baselines(layer_pass, maskable, baselines, pixel_space),
         confidence=confidence,
         target=target,
         internal_batch_size=internal_batch_size,
-        outputs=outputs,
-    )
-    model.check_arguments()
-    return MapScorer(
-        model=model,
         confidences=class_confidences(confidence, outputs, target),
-        pixels=pixels,
+        compares_images=compares_images and images_of(layer_pass, maskable) is not None,
+        pixel_space=pixel_space,
         protocol=protocol,
     )
+
+
+def contributions_of(
+    layer_pass: LayerPass, target: Target, scorer: MapScorer | None, how: dict[str, Any]
+) -> tuple[Tensor, Tensor | None]:
+    r"""alpha_u A_u, (N, C, \*spatial), for the target, and for the runner-up if it is needed."""
+    runner_up = None if scorer is None else scorer.runner_up()
+    has_rival, grad_kwargs = runner_up is not None, how["grad_kwargs"]
+    contributions = layer_pass.contributions(target, keep_graph=has_rival, **grad_kwargs)
+    if runner_up is None:
+        return contributions, None
+    return contributions, layer_pass.contributions(runner_up, **grad_kwargs).detach()
 
 
 def image_scorer(
@@ -253,7 +283,7 @@ def image_scorer(
     internal_batch_size: int,
 ) -> MapScorer:
     """A scorer for images (N, C, H, W), with black as the baseline."""
-    model = MaskedModel(
+    return MapScorer(
         forward_func=forward_func,
         inputs=(inputs,),
         additional_forward_args=None,
@@ -263,9 +293,10 @@ def image_scorer(
         target=target,
         internal_batch_size=internal_batch_size,
         outputs=outputs,
-    )
-    return MapScorer(
-        model, confidence(outputs).float(), resolve_pixel_space(pixel_space, inputs), protocol
+        confidences=confidence(outputs).float(),
+        compares_images=True,
+        pixel_space=pixel_space,
+        protocol=protocol,
     )
 
 
@@ -281,15 +312,3 @@ def class_confidences(
             f"{tuple(outputs.shape)}, got {got}."
         )
     return target.class_rows(values).float()
-
-
-def check_probabilities(confidences: Tensor) -> None:
-    """Require values in [0, 1]."""
-    # Rounding in half precision may leave the interval.
-    if not bool(((confidences >= -1e-2) & (confidences <= 1 + 1e-2)).all()):
-        raise ValueError(
-            "confidence must return probabilities, and some are NaN or outside [0, 1]: pass the "
-            "function that turns the model's outputs into probabilities (softmax over dimension 1 "
-            "by default, torch.sigmoid for independent logits), and check that the outputs are "
-            "finite."
-        )

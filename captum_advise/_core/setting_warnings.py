@@ -5,14 +5,18 @@ Each function returns a message, or None where nothing is suspicious.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_advise._core.candidates import has_relevance
-from captum_advise._core.layer_pass import LayerCall
+from captum_advise._core.layer_pass import LayerCall, LayerPass
+from captum_advise._core.masked_model import images_of
+from captum_advise._core.scoring import MapScorer
+from captum_advise._core.unit_choice import Candidates, has_relevance, on_host
 from captum_advise._utils.errors import warn_caller
+from captum_advise._utils.probabilities import score_traits, suspicious_confidence
 from captum_advise.pixels import PixelSpace
 
 # Bicubic resizing of tensors leaves [0, 1] by a little.
@@ -31,6 +35,43 @@ def warn_of(messages: Iterable[str | None]) -> None:
         warn_caller(message)
 
 
+def pass_messages(layer_pass: LayerPass) -> list[str | None]:
+    """What to warn of, after a forward pass."""
+    call = layer_pass.call
+    return [several_runs(call, layer_pass.runs), suspicious_layout(call, layer_pass.feature_maps)]
+
+
+def choice_messages(
+    layer_pass: LayerPass,
+    how: dict[str, Any],
+    scorer: MapScorer | None,
+    candidates: Candidates,
+    contributions: Tensor,
+    unexplained: Tensor,
+    confidence: Callable[[Tensor], Tensor] | None,
+) -> list[str | None]:
+    """What to warn of, after a choice. A confidence that the caller gave is None: it is right."""
+    by_avx, images, nothing = how["selection"] == "avx", None, contributions[:0]
+    pixel_space = None if scorer is None else scorer.pixel_space
+    needs_black = by_avx or (how["selection"] == "average_drop" and how["baselines"] is None)
+    if scorer is not None and (pixel_space is not None or needs_black):
+        images = images_of(layer_pass, scorer.maskable)
+    fallback, contribute, unexplained, traits, extremes = on_host(
+        candidates.fallback,
+        contributions.flatten(1).any(1),
+        unexplained,
+        nothing if scorer is None else score_traits(scorer.outputs),
+        nothing if images is None else extreme_pixels(images, pixel_space),
+    )
+    messages = pass_messages(layer_pass)
+    messages += [no_evidence(fallback, contribute), no_explanation(unexplained, by_avx)]
+    if scorer is not None and confidence is not None:
+        messages.append(suspicious_confidence(scorer.outputs, confidence, traits))
+    if images is not None:
+        messages.append(suspicious_pixels(extremes, pixel_space))
+    return messages
+
+
 def several_runs(call: LayerCall, runs: tuple[int, ...]) -> str | None:
     """A layer that ran more than once, of which no run was asked for."""
     most = max(runs)
@@ -42,17 +83,18 @@ def several_runs(call: LayerCall, runs: tuple[int, ...]) -> str | None:
     )
 
 
-def suspicious_pixels(images: Tensor | None, pixel_space: PixelSpace | None) -> str | None:
-    """Model inputs (N, C, H, W) that the pixel space does not map into [0, 1].
+def extreme_pixels(images: Tensor, pixel_space: PixelSpace | None) -> Tensor:
+    """Lowest and highest pixel (2,) of model inputs (N, C, H, W); without a pixel space, inputs."""
+    pixels = images.detach() if pixel_space is None else pixel_space.to_pixels(images.detach())
+    return torch.stack(pixels.aminmax())
 
-    Without one, images with values below 0, whose black is not known.
+
+def suspicious_pixels(extremes: Tensor, pixel_space: PixelSpace | None) -> str | None:
+    """:func:`extreme_pixels` of inputs that the pixel space does not map into [0, 1].
+
+    Without one, of images with values below 0, whose black is not known.
     """
-    if images is None or not images.numel():
-        return None
-    pixels = images.detach()
-    if pixel_space is not None:
-        pixels = pixel_space.to_pixels(pixels)
-    lowest, highest = torch.stack(pixels.aminmax()).tolist()
+    lowest, highest = extremes.tolist()
     if pixel_space is None:
         if not lowest < -_PIXEL_MARGIN:
             return None
@@ -146,15 +188,15 @@ def missing_relevance(relevance: Tensor, values: Collection[int]) -> str | None:
     )
 
 
-def no_evidence(fallback: Tensor, contributions: Tensor) -> str | None:
-    """Examples without a group whose map holds evidence, bool (N,)."""
+def no_evidence(fallback: Tensor, contribute: Tensor) -> str | None:
+    """Examples (N,) without a group whose map holds evidence, and those with contributions."""
     if not bool(fallback.any()):
         return None
     message = (
         f"{int(fallback.sum())} of {len(fallback)} examples have no group of units whose map holds "
         "any evidence for the target; all their units are selected, as in Grad-CAM"
     )
-    if bool(contributions[fallback].any()):
+    if bool((fallback * contribute).any()):
         return f"{message}."
     return (
         f"{message}: no unit contributes anything, so the map is zero; if the scores do not depend "

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum._utils.typing import TargetType
 from torch import Tensor
 
 
@@ -16,12 +15,9 @@ class Target:
     """One output per example.
 
     Attributes:
-        captum: The target in one of Captum's forms.
-        index: int64 (N, D), the same outputs by their index in each dimension after the batch, the
-            class first.
+        index: int64 (N, D), their index in each dimension after the batch, the class first.
     """
 
-    captum: TargetType
     index: Tensor
 
     @property
@@ -48,14 +44,15 @@ class Target:
 
     def with_classes(self, classes: Tensor) -> Target:
         """The same positions with other classes (N,)."""
-        index = torch.cat([classes[:, None], self.index[:, 1:]], 1)
-        if index.shape[1] == 1:
-            return Target(classes, index)
-        return Target([tuple(row) for row in index.tolist()], index)
+        return Target(torch.cat([classes[:, None], self.index[:, 1:]], 1))
+
+    def of(self, outputs: Tensor) -> Tensor:
+        """The outputs (N,) of the examples."""
+        return outputs[(torch.arange(len(outputs), device=outputs.device), *self.index.T)]
 
     def __getitem__(self, examples: Tensor) -> Target:
-        """The targets of some examples; only :attr:`index` is set."""
-        return Target(None, self.index[examples])
+        """The targets of some examples."""
+        return Target(self.index[examples])
 
 
 def as_target(target: Any) -> Any:
@@ -77,16 +74,12 @@ def resolve_target(outputs: Tensor, target: Any) -> Target:
     """Resolve a target. None on a classifier means the predicted class of each example."""
     n_examples, *dims = outputs.shape
     if target is None and len(dims) == 1 and dims[0] > 1:
-        predicted = outputs.detach().argmax(1)
-        return Target(predicted, predicted[:, None])
+        return Target(outputs.detach().argmax(1, keepdim=True))
     rows = _rows(target, n_examples)
     if len(rows) != n_examples:
         raise ValueError(f"There are {n_examples} examples but {len(rows)} targets.")
-    index = torch.tensor(
-        [row + (0,) * (len(dims) - len(row)) for row in rows],
-        dtype=torch.int64,
-        device=outputs.device,
-    ).reshape(n_examples, -1)
+    padded = [row + (0,) * (len(dims) - len(row)) for row in rows]
+    index = torch.tensor(padded, dtype=torch.int64, device="cpu").reshape(n_examples, -1)
     for row in rows[:1]:
         if len(row) > len(dims) or any(size != 1 for size in dims[len(row) :]):
             raise ValueError(
@@ -99,12 +92,12 @@ def resolve_target(outputs: Tensor, target: Any) -> Target:
             "names another: use target=0, and for the negative class a forward_func that returns "
             "the negative score, as in lambda inputs: -model(inputs)."
         )
-    sizes = torch.tensor(dims, dtype=torch.int64, device=outputs.device)
+    sizes = torch.tensor(dims, dtype=torch.int64, device="cpu")
     if bool(((index >= sizes) | (index < -sizes)).any()):
         raise ValueError(
             f"Target {target!r} is out of range for outputs of shape {tuple(outputs.shape)}."
         )
-    return Target(target, torch.where(index < 0, index + sizes, index))
+    return Target(torch.where(index < 0, index + sizes, index).to(outputs.device))
 
 
 def _rows(target: Any, n_examples: int) -> list[tuple[int, ...]]:

@@ -1,33 +1,17 @@
-"""Which units make the map: the values of ``unit_selection``, and the choice among groups."""
+"""Which units make the map: the values of ``unit_selection``, and the groups that are compared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from functools import cached_property
+from typing import Literal, TypeAlias
 
 import torch
-from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
 
-from captum_advise._core.arguments import as_grad_kwargs
-from captum_advise._core.candidates import Candidates, all_units, groups, units_with
-from captum_advise._core.layer_pass import LayerPass
-from captum_advise._core.masked_model import InputLayout
-from captum_advise._core.scoring import MapScorer
-from captum_advise._core.setting_warnings import (
-    missing_relevance,
-    no_evidence,
-    no_explanation,
-    several_runs,
-    suspicious_layout,
-    suspicious_pixels,
-)
-from captum_advise._core.targets import as_target
-from captum_advise._utils.checks import check_count
-from captum_advise._utils.probabilities import suspicious_confidence
-from captum_advise.metrics import VisualExplainability
-from captum_advise.pixels import PixelSpace
+from captum_advise._core.grad_cam import are_finite, check_finite, combine_units
+from captum_advise._utils.probabilities import are_probabilities, check_probabilities
 
 UnitSelection: TypeAlias = Literal["avx", "average_drop"] | int | Collection[int] | None
 
@@ -60,143 +44,148 @@ def as_selection(unit_selection: object) -> Selection:
     )
 
 
-def choice_arguments(
-    unit_selection: object,
-    target: TargetType,
-    grad_kwargs: object,
-    baselines: BaselineType,
-    internal_batch_size: int,
-) -> dict[str, Any]:
-    """The arguments of a choice in canonical form, by name."""
-    check_count("internal_batch_size", internal_batch_size, at_least=1)
-    return {
-        "selection": as_selection(unit_selection),
-        "target": as_target(target),
-        "grad_kwargs": as_grad_kwargs(grad_kwargs),
-        "baselines": baselines,
-        "internal_batch_size": internal_batch_size,
-    }
+# Stands for a candidate whose units have several relevances.
+SEVERAL = -1
+# Criteria (AVX, average drop) that differ by less differ by rounding in single precision.
+TIE = 1e-5
 
 
-def layout_of(layer_pass: LayerPass, feature_map: Tensor) -> InputLayout:
-    """Which inputs a map can mask: those that the run of the layer saw."""
-    layout = InputLayout.of(layer_pass.call.inputs, feature_map)
-    if max(layer_pass.runs) < 2 or len(layout.maskable) < 2:
-        return layout
-    return InputLayout.of(layer_pass.call.inputs, feature_map, layer_pass.call.inputs_seen())
-
-
-def check_inputs_suit(selection: Selection, layout: InputLayout) -> None:
-    """Require inputs that the maps can mask, where groups are compared."""
-    if isinstance(selection, str) and not layout.maskable and layout.has_integer_images:
-        raise ValueError(
-            f'unit_selection="{selection}" masks the image, and the inputs {layout.input_shapes} '
-            "hold integers: convert them to floating point, as the model's transform does."
-        )
-    if selection == "avx" and not layout.is_image:
-        raise ValueError(
-            'unit_selection="avx" compares images: it needs one input N x 1 or 3 x '
-            f"H x W and a layer N x C x H x W, got inputs {layout.input_shapes} and a layer "
-            f"{layout.layer_shape}. For tokens or a channels-last layer give "
-            'reshape_transform; otherwise use "average_drop", a relevance or None.'
-        )
-    if selection == "average_drop" and not layout.maskable:
-        raise ValueError(
-            'unit_selection="average_drop" lays the map on an input, and none of the inputs '
-            f"{layout.input_shapes} has the {len(layout.layer_shape) - 2} spatial dimensions "
-            f"of the layer {layout.layer_shape}. Use a relevance or None."
-        )
-
-
-def candidates_of(
-    selection: Selection, relevance: Tensor | None, contributions: Tensor
-) -> Candidates:
-    r"""The units among which is chosen: the groups that are compared, or those asked for."""
-    if relevance is None:
-        return all_units(contributions)
-    if isinstance(selection, frozenset):
-        return units_with(selection, relevance, contributions)
-    return groups(relevance, contributions)
+def on_host(*tensors: Tensor) -> list[Tensor]:
+    """Copies on the CPU in single precision, for which a GPU is waited once."""
+    flat = [tensor.detach().flatten().to(tensors[0].device, torch.float32) for tensor in tensors]
+    parts = torch.split(torch.cat(flat).cpu(), [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 @dataclass(frozen=True)
-class Choice:
-    r"""What was compared, and what was selected.
+class Candidates:
+    r"""S groups of units for N examples. Each may or may not be eligible for an example.
 
     Attributes:
-        selection: What was asked for.
-        baselines: Likewise.
-        contributions: (N, C, \*spatial), with their graph.
-        runner_up_contributions: Likewise for the runner-up class, without a graph; None if class
-            sensitivity is not measured.
-        densities: (N, C, P) of the units, whose modes relevance counts; None without it.
-        relevance: int64 (N, C); None if the selection does not use it.
-        candidates: Of all examples.
-        metrics: One entry per pair of ``candidates``; None if they were not computed.
-        selected: int64 (N,) the candidate that each example selects.
-        unexplained: bool (N,), whether all of several groups are as bad as can be.
-        target: int64 (N,) or (N, D), as in :class:`captum_advise.Explanation`.
-        images: (N, C, H, W) the model's inputs; None if they are not images.
-        scorer: What measured the maps, and knows the confidences; None if there is none.
+        relevance: (S,) the relevance that the units share, or :data:`SEVERAL`.
+        units: bool (S, N, C), those of the group.
+        maps: (S, N, 1, \*spatial) their maps.
+        pairs: int64 (P, 2), on the CPU: the eligible (candidate, example), by candidate, then by
+            example.
+        fallback: bool (N,), whether no group of the example has evidence.
     """
 
-    selection: Selection
-    baselines: BaselineType
-    contributions: Tensor
-    runner_up_contributions: Tensor | None
-    densities: Tensor | None
-    relevance: Tensor | None
-    candidates: Candidates
-    metrics: VisualExplainability | None
-    selected: Tensor
-    unexplained: Tensor
-    target: Tensor | None
-    images: Tensor | None
-    scorer: MapScorer | None
+    relevance: Sequence[int]
+    units: Tensor
+    maps: Tensor
+    pairs: Tensor
+    fallback: Tensor
+
+    @cached_property
+    def places(self) -> tuple[Tensor, ...]:
+        """Candidates and examples of the pairs, (P,) each, where the maps are."""
+        return self.pairs.to(self.maps.device).unbind(1)
 
     @property
-    def units(self) -> Tensor:
-        """Bool (N, C), those that make the selected map of each example."""
-        examples = torch.arange(len(self.selected), device=self.selected.device)
-        return self.candidates.units[self.selected, examples]
+    def examples(self) -> Tensor:
+        """int64 (P,) the example of each pair."""
+        return self.places[1]
 
-    def grad_cam_metrics(self) -> VisualExplainability | None:
-        """(N,) those of the map of all units; None without a scorer."""
-        if self.scorer is None:
-            return None
-        every = all_units(self.contributions.detach())
-        rivals = None
-        if self.runner_up_contributions is not None:
-            rivals = every.pair_maps_from(self.runner_up_contributions)
-        return self.scorer(every.examples, every.pair_maps, rivals)
+    @property
+    def pair_maps(self) -> Tensor:
+        r"""(P, 1, \*spatial) the map of each pair."""
+        return self.maps[self.places]
+
+    def pair_maps_from(self, contributions: Tensor | None) -> Tensor | None:
+        r"""(P, 1, \*spatial) the maps of the same units for another class; None without one."""
+        return None if contributions is None else _maps(self.units, contributions)[self.places]
+
+    def best(self, criterion: Tensor | None) -> Tensor:
+        """int64 (N,) the candidate with the largest criterion (P,), the first one on ties.
+
+        Without a criterion, the first candidate.
+        """
+        if criterion is None:
+            return torch.zeros_like(self.fallback, dtype=torch.int64)
+        table = self.table(criterion)
+        # Groups with evidence at a single, common position have equal masks. Without a margin,
+        # rounding would decide such ties, and differently from batch to batch.
+        return (table >= table.amax(0) - TIE).int().argmax(0)
+
+    def units_of(self, selected: Tensor) -> Tensor:
+        """Bool (N, C), the units of the candidate (N,) that each example selects."""
+        return self.units[selected, torch.arange(len(selected), device=selected.device)]
+
+    def selected_pairs(self, selected: Tensor) -> Tensor:
+        """int64 (N,) the number of the pair that each example selects."""
+        numbers = torch.zeros(self.units.shape[:2], dtype=torch.int64, device=selected.device)
+        numbers[self.places] = torch.arange(len(self.pairs), device=selected.device)
+        return numbers.gather(0, selected[None])[0]
+
+    def unexplained(self, criterion: Tensor | None, selection: object) -> Tensor:
+        """Bool (N,), whether several candidates were compared, and all are as bad as can be."""
+        if criterion is None:
+            return torch.zeros_like(self.fallback)
+        least = 0.0 if selection == "avx" else -1.0
+        compared = self.pairs[:, 1].bincount(minlength=len(self.fallback)) > 1
+        return compared.to(criterion.device) & (self.table(criterion).amax(0) <= least + TIE)
+
+    def table(self, criterion: Tensor) -> Tensor:
+        """A criterion (P,) as (S, N), minus infinity for what is not eligible."""
+        table = criterion.new_full(self.units.shape[:2], -torch.inf)
+        table[self.places] = criterion.nan_to_num(nan=-1e9)
+        return table
 
 
-def pass_messages(layer_pass: LayerPass) -> list[str | None]:
-    """What to warn of, after a forward pass."""
-    call = layer_pass.call
-    return [several_runs(call, layer_pass.runs), suspicious_layout(call, layer_pass.feature_maps)]
+def has_relevance(relevance: Tensor, values: Collection[int]) -> Tensor:
+    """Bool like ``relevance``: the units whose relevance is among ``values``."""
+    return torch.isin(relevance, relevance.new_tensor(sorted(values)))
 
 
-def choice_messages(
-    choice: Choice,
-    layer_pass: LayerPass,
-    confidence: Callable[[Tensor], Tensor] | None,
-    pixel_space: PixelSpace | None,
-) -> list[str | None]:
-    """What to warn of, after a choice. A confidence that the caller gave is None: it is right."""
-    messages = [
-        *pass_messages(layer_pass),
-        no_evidence(choice.candidates.fallback, choice.contributions.detach()),
-        no_explanation(choice.unexplained, choice.selection == "avx"),
-    ]
-    if choice.relevance is not None and isinstance(choice.selection, frozenset):
-        messages.append(missing_relevance(choice.relevance, choice.selection))
-    if choice.scorer is not None:
-        if confidence is not None:
-            messages.append(suspicious_confidence(layer_pass.outputs.detach(), confidence))
-        needs_black = choice.selection == "avx" or (
-            choice.selection == "average_drop" and choice.baselines is None
-        )
-        if pixel_space is not None or needs_black:
-            messages.append(suspicious_pixels(choice.images, pixel_space))
-    return messages
+def candidates_of(
+    selection: Selection,
+    relevance: Tensor | None,
+    contributions: Tensor,
+    runner_up_contributions: Tensor | None,
+    confidences: Tensor | None,
+) -> Candidates:
+    r"""The units among which is chosen: the groups that are compared, or those asked for.
+
+    Raises:
+        ValueError: Contributions (N, C, \*spatial) are not finite, or confidences no probabilities.
+    """
+    nothing = contributions[:0]
+    finite, of_runner_up, probable, known = on_host(
+        are_finite(contributions),
+        nothing if runner_up_contributions is None else are_finite(runner_up_contributions),
+        nothing if confidences is None else are_probabilities(confidences),
+        nothing if relevance is None else relevance,
+    )
+    check_finite(finite)
+    check_probabilities(probable)
+    check_finite(of_runner_up)
+    if relevance is None:
+        every = contributions.new_ones(contributions.shape[:2], dtype=torch.bool)
+        return _only(SEVERAL, every, contributions)
+    if isinstance(selection, frozenset):
+        shared = min(selection) if len(selection) == 1 else SEVERAL
+        return _only(shared, has_relevance(relevance, selection), contributions)
+    return _groups(relevance, torch.unique(known.int()).tolist(), contributions)
+
+
+def _groups(relevance: Tensor, values: Sequence[int], contributions: Tensor) -> Candidates:
+    """One candidate per relevance that occurs, if its map has evidence; else all units."""
+    every = torch.ones_like(relevance, dtype=torch.bool)
+    units = torch.stack([*(relevance == value for value in values), every])
+    maps = _maps(units, contributions)
+    eligible = (maps > 0).flatten(2).any(2)
+    eligible[-1] = ~eligible[:-1].any(0)
+    (known,) = on_host(eligible)
+    return Candidates([*values, SEVERAL], units, maps, known.nonzero(), eligible[-1])
+
+
+def _only(shared: int, units: Tensor, contributions: Tensor) -> Candidates:
+    """The only candidate is some units (N, C), which have a ``shared`` relevance."""
+    maps = _maps(units[None], contributions)
+    pairs = torch.ones(1, len(units), device="cpu").nonzero()
+    return Candidates([shared], units[None], maps, pairs, units.new_zeros(len(units)))
+
+
+def _maps(units: Tensor, contributions: Tensor) -> Tensor:
+    r"""The maps (S, N, 1, \*spatial) of groups of units, bool (S, N, C)."""
+    return torch.stack([combine_units(contributions, of_group) for of_group in units])

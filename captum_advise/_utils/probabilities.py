@@ -45,18 +45,48 @@ def default_confidence(forward_func: Callable[..., Any]) -> Callable[[Tensor], T
     return torch.sigmoid if problem == "multi_label_classification" else softmax_over_classes
 
 
-def suspicious_confidence(outputs: Tensor, confidence: Callable[[Tensor], Tensor]) -> str | None:
-    """Outputs (N, K, ...) that are probabilities already, or scores in [0, 1], under softmax."""
+def are_probabilities(confidences: Tensor) -> Tensor:
+    """Bool, whether all values are in [0, 1]."""
+    # Rounding in half precision may leave the interval.
+    return ((confidences >= -1e-2) & (confidences <= 1 + 1e-2)).all()
+
+
+def check_probabilities(probable: Tensor) -> None:
+    """Require confidences that are probabilities, bool."""
+    if not bool(probable.all()):
+        raise ValueError(
+            "confidence must return probabilities, and some are NaN or outside [0, 1]: pass the "
+            "function that turns the model's outputs into probabilities (softmax over dimension 1 "
+            "by default, torch.sigmoid for independent logits), and check that the outputs are "
+            "finite."
+        )
+
+
+def score_traits(outputs: Tensor) -> Tensor:
+    """Bool (2,), whether outputs (N, K, ...) are probabilities, and whether they lie in [0, 1]."""
+    sums = outputs.sum(1) if outputs.dim() > 1 else outputs
+    sums_to_one = (sums - 1).abs() <= 16 * torch.finfo(outputs.dtype).eps
+    lowest = (outputs >= 0).all()
+    return torch.stack([lowest & sums_to_one.all(), lowest & (outputs <= 1).all()])
+
+
+def suspicious_confidence(
+    outputs: Tensor, confidence: Callable[[Tensor], Tensor], traits: Tensor | None = None
+) -> str | None:
+    """Outputs (N, K, ...) that are probabilities already, or scores in [0, 1], under softmax.
+
+    ``traits`` are their :func:`score_traits`, where these are known.
+    """
     if confidence is not softmax_over_classes or outputs.dim() < 2 or outputs.shape[1] < 2:
         return None
-    sums_to_one = (outputs.sum(1) - 1).abs() <= 16 * torch.finfo(outputs.dtype).eps
-    if bool((outputs >= 0).all() & sums_to_one.all()):
+    sum_to_one, are_shares = (score_traits(outputs) if traits is None else traits).tolist()
+    if sum_to_one:
         return (
             "The outputs are probabilities already (they sum to 1 over dimension 1), and the "
             "default `confidence` applies softmax to them again: pass "
             "confidence=torch.nn.Identity()."
         )
-    if outputs.numel() >= _FEWEST_SCORES and bool(((outputs >= 0) & (outputs <= 1)).all()):
+    if outputs.numel() >= _FEWEST_SCORES and are_shares:
         return (
             "All outputs lie in [0, 1], and the default `confidence` applies softmax to them: pass "
             "confidence=torch.nn.Identity() if they are probabilities of independent labels, or "

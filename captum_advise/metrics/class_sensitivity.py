@@ -41,6 +41,11 @@ def class_sensitivity(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
             f"{tuple(maps.shape)}."
         )
     check_finite(maps, runner_up_maps)
+    return correlation(maps, runner_up_maps)
+
+
+def correlation(maps: Tensor, runner_up_maps: Tensor) -> Tensor:
+    """:func:`class_sensitivity` of finite maps."""
     first, second = _centred(maps), _centred(runner_up_maps)
     covariance = (first * second).sum(1)
     scale = first.norm(dim=1) * second.norm(dim=1)

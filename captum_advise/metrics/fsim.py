@@ -7,7 +7,6 @@ images are compared with it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -53,115 +52,87 @@ def fsim(images: Tensor, others: Tensor) -> Tensor:
         tensor([1.])
     """
     check_image_pair(images, others)
-    extractor = extractor_like(images)
-    return fsim_of_features(extractor(images), extractor(others))
+    return fsim_of_features(fsim_features(images), fsim_features(others))
 
 
-@dataclass(frozen=True)
-class FSIMFeatures:
-    """What FSIM compares, at the scale at which it compares."""
-
-    phase_congruency: Tensor  # (N, H, W)
-    gradient: Tensor  # (N, H, W) magnitude of the gradient of the luminance
-    chroma: Tensor | None  # (N, 2, H, W) I and Q; None for grey images
-
-    def select(self, index: Tensor) -> FSIMFeatures:
-        """The features of some of the images, int64 (M,)."""
-        chroma = None if self.chroma is None else self.chroma[index]
-        return FSIMFeatures(self.phase_congruency[index], self.gradient[index], chroma)
-
-
-def fsim_of_features(features: FSIMFeatures, others: FSIMFeatures) -> Tensor:
+def fsim_of_features(features: Tensor, others: Tensor) -> Tensor:
     """FSIMc (N,) of two sets of images from their features."""
-    first, second = features.phase_congruency, others.phase_congruency
+    first, second = features[:, 0], others[:, 0]
     weight = torch.maximum(first, second)
-    similarity = _similarity(first, second, _T1) * _similarity(
-        features.gradient, others.gradient, _T2
-    )
-    if features.chroma is not None and others.chroma is not None:
-        constants = features.chroma.new_tensor([_T3, _T4]).view(2, 1, 1)
-        colour = _similarity(features.chroma, others.chroma, constants).prod(1)
+    similarity = _similarity(first, second, _T1) * _similarity(features[:, 1], others[:, 1], _T2)
+    if features.shape[1] > 2:
+        colour = _similarity(features[:, 2], others[:, 2], _T3)
+        colour = colour * _similarity(features[:, 3], others[:, 3], _T4)
         similarity = similarity * colour.abs() ** _CHROMA_WEIGHT
     return (similarity * weight).sum((1, 2)) / weight.sum((1, 2))
 
 
-def _similarity(first: Tensor, second: Tensor, constant: float | Tensor) -> Tensor:
+def _similarity(first: Tensor, second: Tensor, constant: float) -> Tensor:
     return (2 * first * second + constant) / (first.square() + second.square() + constant)
 
 
-@dataclass(frozen=True)
-class FSIMFeatureExtractor:
-    """Features of images of one size, (N, C, H, W) in [0, 1]."""
+@torch.no_grad()
+def fsim_features(images: Tensor) -> Tensor:
+    """What FSIM compares of images (N, C, H, W) in [0, 1], at the scale at which it compares.
 
-    stride: int  # side of the squares of pixels that are averaged first
-    # (orientations, scales, h, w // 2 + 1) log-Gabor filters in the frequency domain
-    even: Tensor
-    odd: Tensor
-    noise: Tensor  # (orientations,) threshold for a median squared amplitude of one
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> FSIMFeatures:
-        """The features of some images, without a graph."""
-        images = images * 255
-        if self.stride > 1:
-            images = F.avg_pool2d(images, self.stride)
-        chroma = None
-        luminance = images[:, 0]
-        if images.shape[1] == 3:
-            yiq = torch.einsum("nchw,yc->nyhw", images, images.new_tensor(_TO_YIQ))
-            luminance, chroma = yiq[:, 0], yiq[:, 1:]
-        across = images.new_tensor(_SCHARR) / 16
-        kernels = torch.stack([across, across.T])[:, None]
-        gradient = F.conv2d(luminance[:, None], kernels, padding=1).square().sum(1).sqrt()
-        return FSIMFeatures(self._phase_congruency(luminance), gradient, chroma)
-
-    def _phase_congruency(self, luminance: Tensor) -> Tensor:
-        """Energy of filter responses that agree in phase, as a share of all, (N, h, w)."""
-        smallest = torch.finfo(luminance.dtype).eps
-        size = luminance.shape[1:]
-        spectrum = torch.fft.rfft2(luminance)[:, None]
-        energy = torch.full_like(luminance, smallest)
-        amplitude = torch.full_like(luminance, smallest)
-        # One orientation at a time stays in a processor's cache.
-        for even_filters, odd_filters, noise in zip(self.even, self.odd, self.noise, strict=True):
-            even = torch.fft.irfft2(spectrum * even_filters, size)
-            odd = torch.fft.irfft2(spectrum * odd_filters, size)
-            power = even.square().addcmul_(odd, odd)
-            threshold = noise * power[:, 0].flatten(1).median(1).values.sqrt()
-            amplitude += power.sqrt_().sum(1)
-            # The direction of the mean response; what agrees with it, less what does not.
-            mean_even, mean_odd = even.sum(1), odd.sum(1)
-            length = mean_even.square().addcmul_(mean_odd, mean_odd).sqrt_() + smallest
-            agreeing = length - smallest
-            across = even.mul_((mean_odd / length)[:, None])
-            across -= odd.mul_((mean_even / length)[:, None])
-            agreeing -= across.abs_().sum(1)
-            energy += (agreeing - threshold[:, None, None]).clamp_(min=0)
-        return energy / amplitude
+    Returns:
+        (N, 2, h, w) phase congruency and magnitude of the luminance's gradient, for colour images
+        (N, 4, h, w) with I and Q; without a graph.
+    """
+    stride = max(1, round(min(images.shape[2:]) / 256))
+    images = images * 255
+    if stride > 1:
+        images = F.avg_pool2d(images, stride)
+    channels = images
+    if images.shape[1] == 3:
+        channels = torch.einsum("nchw,yc->nyhw", images, images.new_tensor(_TO_YIQ))
+    luminance, chroma = channels[:, 0], channels[:, 1:]
+    across = images.new_tensor(_SCHARR) / 16
+    kernels = torch.stack([across, across.T])[:, None]
+    gradient = F.conv2d(luminance[:, None], kernels, padding=1).square().sum(1).sqrt()
+    return torch.cat([_phase_congruency(luminance)[:, None], gradient[:, None], chroma], 1)
 
 
-def extractor_like(images: Tensor) -> FSIMFeatureExtractor:
-    """An extractor for images of the size, type and device of these."""
-    return _extractor(images.shape[-2], images.shape[-1], images.dtype, images.device)
+def _phase_congruency(luminance: Tensor) -> Tensor:
+    """Energy of filter responses that agree in phase, as a share of all, (N, h, w)."""
+    smallest = torch.finfo(luminance.dtype).eps
+    size = luminance.shape[1:]
+    spectrum = torch.fft.rfft2(luminance)[:, None]
+    energy = torch.full_like(luminance, smallest)
+    amplitude = torch.full_like(luminance, smallest)
+    # One orientation at a time stays in a processor's cache.
+    for even_filters, odd_filters, noise in _filters(*size, luminance.dtype, luminance.device):
+        even = torch.fft.irfft2(spectrum * even_filters, size)
+        odd = torch.fft.irfft2(spectrum * odd_filters, size)
+        power = even.square().addcmul_(odd, odd)
+        threshold = noise * power[:, 0].flatten(1).median(1).values.sqrt()
+        amplitude += power.sqrt_().sum(1)
+        # The direction of the mean response; what agrees with it, less what does not.
+        mean_even, mean_odd = even.sum(1), odd.sum(1)
+        length = mean_even.square().addcmul_(mean_odd, mean_odd).sqrt_() + smallest
+        agreeing = length - smallest
+        across = even.mul_((mean_odd / length)[:, None])
+        across -= odd.mul_((mean_even / length)[:, None])
+        agreeing -= across.abs_().sum(1)
+        energy += (agreeing - threshold[:, None, None]).clamp_(min=0)
+    return energy / amplitude
 
 
 @lru_cache(maxsize=8)
-def _extractor(
+def _filters(
     height: int, width: int, dtype: torch.dtype, device: torch.device
-) -> FSIMFeatureExtractor:
-    """Filters cost as much as the features of an image, and most images have one size."""
-    stride = max(1, round(min(height, width) / 256))
-    height, width = height // stride, width // stride
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Log-Gabor filters of each orientation, which cost as much as the features of an image.
+
+    They are (scales, h, w // 2 + 1) in the frequency domain for the even part of the responses,
+    likewise for the odd part, and the noise threshold for a median squared amplitude of one.
+    """
     filters = _log_gabor_filters(height, width, torch.empty(0, dtype=dtype, device=device))
     # At minus each frequency.
     mirrored = filters.flip((2, 3)).roll((1, 1), (2, 3))
     half = slice(0, width // 2 + 1)
-    return FSIMFeatureExtractor(
-        stride,
-        even=((filters + mirrored) / 2)[..., half],
-        odd=((filters - mirrored) / 2j)[..., half],
-        noise=_noise_thresholds(filters),
-    )
+    even, odd = (filters + mirrored) / 2, (filters - mirrored) / 2j
+    return list(zip(even[..., half], odd[..., half], _noise_thresholds(filters), strict=True))
 
 
 def _log_gabor_filters(height: int, width: int, like: Tensor) -> Tensor:

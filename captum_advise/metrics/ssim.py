@@ -6,8 +6,6 @@ computed once, however many images are compared with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,35 +40,23 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
         tensor([1.])
     """
     check_image_pair(images, others)
-    return ssim_of_statistics(images, SSIMStatistics.of(others))
+    return ssim_with(images, others, local_statistics(others))
 
 
-@dataclass(frozen=True)
-class SSIMStatistics:
-    """Images (N, C, H, W), with mean and variance (N, C, h, w) under the Gaussian window."""
-
-    images: Tensor
-    mean: Tensor
-    variance: Tensor
-
-    @classmethod
-    def of(cls, images: Tensor) -> SSIMStatistics:
-        """Compute the statistics of some images."""
-        mean, square = _local_means(images, images.square())
-        return cls(images, mean, square - mean.square())
-
-    def select(self, index: Tensor) -> SSIMStatistics:
-        """Some of the images, int64 (M,)."""
-        return SSIMStatistics(self.images[index], self.mean[index], self.variance[index])
+def local_statistics(images: Tensor) -> Tensor:
+    """Mean and variance of images (N, C, H, W) under the Gaussian window, (N, 2, C, h, w)."""
+    mean, square = _local_means(images, images.square())
+    return torch.stack([mean, square - mean.square()], 1)
 
 
-def ssim_of_statistics(images: Tensor, others: SSIMStatistics) -> Tensor:
-    """SSIM (N,) of images (N, C, H, W) and others with known statistics."""
-    mean, square, product = _local_means(images, images.square(), images * others.images)
+def ssim_with(images: Tensor, others: Tensor, statistics: Tensor) -> Tensor:
+    """SSIM (N,) of images (N, C, H, W) and others, whose local statistics are known."""
+    other_mean, other_variance = statistics.unbind(1)
+    mean, square, product = _local_means(images, images.square(), images * others)
     variance = square - mean.square()
-    covariance = product - mean * others.mean
-    contrast = (2 * covariance + _C2) / (variance + others.variance + _C2)
-    luminance = (2 * mean * others.mean + _C1) / (mean.square() + others.mean.square() + _C1)
+    covariance = product - mean * other_mean
+    contrast = (2 * covariance + _C2) / (variance + other_variance + _C2)
+    luminance = (2 * mean * other_mean + _C1) / (mean.square() + other_mean.square() + _C1)
     return (luminance * contrast).mean((1, 2, 3))
 
 

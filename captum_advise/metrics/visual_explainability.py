@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,14 +17,9 @@ from captum_advise.metrics.confidence import (
     hit,
     increase_in_confidence,
 )
-from captum_advise.metrics.fsim import (
-    FSIMFeatureExtractor,
-    FSIMFeatures,
-    extractor_like,
-    fsim_of_features,
-)
+from captum_advise.metrics.fsim import fsim_features, fsim_of_features
 from captum_advise.metrics.mse import mse
-from captum_advise.metrics.ssim import SSIMStatistics, ssim_of_statistics
+from captum_advise.metrics.ssim import local_statistics, ssim_with
 
 _MAX_CLASS_SENSITIVITY = 0.55
 
@@ -160,12 +154,10 @@ def visual_explainability(
     check_image_pair(images, masked_images)
     check_classes(confidences, target)
     check_classes(masked_confidences, target)
-    whole = WholeImages.of(images)
-    examples = torch.arange(len(images), device=images.device)
     return compare(
-        whole.similarity(examples, masked_images)._replace(
-            fsim=whole.fsim(examples, masked_images)
-        ),
+        ssim_with(masked_images, images, local_statistics(images)),
+        fsim_of_features(fsim_features(masked_images), fsim_features(images)),
+        mse(masked_images, images),
         confidences,
         masked_confidences,
         target,
@@ -174,51 +166,18 @@ def visual_explainability(
     )
 
 
-@dataclass(frozen=True)
-class WholeImages:
-    """Images (N, C, H, W) with the features that each comparison with a masked image needs."""
-
-    statistics: SSIMStatistics
-    extractor: FSIMFeatureExtractor
-    features: FSIMFeatures
-
-    @classmethod
-    def of(cls, images: Tensor) -> WholeImages:
-        """The features of images in [0, 1]."""
-        extractor = extractor_like(images)
-        return cls(SSIMStatistics.of(images), extractor, extractor(images))
-
-    def similarity(self, examples: Tensor, masked_images: Tensor) -> Similarity:
-        """That of masked images (P, C, H, W) of some examples (P,), FSIMc as if it were one."""
-        statistics = self.statistics.select(examples)
-        ssim = ssim_of_statistics(masked_images, statistics)
-        return Similarity(ssim, torch.ones_like(ssim), mse(masked_images, statistics.images))
-
-    def fsim(self, examples: Tensor, masked_images: Tensor) -> Tensor:
-        """FSIMc (P,), which costs more than the others."""
-        return fsim_of_features(self.extractor(masked_images), self.features.select(examples))
-
-
-class Similarity(NamedTuple):
-    """How similar masked images are to the whole ones, (P,) each.
-
-    FSIMc is one, its upper limit, as long as it is not known.
-    """
-
-    ssim: Tensor
-    fsim: Tensor
-    mse: Tensor
-
-    def highest_avx(self) -> Tensor:
-        """The highest AVX (P,) that any confidences could give."""
-        # The penalty on a miss makes MSE smaller too. Up to 0.5 that gains less than SSIM and
-        # FSIMc lose, both of which are at most one.
-        error = torch.where(self.mse <= 0.5, self.mse, torch.zeros_like(self.mse))
-        return _harmonic_mean(self.ssim, self.fsim, 1 - error, torch.ones_like(error))
+def highest_avx(ssim: Tensor, fsim: Tensor, mse: Tensor) -> Tensor:
+    """The highest AVX (P,) that any confidences could give. An FSIMc that is not known is one."""
+    # The penalty on a miss makes MSE smaller too. Up to 0.5 that gains less than SSIM and
+    # FSIMc lose, both of which are at most one.
+    error = torch.where(mse <= 0.5, mse, torch.zeros_like(mse))
+    return _harmonic_mean(ssim, fsim, 1 - error, torch.ones_like(error))
 
 
 def compare(
-    similarity: Similarity,
+    ssim: Tensor,
+    fsim: Tensor,
+    mse: Tensor,
     confidences: Tensor,
     masked_confidences: Tensor,
     target: Tensor,
@@ -233,9 +192,9 @@ def compare(
     less = 1 - (confidence - masked_confidence).abs()
     penalty = torch.where(is_hit, torch.ones_like(drop), less)
     mean = _harmonic_mean(
-        similarity.ssim * penalty,
-        similarity.fsim * penalty,
-        1 - similarity.mse * penalty,
+        ssim * penalty,
+        fsim * penalty,
+        1 - mse * penalty,
         1 - drop * penalty,
     )
     usable = is_hit | (class_sensitivity.abs() <= _MAX_CLASS_SENSITIVITY)
@@ -243,9 +202,9 @@ def compare(
     return VisualExplainability(
         avx=torch.where(usable, mean, useless),
         average_drop=drop,
-        ssim=similarity.ssim,
-        fsim=similarity.fsim,
-        mse=similarity.mse,
+        ssim=ssim,
+        fsim=fsim,
+        mse=mse,
         class_sensitivity=class_sensitivity,
         hit=is_hit,
         increase_in_confidence=increase_in_confidence(confidence, masked_confidence),

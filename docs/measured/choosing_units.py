@@ -96,8 +96,8 @@ def rows_of(network: zoo.Network, inputs: Tensor, label: int) -> Iterator[dict[s
     )  # fmt: skip
     dark_image = black(inputs, network.pixel_space).expand_as(inputs)
     activations = run.feature_maps[0].detach()
-    (gradients,) = run.gradients(target.captum, keep_graph=True)
-    (runner_up_gradients,) = run.gradients(scorer.runner_up().captum)
+    (gradients,) = run.gradients(target, keep_graph=True)
+    (runner_up_gradients,) = run.gradients(scorer.runner_up())
     unit_relevance = relevance.unit_relevance(activations)[0]
     relevances = unit_relevance.unique().tolist()
 

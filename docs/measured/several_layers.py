@@ -135,7 +135,7 @@ def by_relevance(network: zoo.Network, inputs: Tensor, target: Tensor) -> dict[s
     layer_pass = LayerCall(
         network.model, network.layers, (inputs,), None, None, False, (None,) * len(network.layers)
     ).run()
-    gradients = layer_pass.gradients(resolve_target(layer_pass.outputs, target).captum)
+    gradients = layer_pass.gradients(resolve_target(layer_pass.outputs, target))
     *finer, deepest = layer_pass.feature_maps
     relevance = [unit_relevance(feature_map, activation_range="minmax") for feature_map in finer]
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from toy_networks import Net, network
 
 from captum_advise import AVXProtocol, LayerAdvise
-from captum_advise._core.candidates import TIE
 from captum_advise._core.scoring import MapScorer
+from captum_advise._core.unit_choice import TIE
 
 
 @given(st.integers(0, 200), st.booleans())

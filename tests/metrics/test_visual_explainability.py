@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import hmean
 
 from captum_advise.metrics import AVXProtocol, VisualExplainability, visual_explainability
-from captum_advise.metrics.visual_explainability import Similarity, compare
+from captum_advise.metrics.visual_explainability import compare, highest_avx
 
 
 def darkened(o, sensitivity=0.0, protocol=None, rank=0):
@@ -95,20 +95,20 @@ def test_avx_grows_with_the_confidence(o, gain, sensitivity):
     st.booleans(),
 )
 def test_no_confidences_give_more_than_the_bound(ssim, fsim, mse, whole, masked, rank, reference):
-    similarity = Similarity(*torch.tensor([[ssim], [fsim], [mse]]))
+    similarity = torch.tensor([[ssim], [fsim], [mse]])
     confidences = torch.tensor([[whole, *[0.0] * 9]])
     # So many classes are ahead of the target.
     masked_confidences = torch.tensor([[masked, *[1.0] * rank, *[0.0] * (9 - rank)]])
     protocol = AVXProtocol.reference() if reference else AVXProtocol()
     result = compare(
-        similarity,
+        *similarity,
         confidences,
         masked_confidences,
         torch.tensor([0]),
         torch.zeros(1),
         protocol,
     )
-    assert result.avx <= similarity.highest_avx() + 1e-6
+    assert result.avx <= highest_avx(*similarity) + 1e-6
 
 
 @pytest.mark.parametrize("unknown", ["ssim", "fsim", "mse"])
@@ -117,9 +117,9 @@ def test_an_unknown_part_makes_avx_unknown_and_not_zero(unknown):
     confidences, target = torch.tensor([[0.7, 0.3]]), torch.tensor([0])
 
     def avx(**values):
-        similarity = Similarity(**{name: torch.tensor([value]) for name, value in values.items()})
+        similarity = (torch.tensor([values[name]]) for name in parts)
         return compare(
-            similarity, confidences, confidences, target, torch.zeros(1), AVXProtocol()
+            *similarity, confidences, confidences, target, torch.zeros(1), AVXProtocol()
         ).avx
 
     assert avx(**parts).item() == pytest.approx(hmean([0.9, 0.8, 0.7, 1.0]))

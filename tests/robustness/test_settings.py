@@ -10,7 +10,7 @@ from toy_networks import Apply, Net, images, network
 
 from captum_advise import GatedGradCam, LayerAdvise, PixelSpace
 from captum_advise._core.layer_pass import LayerCall
-from captum_advise._core.setting_warnings import suspicious_layout, suspicious_pixels
+from captum_advise._core.setting_warnings import suspicious_layout
 from captum_advise.layouts import Tokens, channels_last
 
 
@@ -166,7 +166,6 @@ def test_empty_images_have_no_layout(inputs):
     assert suspicious_layout(two, (empty, torch.zeros(1, 4, 0, 0))) is None
     one = LayerCall(net, (net,), (images(1),))
     assert suspicious_layout(one, (torch.zeros(1, 4, 0, 2),)) is None
-    assert suspicious_pixels(empty, PixelSpace.identity()) is None
 
 
 @pytest.mark.parametrize("selection", ["avx", "average_drop"])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_advise.evaluation.methods.interface import Context, MethodAt
 from captum_advise.evaluation.methods.layers import INPUT
 from captum_advise.layer_advise import LayerAdvise
-from captum_advise.pixels import resolve_pixel_space
+from captum_advise.pixels import from_pixels
 
 # Standard deviation of SmoothGrad's noise, as a share of the image's range: 10 to 20 percent are
 # the values that Smilkov et al., "SmoothGrad", 2017, recommend.
@@ -149,12 +149,12 @@ def expected_gradients(
         n = min(n_at_once, n_samples - start)
         colours = torch.rand(n, inputs.shape[1], 1, 1).to(inputs).expand(n, *inputs.shape[1:])
         for i in range(len(inputs)):
-            space = resolve_pixel_space(context.pixel_space, inputs[i : i + 1].detach())
+            image = inputs[i : i + 1].detach()
             total[i] += n * attribute(
                 GradientShap(model),
                 inputs[i : i + 1],
                 target[i : i + 1],
-                baselines=space.from_pixels(colours),
+                baselines=from_pixels(colours, context.pixel_space, image),
                 n_samples=n,
             )[0].to(total)
     return total / n_samples

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise._core.scoring import MapScorer, as_masks, image_scorer
-from captum_advise._core.setting_warnings import suspicious_pixels
+from captum_advise._core.setting_warnings import extreme_pixels, suspicious_pixels
 from captum_advise._core.targets import resolve_target
 from captum_advise._utils.errors import first_line, reason
 from captum_advise._utils.io import ENCODING
@@ -89,8 +89,9 @@ class ImageEvaluator:
         self._check_methods(inputs)
 
     def _warn_of_suspicions(self, inputs: Tensor, outputs: Tensor) -> None:
+        space = self.context.pixel_space
         for message in (
-            suspicious_pixels(inputs, self.context.pixel_space),
+            suspicious_pixels(extreme_pixels(inputs, space), space),
             suspicious_confidence(outputs, self.context.confidence),
         ):
             if message is not None:

@@ -22,7 +22,7 @@ from captum_advise.evaluation.pictures import as_tensor
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.evaluation.run.keys import VERSIONS, layer_name
 from captum_advise.evaluation.run.store import Key, Row, Setting, Store
-from captum_advise.pixels import resolve_pixel_space
+from captum_advise.pixels import to_pixels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,8 +110,7 @@ class StoredRun:
             method: as_tensor(kept[method])[None] if method in kept else made[method].cpu()
             for method in self.keys[index]
         }
-        space = resolve_pixel_space(evaluator.context.pixel_space, item.inputs)
-        pixels = space.to_pixels(item.inputs)[0].clamp(0, 1)
+        pixels = to_pixels(item.inputs, evaluator.context.pixel_space, item.inputs)[0].clamp(0, 1)
         return pixels.expand(3, -1, -1).float().cpu(), maps
 
 
