@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import threading
@@ -14,6 +13,8 @@ from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.cli import options
 from captum_advise.cli.console import show, show_message
 from captum_advise.cli.networks import load_network
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 # \b keeps the lines as they are.
 EXAMPLES = """\b
@@ -35,23 +36,14 @@ def serve(
     model: options.Model = "efficientnet-lite0",
     weights: options.Weights = "default",
     device: options.Device = "cpu",
-    embed_in: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SITE",
-            help="A site that may show the page in a frame, as https://huggingface.co.",
-        ),
-    ] = None,
 ) -> int:
     """Explain images on a page in the browser.
 
     The page takes image files and examples, and lets you choose the layer and the selection of
     units. Images stay on this machine, and are deleted when the command ends.
     """
-    from captum_advise.cli.app_uploads import check_site, upload_folder
+    from captum_advise.cli.app_uploads import upload_folder
 
-    if embed_in is not None:
-        check_site(embed_in)
     for name in ("SIGTERM", "SIGHUP"):
         # Else the process ends at once, and the images stay.
         if hasattr(signal, name):
@@ -68,9 +60,9 @@ def serve(
         from captum_advise.cli import app_page
 
         # A model that cannot be loaded is an error of the command, not of the page.
-        page = app_page.build(load_network(model, weights=weights, device=device), folder.parent)
-        app_page.start(page, host, port, folder, embed_in)
-        if not _is_loopback(host):
+        page = app_page.build(load_network(model, weights=weights, device=device))
+        app_page.start(page, host, port, folder)
+        if host not in _LOOPBACK:
             show_message(f"warning: everyone who reaches {host} can use the page.")
         show(f"http://{app_page.in_address(host)}:{port} (Ctrl+C stops it)")
         try:
@@ -84,10 +76,3 @@ def serve(
 
 def _end(number: int, _frame: Any) -> None:
     raise SystemExit(128 + number)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

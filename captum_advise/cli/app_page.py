@@ -7,10 +7,6 @@ link. It reads only files that the user uploads.
 from __future__ import annotations
 
 import html
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +16,21 @@ from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.cli.app_uploads import MAX_BYTES, Guard
 from captum_advise.cli.explain import explained
 from captum_advise.layer_advise import UnitSelection
-from captum_advise.relevance import ActivationRange
 from captum_advise.zoo.layer_probe import feature_layers
 from captum_advise.zoo.recognition import unwrapped
 
 MAX_PIXELS = 40_000_000
 # Pillow's other formats run other programs or are rare.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-_EXAMPLES = ("chelsea", "coffee", "rocket", "astronaut")
+_EXAMPLES = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")  # of scikit-image
 # Densities of larger layers take minutes.
 _MOST_POSITIONS = 32 * 32
-_PATIENCE = 120.0  # seconds that a request waits for others
 
 _SELECTIONS: dict[str, UnitSelection] = {
     "the group with the highest AVX": "avx",
     "the group with the smallest average drop": "average_drop",
     **{f"relevance {relevance}": relevance for relevance in range(4)},
     "all units (Grad-CAM)": None,
-}
-_RANGES: dict[str, ActivationRange] = {
-    "only those in [0, 1]": (0.0, 1.0),
-    "each unit's own range, mapped to [0, 1]": "minmax",
 }
 
 # Gradio leaves a list of choices open where a tab leads away from it.
@@ -67,9 +57,9 @@ addEventListener("keydown", (event) => {
 </script>"""
 
 
-def build(network: zoo.Network, folder: Path) -> Any:
-    """The page, a ``gradio.Blocks``, for a network. Example images are written to the folder."""
-    gradio = import_optional("gradio", "app")
+def build(network: zoo.Network) -> Any:
+    """The page, a ``gradio.Blocks``, for a network."""
+    gradio, data = import_optional("gradio", "app"), import_optional("skimage.data", "demo")
     with gradio.Blocks(title="captum-advise", analytics_enabled=False, fill_width=True) as page:
         gradio.Markdown("# Which part of an image did a network base its prediction on?")
         with gradio.Row():
@@ -79,11 +69,9 @@ def build(network: zoo.Network, folder: Path) -> Any:
                 )
                 # Gradio opens files of every format and size. Here, only _open does.
                 image.preprocess = lambda file: None if file is None else file.path
-                with gradio.Row():
-                    examples = {
-                        path: gradio.Button(path.stem, icon=path, size="sm", min_width=120)
-                        for path in _example_files(folder)
-                    }
+                examples = [Path(data.__file__).with_name(name) for name in _EXAMPLES]
+                names = [path.stem for path in examples]
+                gradio.Examples(list(map(str, examples)), image, example_labels=names)
             with gradio.Column():
                 layer = gradio.Dropdown(
                     layer_choices(network),
@@ -99,49 +87,26 @@ def build(network: zoo.Network, folder: Path) -> Any:
                 )
             with gradio.Column():
                 selection = gradio.Dropdown(list(_SELECTIONS), label="Units of the map")
-                values = gradio.Dropdown(list(_RANGES), label="Activations that count")
                 button = gradio.Button("Explain", variant="primary")
         result = gradio.HTML(label="Explanation", elem_id="result", padding=False)
 
         def explain(*arguments: Any) -> str:
             try:
-                with alone():
-                    return _frame(_explained(network, *arguments))
+                return _frame(_explained(network, *arguments))
             except USER_ERRORS as error:
                 return _message(first_line(error))
 
-        private = {"api_visibility": "private"}
-        inputs = [image, layer, target, selection, values]
-        button.click(explain, inputs, result, **private)
-        for path, example in examples.items():
-            example.click(partial(str, path), None, image, **private)
-    # Nobody passes the queue by.
+        button.click(explain, [image, layer, target, selection], result, api_visibility="private")
+    # One computation at a time, and nobody passes the queue by.
     return page.queue(max_size=16, default_concurrency_limit=1, api_open=False)
 
 
-_lock = threading.Lock()
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """One computation at a time: all who ask share the network, the processor, the memory."""
-    if not _lock.acquire(timeout=_PATIENCE):
-        raise ValueError("The page is busy with other images: try again in a minute.")
-    try:
-        yield
-    finally:
-        _lock.release()
-
-
-def start(page: Any, host: str, port: int, uploads: Path, embed_in: str | None = None) -> None:
-    """Serve the page from :func:`build`, and return; ``uploads`` is where Gradio puts files.
-
-    ``embed_in`` is a site that may show the page in a frame.
-    """
+def start(page: Any, host: str, port: int, uploads: Path) -> None:
+    """Serve the page from :func:`build`, and return; ``uploads`` is where Gradio puts files."""
     gradio = import_optional("gradio", "app")
     middleware = import_optional("starlette.middleware", "app").Middleware
     hosts = None if host in ("0.0.0.0", "::") else {"localhost", "127.0.0.1", host}
-    guard = middleware(Guard, hosts=hosts, folder=uploads, embed_in=embed_in)
+    guard = middleware(Guard, hosts=hosts, folder=uploads)
     system = ["system-ui", "sans-serif"]
     theme = gradio.themes.Base(font=system, font_mono=["ui-monospace", "monospace"]).set(
         block_info_text_color="*neutral_600",
@@ -157,15 +122,10 @@ def start(page: Any, host: str, port: int, uploads: Path, embed_in: str | None =
             server_name=in_address(host),
             server_port=port,
             share=False,
-            inbrowser=False,
             quiet=True,
             prevent_thread_lock=True,
-            allowed_paths=[],
             max_file_size=MAX_BYTES,
             footer_links=[],
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
             enable_monitoring=False,
             theme=theme,
             css=_STYLE,
@@ -205,12 +165,7 @@ def layer_choices(network: zoo.Network) -> list[tuple[str, str]]:
 
 
 def _explained(
-    network: zoo.Network,
-    path: str | None,
-    layer: str,
-    target: str,
-    selection: str,
-    values: str,
+    network: zoo.Network, path: str | None, layer: str, target: str, selection: str
 ) -> str:
     if path is None:
         raise ValueError("There is no image: upload one, or choose an example.")
@@ -220,7 +175,6 @@ def _explained(
         target=target.strip() or None,
         layer=layer,
         unit_selection=_SELECTIONS[selection],
-        activation_range=_RANGES[values],
         keep_units=True,
     )
     return visualization.page(explanation)
@@ -242,14 +196,6 @@ def _open(path: Path) -> Any:
     if width * height > MAX_PIXELS:
         raise ValueError(f"The image has {width} x {height} pixels: {most}.")
     return zoo.open_image(path)
-
-
-def _example_files(folder: Path) -> list[Path]:
-    data, pil = import_optional("skimage.data", "demo"), import_optional("PIL.Image", "demo")
-    paths = [folder / f"{name}.png" for name in _EXAMPLES]
-    for path in paths:
-        pil.fromarray(getattr(data, path.stem)()).save(path)
-    return paths
 
 
 def _frame(page: str) -> str:

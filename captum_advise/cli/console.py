@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from captum_advise._utils.optional_dependencies import import_optional
@@ -32,11 +31,6 @@ def show(content: str | Table) -> None:
         else:
             text = printable(content)
             _console.print(text, emoji=False, markup=False, highlight=False, soft_wrap=True)
-
-
-def cell(text: str) -> str:
-    """Text for a cell of a table, in which nothing is markup."""
-    return escape(printable(text))
 
 
 def printable(text: str) -> str:

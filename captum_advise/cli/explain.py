@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from captum_advise import Explanation, zoo
     from captum_advise.layer_advise import UnitSelection
-    from captum_advise.relevance import ActivationRange
 
 # \b keeps the lines as they are.
 EXAMPLES = """\b
@@ -69,14 +68,6 @@ def explain(
             "or 1,2.",
         ),
     ] = "avx",
-    activation_range: Annotated[
-        str,
-        typer.Option(
-            metavar="[LOW,HIGH|minmax]",
-            help="Count the modes of activations in this range only, or of each unit's activations "
-            "mapped onto [0, 1].",
-        ),
-    ] = "0,1",
     output: options.Output = Path("advise-output"),
     html: Annotated[
         bool,
@@ -94,13 +85,12 @@ def explain(
     Grad-CAM. Prints the most probable classes, and which units LayerAdvise selected; for several
     images a line each.
     """
-    units, values = _selection(selection), _activation_range(activation_range)
+    units = _selection(selection)
     sources, skipped = find_sources(images or (), output)
     network = load_network(model, layer=layer, weights=weights, device=device)
     how = {
         "target": None if target is None else network.class_index(target),
         "unit_selection": units,
-        "activation_range": values,
         "keep_units": html,
     }
     make_folder(output)
@@ -164,15 +154,3 @@ def _selection(text: str) -> UnitSelection:
     raise ValueError(
         f"--selection must be avx, average_drop, or relevances such as 1 or 1,2, not {text!r}."
     )
-
-
-def _activation_range(text: str) -> ActivationRange:
-    if text == "minmax":
-        return "minmax"
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        raise ValueError(
-            f"--activation-range must be minmax or two numbers such as 0,1, not {text!r}."
-        ) from None
-    return low, high

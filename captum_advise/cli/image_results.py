@@ -84,7 +84,6 @@ def numbers_of(explanation: Explanation, shown: str, options: Mapping[str, Any])
         "image": shown,
         "setup": {key: part for key, part in asdict(setup).items() if key != "class_names"},
         "selection": options["unit_selection"],
-        "activation_range": options["activation_range"],
         "predicted": top[0],
         "target": of_target,
         "top": top,

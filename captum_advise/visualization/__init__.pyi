@@ -5,4 +5,3 @@ from captum_advise.visualization.maps import overlays as overlays
 from captum_advise.visualization.maps import panel as panel
 from captum_advise.visualization.units import densities as densities
 from captum_advise.visualization.units import groups as groups
-from captum_advise.visualization.units import unit_gallery as unit_gallery

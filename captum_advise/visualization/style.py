@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -66,25 +65,6 @@ def axes_grid(rows: int, columns: int) -> tuple[Figure, ManyAxes]:
     """A new figure and its axes (rows, columns), each for an image with a title of two lines."""
     figure = Figure(figsize=(SIDE * columns, ROW * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def axes_gallery(
-    count: int, columns: int, what: str, height: float = ROW
-) -> tuple[Figure, ManyAxes]:
-    """A new figure and its axes (count,), row by row, which are ``height`` inches high.
-
-    Raises:
-        ValueError: There is nothing, of ``what`` there might be, to draw.
-    """
-    if count == 0:
-        raise ValueError(f"There are no {what} to draw.")
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    figure, grid = axes_grid(rows, columns)
-    figure.set_figheight(height * rows)
-    for unused in grid.ravel()[count:]:
-        unused.remove()
-    return figure, grid.ravel()[:count]
 
 
 def as_images(images: Array | Image.Image | Sequence[Array | Image.Image]) -> list[Pixels]:

@@ -1,7 +1,8 @@
-"""Figures of units: their densities, their groups, and what they contribute to a map."""
+"""Figures of units: their densities and their groups."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
@@ -14,16 +15,14 @@ from matplotlib.ticker import MaxNLocator
 
 from captum_advise.density import adaptive_kde
 from captum_advise.relevance import DensityOptions, on_unit_interval
-from captum_advise.visualization.heat import draw_heat, evidence_bar
 from captum_advise.visualization.style import (
     ADVISE,
     BLUE,
     CURVE,
     DARK_GREY,
     LIGHT_GREY,
+    SIDE,
     VERMILION,
-    as_image,
-    axes_gallery,
     axes_or_new,
 )
 
@@ -143,7 +142,7 @@ def densities(
 
     maps = torch.as_tensor(activations).detach().cpu()
     wanted = [int(unit) for unit in units]
-    if maps.dim() < 2 or not all(0 <= unit < len(maps) for unit in wanted):
+    if maps.dim() < 2 or not wanted or not all(0 <= unit < len(maps) for unit in wanted):
         raise ValueError(
             "Feature maps to draw densities of must be (C, *spatial) and hold the units, got "
             f"{tuple(maps.shape)} and the units {wanted}."
@@ -153,7 +152,13 @@ def densities(
     grid = torch.linspace(0, 1, rows.shape[1], dtype=torch.float64)
     curves = adaptive_kde(rows, grid, n_bandwidths=n_bandwidths).density.numpy()
     positions = grid.numpy()
-    figure, shown = axes_gallery(len(wanted), columns, "units", height=CURVE)
+    columns = min(columns, len(wanted))
+    n_rows = math.ceil(len(wanted) / columns)
+    figure = Figure(figsize=(SIDE * columns, CURVE * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, columns, squeeze=False).ravel()
+    shown = axes[: len(wanted)]
+    for unused in axes[len(wanted) :]:
+        unused.remove()
     for ax, unit, row, density in zip(shown, wanted, rows.numpy(), curves, strict=True):
         density = np.nan_to_num(density)
         modes, _ = find_peaks(density, prominence=min_prominence * density.max())
@@ -172,61 +177,4 @@ def densities(
         ax.spines[["top", "right", "left"]].set_visible(False)
         if not len(inside):
             ax.text(0.5, 0.5, "no activation in [0, 1]", ha="center", transform=ax.transAxes)
-    return figure, shown
-
-
-def unit_gallery(
-    image: Array,
-    contributions: Array,
-    *,
-    count: int = 8,
-    unit_relevance: Array | None = None,
-    columns: int = 4,
-) -> tuple[Figure, ManyAxes]:
-    """The units with the most evidence for the class, each with what it contributes to the map.
-
-    A unit's contribution is its mean gradient times its activations. Its evidence is the sum of the
-    positive part. Titles give its share of all units' evidence.
-
-    Args:
-        image: As in :func:`overlay`.
-        contributions: (C, h, w) or (1, C, h, w): ``explanation.units.contributions[i]``, or
-            ``attribute(..., attr_dim_summation=False)``.
-        count: How many units; fewer if fewer have evidence.
-        unit_relevance: (C,), ``explanation.unit_relevance[i]``: adds the relevance to the titles.
-        columns: Units per row.
-
-    Returns:
-        The figure, and one axes per unit, the one with the most evidence first.
-
-    Raises:
-        ValueError: No unit has evidence, or the contributions have another shape.
-
-    Example::
-
-        >>> explanation = LayerAdvise(net, net.conv4).explain(images, keep_units=True)
-        >>> figure, axes = unit_gallery(
-        ...     images[0],
-        ...     explanation.units.contributions[0],
-        ...     unit_relevance=explanation.unit_relevance[0],
-        ... )
-    """
-    maps = torch.as_tensor(contributions).detach().cpu().float()
-    if maps.dim() == 4 and maps.shape[0] == 1:
-        maps = maps[0]
-    if maps.dim() != 3:
-        raise ValueError(
-            f"Contributions of units must be (C, h, w) for one example, got {tuple(maps.shape)}."
-        )
-    pixels = as_image(image)
-    evidence = maps.relu().flatten(1).sum(1)
-    best = evidence.argsort(descending=True, stable=True)[:count]
-    best = best[evidence[best] > 0]
-    figure, shown = axes_gallery(len(best), columns, "units with evidence")
-    for ax, unit in zip(shown, best.tolist(), strict=True):
-        relevance = "" if unit_relevance is None else f", relevance {int(unit_relevance[unit])}"
-        draw_heat(ax, pixels, maps[unit])
-        share = evidence[unit] / evidence.sum()
-        ax.set_title(f"unit {unit}{relevance}\n{share:.1%} of the evidence", fontsize="medium")
-    evidence_bar(figure, shown)
     return figure, shown

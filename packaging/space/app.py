@@ -5,4 +5,4 @@ import sys
 from captum_advise.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["app", "--host", "0.0.0.0", "--embed-in", "https://huggingface.co"]))
+    sys.exit(main(["app", "--host", "0.0.0.0"]))

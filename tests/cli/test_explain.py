@@ -495,12 +495,11 @@ def test_selection_that_no_unit_has(cat, photos, tmp_path, capsys, no_panels):
         assert files(tmp_path / "out") == []
 
 
-def test_activation_range_and_confidence(cat, tmp_path):
-    options = ("--activation-range", "minmax", "--selection", "average_drop")
-    assert explain(cat, *SMALL, *options, output=tmp_path) == 0
+def test_selection_by_average_drop(cat, tmp_path):
+    assert explain(cat, *SMALL, "--selection", "average_drop", output=tmp_path) == 0
     result = read_json(tmp_path / "cat.json")
     least = min(group["metrics"]["average_drop"] for group in result["groups"])
-    assert (result["activation_range"], result["selection"]) == ("minmax", "average_drop")
+    assert result["selection"] == "average_drop"
     drop = result["maps"]["layer-advise"]["metrics"]["average_drop"]
     assert drop == pytest.approx(least, abs=1e-6)
 
@@ -514,7 +513,6 @@ def test_activation_range_and_confidence(cat, tmp_path):
         (("--target", "1000"), "0 to 999"),
         (("--selection", "best"), "--selection must be"),
         (("--selection", "-1"), "--selection must be"),
-        (("--activation-range", "tanh"), "--activation-range must be"),
         (("--device", "gpu"), "not 'gpu'"),
         (("--weights", "w.pth"), 'weights must be "default" or "random"'),
         (("--colour", "red"), "--colour"),

@@ -51,7 +51,6 @@ def test_drawing_leaves_matplotlib_as_it_was(image, explanation, feature_maps):
     visualization.gallery(explanation)
     visualization.groups(explanation.candidates[0])
     visualization.densities(feature_maps, [0])
-    visualization.unit_gallery(image, feature_maps)
     rendered(visualization.panel(explanation)[0])
     assert (dict(matplotlib.rcParams), plt.get_backend()) == before
     assert plt.get_fignums() == []

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from drawn import assert_legible, bars, colour_bars, rendered
+from drawn import assert_legible, bars, rendered
 from example_explanations import candidate
 
 from captum_advise import visualization
@@ -80,38 +79,5 @@ def test_a_unit_out_of_range_is_marked(feature_maps):
 def test_densities_errors(feature_maps):
     with pytest.raises(ValueError, match=r"\(4, 8, 8\) and the units \[4\]"):
         visualization.densities(feature_maps, [4])
-    with pytest.raises(ValueError, match="no units"):
+    with pytest.raises(ValueError, match=r"and the units \[\]"):
         visualization.densities(feature_maps, [])
-
-
-# --- gallery of units
-
-
-def test_units_with_the_most_evidence_come_first(image):
-    contributions = -torch.ones(5, 2, 2)
-    contributions[3, 0, 0] = 3.0
-    contributions[1] = 0.25
-    relevance = np.array([0, 1, 2, 3, 4])
-    figure, axes = visualization.unit_gallery(image, contributions, unit_relevance=relevance)
-    assert [ax.get_title() for ax in axes] == [
-        "unit 3, relevance 3\n75.0% of the evidence",
-        "unit 1, relevance 1\n25.0% of the evidence",
-    ]
-    assert len(colour_bars(figure)) == 1
-    assert_legible(figure)
-    _, one = visualization.unit_gallery(image, contributions[None].numpy(), count=1)
-    assert [ax.get_title() for ax in one] == ["unit 3\n75.0% of the evidence"]
-
-
-@pytest.mark.parametrize("count", [1, 3, 8])
-def test_galleries_are_legible(image, count):
-    figure, axes = visualization.unit_gallery(image, torch.rand(9, 4, 4), count=count)
-    assert len(axes) == count
-    assert_legible(figure)
-
-
-def test_unit_gallery_errors(image):
-    with pytest.raises(ValueError, match="no units with evidence"):
-        visualization.unit_gallery(image, torch.zeros(5, 2, 2))
-    with pytest.raises(ValueError, match=r"\(C, h, w\) for one example, got \(2, 5, 2, 2\)"):
-        visualization.unit_gallery(image, torch.zeros(2, 5, 2, 2))
