@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -106,7 +105,7 @@ def mosaic_dataset(
             network with global pooling.
         images: Items as in :func:`evaluate`. Without a class, the predicted one counts.
         side: A mosaic has ``side`` x ``side`` cells.
-        count: The number of mosaics.
+        count: The number of mosaics, at most: fewer where a round gives no further one.
         threshold: The confidence in its class that an image must exceed.
         seed: Decides which images are in which mosaic and where.
         confidence: Class scores to probabilities, as in :func:`evaluate`.
@@ -118,9 +117,6 @@ def mosaic_dataset(
         TypeError: ``side``, ``count`` or ``seed`` is not an int.
         ValueError: One of them is too small, there are too few images of different classes, or the
             model does not take a mosaic.
-
-    Warns:
-        UserWarning: A round gave no further mosaic, and there are fewer than asked for.
 
     Example::
 
@@ -168,13 +164,6 @@ def mosaic_dataset(
             f"A mosaic of {side} x {side} images needs {n_cells} classes in which the model has a "
             f"confidence above {threshold:g}, and the data have {n_classes}: give more images of "
             "other classes, or leave the mosaics out."
-        )
-    if len(whole) < count:
-        warnings.warn(
-            f"The images with a confidence above {threshold:g} are enough for {len(whole)} of "
-            f"{count} mosaics.",
-            UserWarning,
-            stacklevel=2,
         )
     dataset = MosaicDataset(
         images,

@@ -41,16 +41,10 @@ class Scene:
 
 
 def draw_scene(seed: tuple[int, ...], n_objects: int) -> Scene:
-    """The scene of a seed.
+    """The scene of a seed of non-negative ints, as :func:`captum_advise.evaluation.scene` says.
 
-    A textured background, one to three distractors of irregular shape, and objects of different
-    classes in random colour, size, angle and place. Objects neither overlap nor leave the image,
-    and lie over the distractors.
-
-    Args:
-        seed: Non-negative ints. NumPy keeps the stream of ``RandomState``, so a seed gives the same
-            scene with every version.
-        n_objects: 1 or 2.
+    Objects neither overlap nor leave the image, and lie over the distractors. NumPy keeps the
+    stream of ``RandomState``, so a seed gives the same scene with every version.
     """
     random = np.random.RandomState(np.array(seed, np.uint32))
     canvas = _background(random)

@@ -23,21 +23,20 @@ Options = Mapping[str, Any]
 
 def captum(kind: type[Attribution]) -> MethodAt:
     """A method from a class of attributions, which is made for each map."""
-    explains_layer = issubclass(kind, LayerAttribution | GuidedGradCam)
 
     def method(
         model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> Tensor:
-        arguments = (model, layer) if explains_layer else (model,)
-        return attribute(kind(*arguments), inputs, target)
+        return attribute(kind(model, layer), inputs, target)
 
-    layers = "layer" if explains_layer else INPUT
-    return MethodAt(layers, method, selects_by_avx=issubclass(kind, LayerAdvise))
+    if issubclass(kind, LayerAttribution | GuidedGradCam):
+        return MethodAt("layer", method, selects_by_avx=issubclass(kind, LayerAdvise))
+    return MethodAt(INPUT, of_inputs(kind))
 
 
 def of_inputs(
     make: Callable[[nn.Module], Attribution],
-    options: Callable[..., Options],
+    options: Callable[..., Options] = lambda inputs, context: {},
     *,
     one_by_one: bool = False,
     then: Callable[[Tensor], Tensor] = torch.positive,

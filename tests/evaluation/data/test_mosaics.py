@@ -91,8 +91,8 @@ def test_further_rounds_make_other_mosaics_of_the_same_images():
 def test_a_round_without_another_mosaic_is_the_last():
     # Two images of the first class, and one of each other: two sets of four are possible.
     images = torch.utils.data.Subset(Colours(), [0, 1, 2, 3, 8])
-    with pytest.warns(UserWarning, match=r"enough for [12] of 20 mosaics"):
-        mosaics = mosaic_dataset(Brightest().eval(), images)
+    mosaics = mosaic_dataset(Brightest().eval(), images)
+    assert len(mosaics.tiles) in (1, 2)
     assert len({frozenset(tiles) for tiles in mosaics.tiles}) == len(mosaics.tiles)
 
 
