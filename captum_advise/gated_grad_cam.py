@@ -243,10 +243,10 @@ def _images(call: LayerCall) -> tuple[tuple[int, ...], tuple[int, int]]:
     )
     sizes = {(call.inputs[index].shape[2], call.inputs[index].shape[3]) for index in images}
     if len(sizes) != 1:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in call.inputs)
+        shapes = ", ".join(f"{tuple(one.shape)} {one.dtype}" for one in call.inputs)
         raise ValueError(
-            "GatedGradCam needs images N x C x H x W of one size among the inputs, and they "
-            f"have the shapes {shapes}: use LayerAdvise for other inputs."
+            "GatedGradCam needs images N x C x H x W of one size in floating point among the "
+            f"inputs, and they are {shapes}: use LayerAdvise for other inputs."
         )
     return images, sizes.pop()
 

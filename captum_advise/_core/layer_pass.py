@@ -361,6 +361,11 @@ def _forward_pass(forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) 
                     "The inputs or the model were made under torch.inference_mode, which rules "
                     "out gradients: clone them outside of it, or use torch.no_grad instead."
                 ) from error
+            if any(tensor.dtype == torch.uint8 for tensor in inputs):
+                raise ValueError(
+                    "The inputs are of uint8 and the model does not take them: convert them to "
+                    "floating point, as in inputs / 255, and normalise them as it expects."
+                ) from error
             of_inputs, of_model = {tensor.device for tensor in inputs}, _devices(forward_func)
             if of_model and not of_inputs & of_model:
                 raise ValueError(

@@ -154,7 +154,7 @@ def occlusion_evidence(prior: Tensor, confidences: Tensor, regions: Occlusions) 
 
     covariance_of_cells = hidden @ _kernel()
     covariance = covariance_of_cells @ hidden.T
-    variance = covariance.diagonal().mean()
+    variance = covariance.diagonal().mean().clamp(min=1e-30)  # 0 for images of one pixel
     expected = hidden @ prior_cells
     power = expected.square().sum(0)
     # A map that hidden regions contradict is no prior.

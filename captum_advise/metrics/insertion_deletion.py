@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from captum_advise._utils.checks import check_real
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.metrics._maps import check_maps, pixel_ranks, single
 from captum_advise.metrics._passes import target_confidences
@@ -67,6 +68,7 @@ def insertion_auc(
         >>> insertion_auc(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
+    check_real(inputs=inputs)
     (curves,) = curves_between(
         forward_func,
         {"whole": inputs, "baseline": blurred(inputs) if baselines is None else baselines},
@@ -109,6 +111,7 @@ def deletion_auc(
         >>> deletion_auc(net, images, maps, torch.tensor([3, 3])).shape
         torch.Size([2])
     """
+    check_real(inputs=inputs)
     if baselines is None:
         baselines = black(inputs, pixel_space)
     (curves,) = curves_between(

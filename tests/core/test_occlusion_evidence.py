@@ -263,6 +263,14 @@ def test_arguments_that_do_not_suit(options, error, match):
     one_sentence(raised)
 
 
+@pytest.mark.filterwarnings("ignore:.* have no evidence for the target")
+def test_images_of_one_pixel_hide_no_part():
+    gated = GatedGradCam(NET, LAYERS)
+    pixel = INPUTS[:, :, :1, :1]
+    maps = gated.attribute(pixel, 1, n_occlusions=4)
+    torch.testing.assert_close(maps > 0, gated.attribute(pixel, 1) > 0)
+
+
 def test_models_and_inputs_that_do_not_suit():
     single = GatedGradCam(lambda x: NET(x)[:, :1], LAYERS)
     with pytest.raises(ValueError, match="n_occlusions needs class scores N x K") as raised:

@@ -259,3 +259,9 @@ def test_metrics_know_no_networks_and_no_units():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("captum_advise"):
                 assert node.module.startswith(allowed), f"{path.name} imports {node.module}"
+
+
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_arrays_are_refused(name):
+    with pytest.raises(TypeError, match="must be a real tensor, got ndarray"):
+        OF_MODELS[name](network(), INPUTS.numpy(), MAPS.numpy(), TARGET)

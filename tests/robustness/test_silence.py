@@ -564,6 +564,10 @@ def test_inputs_of_integers():
     for selection in ("avx", "average_drop"):
         with pytest.raises(ValueError, match="hold integers: convert them to floating point"):
             LayerAdvise(cast, net.layer).attribute(inputs, 1, unit_selection=selection)
+    with pytest.raises(ValueError, match="are of uint8 and the model does not take them"):
+        LayerAdvise(net, net.layer).attribute(inputs, 1)
+    with pytest.raises(ValueError, match=r"floating point among the inputs, .* torch\.uint8"):
+        GatedGradCam(net, [net.stem, net.layer]).attribute(inputs, 1)
     expected = LayerGradCam(cast, net.layer).attribute(inputs, 1)
     found = LayerAdvise(cast, net.layer).attribute(inputs, 1, unit_selection=None)
     assert torch.equal(found, expected)
