@@ -34,7 +34,7 @@ __all__ = ["explain"]
 
 # Options that go to the constructor of LayerAdvise; the others go to its explain.
 _OF_LAYER_ADVISE = {
-    *("n_bandwidths", "activation_range", "min_prominence", "protocol", "layer_run"),
+    *("activation_range", "min_prominence", "protocol", "layer_run"),
 }
 
 

@@ -90,8 +90,8 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
                       :func:`captum_advise.layouts.channels_last` (Swin, N x H x W x C),
                       :class:`captum_advise.layouts.Tokens` (ViT, N x tokens x C), or a
                       function of your own that permutes, reshapes and slices.
-        n_bandwidths, activation_range, min_prominence (optional): How modes are
-                      counted, as in :func:`captum_advise.unit_relevance`.
+        activation_range, min_prominence (optional): How modes are counted, as in
+                      :func:`captum_advise.unit_relevance`.
         protocol (AVXProtocol, optional): Reading of the paper's protocol;
                       ``AVXProtocol.reference()`` is that of the authors' program.
         layer_run (int, optional): Which run of the layer to explain, where it runs
@@ -125,7 +125,6 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         pixel_space: PixelSpace | None = None,
         confidence: Callable[[Tensor], Tensor] | None = None,
         reshape_transform: ReshapeTransform | None = None,
-        n_bandwidths: int = 10,
         activation_range: ActivationRange = (0.0, 1.0),
         min_prominence: float = 1e-6,
         protocol: AVXProtocol = AVXProtocol(),  # noqa: B008 - frozen
@@ -140,7 +139,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
         self.reshape_transform = reshape_transform
-        self.density = DensityOptions(n_bandwidths, activation_range, min_prominence)
+        self.density = DensityOptions(activation_range, min_prominence)
         self.protocol = protocol
 
     @log_usage(part_of_slo=True)

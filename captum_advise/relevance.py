@@ -10,9 +10,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from captum_advise._utils.checks import check_count, check_real, check_share
+from captum_advise._utils.checks import check_real, check_share
 from captum_advise.density import adaptive_kde, count_modes
 from captum_advise.pixels import normalize_maps
+
+# Candidates of the density estimate, as many as the authors' program tries.
+N_BANDWIDTHS = 10
 
 ActivationRange: TypeAlias = tuple[float, float] | Literal["minmax"]
 
@@ -21,12 +24,10 @@ ActivationRange: TypeAlias = tuple[float, float] | Literal["minmax"]
 class DensityOptions:
     """How densities of activations are estimated; see :func:`unit_relevance`."""
 
-    n_bandwidths: int = 10
     activation_range: ActivationRange = (0.0, 1.0)
     min_prominence: float = 1e-6
 
     def __post_init__(self) -> None:
-        check_count("n_bandwidths", self.n_bandwidths, at_least=2)
         object.__setattr__(self, "activation_range", _checked_range(self.activation_range))
         check_share("min_prominence", self.min_prominence)
 
@@ -34,7 +35,6 @@ class DensityOptions:
 def unit_relevance(
     feature_maps: Tensor,
     *,
-    n_bandwidths: int = 10,
     activation_range: ActivationRange = (0.0, 1.0),
     min_prominence: float = 1e-6,
 ) -> Tensor:
@@ -45,7 +45,6 @@ def unit_relevance(
 
     Args:
         feature_maps: (N, C, \*spatial), C units with P positions each.
-        n_bandwidths: Number of candidate bandwidths of the density estimate.
         activation_range: Two numbers, lowest and highest: only activations between them count,
             and they are mapped onto [0, 1]; (0, 1) is what the authors' program does.
             ``"minmax"`` maps each unit's own range onto [0, 1]: then relevance does not change if
@@ -67,9 +66,7 @@ def unit_relevance(
         tensor([[0, 0, 0, 0]])
     """
     check_real(feature_maps=feature_maps)
-    return relevance_of(
-        feature_maps, DensityOptions(n_bandwidths, activation_range, min_prominence)
-    )
+    return relevance_of(feature_maps, DensityOptions(activation_range, min_prominence))
 
 
 def relevance_of(feature_maps: Tensor, options: DensityOptions) -> Tensor:
@@ -108,7 +105,7 @@ def unit_densities(feature_maps: Tensor, options: DensityOptions) -> Tensor:
     units = on_unit_interval(units, options.activation_range)
     # On the CPU, where the checks of the grid do not wait for a GPU.
     grid = torch.linspace(0, 1, positions, dtype=torch.float64, device="cpu")
-    return adaptive_kde(units, grid, n_bandwidths=options.n_bandwidths).density
+    return adaptive_kde(units, grid, n_bandwidths=N_BANDWIDTHS).density
 
 
 def on_unit_interval(units: Tensor, activation_range: ActivationRange) -> Tensor:

@@ -81,7 +81,7 @@ def test_axioms(folder):
         pytest.importorskip(package)
     found = run(GUIDES / "test-axioms.md", {"MyMethod": LayerGradCam})
     assert "my method" in found["TestMyMethod"].subject.name
-    assert found["classes"].shape == (3,)
+    assert found["classes"].shape == (6,)
 
 
 def first_cells(path):

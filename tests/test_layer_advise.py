@@ -101,7 +101,7 @@ def test_unit_relevance(net, images):
         net(images)
     handle.remove()
     assert torch.equal(advise(net).unit_relevance(images), unit_relevance(stored["a"]))
-    for options in ({"n_bandwidths": 20}, {"activation_range": "minmax"}):
+    for options in ({"min_prominence": 0}, {"activation_range": "minmax"}):
         subject = LayerAdvise(net, net.layer, **options)
         assert torch.equal(subject.unit_relevance(images), unit_relevance(stored["a"], **options))
         explained = subject.explain(images, unit_selection=0)
@@ -397,7 +397,6 @@ def test_many_selections_do_not_warn(net, images):
         ({"activation_range": (1.0, 0.0)}, ValueError, "the lower one first"),
         ({"activation_range": (0.0, float("inf"))}, ValueError, "finite"),
         ({"activation_range": 3}, ValueError, "activation_range"),
-        ({"n_bandwidths": 1}, ValueError, "n_bandwidths"),
         ({"min_prominence": 1.0}, ValueError, "min_prominence"),
         ({"protocol": "paper"}, TypeError, "AVXProtocol"),
     ],

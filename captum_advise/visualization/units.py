@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from captum_advise.density import adaptive_kde
-from captum_advise.relevance import DensityOptions, on_unit_interval
+from captum_advise.relevance import N_BANDWIDTHS, DensityOptions, on_unit_interval
 from captum_advise.visualization.style import (
     ADVISE,
     BLUE,
@@ -108,7 +108,6 @@ def densities(
     activations: Array,
     units: Sequence[int] | Array,
     *,
-    n_bandwidths: int = 10,
     min_prominence: float = 1e-6,
     activation_range: ActivationRange = (0.0, 1.0),
     columns: int = 4,
@@ -120,8 +119,7 @@ def densities(
     Args:
         activations: (C, \*spatial) feature maps of one example.
         units: Which of the C units.
-        n_bandwidths: As in :func:`captum_advise.unit_relevance`.
-        min_prominence: Likewise.
+        min_prominence: As in :func:`captum_advise.unit_relevance`.
         activation_range: Likewise.
         columns: Densities per row.
 
@@ -147,10 +145,10 @@ def densities(
             "Feature maps to draw densities of must be (C, *spatial) and hold the units, got "
             f"{tuple(maps.shape)} and the units {wanted}."
         )
-    options = DensityOptions(n_bandwidths, activation_range, min_prominence)
+    options = DensityOptions(activation_range, min_prominence)
     rows = on_unit_interval(maps[wanted].flatten(1).double(), options.activation_range)
     grid = torch.linspace(0, 1, rows.shape[1], dtype=torch.float64)
-    curves = adaptive_kde(rows, grid, n_bandwidths=n_bandwidths).density.numpy()
+    curves = adaptive_kde(rows, grid, n_bandwidths=N_BANDWIDTHS).density.numpy()
     positions = grid.numpy()
     columns = min(columns, len(wanted))
     n_rows = math.ceil(len(wanted) / columns)

@@ -95,7 +95,6 @@ OPTIONS = [
     *(
         "target",
         "unit_selection",
-        "n_bandwidths",
         "activation_range",
         "min_prominence",
         "baselines",
