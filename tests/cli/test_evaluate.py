@@ -117,7 +117,7 @@ def test_settings_are_refused_before_anything_is_loaded(
     monkeypatch.setattr(zoo, "load", None)
     command = ("--data", photos, "--output", tmp_path / "out", "--set")
     assert f"{name} must be at least 1" in complaint(capsys, *command, f"{name}=0")
-    assert f"{name} must be a whole number" in complaint(capsys, *command, f"{name}=1.5")
+    assert "a whole one, such as rise_masks" in complaint(capsys, *command, f"{name}=1.5")
     twice = (*command, f"{name}=1", "--set", f"{name}=2")
     assert f"setting {name} is given twice" in complaint(capsys, *twice)
     assert f"no setting '{name}_' (did you mean {name}" in complaint(capsys, *command, f"{name}_=1")
@@ -175,7 +175,6 @@ def test_maps_from_files(photos, tmp_path, capsys, monkeypatch):
     for wrong, sentence in (
         ("maps", "--maps takes NAME=FOLDER, got 'maps'"),
         (f"mine={maps / 'none'}", "There is no folder of maps"),
-        (f"mine={maps}", "There is no map in"),
     ):
         assert sentence in complaint(capsys, *command, "--maps", wrong)
     for name in ("astronaut", "coffee"):

@@ -201,10 +201,6 @@ def test_names_are_checked(monkeypatch):
     assert list(get_methods(["random", "layer-advise"])) == ["random", "layer-advise"]
     with pytest.raises(ValueError, match=r"no method 'grad_cam' \(did you mean grad-cam"):
         get_methods(["grad_cam"])
-    with pytest.raises(ValueError, match="The method random is named twice"):
-        get_methods(["random", "random"])
-    with pytest.raises(ValueError, match="at least one method"):
-        get_methods([])
     monkeypatch.setitem(sys.modules, "torchcam", None)
     with pytest.raises(ModuleNotFoundError, match=r"captum-advise\[peers\]"):
         get_methods(["layer-advise", "layer-cam"])
@@ -250,8 +246,8 @@ def test_settings_are_those_of_a_method_and_are_checked():
     with pytest.raises(ValueError, match=unknown):
         get_methods(["rise"], {"rise_mask": 3})
     for texts, sentence in (
-        (["rise_masks"], "NAME=NUMBER, such as rise_masks=4000, got 'rise_masks'"),
-        (["rise_masks=many"], "rise_masks must be a whole number, got 'many'"),
+        (["rise_masks"], "NAME=NUMBER, a whole one, such as rise_masks=4000, got 'rise_masks'"),
+        (["rise_masks=many"], "a whole one, such as rise_masks=4000, got 'rise_masks=many'"),
         (["rise_masks=2", "rise_masks=3"], "The setting rise_masks is given twice"),
     ):
         with pytest.raises(ValueError, match=sentence):

@@ -6,14 +6,11 @@ import mimetypes
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from captum_advise.evaluation.data.class_labels import ClassLabels
 from captum_advise.zoo.images import ENDINGS
-
-# Where a message lists names, this many.
-_MOST_NAMED = 5
 
 
 def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
@@ -31,8 +28,8 @@ def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
         (flat if len(image.parts) == 1 else by_folder[image.parts[0]]).append(image)
     if flat and by_folder:
         raise ValueError(
-            f"{folder} holds images ({_listed(map(str, flat))}) next to folders with images "
-            f"({_listed(by_folder)}): move one or the other elsewhere, or give a folder in it."
+            f"{folder} holds images ({flat[0]}) next to folders with images "
+            f"({next(iter(by_folder))}): move one or the other elsewhere, or give a folder in it."
         )
     if flat:
         return [(str(image), None) for image in flat]
@@ -80,14 +77,8 @@ def _images(folder: Path) -> list[Path]:
     if images and others:
         warnings.warn(
             f"Files in {folder} are left out, because only {', '.join(ENDINGS)} are read: "
-            f"{_listed(others)}.",
+            f"{', '.join(others[:5])}.",
             UserWarning,
             stacklevel=4,
         )
     return images
-
-
-def _listed(names: Iterable[str]) -> str:
-    """The first names, for a message."""
-    names = list(names)
-    return ", ".join([*names[:_MOST_NAMED], *(["..."] if len(names) > _MOST_NAMED else [])])

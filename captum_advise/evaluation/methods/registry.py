@@ -178,8 +178,7 @@ def get_methods(
 
     Raises:
         TypeError: The value of a setting is not an int.
-        ValueError: A name is unknown or repeated, there is none, or a setting is unknown or below
-            one.
+        ValueError: A name or a setting is unknown, or a setting is below one.
         ModuleNotFoundError: A package that a method needs is missing.
 
     Example::
@@ -203,15 +202,11 @@ def get_methods(
             raise ValueError(
                 f"There is no method {name!r}{hint}: the methods are {', '.join(_METHODS)}."
             )
-        if name in methods:
-            raise ValueError(f"The method {name} is named twice.")
         method = _METHODS[name]
         if method.needs:
             import_optional(*method.needs)
         own = {key: settings.get(key, default) for key, default in method.settings.items()}
         methods[name] = replace(method, settings=own) if own else method
-    if not methods:
-        raise ValueError(f"Name at least one method: {', '.join(_METHODS)}.")
     return dict(methods)
 
 
@@ -223,15 +218,15 @@ def parse_settings(texts: Sequence[str]) -> dict[str, int]:
     """
     settings: dict[str, int] = {}
     for text in texts:
-        name, separator, number = (part.strip() for part in text.partition("="))
-        if not (name and separator):
-            raise ValueError(f"A setting is NAME=NUMBER, such as rise_masks=4000, got {text!r}.")
+        name, _, number = (part.strip() for part in text.partition("="))
         if name in settings:
             raise ValueError(f"The setting {name} is given twice.")
         try:
             settings[name] = int(number)
         except ValueError:
-            raise ValueError(f"{name} must be a whole number, got {number!r}.") from None
+            raise ValueError(
+                f"A setting is NAME=NUMBER, a whole one, such as rise_masks=4000, got {text!r}."
+            ) from None
     return settings
 
 

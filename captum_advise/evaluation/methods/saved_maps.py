@@ -33,7 +33,6 @@ class SavedMaps:
 
     Raises:
         NotADirectoryError: There is no such folder.
-        ValueError: It holds no map.
 
     Example::
 
@@ -50,11 +49,6 @@ class SavedMaps:
     def __post_init__(self) -> None:
         if not self.folder.is_dir():
             raise NotADirectoryError(f"There is no folder of maps {self.folder}.")
-        if next(self.folder.rglob("*.npy"), None) is None:
-            raise ValueError(
-                f"There is no map in {self.folder}: give a folder with one .npy file per image, "
-                "named like the image."
-            )
 
     def file(self, image: str) -> Path:
         """The file with the map of an image.
