@@ -52,7 +52,7 @@ SECONDARY = ("grid_mass", "mu_fidelity", "avx", "average_drop", "average_gain")
 # What describes a map, and does not judge it.
 DESCRIPTIVE = ("sparseness", "seconds")
 # The columns of the appendix.
-SHOWN = (*PRIMARY, "avx", "seconds")
+SHOWN = (*PRIMARY, "seconds")
 ALL_METRICS = {metric.name: metric for metric in (*METRICS, *MOSAIC_METRICS)}
 OF_MOSAICS = tuple(metric.name for metric in MOSAIC_METRICS)
 # Grad-CAM's map where a mean over positions and a linear classifier follow the layer.
@@ -301,7 +301,7 @@ def cell(value: float, metric: Metric, column: pd.Series[float], mark: str) -> s
         worst, best = best, worst
     if metric.name not in DESCRIPTIVE and text == best != worst:
         text = f"**{text}**"
-    return f"{text} {mark}".rstrip()
+    return text + mark
 
 
 def page(path: Path, parts: Iterator[str]) -> str:
