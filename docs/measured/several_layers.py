@@ -283,7 +283,7 @@ def table(compared: pd.DataFrame) -> str:
                 texts.append("")
                 continue
             mean, p_value = compared.loc[(method, metric), ["mean", "p"]]
-            tested = "" if pd.isna(p_value) else f", p {p_value:.2g}"
+            tested = "" if pd.isna(p_value) else f" ({p_value:.2g})"
             texts.append(f"{mean:.3f}{tested}")
         cells.append([method, *texts])
     return markdown_table(["map", *(TITLES[metric] for metric in PRIMARY)], cells)
@@ -305,9 +305,9 @@ def page(rows: pd.DataFrame) -> str:
     """The appendix page, from the rows of the held-out half."""
     parts = [
         "# Several layers: tables",
-        "[Conclusions](../several-layers.md). Means on held-out images, and p of Wilcoxon's test "
-        "against Grad-CAM with Holm's correction over the six metrics. The rules are in "
-        "`docs/measured/several_layers.py`, and all rows in "
+        "[Conclusions](../several-layers.md). Means on held-out images; in brackets p of "
+        "Wilcoxon's test against Grad-CAM, with Holm's correction over the six metrics. The rules "
+        "are in `docs/measured/several_layers.py`, and all rows in "
         "[several_layers.csv](../../measured/several_layers.csv).",
     ]
     for name in NETWORKS:
