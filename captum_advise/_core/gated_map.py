@@ -26,15 +26,10 @@ EVIDENCE_BOX = 3
 def gated_map(
     feature_maps: Sequence[Tensor], gradients: Sequence[Tensor], size: tuple[int, int]
 ) -> Tensor:
-    """Maps from the feature maps of layers and the gradients of the target.
+    """Maps (N, 1, height, width), from zero up, in at least single precision.
 
-    Args:
-        feature_maps: (N, C, h, w) of each layer; the last one gives the gate.
-        gradients: Like ``feature_maps``.
-        size: Height and width of the images.
-
-    Returns:
-        (N, 1, height, width), from zero up, in at least single precision.
+    They are made of feature maps (N, C, h, w) of layers, of which the last one gives the gate, and
+    of the target's gradients with respect to these.
     """
     *finer, (deepest, deepest_gradients) = (
         (_precise(feature_map), _precise(gradient))

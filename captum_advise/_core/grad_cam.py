@@ -25,16 +25,10 @@ def unit_contributions(feature_map: Tensor, gradients: Tensor) -> Tensor:
 def combine_units(
     contributions: Tensor, units: Tensor | None, *, summed: bool = True, relu: bool = False
 ) -> Tensor:
-    r"""Attributions from the contributions of units.
+    r"""Attributions from the contributions (N, C, \*spatial) of units.
 
-    Args:
-        contributions: (N, C, \*spatial).
-        units: bool (N, C), those that count; None for all.
-        summed: Sum over the units.
-        relu: Set negative attributions to zero.
-
-    Returns:
-        (N, 1, \*spatial), or (N, C, \*spatial) if not ``summed``.
+    They are (N, 1, \*spatial) if ``summed``, from zero up after ``relu``. ``units``, bool (N, C),
+    says which units count; None stands for all.
     """
     if contributions.dim() < 2:
         raise ValueError(

@@ -35,19 +35,12 @@ _ByDevice: TypeAlias = tuple[tuple[Tensor, ...], ...]
 
 @dataclass(frozen=True)
 class LayerPass:
-    r"""The result of one forward pass, with the graph from the layers to the outputs.
-
-    Attributes:
-        call: The call that was made.
-        feature_maps: The layers' tensors, (N, C, \*spatial).
-        outputs: What ``forward_func`` returned.
-        runs: How often each layer ran.
-    """
+    """The result of one forward pass, with the graph from the layers to the outputs."""
 
     call: LayerCall
-    feature_maps: tuple[Tensor, ...]
+    feature_maps: tuple[Tensor, ...]  # the layers' tensors, (N, C, *spatial)
     outputs: Tensor
-    runs: tuple[int, ...]
+    runs: tuple[int, ...]  # how often each layer ran
     _leaves: tuple[_ByDevice, ...]
 
     def at_last_layer(self) -> LayerPass:
@@ -182,20 +175,7 @@ def _frees_weights(forward_func: object) -> bool:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """A call of a model that records layers on its way.
-
-    Attributes:
-        forward_func: The model.
-        layers: The modules whose tensors are wanted.
-        inputs: Of the model.
-        additional_forward_args: Further arguments of the model.
-        device_ids: As in Captum.
-        attribute_to_layer_input: Whether the layers' inputs are meant instead of their outputs.
-        reshape_transforms: Rearrange the tensors of each layer as (N, C, *spatial).
-        layer_run: Which run of a layer is meant that runs several times; None for the last.
-        keeps_inputs: Whether the model gets copies of the inputs, because they are used again and
-            a model may change them.
-    """
+    """A call of a model that records layers on its way."""
 
     forward_func: Callable[..., Any]
     layers: tuple[Module, ...]
@@ -205,7 +185,7 @@ class LayerCall:
     attribute_to_layer_input: bool = False
     reshape_transforms: tuple[ReshapeTransform | None, ...] = (None,)
     layer_run: int | None = None
-    keeps_inputs: bool = False
+    keeps_inputs: bool = False  # the model gets copies, because it may change what it gets
 
     def run(self) -> LayerPass:
         """Run the model with gradients enabled from the layers on."""

@@ -139,29 +139,17 @@ def resolve_baselines(
 
 @dataclass(frozen=True)
 class MaskedModel:
-    """A model and examples whose inputs are masked.
-
-    Attributes:
-        forward_func: The model.
-        inputs: All inputs of N examples.
-        additional_forward_args: Further arguments; tensors with N rows belong to the examples.
-        maskable: Which of ``inputs`` are masked.
-        baselines: For each of these, what replaces the hidden part.
-        confidence: Turns outputs into probabilities of the same shape.
-        target: What is explained.
-        internal_batch_size: Masked examples in one forward pass.
-        outputs: (N, ...) of the unmasked examples.
-    """
+    """A model and N examples whose inputs are masked."""
 
     forward_func: Callable[..., Any]
     inputs: tuple[Tensor, ...]
-    additional_forward_args: tuple[Any, ...] | None
-    maskable: tuple[int, ...]
-    baselines: tuple[Tensor, ...]
+    additional_forward_args: tuple[Any, ...] | None  # tensors with N rows belong to the examples
+    maskable: tuple[int, ...]  # which of the inputs are masked
+    baselines: tuple[Tensor, ...]  # for each of these, what replaces the hidden part
     confidence: Callable[[Tensor], Tensor]
     target: Target
     internal_batch_size: int
-    outputs: Tensor
+    outputs: Tensor  # of the unmasked examples
 
     @classmethod
     def of(cls, layer_pass: LayerPass, **fields: Any) -> Self:
@@ -203,9 +191,7 @@ class MaskedModel:
     def confidence_occluded(self, hidden: Tensor, is_blurred: Tensor) -> Tensor:
         """Confidence (N, S) in the target with regions of each image hidden.
 
-        Args:
-            hidden: (S, 1, H, W) in [0, 1], how much of each pixel is hidden.
-            is_blurred: bool (S,). Hidden pixels are blurred there, and the baseline elsewhere.
+        ``hidden`` and ``is_blurred`` are those of ``Occlusions``.
         """
         hidden = hidden.to(self.inputs[0].device)
         is_blurred = is_blurred.to(hidden.device)[:, None, None, None]

@@ -42,16 +42,10 @@ _LEAST_CONFIDENCE = 1e-6
 
 
 class Occlusions(NamedTuple):
-    """Regions to hide.
+    """S regions to hide. Each odd one is the complement of the one before."""
 
-    Attributes:
-        hidden: (S, 1, H, W) in [0, 1], how much of each pixel is hidden. Each odd one is the
-            complement of the one before.
-        is_blurred: bool (S,), hidden by blurring instead of by black. Alternates by pairs.
-    """
-
-    hidden: Tensor
-    is_blurred: Tensor
+    hidden: Tensor  # (S, 1, H, W) in [0, 1], how much of each pixel is hidden
+    is_blurred: Tensor  # bool (S,), by blurring instead of by black; alternates by pairs
 
 
 def occlusions(n: int, size: tuple[int, int]) -> Occlusions:
@@ -134,14 +128,8 @@ def occlusion_evidence(prior: Tensor, confidences: Tensor, regions: Occlusions) 
 
     Gaussian-process regression of the loss of log-confidence on the hidden share of each position.
     The effect of each fill is centred and scaled: only differences between regions count.
-
-    Args:
-        prior: (N, 1, H, W) from zero up, the prior mean up to a factor.
-        confidences: (N, S) in the target, without the regions.
-        regions: S of them, for images H x W.
-
-    Returns:
-        Tensor like ``prior``. Zero where hiding a position costs no confidence.
+    ``prior`` (N, 1, H, W) is the mean up to a factor; ``confidences`` (N, S) are those without the
+    S regions. The result is like ``prior``, and zero where hiding costs no confidence.
     """
     log_losses = -confidences.clamp(min=_LEAST_CONFIDENCE).cpu().double().log().T
     hidden = F.adaptive_avg_pool2d(regions.hidden.double(), _GRID).flatten(1) / _GRID**2

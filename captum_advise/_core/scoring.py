@@ -40,18 +40,10 @@ __all__ = ["MapScorer", "as_masks", "image_scorer", "scorer_of"]
 
 @dataclass(frozen=True)
 class MapScorer(MaskedModel):
-    """Scores maps of given examples.
+    """Scores maps of given examples."""
 
-    Attributes:
-        confidences: (N, K) for the unmasked inputs.
-        compares_images: Whether the masked input holds images and similarity is needed; else only
-            confidences are compared.
-        pixel_space: How the images relate to [0, 1].
-        protocol: Reading of the protocol.
-    """
-
-    confidences: Tensor
-    compares_images: bool
+    confidences: Tensor  # (N, K) for the unmasked inputs
+    compares_images: bool  # else only confidences are compared
     pixel_space: PixelSpace | None
     protocol: AVXProtocol
 
@@ -100,31 +92,32 @@ class MapScorer(MaskedModel):
         n_maps = candidates.pairs[:, 1].bincount()
         contested = (n_maps[candidates.pairs[:, 1]] > 1).nonzero().squeeze(1).to(maps.device)
         several = (n_maps > 1).nonzero().squeeze(1).to(maps.device)
-        ssim, fsim, error = self._whole[0].new_ones(3, len(maps))
-        avx = torch.zeros_like(ssim).index_fill_(0, contested, -torch.inf)
+        if not len(contested):
+            return maps.new_zeros(len(maps))
+        # SSIM, FSIMc, which is at most one, and MSE.
+        similarity = self._whole[0].new_ones(3, len(maps))
+        avx = similarity.new_zeros(len(maps)).index_fill_(0, contested, -torch.inf)
+
+        def run(pairs: Tensor) -> None:
+            for part in self._chunks(pairs):
+                known = similarity[:, part], sensitivity[part]
+                avx[part] = self._compare(examples[part], maps[part], *known).avx
 
         for part in self._chunks(contested):
-            ssim[part], error[part] = self._quick_similarity(examples[part], maps[part])
-        bound = highest_avx(ssim, fsim, error)
+            quick = self._quick_similarity(examples[part], maps[part])
+            similarity[0, part], similarity[2, part] = quick
+        bound = highest_avx(*similarity)
         most_similar = candidates.selected_pairs(candidates.table(bound).argmax(0))[several]
         for part in self._chunks(most_similar):
-            similarity = ssim[part], self._fsim(examples[part], maps[part]), error[part]
-            avx[part] = self._compare(
-                examples[part], maps[part], *similarity, sensitivity[part]
-            ).avx
+            similarity[1, part] = self._fsim(examples[part], maps[part])
+        run(most_similar)
 
         enough = candidates.table(avx).amax(0)[examples] - TIE
         bound[most_similar] = -torch.inf
         pairs = contested[(bound >= enough)[contested]]
         for part in self._chunks(pairs):
-            fsim[part] = self._fsim(examples[part], maps[part])
-        bound = highest_avx(ssim, fsim, error)
-        pairs = pairs[(bound >= enough)[pairs]]
-        for part in self._chunks(pairs):
-            similarity = ssim[part], fsim[part], error[part]
-            avx[part] = self._compare(
-                examples[part], maps[part], *similarity, sensitivity[part]
-            ).avx
+            similarity[1, part] = self._fsim(examples[part], maps[part])
+        run(pairs[(highest_avx(*similarity) >= enough)[pairs]])
         return avx
 
     def _chunks(self, pairs: Tensor) -> tuple[Tensor, ...]:
@@ -147,29 +140,22 @@ class MapScorer(MaskedModel):
     @torch.no_grad()
     def _score(self, examples: Tensor, maps: Tensor, sensitivity: Tensor) -> VisualExplainability:
         if not self.compares_images:
-            absent = self.confidences.new_full((len(examples),), torch.nan)
-            metrics = self._compare(examples, maps, absent, absent, absent, sensitivity)
-            return replace(metrics, avx=absent)
+            absent = self.confidences.new_full((3, len(examples)), torch.nan)
+            return replace(self._compare(examples, maps, absent, sensitivity), avx=absent[0])
         ssim, error = self._quick_similarity(examples, maps)
-        fsim = self._fsim(examples, maps)
-        return self._compare(examples, maps, ssim, fsim, error, sensitivity)
+        similarity = torch.stack([ssim, self._fsim(examples, maps), error])
+        return self._compare(examples, maps, similarity, sensitivity)
 
     def _compare(
-        self,
-        examples: Tensor,
-        maps: Tensor,
-        ssim: Tensor,
-        fsim: Tensor,
-        error: Tensor,
-        sensitivity: Tensor,
+        self, examples: Tensor, maps: Tensor, similarity: Tensor, sensitivity: Tensor
     ) -> VisualExplainability:
-        """All metrics of maps whose similarity is known."""
+        """All metrics of maps whose SSIM, FSIMc and MSE (3, P) are known."""
         inputs = self.mask(examples, maps, self.protocol.masks)
         masked_confidences = self.masked_confidences(examples, inputs)
         classes = self.target[examples].classes
         with _full_precision(maps):
             return compare(
-                *(ssim, fsim, error),
+                *similarity,
                 self.confidences[examples],
                 masked_confidences,
                 classes,

@@ -19,13 +19,7 @@ from captum_advise.pixels import PixelSpace
 
 
 class LayerSetup:
-    """Mixin of attributions that look at layers of a model.
-
-    Attributes:
-        pixel_space: How the model's inputs relate to images in [0, 1].
-        confidence: Outputs to probabilities.
-        layer_run: Which run of a layer is meant that runs several times.
-    """
+    """Mixin of attributions that look at layers of a model."""
 
     forward_func: Callable[..., Any]
     device_ids: list[int] | None

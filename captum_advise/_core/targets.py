@@ -12,13 +12,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Target:
-    """One output per example.
+    """One output per example."""
 
-    Attributes:
-        index: int64 (N, D), their index in each dimension after the batch, the class first.
-    """
-
-    index: Tensor
+    index: Tensor  # int64 (N, D), in each dimension after the batch, the class first
 
     @property
     def classes(self) -> Tensor:

@@ -59,22 +59,14 @@ def on_host(*tensors: Tensor) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Candidates:
-    r"""S groups of units for N examples. Each may or may not be eligible for an example.
+    """S groups of units for N examples. Each may or may not be eligible for an example."""
 
-    Attributes:
-        relevance: (S,) the relevance that the units share, or :data:`SEVERAL`.
-        units: bool (S, N, C), those of the group.
-        maps: (S, N, 1, \*spatial) their maps.
-        pairs: int64 (P, 2), on the CPU: the eligible (candidate, example), by candidate, then by
-            example.
-        fallback: bool (N,), whether no group of the example has evidence.
-    """
-
-    relevance: Sequence[int]
-    units: Tensor
-    maps: Tensor
+    relevance: Sequence[int]  # what the units of each share, or SEVERAL
+    units: Tensor  # bool (S, N, C)
+    maps: Tensor  # (S, N, 1, *spatial)
+    # int64 (P, 2), on the CPU: the eligible (candidate, example), by candidate, then by example
     pairs: Tensor
-    fallback: Tensor
+    fallback: Tensor  # bool (N,), whether no group of the example has evidence
 
     @cached_property
     def places(self) -> tuple[Tensor, ...]:
