@@ -153,9 +153,10 @@ class MapScorer(MaskedModel):
         inputs = self.mask(examples, maps, self.protocol.masks)
         masked_confidences = self.masked_confidences(examples, inputs)
         classes = self.target[examples].classes
+        ssim, fsim, error = similarity
         with _full_precision(maps):
             return compare(
-                *similarity,
+                *(ssim, fsim, error),
                 self.confidences[examples],
                 masked_confidences,
                 classes,
