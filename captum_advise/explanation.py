@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from captum_advise._core.unit_choice import SEVERAL, Candidates
@@ -287,18 +286,17 @@ class Explanation(TensorRecord):
         atomic_write(Path(path), pack(_FILE, self))
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Explanation:
-        """Read a file that :meth:`save` wrote. Nothing in the file is executed.
+    def load(cls, path: str | Path) -> Explanation:
+        """Read a file that :meth:`save` wrote, to the CPU. Nothing in the file is executed.
 
         Args:
             path: The file.
-            device: Where the tensors go.
 
         Raises:
             FileNotFoundError, ValueError: There is no such file, or it is truncated, damaged or of
                 another kind.
         """
-        return unpack(Path(path), _FILE, _from_parts).to(device)
+        return unpack(Path(path), _FILE, _from_parts)
 
 
 def _from_parts(parts: dict[str, Any]) -> Explanation:
