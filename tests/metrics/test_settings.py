@@ -102,7 +102,7 @@ def test_defaults_of_torch_do_not_matter(name, default):
 def test_defaults_of_torch_do_not_matter_to_filters(default):
     with DEFAULTS[default]():
         value = metrics.fsim(INPUTS[..., :19, :22], 0.5 * INPUTS[..., :19, :22])
-    metrics.fsim.__globals__["_extractor"].cache_clear()
+    metrics.fsim.__globals__["_filters"].cache_clear()
     assert torch.equal(value, metrics.fsim(INPUTS[..., :19, :22], 0.5 * INPUTS[..., :19, :22]))
 
 
