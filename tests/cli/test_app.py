@@ -11,8 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import closing
+from functools import partial
 from html.parser import HTMLParser
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -200,6 +200,8 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell's job in the background ignores the signal, and so would its children.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
 
     def wait(self):
@@ -381,7 +383,7 @@ def test_in_a_browser(server):
     from selenium.webdriver.support.ui import WebDriverWait
 
     with chromium() as driver:
-        wait = WebDriverWait(driver, 60)
+        wait = WebDriverWait(driver, 300)  # an explanation, on a busy machine
         driver.get(server.url)
 
         def button(text):
@@ -389,11 +391,12 @@ def test_in_a_browser(server):
             return next((element for element in found if element.text == text), None)
 
         wait.until(lambda _: button("chelsea")).click()
-        wait.until(lambda _: driver.find_elements("css selector", "img[src*='chelsea.png']"))
-        time.sleep(1)  # until the page knows its new image
+        loaded = "return [...document.querySelectorAll(\"img[src*='chelsea.png']\")]"
+        wait.until(lambda _: driver.execute_script(f"{loaded}.some((image) => image.naturalWidth)"))
         # A list closes where the focus leaves it.
-        driver.find_element("css selector", "[aria-label='Layer']").click()
-        wait.until(lambda _: [x for x in lists(driver) if x.is_displayed()])
+        layer = driver.find_element("css selector", "[aria-label='Layer']")
+        # Again where the page was not yet ready for it.
+        wait.until(lambda _: any(x.is_displayed() for x in lists(driver)) or layer.click())
         driver.switch_to.active_element.send_keys(Keys.TAB)
         wait.until(lambda _: not [x for x in lists(driver) if x.is_displayed()])
         assert driver.switch_to.active_element.tag_name in ("input", "textarea")
