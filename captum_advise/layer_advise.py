@@ -350,8 +350,8 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         densities = relevance = None
         if selection is not None or keep_units:
             densities = unit_densities(feature_map, self.density)
-        if selection is not None and densities is not None:
-            relevance = modes_of(densities, self.density).to(feature_map.device)
+            if selection is not None:
+                relevance = modes_of(densities, self.density).to(feature_map.device)
         candidates = candidates_of(selection, relevance, contributions, of_runner_up, confidences)
 
         metrics = grad_cam_metrics = criterion = None

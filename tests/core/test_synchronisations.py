@@ -75,5 +75,5 @@ def test_the_host_waits_for_few_answers(monkeypatch, selection, at_most):
         monkeypatch.setattr(torch.Tensor, "tolist", counted)
         for module in (unit_choice, setting_warnings):
             monkeypatch.setattr(module, "on_host", waits.copied)
-        advise.attribute(images, unit_selection=selection, internal_batch_size=64)
+        advise.attribute(images, unit_selection=selection, internal_batch_size=2)
     assert waits.counts.total() <= at_most, waits.counts
