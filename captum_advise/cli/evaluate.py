@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from captum_advise import evaluation
 from captum_advise.cli import options
@@ -206,20 +204,10 @@ def _saved_maps(options: Sequence[str]) -> dict[str, SavedMaps]:
 
 
 def _show(result: Evaluation) -> None:
-    from captum_advise.evaluation.columns import METRICS
-
-    means = result.summary.pivot(index="method", columns="metric", values="mean")
-    shown = [m for m in METRICS if (m.judges or m.name == "avx") and m.name in means]
-    table = Table("method", *(metric.heading for metric in shown))
-    for method in result.summary["method"].unique():
-        values = (f"{means.loc[method, metric.name]:.3f}" for metric in shown)
-        table.add_row(escape(method), *values)
-    show(table)
     # What was reused, what was computed, and why.
     reasons = ", ".join(f"{number} {reason}" for reason, number in result.reasons.items())
     rows = f"{result.reused} reused, {result.computed} computed{f' ({reasons})' * bool(reasons)}"
-    others = f"; {result.others} of other commands kept" * bool(result.others)
-    show(f"Rows: {rows}{others}.")
+    show(f"Rows: {rows}.")
     if len(result.failures):
         show(f"Failed images: {len(result.failures)}, see {result.folder / 'failures.csv'}.")
     show(f"Report: {result.folder / 'report.html'}")

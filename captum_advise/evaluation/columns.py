@@ -15,8 +15,6 @@ from captum_advise.evaluation.metric_values import (
     MapsOfImage,
     adcc_of,
     arcc_of,
-    infidelity_of,
-    sensitivity_of,
 )
 from captum_advise.metrics import energy_pointing_game, pointing_game, sparseness, top_pixels
 
@@ -27,23 +25,6 @@ Items: TypeAlias = Literal["images", "regions", "pairs", "mosaics"]
 # Of the metrics of location, those that only depend on the order of pixels. Sharper maps of the
 # same order raise the others, and sparseness only describes a map.
 _ORDER_OF_PIXELS = ("pointing", "top_pixels", "grid_top")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A curve of each image and method, of which a metric is the area or the mean.
-
-    Attributes:
-        x_title: What the horizontal axis is.
-        y_title: What the vertical axis is.
-        start: The position of the first point; the points are evenly spaced.
-        end: The position of the last point.
-    """
-
-    x_title: str
-    y_title: str = "probability of the class"
-    start: float = 0.0
-    end: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,7 @@ class Metric:
         default: Whether it is computed unless others are asked for.
         of: What has it: images, images that say where their objects are, those that also say where
             an object of another class is, or mosaics.
-        curve: The curve that it summarises.
+        curve: The shares of pixels at which the curve that it summarises begins and ends.
         digits: Decimal places in tables.
     """
 
@@ -71,7 +52,7 @@ class Metric:
     value: Value
     default: bool = True
     of: Items = "images"
-    curve: Curve | None = None
+    curve: tuple[float, float] | None = None
     digits: int = 3
 
     @property
@@ -103,8 +84,7 @@ def _area(name: str, title: str, higher_is_better: bool, **options: Any) -> Metr
     def area(maps: MapsOfImage, i: int) -> Tensor:
         return torch.trapezoid(maps.curves[name][i], dx=1 / maps.settings.steps)
 
-    curve = Curve(f"share of pixels {'inserted' if higher_is_better else 'deleted'}")
-    return Metric(name, title, higher_is_better, "faithfulness", area, curve=curve, **options)
+    return Metric(name, title, higher_is_better, "faithfulness", area, curve=(0, 1), **options)
 
 
 def _on_request(name: str, title: str, higher_is_better: bool, value: Value) -> Metric:
@@ -119,7 +99,12 @@ def _part(name: str, title: str, higher_is_better: bool) -> Metric:
 def _place(name: str, title: str, metric: RegionMetric, of: Items) -> Metric:
     """A metric of maps and the region of the object."""
     return Metric(
-        name, title, True, "location", lambda m, i: metric(m.results[i].mask, m.region), of=of
+        name,
+        title,
+        True,
+        "location",
+        lambda m, i: metric(m.results[i].mask, m.region),
+        of=of,
     )
 
 
@@ -140,16 +125,13 @@ def _cost(name: str, title: str, digits: int) -> Metric:
     )
 
 
-_ROAD = Curve("share of pixels removed", "difference in probability", 0.1, 0.9)
 METRICS = (
     _area("insertion", "insertion AUC", True),
     _area("deletion", "deletion AUC", False),
     _area("insertion_black", "insertion from black", True),
     _area("deletion_blurred", "deletion to blurred", False),
-    Metric("road", "ROAD", True, "faithfulness", lambda m, i: m.road[i].mean(), curve=_ROAD),
+    Metric("road", "ROAD", True, "faithfulness", lambda m, i: m.road[i].mean(), curve=(0.1, 0.9)),
     _on_request("mu_fidelity", "μ-fidelity", True, lambda m, i: m.mu_fidelity[i]),
-    _on_request("infidelity", "infidelity", False, infidelity_of),
-    _on_request("sensitivity_max", "max-sensitivity", False, sensitivity_of),
     _on_request("arcc", "ARCC", True, arcc_of),
     _on_request("adcc", "ADCC", True, adcc_of),
     _place("pointing", "pointing game", _pointing, "regions"),

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_advise._core.scoring import MapScorer
 from captum_advise._utils.checks import check_count
@@ -24,10 +24,8 @@ from captum_advise.metrics import (
     adcc,
     arcc,
     blurred,
-    infidelity,
     mu_fidelity,
     road,
-    sensitivity_max,
 )
 from captum_advise.metrics.insertion_deletion import curves_between
 from captum_advise.pixels import black, masked_images
@@ -47,13 +45,12 @@ class MetricSettings:
 
     Args:
         steps: The number of shares into which insertion and deletion divide the pixels.
-        n_perturb_samples: Noisy images that ``infidelity`` and ``sensitivity_max`` take.
         protocol: The protocol for the metrics of every method, whatever protocol ADVISE selects
             by.
 
     Raises:
-        TypeError: A number is not an int.
-        ValueError: A number is below one.
+        TypeError: The number of steps is not an int.
+        ValueError: It is below one.
 
     Example::
 
@@ -61,12 +58,10 @@ class MetricSettings:
     """
 
     steps: int = 32
-    n_perturb_samples: int = 10
     protocol: AVXProtocol = field(default_factory=AVXProtocol)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "n_perturb_samples"):
-            check_count(name, getattr(self, name), at_least=1)
+        check_count("steps", self.steps, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class MapOfMethod:
         runner_up_maps: For the runner-up class, like ``maps``; None: not known, or not needed.
         forward_passes: Images that went through the model for it; NaN if not known, as ``seconds``.
         seconds: How long it took.
-        is_saved: Whether it comes from a file, and noise does not change it.
+        is_saved: Whether it comes from a file, and does not change with the image.
         explain: From inputs (N, C, H, W) and classes (N,) to masks, with the same random numbers.
     """
 
@@ -97,8 +92,7 @@ class MapsOfImage:
     """An image with a map of each method, and what several metrics share.
 
     Attributes:
-        model: The model for passes with gradients.
-        forward_func: The model for passes without, in batches of one size.
+        forward_func: The model, for passes in batches of one size.
         inputs: The image, (1, C, H, W).
         target: Its class, (1,).
         region: Where the object is, bool (1, 1, H, W), None if not known.
@@ -107,7 +101,6 @@ class MapsOfImage:
         seeded: Sets random numbers for a purpose; they are the same for every method.
     """
 
-    model: nn.Module
     forward_func: Callable[[Tensor], Tensor]
     inputs: Tensor
     target: Tensor
@@ -200,28 +193,6 @@ class MapsOfImage:
                 if has_runner_up and result.runner_up_maps is None:
                     rows[i]["class_sensitivity"] = math.nan
         return rows
-
-
-def infidelity_of(maps: MapsOfImage, i: int) -> Tensor:
-    """Captum's infidelity of a map; the noise is the same for every method."""
-    with maps.seeded("infidelity"):
-        return infidelity(
-            maps.model,
-            maps.inputs,
-            maps.results[i].mask,
-            maps.target,
-            n_perturb_samples=maps.settings.n_perturb_samples,
-            internal_batch_size=maps.context.internal_batch_size,
-        )
-
-
-def sensitivity_of(maps: MapsOfImage, i: int) -> Tensor | float:
-    """Captum's sensitivity_max of a method; NaN for maps in files, which noise does not change."""
-    result, count = maps.results[i], maps.settings.n_perturb_samples
-    if result.is_saved:
-        return math.nan
-    with maps.seeded("sensitivity_max"):
-        return sensitivity_max(result.explain, maps.inputs, maps.target, n_perturb_samples=count)
 
 
 def arcc_of(maps: MapsOfImage, i: int) -> Tensor | float:

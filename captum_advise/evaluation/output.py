@@ -1,17 +1,26 @@
-"""The output folder of a run: who may write to it, and how files are written."""
+"""The output folder of a run: who may write to it, and how files and tables are written."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from captum_advise._utils.io import atomic_write
+from captum_advise._utils.io import ENCODING, atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What a run writes besides its rows. A folder with one of these and without rows is not a run's.
 FILES = ("results.csv", "summary.csv", "report.html", "run.json", "failures.csv")
+
+_TEXTS = ("file", "content", "method", "layer", "reason")
+# Spreadsheets take texts that begin so for formulas.
+_FORMULA = ("=", "+", "-", "@", "\t")
 
 
 class OutputError(OSError):
@@ -29,18 +38,36 @@ class OutputError(OSError):
         )
 
 
-def write_output(path: Path, content: str | None) -> None:
-    """Write a file of the output, atomically: all of it, or OutputError and the old one stays.
-
-    None removes the file.
-    """
+def write_output(path: Path, content: str) -> None:
+    """Write a file of the output, atomically: all of it, or OutputError and the old one stays."""
     try:
-        if content is None:
-            path.unlink(missing_ok=True)
-        else:
-            atomic_write(path, content)
+        atomic_write(path, content)
     except OSError as error:
         raise OutputError.of(path, error) from error
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as a CSV file, with seven digits and without formulas of spreadsheets."""
+    text = _with_texts(table, _as_field).to_csv(
+        index=False, float_format="%.7g", na_rep="nan", lineterminator="\n"
+    )
+    write_output(path, text)
+
+
+def printable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table without the bytes that are not UTF-8, which names of files may have."""
+    return _with_texts(table, lambda text: text.encode(**ENCODING).decode(errors="replace"))
+
+
+def _with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """A table with other texts."""
+    return table.assign(**{name: table[name].map(change) for name in _TEXTS if name in table})
+
+
+def _as_field(text: str) -> str:
+    """A text as CSV files hold it: one line, and no formula."""
+    line = re.sub(r"[\r\n\0]", " ", text)
+    return f"'{line}" if line.startswith(_FORMULA) and line != "-" else line
 
 
 @contextmanager

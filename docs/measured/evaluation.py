@@ -146,14 +146,14 @@ def standings(rows: pd.DataFrame, mosaics: pd.DataFrame, methods: list[str]) -> 
     for part, compared, of_part in parts:
         metrics = [ALL_METRICS[name] for name in of_part]
         comparison = compare_methods(part, compared, metrics, seed=0)
-        means.loc[compared, of_part] = comparison.means.T
-        ranks |= {
-            name: pd.Series(comparison.ranks[name], compared) for name in of_part if name in PRIMARY
-        }
-        for (baseline, method, name), difference in comparison.differences.items():
-            if baseline == REFERENCE and name not in DESCRIPTIVE:
-                p_values[method, name] = difference.p_value
-                directions[method, name] = difference.direction
+        table = comparison.set_index(["metric", "method"])
+        means.loc[compared, of_part] = table["mean"].unstack("metric").loc[compared, of_part]
+        ranks |= {name: table.loc[name, "rank"] for name in of_part if name in PRIMARY}
+        if REFERENCE in compared:
+            for (name, method), row in table[table["direction"].notna()].iterrows():
+                if name not in DESCRIPTIVE:
+                    p_values[method, name] = row["p_value"]
+                    directions[method, name] = int(row["direction"])
     # Compiling is part of the first map's time.
     means["seconds"] = rows.groupby("method")["seconds"].median()
     marks = pd.DataFrame("", index=means.index, columns=means.columns)

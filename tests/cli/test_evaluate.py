@@ -52,7 +52,7 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     # Another one is computed.
     assert main([*command[:-1], "3"]) == 1
     text = capsys.readouterr().out
-    assert "0 reused, 4 computed (4 the settings of metrics changed); 4 of other commands" in text
+    assert "0 reused, 4 computed (4 the settings of metrics changed)." in text
 
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random", "--methods", "random,gaussian")
@@ -71,19 +71,18 @@ def test_a_continued_run_says_what_it_reuses(photos, tmp_path, capsys, monkeypat
     shutil.copy(photos / "coffee.png", photos / "astronaut.png")
     (photos / "coffee.png").unlink()
     text = run(photos)
-    assert "Rows: 2 reused, 2 computed (2 the image changed); 4 of other commands kept." in text
+    assert "Rows: 2 reused, 2 computed (2 the image changed)." in text
     # The folder in other words, and elsewhere.
     monkeypatch.chdir(tmp_path)
     photos.rename(tmp_path / "moved")
-    assert "Rows: 4 reused, 0 computed; 4 of other commands kept." in run("./moved/")
+    assert "Rows: 4 reused, 0 computed." in run("./moved/")
     text = run("moved", "--seed", "1")  # random weights depend on it
-    assert "0 reused, 4 computed (4 the weights and the seed changed); 8 of other" in text
-    assert "Rows: 2 reused, 0 computed; 10 of other" in run("moved", "--limit", "1")
+    assert "0 reused, 4 computed (4 the weights and the seed changed)." in text
+    assert "Rows: 2 reused, 0 computed." in run("moved", "--limit", "1")
     text = run("moved", "--methods", "random,gaussian,grad-cam")
-    assert "Rows: 4 reused, 2 computed (2 new method); 8 of other" in text
+    assert "Rows: 4 reused, 2 computed (2 new method)." in text
     text = run("moved", "--metrics", "default,mu_fidelity")
     assert "Rows: 0 reused, 4 computed (4 new metric)" in text
-    assert "μ-fidelity" in text
     text = run("moved", "--recompute", "random", "--prune")
     assert "Rows: 2 reused, 2 computed (2 asked for again)." in text
 
@@ -220,7 +219,6 @@ def test_mosaics_are_added_to_the_images(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluation, "mosaic_dataset", sure)
     command += ["--mosaics", "2", "--n-mosaics", "1"]
     assert main(["evaluate", *map(str, command)]) == 0
-    assert "top pixels in the cell ↑" in capsys.readouterr().out
     results = pd.read_csv(tmp_path / "out" / "results.csv")
     assert results["file"].str.startswith("mosaic 1, cell").sum() == 4 * 2
     assert results["grid_top"].notna().sum() == 4 * 2

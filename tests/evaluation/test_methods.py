@@ -287,13 +287,13 @@ def test_an_evaluation_leaves_the_caller_s_random_state(name, network, inputs):
         seed=0,
     )
     before = _random_states()
-    item, wanted = Item(0, "image", inputs[:1], 2), {name: get_metrics(["insertion", "avx"])}
-    values = evaluator.rows(item, wanted)[name].values
+    item, metrics = Item(0, "image", inputs[:1], 2), get_metrics(["insertion", "avx"])
+    values = evaluator.rows(item, [name], metrics)[name].values
     assert _random_states() == before
     random.random()
     np.random.rand()  # noqa: NPY002
     torch.rand(1)
-    again = evaluator.rows(item, wanted)[name].values
+    again = evaluator.rows(item, [name], metrics)[name].values
     # repr, because NaN differs from itself.
     assert repr({**values, "seconds": 0}) == repr({**again, "seconds": 0})
 

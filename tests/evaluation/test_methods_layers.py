@@ -119,7 +119,7 @@ def test_a_row_names_the_layer_and_the_method_is_given_it(network, squares):
     )
     method.layers = "stages"
     item = Item(0, "image", squares.inputs[0][None], 2)
-    found = evaluator.rows(item, dict.fromkeys(methods, get_metrics(["sparseness"])))
+    found = evaluator.rows(item, list(methods), get_metrics(["sparseness"]))
     rows = [row.values for row in found.values()]
     assert [row["layer"] for row in rows] == ["1+4", "3", "4", "1+4", "input"]
     assert method.seen == (network[4], (network[1], network[4]))
@@ -139,4 +139,4 @@ def test_layers_that_there_are_not(choice, network, squares):
     item = Item(0, "image", squares.inputs[0][None], 2)
     sentence = r"the method mine failed: .* one of layer, activation, stages, convol"
     with pytest.raises(MethodError, match=sentence):
-        evaluator.rows(item, {"mine": get_metrics(["sparseness"])})
+        evaluator.rows(item, ["mine"], get_metrics(["sparseness"]))

@@ -10,16 +10,9 @@ import pandas as pd
 from PIL import Image
 
 from captum_advise.evaluation.columns import METRICS
-from captum_advise.evaluation.curves import MeanCurve
-from captum_advise.evaluation.report.images import ReportImage
-from captum_advise.evaluation.report.page import Report, content, render
+from captum_advise.evaluation.report.page import Report, page
 
-SHOWN = [
-    metric
-    for metric in METRICS
-    if metric.of != "mosaics" and metric.name not in ("infidelity", "sensitivity_max")
-]
-FAILURES = (("torn.jpg", "The file is truncated."), ("none.jpg", "There is no such file."))
+SHOWN = [metric for metric in METRICS if metric.of != "mosaics"]
 CURVES = ("insertion", "deletion")
 
 
@@ -49,35 +42,32 @@ def results(gains, *, images=40, names=None, seed=0):
     )
 
 
-def report(gains, *, images=40, names=None, network="net", failures=FAILURES):
+def report(gains, *, images=40, names=None, network="net"):
     """A report of made-up results."""
-    line = np.linspace(0, 1, 5)
-    mean = MeanCurve(images, line, line - 0.1, line + 0.1)
     return Report(
         results=results(gains, images=images, names=names),
         methods=tuple(gains),
         metrics=SHOWN,
-        curves={(name, method): mean for name in CURVES for method in gains},
+        curves={(name, method): np.linspace(0, 1, 5) for name in CURVES for method in gains},
         information={
             "configuration": {"network": network, "layer": "features.3", "steps": 4},
-            "sessions": [{"ended": "2026-01-02T03:04:05+00:00"}],
+            "ended": "2026-01-02T03:04:05+00:00",
         },
+        images=range(images),
         class_names=("cat", "dog"),
-        failures=failures,
+        failures=2,
         by_avx=[name for name in gains if name.startswith("layer-advise")],
     )
 
 
 def page_of(made, embedded=(0, 1, 2)):
     """The page of a report, with images of one colour."""
-    maps = tuple(jpeg(40 * j) for j in range(len(made.methods)))
-    images = [ReportImage(i, jpeg((9 * i, 80, 160)), maps, 16, 16) for i in embedded]
-    return render(content(made, images))
+    maps = [jpeg((40 * j, 0, 0)) for j in range(len(made.methods))]
+    return page(made, {i: [jpeg((9 * i, 80, 160)), *maps] for i in embedded})
 
 
 def jpeg(colour):
     """The ``data:`` address of an image of one colour."""
     stream = io.BytesIO()
-    mode = "L" if isinstance(colour, int) else "RGB"
-    Image.new(mode, (16, 16), colour).save(stream, format="JPEG")
+    Image.new("RGB", (16, 16), colour).save(stream, format="JPEG")
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -25,7 +25,7 @@ class SavedMaps:
     the input of the network, which is the image after the transform: resized and cropped. As for
     every method, only positive values count.
 
-    In the results, ``forward_passes``, ``seconds``, ``class_sensitivity`` and ``sensitivity_max``
+    In the results, ``forward_passes``, ``seconds``, ``class_sensitivity``, ``arcc`` and ``adcc``
     are NaN. AVX is computed as for a map that does not depend on the class.
 
     Attributes:

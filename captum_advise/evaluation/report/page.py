@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+import base64
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from captum_advise.evaluation.columns import Metric
-from captum_advise.evaluation.curves import MeanCurve
-from captum_advise.evaluation.output import write_output
-from captum_advise.evaluation.report.conclusions import conclusions, mean_ranks
-from captum_advise.evaluation.report.images import (
-    ReportImage,
-    chosen_images,
-    embedded,
-    heat_colours,
-    worst_images,
-)
+from captum_advise.evaluation.output import write_output, write_table
+from captum_advise.evaluation.report.conclusions import conclusions
+from captum_advise.evaluation.report.curves import Values, curve_figure
+from captum_advise.evaluation.report.images import chosen_images, embedded
 from captum_advise.evaluation.report.statistics import (
-    N_RESAMPLES,
-    Comparison,
+    baseline_of,
     compare_methods,
-    default_baseline,
+    mean_ranks,
+    outcome,
 )
-from captum_advise.visualization.html import embedded_json, filled, template
+from captum_advise.evaluation.report.tags import Html, joined, table, tag
+from captum_advise.visualization import style
+from captum_advise.visualization.html import filled, template
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Failures that are listed; the others are in failures.csv.
-_FAILURES = 20
-_SHOWN_ABOVE = {"network", "layer"}
+# More curves than these cannot be told apart.
+_CURVES = 7
+_KINDS = {
+    "faithfulness": "Faithfulness",
+    "location": "Where the maps lie",
+    "protocol": "The ADVISE paper's protocol",
+    "cost": "Cost of one map",
+}
+_OUTCOMES = {1: ("▲", "better"), -1: ("▼", "worse"), 0: ("=", "same")}
 
 
 @dataclass(frozen=True)
@@ -45,37 +49,42 @@ class Report:
     Attributes:
         results: One row per item and method: ``index``, ``file``, ``method``, ``target``,
             ``predicted``, ``confidence``, and the metrics, empty where an item has none. Items that
-            show an image within a mosaic name it in the column ``image``.
+            show a part of a mosaic name its image in the column ``image``.
         methods: Names, in the order of the tables.
         metrics: Which columns.
         curves: The mean curves, by metric and method.
-        information: The content of ``report.json``.
+        information: The content of ``run.json``.
+        images: The positions of the items that are no mosaics.
         class_names: By class index; empty if they are not known.
-        failures: Names of items that could not be evaluated, with the reasons.
+        failures: The number of items that could not be evaluated.
         by_avx: The methods that select by AVX.
     """
 
     results: pd.DataFrame
     methods: Sequence[str]
     metrics: Sequence[Metric]
-    curves: Mapping[tuple[str, str], MeanCurve]
+    curves: Mapping[tuple[str, str], Values]
     information: Mapping[str, Any]
+    images: Sequence[int]
     class_names: Sequence[str] = ()
-    failures: Sequence[tuple[str, str]] = ()
+    failures: int = 0
     by_avx: Sequence[str] = ()
 
     @cached_property
-    def images(self) -> pd.DataFrame:
-        """The results without mosaics, which never come alone."""
-        results = self.results
-        whole = results[results["image"].isna()] if "image" in results else results
-        return whole if len(whole) else results
-
-    @cached_property
-    def comparison(self) -> Comparison:
-        """The statistics."""
+    def comparison(self) -> pd.DataFrame:
+        """The statistics, a row per method and metric."""
         seed = int(self.information["configuration"].get("seed", 0))
         return compare_methods(self.results, self.methods, self.metrics, seed=seed)
+
+    @cached_property
+    def baseline(self) -> str:
+        """The method that the others are compared with."""
+        return baseline_of(self.methods)
+
+    @cached_property
+    def mean_ranks(self) -> pd.Series[float]:
+        """Of each method over metrics of faithfulness, the best first."""
+        return mean_ranks(self.comparison, self.metrics)
 
 
 def write_report(
@@ -86,115 +95,136 @@ def write_report(
     ``shown`` gives, for the position of an image, the image, (3, H, W) in [0, 1], and the map
     (1, 1, h, w) of each method.
     """
-    summary = report.comparison.summary()
-    write_output(folder / "summary.csv", summary.to_csv(index=False, float_format="%.7g"))
-    worst = worst_images(report.images, report.comparison)
-    chosen = chosen_images(sorted(set(report.images["index"])), worst, len(report.methods))
-    images = [embedded(index, *shown(index)) for index in chosen]
-    write_output(folder / "report.html", render(content(report, images)))
+    summary = report.comparison
+    write_table(folder / "summary.csv", summary)
+    chosen = chosen_images(report.images, len(report.methods))
+    pictures = {index: embedded(*shown(index)) for index in chosen}
+    write_output(folder / "report.html", page(report, pictures))
     return summary
 
 
-def render(data: Mapping[str, Any]) -> str:
-    """The page with its style, its script and its data inside.
-
-    Texts may hold anything: they reach the page as JSON, and the script sets them as text.
-    """
-    parts = {"data": embedded_json(_short(data))}
+def page(report: Report, pictures: Mapping[int, Sequence[str]]) -> str:
+    """The page, with pictures of some images: the image and each method's map over it."""
+    parts = {
+        "facts": _facts(report),
+        "conclusions": _conclusions(report),
+        "baseline": tag("strong", report.baseline),
+        "tables": joined(_tables(report)),
+        "curves": joined(_curves(report)),
+        "gallery": joined(_gallery(report, pictures)),
+    }
     return filled(template("captum_advise.evaluation.report", "page_template"), parts)
 
 
-def content(report: Report, images: Sequence[ReportImage]) -> dict[str, Any]:
-    """The data of the page. Lists by method and by metric follow those of the report."""
-    comparison, methods = report.comparison, report.methods
-    information, configuration = report.information, report.information["configuration"]
-    settings = {name: own for name, own in configuration.items() if name not in _SHOWN_ABOVE}
-    settings |= {"bootstrap": f"{N_RESAMPLES} resamples", "machine": information.get("machine")}
-    n_tests = sorted({count for count in comparison.tests if count}, reverse=True)
-    return {
-        "network": str(configuration.get("network") or "The model"),
-        "layer": str(configuration.get("layer", "")),
-        "images": int(report.images["index"].nunique()),
-        "failures": {"count": len(report.failures), "shown": [*report.failures[:_FAILURES]]},
-        "date": str(information["sessions"][-1]["ended"]),
-        "settings": {name: value for name, value in settings.items() if value is not None},
-        "methods": list(methods),
-        "baseline": methods.index(default_baseline(methods)),
-        "tests": f"{' and '.join(map(str, n_tests)) or 'no'} tests against the baseline",
-        "metrics": [
-            {
-                "name": metric.name,
-                "title": metric.title,
-                "higher": metric.higher_is_better,
-                "group": metric.kind,
-                "digits": metric.digits,
-            }
-            for metric in report.metrics
-        ],
-        "means": comparison.means.tolist(),
-        "lows": comparison.low.tolist(),
-        "highs": comparison.high.tolist(),
-        "differences": [_differences(comparison, baseline) for baseline in methods],
-        "ranks": [comparison.ranks[m.name] if m.judges else None for m in report.metrics],
-        "mean_ranks": mean_ranks(comparison)[1],
-        "conclusions": [vars(conclusions(comparison, name, report.by_avx)) for name in methods],
-        "curves": [
-            {
-                "name": metric.name,
-                "title": metric.title.removesuffix(" AUC"),
-                **vars(metric.curve),
-                "lines": [_line(report.curves.get((metric.name, method))) for method in methods],
-            }
-            for metric in report.metrics
-            if metric.curve and any(name == metric.name for name, _ in report.curves)
-        ],
-        "colours": heat_colours(),
-        "gallery": [_image(report, image) for image in images],
+def _facts(report: Report) -> Html:
+    configuration, ended = report.information["configuration"], report.information["ended"]
+    facts = {
+        "Network": configuration.get("network"),
+        "Layer": configuration["layer"],
+        "Images": len(report.images),
+        "Run": str(ended).replace("T", " ").replace("+00:00", " UTC"),
     }
+    return joined(tag("span", f"{name}: {value}") for name, value in facts.items() if value)
 
 
-def _differences(comparison: Comparison, baseline: str) -> list[list[list[float] | None]]:
-    """By metric and method: mean, ends, share better, p, p after Holm, outcome."""
-
-    def entry(method: str, metric: Metric) -> list[float] | None:
-        found = comparison.differences.get((baseline, method, metric.name))
-        return None if found is None else [*astuple(found)[:-1], found.outcome]
-
-    return [[entry(m, metric) for m in comparison.methods] for metric in comparison.metrics]
+def _conclusions(report: Report) -> Html:
+    sentences = conclusions(report.comparison, report.metrics, report.by_avx)
+    if count := report.failures:
+        images = "image" if count == 1 else "images"
+        sentences.insert(0, f"{count} {images} could not be evaluated: failures.csv says why.")
+    return joined(tag("p", sentence) for sentence in sentences)
 
 
-def _line(curve: MeanCurve | None) -> dict[str, Any] | None:
-    if curve is None:
-        return None
-    ends = {end: getattr(curve, end).tolist() for end in ("mean", "low", "high")}
-    return {"images": curve.images, **ends}
+def _tables(report: Report) -> Iterator[Html]:
+    """A table for each kind of metrics."""
+    rows = report.comparison.set_index(["method", "metric"])
+    for kind, title in _KINDS.items():
+        metrics = [metric for metric in report.metrics if metric.kind == kind]
+        if not metrics:
+            continue
+        columns: list[Mapping[str, str]] = [
+            _cells(metric, rows.xs(metric.name, level="metric")) for metric in metrics
+        ]
+        head = [metric.heading for metric in metrics]
+        if kind == "faithfulness":
+            head.insert(0, "mean rank")
+            columns.insert(0, {name: _number(rank, 2) for name, rank in report.mean_ranks.items()})
+        own = [[name, *(cells[name] for cells in columns)] for name in report.mean_ranks.index]
+        yield tag("h3", title)
+        yield table(["method", *head], own, report.baseline)
 
 
-def _image(report: Report, image: ReportImage) -> dict[str, Any]:
-    rows = (
-        report.images[report.images["index"] == image.index]
-        .set_index("method")
-        .loc[[*report.methods]]
-    )
-    first, names = rows.iloc[0], report.class_names
-
-    def class_name(index: int) -> str:
-        return names[index] if index < len(names) else f"class {index}"
-
-    return {
-        "file": str(first["file"]),
-        "target": class_name(int(first["target"])),
-        "predicted": class_name(int(first["predicted"])),
-        "confidence": float(first["confidence"]),
-        **vars(image),
-        "values": [rows[metric.name].astype(float).tolist() for metric in report.metrics],
-    }
+def _cells(metric: Metric, rows: pd.DataFrame) -> dict[str, Html]:
+    """By method, the mean with its interval, and the difference from the baseline with its test."""
+    best = rows["mean"].max() if metric.higher_is_better else rows["mean"].min()
+    cells = {}
+    for method, row in rows.iterrows():
+        mean, low, high = (_number(row[name], metric.digits) for name in ("mean", "low", "high"))
+        is_best = metric.tested and row["mean"] == best
+        lines = [tag("strong" if is_best else "span", mean)]
+        if math.isfinite(row["low"]):
+            lines.append(tag("small", f"[{low}, {high}]"))
+        if math.isfinite(row["p_holm"]):
+            mark, word = _OUTCOMES[outcome(row)]
+            p_value = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
+            text = f"{mark} {row['difference']:+.{metric.digits}f}, {p_value}"
+            lines.append(tag("small", text, class_=word))
+        cells[str(method)] = joined(lines)
+    return cells
 
 
-def _short(value: Any) -> Any:
-    """The same with numbers of seven digits, as in the results."""
-    if isinstance(value, Mapping):
-        return {key: _short(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_short(entry) for entry in value]
-    return float(f"{value:.7g}") if isinstance(value, float) and isfinite(value) else value
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
+def _curves(report: Report) -> Iterator[Html]:
+    shown = {*report.mean_ranks.index[:_CURVES], report.baseline}
+    for metric in report.metrics:
+        curves = {
+            method: report.curves[metric.name, method]
+            for method in report.methods
+            if method in shown and (metric.name, method) in report.curves
+        }
+        if curves:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of letters that the font lacks
+                png = style.to_png(curve_figure(metric, curves), dpi=130)
+            source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+            yield tag("img", src=source, alt=f"Mean curves: {metric.title}")
+
+
+def _gallery(report: Report, pictures: Mapping[int, Sequence[str]]) -> Iterator[Html]:
+    rows = report.results.set_index(["index", "method"])
+    for number, (index, sources) in enumerate(pictures.items()):
+        own = rows.loc[index]
+        first = own.iloc[0]
+        target, predicted = (_class_name(report, first[name]) for name in ("target", "predicted"))
+        verdict = (
+            "the predicted class" if target == predicted else f"the predicted class is {predicted}"
+        )
+        caption = f"The maps explain {target}, probability {first['confidence']:.3f}; {verdict}."
+        by_method = dict(zip(report.methods, sources[1:], strict=True))
+        figures = [
+            _figure(sources[0], "image", f"The image {first['file']}"),
+            *(
+                _figure(by_method[name], name, f"The map of {name}")
+                for name in report.mean_ranks.index
+            ),
+        ]
+        is_open = {} if number else {"open": ""}
+        yield tag(
+            "details",
+            tag("summary", f"{index}: {first['file']}"),
+            tag("p", caption),
+            tag("div", *figures, class_="maps"),
+            **is_open,
+        )
+
+
+def _figure(source: str, caption: str, alt: str) -> Html:
+    return tag("figure", tag("img", src=source, alt=alt), tag("figcaption", caption))
+
+
+def _class_name(report: Report, index: float) -> str:
+    names, index = report.class_names, int(index)
+    return names[index] if index < len(names) else f"class {index}"

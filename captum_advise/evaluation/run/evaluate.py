@@ -128,7 +128,7 @@ def evaluate(
         (..., 3)
     """
     # All packages are imported first: a missing one must not be found after hours of work.
-    for module in ("pandas", "scipy.stats", "tqdm"):
+    for module in ("pandas", "scipy.stats", "torchvision", "tqdm"):
         import_optional(module, "evaluation")
     if not isinstance(model, nn.Module):
         raise TypeError(

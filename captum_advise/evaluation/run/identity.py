@@ -3,8 +3,8 @@
 A function is known by its module, name and code, and by the plain data that it uses: defaults,
 closure, attributes, and the functions, classes and constants that it reads from its module. An
 object is known by its class and attributes, and a model by its weights, classes and settings.
-Addresses and file names play no part. Installed packages are known by name; their versions stand
-for their code.
+Addresses and file names play no part. Installed packages are known by name and version, which
+stands for their code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hashlib
 import sys
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -28,11 +28,9 @@ from captum_advise.evaluation.digests import digest, tensor_bytes, weights_diges
 
 # Packages that are not a user's own code, wherever they lie.
 _INSTALLED = {"captum", "captum_advise", "numpy", "timm", "torch", "torchcam", "torchvision"}
-# Those whose objects hold settings. Attributes of other packages' objects count if these can be
-# called, as methods can.
-_WITH_SETTINGS = {"captum", "captum_advise", "timm", "torchcam", "torchvision"}
-_WITH_SETTINGS |= {"pytorch_grad_cam", "zennit", "argparse", "functools", "types"}
-_OPAQUE = {"torch", "builtins", *sys.stdlib_module_names}
+_STANDARD = {"builtins", *sys.stdlib_module_names}
+# Objects of these have no settings, or none that can be told from traces of their use.
+_OPAQUE = {"torch", *_STANDARD} - {"argparse", "functools", "types"}
 
 _PLAIN = (
     *(bool, int, float, complex, str, bytes, range, slice, PurePath),
@@ -52,50 +50,44 @@ _DETAILS = set(vars(nn.Module()))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What an object is.
+# The packages whose versions every row depends on anyway.
+PACKAGES = ("captum", "captum_advise", "torch")
 
-    Attributes:
-        digest: Short hex of SHA-256. Equal objects have the same in every process.
-        packages: The installed packages whose code the object uses.
+
+def identity(value: Any, model: nn.Module | None = None, *, with_weights: bool = True) -> str:
+    """What a function, an attribution, a model, or any other object is, as a short digest.
+
+    Equal objects have the same in every process. ``model`` and its modules are known by their names
+    in it; the weights of others count.
     """
-
-    digest: str
-    packages: frozenset[str]
-
-    @classmethod
-    def of(
-        cls, value: Any, model: nn.Module | None = None, *, with_weights: bool = True
-    ) -> Identity:
-        """The identity of a function, an attribution, a model, or any other object.
-
-        ``model`` and its modules are known by their names in it; the weights of others count.
-        """
-        known = {} if model is None else {id(part): name for name, part in model.named_modules()}
-        stream = _Stream(known, with_weights)
-        stream.add(value)
-        return cls(stream.digest(), frozenset(stream.packages))
+    known = {} if model is None else {id(part): name for name, part in model.named_modules()}
+    stream = _Stream(known, with_weights)
+    stream.add(value)
+    return stream.hash.hexdigest()[:16]
 
 
-def qualified_name(value: Any) -> str:
-    """Module and qualified name of a function or class, or of an object's class."""
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
+def version_of(package: str) -> str:
+    """The version of a package, without the part that names the device it was built for."""
+    (distribution, *_) = _distributions().get(package, [package])
+    try:
+        return metadata.version(distribution).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
 
 
 class _Stream:
     """Writes objects into a digest: what kind each is, and its parts."""
 
     def __init__(self, known: Mapping[int, str], with_weights: bool) -> None:
-        self.packages: set[str] = set()
-        self._hash = hashlib.sha256()
+        self.hash = hashlib.sha256()
         self._known, self._with_weights = known, with_weights
         # By address. The objects are kept, or their addresses could be given to others.
         self._seen: dict[int, tuple[int, Any]] = {}
-
-    def digest(self) -> str:
-        return self._hash.hexdigest()[:16]
 
     def add(self, value: Any) -> None:
         if id(value) in self._known:
@@ -118,23 +110,23 @@ class _Stream:
     def _write(self, *parts: str | bytes) -> None:
         for part in parts:
             data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
-            self._hash.update(len(data).to_bytes(8, "little"))
-            self._hash.update(data)
+            self.hash.update(len(data).to_bytes(8, "little"))
+            self.hash.update(data)
 
     def _parts(self, value: Any) -> tuple[Any, ...]:
         """The kind of an object, and what is to be known of it."""
         match value:
             case enum.Enum():
-                return "member", str(value.name), value.value, type(value)
+                return "member", value.name, value.value, type(value)
             case tuple():
-                return qualified_name(value), *value
+                return _name(type(value)), *value
             case list() | collections.deque():
                 return "list", *value
             case set() | frozenset():
-                return "set", *sorted(map(self._apart, value))
+                return "set", *sorted(value, key=_order)
             case dict() | types.MappingProxyType():
-                by_key = {self._apart(key): own for key, own in value.items()}
-                return "mapping", *(part for key in sorted(by_key) for part in (key, by_key[key]))
+                keys = sorted(value, key=_order)
+                return "mapping", *(part for key in keys for part in (key, value[key]))
             case Tensor():
                 shape = tuple(value.shape)
                 return "tensor", str(value.dtype), shape, digest(tensor_bytes(value))
@@ -144,12 +136,12 @@ class _Stream:
             case nn.Module():
                 return self._module(value)
             case types.ModuleType():
-                self._note(_installed(value.__name__))
+                self._package(value.__name__)
                 return "package", value.__name__
             case type():
                 own = {k: v for k, v in vars(value).items() if k not in _CLASS_DETAILS}
-                code = (value.__bases__, own) if self._package(value) is None else ()
-                return "class", qualified_name(value), *code
+                is_own = self._package(value.__module__) is None
+                return "class", _name(value), *((value.__bases__, own) if is_own else ())
             case types.FunctionType():
                 compiled = vars(value).get("_torchdynamo_orig_callable")
                 return ("compiled", compiled) if compiled else self._function(value)
@@ -160,7 +152,7 @@ class _Stream:
             case types.BuiltinFunctionType():
                 owner: Any = value.__self__
                 is_method = not isinstance(owner, type | types.ModuleType)
-                return "built-in", qualified_name(value), owner if is_method else None
+                return "built-in", _name(value), owner if is_method else None
             case property():
                 return "property", value.fget, value.fset, value.fdel
             case functools.partial():
@@ -170,34 +162,23 @@ class _Stream:
             case _:
                 return self._object(value)
 
-    def _apart(self, value: Any) -> str:
-        """The digest of a value by itself, for an order that is the same in every process."""
-        stream = _Stream(self._known, self._with_weights)
-        if not isinstance(value, _PLAIN):
-            stream._seen = dict(self._seen)
-        stream.add(value)
-        self.packages |= stream.packages
-        return stream.digest()
-
-    def _package(self, value: Any) -> str | None:
-        """The installed package that a function or class belongs to; None for a user's own."""
-        package = _installed(value.__module__ or "builtins")
-        self._note(package)
+    def _package(self, module: str | None) -> str | None:
+        """The installed package that a module belongs to, if it is not a user's own."""
+        package = _installed(module or "builtins")
+        if package is not None and package not in {*PACKAGES, *_STANDARD}:
+            self._write("version", version_of(package))
         return package
 
-    def _note(self, package: str | None) -> None:
-        if package is not None and package not in {*sys.stdlib_module_names, "builtins"}:
-            self.packages.add(package)
-
     def _function(self, function: types.FunctionType) -> tuple[Any, ...]:
+        is_own = self._package(function.__module__) is None
         return (
             "function",
-            qualified_name(function),
+            _name(function),
             function.__code__,
             [_content(cell) for cell in function.__closure__ or ()],
             (function.__defaults__, function.__kwdefaults__),
             vars(function),
-            dict(_globals(function)) if self._package(function) is None else None,
+            dict(_globals(function)) if is_own else None,
         )
 
     def _module(self, module: nn.Module) -> tuple[Any, ...]:
@@ -217,20 +198,26 @@ class _Stream:
         return "model", weights_digest(module) if self._with_weights else "", *found
 
     def _object(self, value: Any) -> tuple[Any, ...]:
-        package = self._package(type(value))
         found = ("object", type(value), str(getattr(value, "__name__", "")))
-        if package not in _WITH_SETTINGS and (
-            package in _OPAQUE or (package is not None and not callable(value))
-        ):
+        if self._package(type(value).__module__) in _OPAQUE:
             return found
+        # Neither an absent value nor one that comes from a computation is a setting.
         attributes = {
-            key: attribute
-            for key, attribute in _attributes(value)
-            # Neither an absent value nor one that comes from a computation is a setting.
-            if attribute is not None
-            and not (isinstance(attribute, Tensor) and attribute.grad_fn is not None)
+            key: own
+            for key, own in _attributes(value)
+            if own is not None and not (isinstance(own, Tensor) and own.grad_fn is not None)
         }
         return *found, attributes
+
+
+def _name(value: Any) -> str:
+    """Module and qualified name of a function or class."""
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _order(value: Any) -> str:
+    """An order of keys and members that is the same in every process."""
+    return repr(value) if isinstance(value, _PLAIN) else ""
 
 
 def _code(code: types.CodeType) -> tuple[Any, ...]:
@@ -243,7 +230,7 @@ def _code(code: types.CodeType) -> tuple[Any, ...]:
 def _installed(module: str) -> str | None:
     """The package that a module belongs to, if it is installed or Python's own."""
     package = module.partition(".")[0]
-    if package in _INSTALLED or package in sys.stdlib_module_names or package == "builtins":
+    if package in _INSTALLED or package in _STANDARD:
         return package
     if package == "__main__":
         return None
@@ -256,15 +243,15 @@ def _installed(module: str) -> str | None:
 def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """What a function reads from its module, and from a user's modules named there."""
     names = {name for code in _nested(function.__code__) for name in code.co_names}
-    for name in sorted(names & function.__globals__.keys()):
+    for name in names & function.__globals__.keys():
         value = function.__globals__[name]
         if isinstance(value, types.ModuleType) and _installed(value.__name__) is None:
             found = {f"{name}.{key}": own for key, own in vars(value).items() if key in names}
         else:
             found = {name: value}
-        for key in sorted(found):
-            if isinstance(found[key], _FIXED) or callable(found[key]):
-                yield key, found[key]
+        for key, own in found.items():
+            if isinstance(own, _FIXED) or callable(own):
+                yield key, own
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:

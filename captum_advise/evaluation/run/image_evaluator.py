@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_advise._core.scoring import MapScorer, as_masks, image_scorer
 from captum_advise._core.setting_warnings import extreme_pixels, suspicious_pixels
 from captum_advise._core.targets import resolve_target
-from captum_advise._utils.errors import first_line, reason
+from captum_advise._utils.errors import first_line, reason, warn_caller
 from captum_advise._utils.io import ENCODING
 from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.evaluation.columns import Metric
@@ -25,14 +25,10 @@ from captum_advise.evaluation.data.items import Item
 from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
 from captum_advise.evaluation.methods.layers import Layers, find_layers
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
-from captum_advise.evaluation.pictures import as_png
 from captum_advise.evaluation.randomness import seeded
 from captum_advise.evaluation.run.passes import counted_passes, fixed_size_batches
-from captum_advise.evaluation.run.store import Row
+from captum_advise.evaluation.run.store import Row, packed
 from captum_advise.layouts import ReshapeTransform
-
-# The maps of methods with more forward passes are kept, because a report shows some of them.
-MANY_PASSES = 100
 
 
 class MethodError(RuntimeError):
@@ -84,20 +80,13 @@ class ImageEvaluator:
         """
         with torch.no_grad():
             outputs = self.model(inputs)
-        if warns:
-            self._warn_of_suspicions(inputs, outputs)
-        self._check_methods(inputs)
-
-    def _warn_of_suspicions(self, inputs: Tensor, outputs: Tensor) -> None:
         space = self.context.pixel_space
-        for message in (
+        suspicions = (
             suspicious_pixels(extreme_pixels(inputs, space), space),
             suspicious_confidence(outputs, self.context.confidence),
-        ):
-            if message is not None:
-                warnings.warn(message, UserWarning, stacklevel=5)
-
-    def _check_methods(self, inputs: Tensor) -> None:
+        )
+        for message in filter(None, suspicions if warns else ()):
+            warn_caller(message)
         for name in self.methods:
             try:
                 self._layers_of(name, inputs)
@@ -105,32 +94,13 @@ class ImageEvaluator:
                 cause = reason(error.__cause__ or error)
                 raise UnsuitableMethodError(f"The method {name} cannot be run: {cause}.") from error
 
-    def rows(self, item: Item, wanted: Mapping[str, Sequence[Metric]]) -> dict[str, Row]:
-        """The results of methods for one image: each has the metrics that are wanted of it.
-
-        None depends on the other methods.
-        """
+    def rows(self, item: Item, methods: Sequence[str], metrics: Sequence[Metric]) -> dict[str, Row]:
+        """The results of methods for one image. None depends on the other methods or metrics."""
         image = self._prepared(item)
-        rows: dict[str, Row] = {}
-        # Most often one group: all methods are new, or all lack the same metrics.
-        for metrics in dict.fromkeys(map(tuple, wanted.values())):
-            group = [name for name, own in wanted.items() if tuple(own) == metrics]
-            rows |= self._rows(image, group, metrics)
-        return {name: rows[name] for name in wanted}
-
-    def maps(self, item: Item, methods: Sequence[str]) -> dict[str, Tensor]:
-        """The map (1, 1, h, w) of methods for one image: the map that is evaluated."""
-        image = self._prepared(item)
-        return {name: _checked_maps(self._made(name, item, image.target), name) for name in methods}
-
-    def _rows(
-        self, image: _Image, methods: Sequence[str], metrics: Sequence[Metric]
-    ) -> dict[str, Row]:
-        item = image.item
         needs_runner_up = any(metric.kind == "protocol" for metric in metrics)
         results = [self._explained(name, image, needs_runner_up) for name in methods]
+        with_curve = [metric.name for metric in metrics if metric.curve is not None]
         maps = MapsOfImage(
-            model=self.model,
             forward_func=self.forward_func,
             inputs=item.inputs,
             target=image.target,
@@ -140,32 +110,23 @@ class ImageEvaluator:
             scorer=image.scorer,
             context=self.context,
             settings=self.settings,
-            areas={metric.name for metric in metrics if metric.curve is not None},
+            areas=with_curve,
             seeded=lambda purpose: self._seeded(item.name, purpose),
         )
-        curves = {
-            metric.name: maps.road if metric.name == "road" else maps.curves[metric.name]
-            for metric in metrics
-            if metric.curve is not None
-        }
-        return {
-            name: Row(
-                values={
-                    "target": int(image.target),
-                    "predicted": image.predicted,
-                    "confidence": float(image.scorer.confidence_in_target()),
-                    "layer": self._layers_of(name, item.inputs).name,
-                    **{metric.name: _plain(metric.value(maps, i)) for metric in metrics},
-                },
-                curves={
-                    curve: [round(value, 4) for value in points[i].tolist()]
-                    for curve, points in curves.items()
-                },
-                # NaN passes: unknown.
-                map=as_png(result.mask[0]) if result.forward_passes > MANY_PASSES else None,
-            )
-            for i, (name, result) in enumerate(zip(methods, results, strict=True))
-        }
+        rows: dict[str, Row] = {}
+        for i, (name, result) in enumerate(zip(methods, results, strict=True)):
+            values = {
+                "target": int(image.target),
+                "predicted": image.predicted,
+                "confidence": float(image.scorer.confidence_in_target()),
+                "layer": self._layers_of(name, item.inputs).name,
+                **{metric.name: _plain(metric.value(maps, i)) for metric in metrics},
+            }
+            for curve in with_curve:
+                points = maps.road[i] if curve == "road" else maps.curves[curve][i]
+                values[f"{curve}_curve"] = [round(value, 4) for value in points.tolist()]
+            rows[name] = Row(values, packed(result.mask))
+        return rows
 
     def _prepared(self, item: Item) -> _Image:
         with torch.no_grad():
@@ -310,7 +271,8 @@ def _checked_maps(result: Tensor | ClassMaps, method: str) -> Tensor:
 
 
 def _plain(value: Tensor | float) -> float:
-    return value.item() if isinstance(value, Tensor) else value
+    value = value.item() if isinstance(value, Tensor) else value
+    return int(value) if isinstance(value, bool) else value
 
 
 def _synchronise(device: torch.device) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
@@ -28,17 +28,16 @@ class Processes:
         """Let rank 0 act while the others wait; all get its result, or raise its error."""
         if self.count == 1:
             return action()
-        outcome: list[Any] = [None, None]  # result and error
+        result, error = None, None
         if self.rank == 0:
             try:
-                outcome[0] = action()
-            except Exception as error:
-                outcome[1] = error
-        dist.broadcast_object_list(outcome, src=0)
-        if outcome[1] is not None:
-            raise outcome[1]
-        result: T = outcome[0]
-        return result
+                result = action()
+            except Exception as raised:
+                error = raised
+        result, error = self.gather((result, error))[0]
+        if error is not None:
+            raise error
+        return cast(T, result)
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes, by rank."""

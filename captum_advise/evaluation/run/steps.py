@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from captum_advise._utils.errors import reason
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.columns import IDENTITY, Metric
-from captum_advise.evaluation.curves import mean_curves
 from captum_advise.evaluation.data.items import Items
 from captum_advise.evaluation.digests import digest
 from captum_advise.evaluation.methods.interface import selecting_by_avx
-from captum_advise.evaluation.output import reserved, write_output
+from captum_advise.evaluation.output import printable, reserved, write_output, write_table
+from captum_advise.evaluation.report.curves import mean_curves
 from captum_advise.evaluation.report.page import Report, write_report
 from captum_advise.evaluation.run.image_evaluator import (
     ImageEvaluator,
     MethodError,
     UnsuitableMethodError,
 )
-from captum_advise.evaluation.run.keys import keys_of, missing_rows
+from captum_advise.evaluation.run.keys import keys_of
 from captum_advise.evaluation.run.processes import Processes
-from captum_advise.evaluation.run.results import (
-    Evaluation,
-    StoredRun,
-    as_csv,
-    as_table,
-    information,
-)
-from captum_advise.evaluation.run.store import FILE, Key, Setting, Store
+from captum_advise.evaluation.run.results import Evaluation, information
+from captum_advise.evaluation.run.store import FILE, Key, Row, Setting, Store, unpacked
+from captum_advise.pixels import to_pixels
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FAILURE_COLUMNS = ("index", "file", "reason")
 # The run gives up when this many images fail at the start, before any succeeds.
@@ -43,22 +42,13 @@ _MAX_FAILURES_AT_START = 3
 
 @dataclass
 class Share:
-    """What one process did: which rows are there, how many were stored, or computed and why."""
+    """What one process did."""
 
     # By position and method, of the images that have a row of every method.
-    keys: dict[int, Mapping[str, Key]] = field(default_factory=dict)
-    reused: int = 0
+    keys: dict[int, dict[str, Key]] = field(default_factory=dict)
+    # Why rows were computed.
     reasons: Counter[str] = field(default_factory=Counter)
-    failures: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def total(cls, shares: Sequence[Share]) -> Share:
-        """What all processes did, images in order."""
-        keys = {index: own for share in shares for index, own in share.keys.items()}
-        failures = {index: own for share in shares for index, own in share.failures.items()}
-        reasons = sum((share.reasons for share in shares), Counter())
-        reused = sum(share.reused for share in shares)
-        return cls(dict(sorted(keys.items())), reused, reasons, dict(sorted(failures.items())))
+    failures: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -112,7 +102,7 @@ class Run:
                 if error is None:
                     continue
                 name, sentence = self.items.names[index], _sentence(error)
-                share.failures[index] = {"index": index, "file": name, "reason": sentence}
+                share.failures.append({"index": index, "file": name, "reason": sentence})
                 n_failed += isinstance(error, MethodError)
                 if n_failed >= _MAX_FAILURES_AT_START and not share.keys:
                     raise MethodError(
@@ -130,25 +120,53 @@ class Run:
         except Exception as error:
             return error
         metrics = [metric for metric in self.metrics if metric.applies_to(item)]
-        missing = missing_rows(store, keys, self.settings, metrics, self.again)
-        if missing:
+        stored = {name: store.row(key) for name, key in keys.items()}
+        # What is lacking of any method is computed for all that lack something.
+        lacking = {
+            name: {m.name for m in metrics if row is None or m.name not in row.values}
+            for name, row in stored.items()
+        }
+        methods = [name for name, own in lacking.items() if own or stored[name] is None]
+        if methods:
+            names = set().union(*lacking.values())
             try:
                 item = item.to(evaluator.device)
                 if not share.reasons:
                     evaluator.check(item.inputs, warns=warns)
-                rows = evaluator.rows(item, {name: own.metrics for name, own in missing.items()})
+                rows = evaluator.rows(item, methods, [m for m in metrics if m.name in names])
             except UnsuitableMethodError:
                 raise
             except Exception as error:
                 return error
+            latest = store.latest(digest(item.name))
+            reasons = [self._reason(name, keys[name], stored[name], latest) for name in methods]
             store.add(
-                {keys[name]: row.added_to(missing[name].stored) for name, row in rows.items()},
+                {keys[name]: _joined(stored[name], row) for name, row in rows.items()},
                 [self.settings[name] for name in rows],
             )
-            share.reasons.update(own.reason for own in missing.values())
-        share.reused += len(keys) - len(missing)
+            share.reasons.update(reasons)
         share.keys[index] = keys
         return None
+
+    def _reason(
+        self,
+        method: str,
+        key: Key,
+        stored: Row | None,
+        latest: Mapping[str, tuple[str, Mapping[str, str]]],
+    ) -> str:
+        """Why a row is computed: what differs from the latest one of the image and the method."""
+        if stored is not None:
+            return "new metric"
+        if method in self.again:
+            return "asked for again"
+        if method not in latest:
+            return "new method" if latest else "new image"
+        content, parts = latest[method]
+        before = {"the image": content, **parts}
+        now = {"the image": key.content, **self.settings[method].parts}
+        differing = [part for part in {**now, **before} if now.get(part) != before.get(part)]
+        return f"{' and '.join(differing)} changed"
 
     def finish(self, shares: Sequence[Share], *, prune: bool) -> Evaluation:
         """Merge the rows of all processes, and write tables and report.
@@ -156,53 +174,105 @@ class Run:
         Raises:
             ValueError: No image could be evaluated.
         """
-        total = Share.total(shares)
-        failures = list(total.failures.values())
+        keys = dict(sorted(pair for share in shares for pair in share.keys.items()))
+        failed = [failure for share in shares for failure in share.failures]
+        pandas = import_optional("pandas", "evaluation")
+        failures = pandas.DataFrame(failed, columns=FAILURE_COLUMNS).sort_values("index")
+        reasons = sum((share.reasons for share in shares), Counter())
         with closing(Store(self.output)) as store:
             store.merge()
             path = self.output / "failures.csv"
-            write_output(path, as_csv(failures, FAILURE_COLUMNS) if failures else None)
-            if not total.keys:
-                first = failures[0]
+            if failed:
+                write_table(path, failures)
+            else:
+                path.unlink(missing_ok=True)
+            failures = printable(failures).reset_index(drop=True)
+            if not keys:
                 raise ValueError(
                     f"None of the {len(self.items)} images could be evaluated ({path}); the first, "
-                    f"{first['file']}: {first['reason']}"
+                    f"{failures['file'][0]}: {failures['reason'][0]}"
                 )
-            used = {key for own in total.keys.values() for key in own.values()}
+            used = {key for own in keys.values() for key in own.values()}
             if prune:
-                store.keep(used, {digest(failure["file"]) for failure in failures})
+                store.keep(used, {digest(failure["file"]) for failure in failed})
             counts: dict[str, Any] = {
-                "reused": total.reused,
-                "computed": total.reasons.total(),
-                "reasons": dict(total.reasons),
-                "others": store.count() - len(used),
+                "reused": sum(map(len, keys.values())) - reasons.total(),
+                "computed": reasons.total(),
+                "reasons": dict(reasons),
             }
-            session = {**counts, "failed": len(failures), "processes": len(shares)}
-            described = information(self.evaluator, self.items, self.settings, session)
+            described = {
+                **information(self.evaluator, self.items),
+                **counts,
+                "failed": len(failed),
+                "processes": len(shares),
+            }
             text = json.dumps(described, indent=2, default=str)
             write_output(self.output / "run.json", f"{text}\n")
-            stored = StoredRun(store, total.keys, self.items)
-            columns = (*IDENTITY, *(metric.name for metric in self.metrics))
-            write_output(self.output / "results.csv", as_csv(stored.records(), columns))
-            results = as_table(stored.records(), columns)
-            in_mosaic = results["index"].map(self.items.in_mosaic)
-            # A cell of a mosaic is named by the mosaic and its image, an object by its scene.
-            is_part = in_mosaic | self.items.have("pairs")
-            image = results["file"].str.partition(": ")[2].where(is_part)
+            columns = [*IDENTITY, *(metric.name for metric in self.metrics)]
+            table = pandas.DataFrame(self._records(store, keys), columns=columns)
+            write_table(self.output / "results.csv", table)
+            results = printable(table)
             report = Report(
-                results=results.assign(image=image) if is_part.any() else results,
+                results=self._with_images(results),
                 methods=tuple(self.settings),
                 metrics=self.metrics,
-                curves=mean_curves(stored.curves()),
+                curves=mean_curves(
+                    ((method, row.values) for _, method, _, row in _rows(store, keys)), self.metrics
+                ),
                 information=described,
+                images=[index for index in keys if not self.items.in_mosaic(index)],
                 class_names=tuple(getattr(self.items.first("network"), "class_names", ())),
-                failures=[(own["file"], own["reason"]) for own in failures],
+                failures=len(failed),
                 by_avx=selecting_by_avx(self.evaluator.methods),
             )
-            shown = partial(stored.shown, evaluator=self.evaluator)
-            summary = write_report(self.output, report, shown)
-        table = as_table(failures, FAILURE_COLUMNS)
-        return Evaluation(results, summary, table, self.output, **counts)
+            summary = write_report(
+                self.output, report, lambda index: self._shown(store, index, keys[index])
+            )
+        return Evaluation(results, summary, failures, self.output, **counts)
+
+    def _records(
+        self, store: Store, keys: Mapping[int, Mapping[str, Key]]
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of ``results.csv``, image by image."""
+        for index, method, key, row in _rows(store, keys):
+            values = {k: v for k, v in row.values.items() if not isinstance(v, list)}
+            own = {"index": index, "file": self.items.names[index], "method": method}
+            yield {**own, "content": key.content, **values}
+
+    def _with_images(self, results: pd.DataFrame) -> pd.DataFrame:
+        """The results with the image that counts once, where several items show parts of it."""
+        in_mosaic = results["index"].map(self.items.in_mosaic)
+        # A cell of a mosaic is named by the mosaic and its image, an object by its scene.
+        is_part = in_mosaic | self.items.have("pairs")
+        image = results["file"].str.partition(": ")[2].where(is_part)
+        return results.assign(image=image) if is_part.any() else results
+
+    def _shown(
+        self, store: Store, index: int, keys: Mapping[str, Key]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The image (3, H, W) in [0, 1] at a position, and each method's map (1, 1, h, w)."""
+        inputs = self.items[index].inputs
+        pixels = to_pixels(inputs, self.evaluator.context.pixel_space, inputs)[0].clamp(0, 1)
+        maps = {method: unpacked(row.map) for _, method, _, row in _rows(store, {index: keys})}
+        return pixels.expand(3, -1, -1).float(), maps
+
+
+def _rows(
+    store: Store, keys: Mapping[int, Mapping[str, Key]]
+) -> Iterator[tuple[int, str, Key, Row]]:
+    """The rows of images by position and method."""
+    for index, own in keys.items():
+        for method, key in own.items():
+            row = store.row(key)
+            if row is not None:
+                yield index, method, key, row
+
+
+def _joined(stored: Row | None, row: Row) -> Row:
+    """A row with what is stored of other metrics."""
+    if stored is None:
+        return row
+    return Row({**stored.values, **row.values}, row.map)
 
 
 def _sentence(error: Exception) -> str:

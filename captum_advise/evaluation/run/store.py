@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
 
 from captum_advise._utils.errors import reason
 from captum_advise.evaluation.digests import digest
@@ -23,13 +27,14 @@ from captum_advise.evaluation.output import OutputError
 FILE = "results.sqlite"
 _OF_PROCESSES = "results.rank{}.sqlite"
 # In the header of every file of ours: SQLite's marks of a program and of its format.
-_PROGRAM, _FORMAT = 0x41445645, 1
+_PROGRAM, _FORMAT = 0x41445645, 2
 _TABLES = (
     "CREATE TABLE settings (id TEXT PRIMARY KEY, method TEXT NOT NULL, parts TEXT NOT NULL)",
     'CREATE TABLE rows (image TEXT NOT NULL, content TEXT NOT NULL, setting TEXT NOT NULL, "values"'
-    " TEXT NOT NULL, curves TEXT NOT NULL, map BLOB, UNIQUE (image, content, setting))",
+    " TEXT NOT NULL, map BLOB NOT NULL, UNIQUE (image, content, setting))",
 )
-_ROW = 'image, content, setting, "values", curves, map'
+_SIDE = 64  # of the maps that are kept
+_ROW = 'image, content, setting, "values", map'
 
 
 @dataclass(frozen=True)
@@ -53,23 +58,24 @@ class Key(NamedTuple):
     setting: str  # the method, and all else
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """What was computed for an image and a method."""
 
-    values: Mapping[str, Any]  # class, predicted class, confidence, layer, and metrics
-    curves: Mapping[str, list[float]] = field(default_factory=dict)
-    map: bytes | None = None  # a PNG, if it took many forward passes
+    # Class, predicted class, confidence, layer, metrics, and curves as ``NAME_curve``.
+    values: dict[str, Any]
+    map: bytes = b""  # for the report, see :func:`packed`
 
-    def added_to(self, stored: Row | None) -> Row:
-        """This row with what is stored of other metrics."""
-        if stored is None:
-            return self
-        return Row(
-            {**stored.values, **self.values},
-            {**stored.curves, **self.curves},
-            stored.map if self.map is None else self.map,
-        )
+
+def packed(mask: Tensor) -> bytes:
+    """A map (1, 1, H, W) in [0, 1] as a report shows it: small, in 256 steps."""
+    small = nn.functional.interpolate(mask, (_SIDE, _SIDE), mode="area")
+    return zlib.compress((255 * small).round().byte().cpu().numpy().tobytes())
+
+
+def unpacked(content: bytes) -> Tensor:
+    """The same as a map (1, 1, h, w)."""
+    values = bytearray(zlib.decompress(content))
+    return torch.frombuffer(values, dtype=torch.uint8).view(1, 1, _SIDE, _SIDE).float()
 
 
 class Store:
@@ -86,35 +92,22 @@ class Store:
         self._own.close()
         self._main.close()
 
-    def rows(self, keys: Iterable[Key]) -> Iterator[Row | None]:
-        """The row of each key."""
-        for key in keys:
-            found = self._query(
-                'SELECT "values", curves, map FROM rows '
-                "WHERE image = ? AND content = ? AND setting = ?",
-                *key,
-            )
-            with _using(self._path):
-                row = next((Row(json.loads(v), json.loads(c), m) for v, c, m in found), None)
-            yield row
-
-    def has_image(self, image: str) -> bool:
-        """Whether an image has any row."""
-        return bool(self._query("SELECT 1 FROM rows WHERE image = ? LIMIT 1", image))
-
-    def latest(self, image: str, method: str) -> tuple[str, dict[str, str]] | None:
-        """Content and parts of the setting of the latest row of an image and a method."""
+    def row(self, key: Key) -> Row | None:
+        """The row of a key."""
         found = self._query(
-            "SELECT content, parts FROM rows JOIN settings ON settings.id = setting "
-            "WHERE image = ? AND method = ? ORDER BY rows.rowid DESC LIMIT 1",
-            image,
-            method,
+            'SELECT "values", map FROM rows WHERE image = ? AND content = ? AND setting = ?', *key
         )
-        return (found[0][0], json.loads(found[0][1])) if found else None
+        with _using(self._path):
+            return next((Row(json.loads(values), image) for values, image in found), None)
 
-    def count(self) -> int:
-        """The number of all rows."""
-        return int(self._query("SELECT count(*) FROM rows")[0][0])
+    def latest(self, image: str) -> dict[str, tuple[str, dict[str, str]]]:
+        """By method, content and parts of the setting of the latest row of an image."""
+        found = self._query(
+            "SELECT method, content, parts FROM rows JOIN settings ON settings.id = setting "
+            "WHERE image = ? ORDER BY rows.rowid",
+            image,
+        )
+        return {method: (content, json.loads(parts)) for method, content, parts in found}
 
     def _query(self, text: str, *values: str) -> list[Any]:
         with _using(self._path):
@@ -123,15 +116,10 @@ class Store:
     def add(self, rows: Mapping[Key, Row], settings: Iterable[Setting]) -> None:
         """Write rows and their settings in one transaction: all, or OutputError and none."""
         entries = [(s.id, s.method, json.dumps(dict(s.parts))) for s in settings]
-        values = [
-            (*key, json.dumps(dict(row.values)), json.dumps(dict(row.curves)), row.map)
-            for key, row in rows.items()
-        ]
+        values = [(*key, json.dumps(row.values), row.map) for key, row in rows.items()]
         with _transaction(self._own, self._own_path) as own:
             own.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?, ?)", entries)
-            own.executemany(
-                f"INSERT OR REPLACE INTO rows ({_ROW}) VALUES (?, ?, ?, ?, ?, ?)", values
-            )
+            own.executemany(f"INSERT OR REPLACE INTO rows ({_ROW}) VALUES (?, ?, ?, ?, ?)", values)
 
     def delete(self, setting: str) -> None:
         """Delete the rows of a setting."""

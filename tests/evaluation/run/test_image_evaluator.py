@@ -27,16 +27,14 @@ def evaluator_of(network, methods, *, steps=32, seed=0, **settings):
 def rows(evaluator, image, target, methods=None):
     """The values and curves of each method, without the time."""
     metrics = [m for m in get_metrics(["default", "mu_fidelity"]) if m.of == "images"]
-    wanted = dict.fromkeys(methods or evaluator.methods, metrics)
-    found = evaluator.rows(Item(0, "image", image, target), wanted)
-    return {
-        name: {**row.values, "seconds": 0, **{f"{k} curve": v for k, v in row.curves.items()}}
-        for name, row in found.items()
-    }
+    wanted = methods or list(evaluator.methods)
+    found = evaluator.rows(Item(0, "image", image, target), wanted, metrics)
+    return {name: {**row.values, "seconds": 0} for name, row in found.items()}
 
 
 def maps(evaluator, image, target, name="image"):
-    return evaluator.maps(Item(0, name, image, target), list(evaluator.methods))
+    prepared = evaluator._prepared(Item(0, name, image, target))
+    return {own: evaluator._explained(own, prepared, False).maps for own in evaluator.methods}
 
 
 @pytest.mark.parametrize(
