@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
 from torch import Tensor
 
 from captum_advise.evaluation.columns import Metric
@@ -24,7 +25,7 @@ from captum_advise.evaluation.report.statistics import (
     mean_ranks,
     outcome,
 )
-from captum_advise.evaluation.report.tags import Html, joined, table, tag
+from captum_advise.evaluation.report.tags import joined, table, tag
 from captum_advise.visualization import style
 from captum_advise.visualization.html import filled, template
 
@@ -116,7 +117,7 @@ def page(report: Report, pictures: Mapping[int, Sequence[str]]) -> str:
     return filled(template("captum_advise.evaluation.report", "page_template"), parts)
 
 
-def _facts(report: Report) -> Html:
+def _facts(report: Report) -> Markup:
     configuration, ended = report.information["configuration"], report.information["ended"]
     facts = {
         "Network": configuration.get("network"),
@@ -127,7 +128,7 @@ def _facts(report: Report) -> Html:
     return joined(tag("span", f"{name}: {value}") for name, value in facts.items() if value)
 
 
-def _conclusions(report: Report) -> Html:
+def _conclusions(report: Report) -> Markup:
     sentences = conclusions(report.comparison, report.metrics, report.by_avx)
     if count := report.failures:
         images = "image" if count == 1 else "images"
@@ -135,7 +136,7 @@ def _conclusions(report: Report) -> Html:
     return joined(tag("p", sentence) for sentence in sentences)
 
 
-def _tables(report: Report) -> Iterator[Html]:
+def _tables(report: Report) -> Iterator[Markup]:
     """A table for each kind of metrics."""
     rows = report.comparison.set_index(["method", "metric"])
     for kind, title in _KINDS.items():
@@ -154,7 +155,7 @@ def _tables(report: Report) -> Iterator[Html]:
         yield table(["method", *head], own, report.baseline)
 
 
-def _cells(metric: Metric, rows: pd.DataFrame) -> dict[str, Html]:
+def _cells(metric: Metric, rows: pd.DataFrame) -> dict[str, Markup]:
     """By method, the mean with its interval, and the difference from the baseline with its test."""
     best = rows["mean"].max() if metric.higher_is_better else rows["mean"].min()
     cells = {}
@@ -177,7 +178,7 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
-def _curves(report: Report) -> Iterator[Html]:
+def _curves(report: Report) -> Iterator[Markup]:
     shown = {*report.mean_ranks.index[:_CURVES], report.baseline}
     for metric in report.metrics:
         curves = {
@@ -193,7 +194,7 @@ def _curves(report: Report) -> Iterator[Html]:
             yield tag("img", src=source, alt=f"Mean curves: {metric.title}")
 
 
-def _gallery(report: Report, pictures: Mapping[int, Sequence[str]]) -> Iterator[Html]:
+def _gallery(report: Report, pictures: Mapping[int, Sequence[str]]) -> Iterator[Markup]:
     rows = report.results.set_index(["index", "method"])
     for number, (index, sources) in enumerate(pictures.items()):
         own = rows.loc[index]
@@ -221,7 +222,7 @@ def _gallery(report: Report, pictures: Mapping[int, Sequence[str]]) -> Iterator[
         )
 
 
-def _figure(source: str, caption: str, alt: str) -> Html:
+def _figure(source: str, caption: str, alt: str) -> Markup:
     return tag("figure", tag("img", src=source, alt=alt), tag("figcaption", caption))
 
 

@@ -1,31 +1,28 @@
-"""HTML from texts that may hold anything."""
+"""HTML from texts that may hold anything: what is not ``Markup`` yet is escaped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
+
+from markupsafe import Markup, escape
 
 
-class Html(str):
-    """Text that is HTML; all other text is escaped before it enters a page."""
-
-
-def tag(name: str, *content: str, **attributes: str) -> Html:
+def tag(name: str, *content: str, **attributes: str) -> Markup:
     """An element. In names of attributes, ``_`` stands for ``-`` or follows a word of Python."""
-    given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
+    given = joined(
+        Markup(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"')
         for key, value in attributes.items()
     )
-    start = f"<{name}{given}>"
-    return Html(start if name == "img" else f"{start}{joined(content)}</{name}>")
+    start = Markup(f"<{name}{given}>")
+    return start if name == "img" else joined([start, *content, Markup(f"</{name}>")])
 
 
-def joined(content: Iterable[str]) -> Html:
+def joined(content: Iterable[str]) -> Markup:
     """Texts and elements, one after the other."""
-    return Html("".join(part if isinstance(part, Html) else escape(part) for part in content))
+    return Markup("").join(content)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], baseline: str = "") -> Html:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], baseline: str = "") -> Markup:
     """A table in a place that scrolls. The first cell of a row is its heading.
 
     The row of the ``baseline`` says so.
