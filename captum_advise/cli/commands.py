@@ -49,7 +49,8 @@ def run(arguments: Sequence[str] | None) -> int:
         except Exception as error:
             # The base class of usage errors moved when typer stopped depending on click.
             if hasattr(error, "format_message"):
-                show_error(f"{error.format_message().rstrip('.')}.")
+                message = error.format_message().rstrip(".")
+                show_error(message if message.endswith("?") else f"{message}.")
                 return 2
             raise
     return status or 0

@@ -27,6 +27,7 @@ def test_unknown_command(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert "explian" in line
+    assert "?." not in line
 
 
 def test_version_and_help(capsys):
