@@ -168,7 +168,7 @@ class ImageEvaluator:
             maps=maps,
             mask=as_masks(maps, inputs.shape[-2:]),
             runner_up_maps=self._runner_up_maps(method, result, image) if needs_runner_up else None,
-            forward_passes=math.nan if is_saved else passes.count,
+            forward_passes=math.nan if is_saved else float(passes.count),
             seconds=math.nan if is_saved else seconds,
             is_saved=is_saved,
             explain=partial(self._masks, method, item),
