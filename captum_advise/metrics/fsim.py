@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_advise.metrics._image_pairs import check_image_pair
-from captum_advise.metrics.ssim import AT_ONCE
 
 _SCALES, _ORIENTATIONS = 4, 4
 _LEAST_WAVELENGTH = 6
@@ -80,8 +79,6 @@ def fsim_features(images: Tensor) -> Tensor:
         (N, 2, h, w) phase congruency and magnitude of the luminance's gradient, for colour images
         (N, 4, h, w) with I and Q; without a graph.
     """
-    if len(images) > AT_ONCE and not images.is_cuda:
-        return torch.cat([fsim_features(part) for part in torch.split(images, AT_ONCE)])
     stride = max(1, round(min(images.shape[2:]) / 256))
     images = images * 255
     if stride > 1:

@@ -13,8 +13,6 @@ from torch import Tensor
 from captum_advise.metrics._image_pairs import check_image_pair
 
 _WINDOW, _SIGMA = 11, 1.5
-# So many images, with what is computed of them, stay in a processor's cache.
-AT_ONCE = 4
 # The paper's constants for luminance and contrast.
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -53,9 +51,6 @@ def local_statistics(images: Tensor) -> Tensor:
 
 def ssim_with(images: Tensor, others: Tensor, statistics: Tensor) -> Tensor:
     """SSIM (N,) of images (N, C, H, W) and others, whose local statistics are known."""
-    if len(images) > AT_ONCE and not images.is_cuda:
-        parts = (torch.split(tensor, AT_ONCE) for tensor in (images, others, statistics))
-        return torch.cat([ssim_with(*part) for part in zip(*parts, strict=True)])
     other_mean, other_variance = statistics.unbind(1)
     mean, square, product = _local_means(images, images.square(), images * others)
     variance = square - mean.square()
