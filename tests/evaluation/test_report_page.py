@@ -149,6 +149,8 @@ def test_conclusions_name_what_is_significant():
     ]
     (equal,) = conclusions_of(report({"a": 0.0, "b": 0.0}))
     assert equal == f"No method differs significantly from a in {', '.join(JUDGED)} or AVX."
+    others = [metric for metric in SHOWN if not (metric.judges or metric.name == "avx")]
+    assert conclusions(report(GAINS).comparison, others) == []
 
 
 def test_methods_of_which_the_same_is_true_share_a_conclusion():

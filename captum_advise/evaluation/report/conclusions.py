@@ -43,7 +43,7 @@ def _differences(table: pd.DataFrame, judged: Sequence[Metric], baseline: str) -
     for text, methods in alike.items():
         who = f"{_listed(methods)} {'is' if len(methods) == 1 else 'are'}"
         yield f"Compared with {baseline}, {who} significantly {text}."
-    if not alike:
+    if titles and not alike:
         over = _listed([*titles.values()], "or")
         yield f"No method differs significantly from {baseline} in {over}."
 
