@@ -41,6 +41,8 @@ methods = {
 }
 with torch.no_grad():
     target = network.model(inputs).argmax(1)
+# What is loaded at the first call, as compiled densities are, is no part of the peak.
+methods[sys.argv[1]].attribute(inputs[:1], target[:1])
 before = mebibytes("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 methods[sys.argv[1]].attribute(inputs, target)
@@ -71,11 +73,11 @@ def measured(code, *arguments):
 
 
 @pytest.mark.case(
-    "peak memory: LayerAdvise, ResNet50, eight images", "at most 300 MiB above Grad-CAM's"
+    "peak memory: LayerAdvise, ResNet50, eight images", "at most 200 MiB above Grad-CAM's"
 )
 def test_peak_above_grad_cam():
     (advise,), (grad_cam,) = measured(PEAK, "layer-advise"), measured(PEAK, "grad-cam")
-    assert advise - grad_cam < 300
+    assert advise - grad_cam < 200
 
 
 @pytest.mark.case("memory held: after 200 photographs", "no more than after 50")
