@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import math
 from collections.abc import Mapping
 from importlib import resources
@@ -82,14 +81,6 @@ def filled(template: Mapping[str, str], parts: Mapping[str, Any]) -> str:
     text = page.from_string(template["page"]).render(known)
     # Names of files may hold bytes that are not UTF-8.
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def embedded_json(value: Any) -> str:
-    """Data for a ``<script type="application/json">``, which no text in them can end."""
-    from markupsafe import Markup
-
-    text = json.dumps(finite(value), allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))
 
 
 def finite(value: Any, digits: int | None = None) -> Any:

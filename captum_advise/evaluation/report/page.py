@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from markupsafe import Markup
 from torch import Tensor
 
 from captum_advise.evaluation.columns import Metric
@@ -25,12 +24,13 @@ from captum_advise.evaluation.report.statistics import (
     mean_ranks,
     outcome,
 )
-from captum_advise.evaluation.report.tags import joined, table, tag
 from captum_advise.visualization import style
 from captum_advise.visualization.html import filled, template
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_Cells: TypeAlias = dict[str, dict[str, Any]]
 
 # More curves than these cannot be told apart.
 _CURVES = 7
@@ -109,15 +109,16 @@ def page(report: Report, pictures: Mapping[int, Sequence[str]]) -> str:
     parts = {
         "facts": _facts(report),
         "conclusions": _conclusions(report),
-        "baseline": tag("strong", report.baseline),
-        "tables": joined(_tables(report)),
-        "curves": joined(_curves(report)),
-        "gallery": joined(_gallery(report, pictures)),
+        "baseline": report.baseline,
+        "methods": report.mean_ranks.index,
+        "tables": _tables(report),
+        "curves": _curves(report),
+        "gallery": _gallery(report, pictures),
     }
     return filled(template("captum_advise.evaluation.report", "page_template"), parts)
 
 
-def _facts(report: Report) -> Markup:
+def _facts(report: Report) -> dict[str, Any]:
     configuration, ended = report.information["configuration"], report.information["ended"]
     facts = {
         "Network": configuration.get("network"),
@@ -125,52 +126,42 @@ def _facts(report: Report) -> Markup:
         "Images": len(report.images),
         "Run": str(ended).replace("T", " ").replace("+00:00", " UTC"),
     }
-    return joined(tag("span", f"{name}: {value}") for name, value in facts.items() if value)
+    return {name: value for name, value in facts.items() if value}
 
 
-def _conclusions(report: Report) -> Markup:
+def _conclusions(report: Report) -> list[str]:
     sentences = conclusions(report.comparison, report.metrics, report.by_avx)
     if count := report.failures:
         images = "image" if count == 1 else "images"
         sentences.insert(0, f"{count} {images} could not be evaluated: failures.csv says why.")
-    return joined(tag("p", sentence) for sentence in sentences)
+    return sentences
 
 
-def _tables(report: Report) -> Iterator[Markup]:
-    """A table for each kind of metrics."""
+def _tables(report: Report) -> dict[str, dict[str, _Cells]]:
+    """For each kind of metrics, the cells by heading and method."""
     rows = report.comparison.set_index(["method", "metric"])
-    for kind, title in _KINDS.items():
-        metrics = [metric for metric in report.metrics if metric.kind == kind]
-        if not metrics:
-            continue
-        columns: list[Mapping[str, str]] = [
-            _cells(metric, rows.xs(metric.name, level="metric")) for metric in metrics
-        ]
-        head = [metric.heading for metric in metrics]
-        if kind == "faithfulness":
-            head.insert(0, "mean rank")
-            columns.insert(0, {name: _number(rank, 2) for name, rank in report.mean_ranks.items()})
-        own = [[name, *(cells[name] for cells in columns)] for name in report.mean_ranks.index]
-        yield tag("h3", title)
-        yield table(["method", *head], own, report.baseline)
+    tables: dict[str, dict[str, _Cells]] = {}
+    for metric in report.metrics:
+        columns = tables.setdefault(_KINDS[metric.kind], {})
+        if metric.kind == "faithfulness" and not columns:
+            ranks = report.mean_ranks.items()
+            columns["mean rank"] = {str(name): {"mean": _number(rank, 2)} for name, rank in ranks}
+        columns[metric.heading] = _cells(metric, rows.xs(metric.name, level="metric"))
+    return {title: tables[title] for title in _KINDS.values() if title in tables}
 
 
-def _cells(metric: Metric, rows: pd.DataFrame) -> dict[str, Markup]:
+def _cells(metric: Metric, rows: pd.DataFrame) -> _Cells:
     """By method, the mean with its interval, and the difference from the baseline with its test."""
     best = rows["mean"].max() if metric.higher_is_better else rows["mean"].min()
-    cells = {}
+    cells: _Cells = {}
     for method, row in rows.iterrows():
         mean, low, high = (_number(row[name], metric.digits) for name in ("mean", "low", "high"))
-        is_best = metric.tested and row["mean"] == best
-        lines = [tag("strong" if is_best else "span", mean)]
-        if math.isfinite(row["low"]):
-            lines.append(tag("small", f"[{low}, {high}]"))
+        cell = cells[str(method)] = {"mean": mean, "low": low, "high": high}
+        cell["is_best"] = metric.tested and row["mean"] == best
         if math.isfinite(row["p_holm"]):
-            mark, word = _OUTCOMES[outcome(row)]
+            mark, cell["outcome"] = _OUTCOMES[outcome(row)]
             p_value = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
-            text = f"{mark} {row['difference']:+.{metric.digits}f}, {p_value}"
-            lines.append(tag("small", text, class_=word))
-        cells[str(method)] = joined(lines)
+            cell["difference"] = f"{mark} {row['difference']:+.{metric.digits}f}, {p_value}"
     return cells
 
 
@@ -178,8 +169,10 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
-def _curves(report: Report) -> Iterator[Markup]:
+def _curves(report: Report) -> dict[str, str]:
+    """The address of a figure for each metric that has curves."""
     shown = {*report.mean_ranks.index[:_CURVES], report.baseline}
+    figures: dict[str, str] = {}
     for metric in report.metrics:
         curves = {
             method: report.curves[metric.name, method]
@@ -191,39 +184,25 @@ def _curves(report: Report) -> Iterator[Markup]:
                 warnings.simplefilter("ignore", UserWarning)  # of letters that the font lacks
                 png = style.to_png(curve_figure(metric, curves), dpi=130)
             source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-            yield tag("img", src=source, alt=f"Mean curves: {metric.title}")
+            figures[metric.title] = source
+    return figures
 
 
-def _gallery(report: Report, pictures: Mapping[int, Sequence[str]]) -> Iterator[Markup]:
+def _gallery(report: Report, pictures: Mapping[int, Sequence[str]]) -> Iterator[dict[str, Any]]:
     rows = report.results.set_index(["index", "method"])
-    for number, (index, sources) in enumerate(pictures.items()):
-        own = rows.loc[index]
-        first = own.iloc[0]
+    for index, (image, *maps) in pictures.items():
+        first = rows.loc[index].iloc[0]
         target, predicted = (_class_name(report, first[name]) for name in ("target", "predicted"))
         verdict = (
             "the predicted class" if target == predicted else f"the predicted class is {predicted}"
         )
-        caption = f"The maps explain {target}, probability {first['confidence']:.3f}; {verdict}."
-        by_method = dict(zip(report.methods, sources[1:], strict=True))
-        figures = [
-            _figure(sources[0], "image", f"The image {first['file']}"),
-            *(
-                _figure(by_method[name], name, f"The map of {name}")
-                for name in report.mean_ranks.index
-            ),
-        ]
-        is_open = {} if number else {"open": ""}
-        yield tag(
-            "details",
-            tag("summary", f"{index}: {first['file']}"),
-            tag("p", caption),
-            tag("div", *figures, class_="maps"),
-            **is_open,
-        )
-
-
-def _figure(source: str, caption: str, alt: str) -> Markup:
-    return tag("figure", tag("img", src=source, alt=alt), tag("figcaption", caption))
+        yield {
+            "index": index,
+            "file": first["file"],
+            "about": f"{target}, probability {first['confidence']:.3f}; {verdict}",
+            "image": image,
+            "maps": dict(zip(report.methods, maps, strict=True)),
+        }
 
 
 def _class_name(report: Report, index: float) -> str:
