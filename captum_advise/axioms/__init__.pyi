@@ -3,13 +3,7 @@ from captum_advise.axioms.checks import Subject as Subject
 from captum_advise.axioms.claims import AXIOMS as AXIOMS
 from captum_advise.axioms.claims import Axiom as Axiom
 from captum_advise.axioms.networks import NetworkSpec as NetworkSpec
-from captum_advise.axioms.networks import SmallNetwork as SmallNetwork
-from captum_advise.axioms.rewrites import REWRITES as REWRITES
-from captum_advise.axioms.rewrites import EquivalentPair as EquivalentPair
-from captum_advise.axioms.rewrites import Rewrite as Rewrite
 from captum_advise.axioms.strategies import Case as Case
-from captum_advise.axioms.strategies import cases as cases
-from captum_advise.axioms.strategies import network_specs as network_specs
 from captum_advise.axioms.suite import REFERENCES as REFERENCES
 from captum_advise.axioms.suite import AxiomSuite as AxiomSuite
 from captum_advise.axioms.suite import require as require

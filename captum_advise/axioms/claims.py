@@ -45,7 +45,7 @@ class Axiom:
         claim: The first line of the docstring of the function in ``captum_advise.axioms.claims`` or
             ``captum_advise.axioms.checks``, whose other lines have the exact statement.
         run: Raises :class:`AxiomViolation` if a subject fails on a case.
-        allowed: The networks to try, as in :func:`network_specs`.
+        allowed: The networks to try: values of attributes of :class:`NetworkSpec`.
         examples: Smallest and largest number of examples in a case.
 
     Example::
@@ -93,8 +93,9 @@ def implementation_invariance(rewrite: Rewrite, subject: Subject, case: Case) ->
         expected = torch.stack(
             [zero if unit is None else original[:, unit] for unit in pair.unit_map], 1
         )
-    what = f"{rewrite.name}: equivalent networks ({rewrite.reason}) have different attributions"
-    require = checks.require_equal if rewrite.exactness == "bitwise" else checks.require_close
+    name = rewrite.build.__name__
+    what = f"{name}: equivalent networks ({rewrite.reason}) have different attributions"
+    require = checks.require_equal if rewrite.is_bitwise else checks.require_close
     require(subject, rewritten, expected, what)
 
 
@@ -285,6 +286,10 @@ def _axiom(
     return Axiom(run.__name__, checks.claim_of(run), run, allowed or {}, examples)
 
 
+def _lower(claim: str) -> str:
+    return claim[:1].lower() + claim[1:]
+
+
 def _of_any_model(
     check: Callable[[Subject, nn.Module, nn.Module, Tensor, Tensor], None],
     examples: tuple[int, int] = (1, 3),
@@ -318,12 +323,12 @@ _WHERE = {
 _ALL = (
     *(
         Axiom(
-            rewrite.name,
-            f"Implementation invariance: {rewrite.claim}",
+            name,
+            f"Implementation invariance: {_lower(checks.claim_of(rewrite.build))}",
             partial(implementation_invariance, rewrite),
             rewrite.needs,
         )
-        for rewrite in REWRITES.values()
+        for name, rewrite in REWRITES.items()
     ),
     _axiom(dummy_unit),
     _axiom(dummy_location, _FLAT),

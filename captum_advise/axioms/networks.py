@@ -31,7 +31,7 @@ _HIDDEN_UNITS = 6
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """The description of a :class:`SmallNetwork`: equal specs build equal networks.
+    """The description of a small network: equal specs build equal networks.
 
     Attributes:
         seed: Seed of all parameters.
@@ -83,30 +83,13 @@ class NetworkSpec:
         return self.map_size if self.pooling == "none" else math.ceil(self.map_size / 2)
 
     def inputs(self, n_examples: int, seed: int) -> Tensor:
-        """Random inputs.
-
-        Args:
-            n_examples: Number of inputs.
-            seed: Seed of the random numbers.
-
-        Returns:
-            float64 (n_examples, channels, size, ...), uniform on [0, 1).
-        """
+        """Random inputs, float64 (n_examples, channels, size, ...), uniform on [0, 1)."""
         shape = (n_examples, self.channels, *(self.size,) * self.spatial_dims)
         return torch.rand(shape, generator=generator(seed), dtype=torch.float64)
 
 
 class SmallNetwork(nn.Module):
-    """Stem, the explained convolution, batch norm, activation, pooling, head; float64, eval mode.
-
-    Args:
-        spec: The network's description.
-
-    Example::
-
-        >>> SmallNetwork(NetworkSpec())(NetworkSpec().inputs(2, seed=0)).shape
-        torch.Size([2, 3])
-    """
+    """Stem, explained convolution, batch norm, activation, pooling, head; float64, eval mode."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()

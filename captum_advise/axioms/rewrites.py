@@ -3,87 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from captum_advise.axioms.checks import claim_of
 from captum_advise.axioms.networks import Convolution, NetworkSpec, SmallNetwork, generator
 
-Exactness = Literal["bitwise", "rounding"]
 
+class EquivalentPair(NamedTuple):
+    """Two networks with equal outputs on all inputs, and the map between their layers."""
 
-@dataclass(frozen=True)
-class EquivalentPair:
-    """Two networks with equal outputs on all inputs, and the map between their layers.
-
-    Attributes:
-        original: A network.
-        rewritten: Another network that computes the same function of the inputs. Its ``layer`` has
-            the same feature maps as that of ``original``, up to ``unit_map``.
-        unit_map: For each unit of the rewritten layer, the unit of the original layer whose
-            activations it has up to a positive factor. None for an added unit, on which the
-            outputs do not depend.
-
-    Example::
-
-        >>> pair = REWRITES["permuted_units"](NetworkSpec(units=4), 0)
-        >>> sorted(pair.unit_map)
-        [0, 1, 2, 3]
-    """
-
-    original: SmallNetwork = field(repr=False)
-    rewritten: SmallNetwork = field(repr=False)
+    original: SmallNetwork
+    rewritten: SmallNetwork
+    # For each unit of the rewritten layer, the unit of the original layer whose activations it has
+    # up to a positive factor. None for an added unit, on which the outputs do not depend.
     unit_map: tuple[int | None, ...]
 
 
 _Build = Callable[[NetworkSpec, torch.Generator], EquivalentPair]
 
 
-@dataclass(frozen=True)
-class Rewrite:
-    """A way to write a network differently that leaves its function as it is.
+class Rewrite(NamedTuple):
+    """A way to write a network differently that leaves its function as it is."""
 
-    Attributes:
-        name: The name in :data:`REWRITES`, and of the axiom.
-        claim: What is done, in a few words: the first line of the docstring of ``build``.
-        exactness: ``"bitwise"`` if both networks compute the same floating-point numbers (up to
-            the powers of two by which a unit was rescaled). ``"rounding"`` if they compute the
-            same real numbers, with different rounding.
-        reason: The reason for the exactness.
-        needs: The networks that can be rewritten: by attribute of :class:`NetworkSpec`, the values
-            that it may have.
-        build: Makes the rewritten network; the generator is for what it draws at random.
-
-    Example::
-
-        >>> REWRITES["split_head"].reason
-        'a product of two matrices is rounded at another step'
-    """
-
-    name: str
-    claim: str
-    exactness: Exactness
-    reason: str
-    needs: Mapping[str, tuple[Any, ...]]
-    build: _Build = field(repr=False)
+    build: _Build
+    # Whether both networks compute the same floating-point numbers (up to the powers of two by
+    # which a unit was rescaled), and not only the same real numbers, with different rounding.
+    is_bitwise: bool
+    reason: str  # why they are, or are not
+    needs: Mapping[str, tuple[Any, ...]]  # values of the spec's attributes, of what it can rewrite
 
     def __call__(self, spec: NetworkSpec, seed: int) -> EquivalentPair:
-        """Rewrite a network.
-
-        Raises:
-            ValueError: The network is not as :attr:`needs` says.
-        """
-        for name, values in self.needs.items():
-            value = getattr(spec, name)
-            if value not in values:
-                raise ValueError(
-                    f"{self.name} cannot rewrite a network with {name}={value!r}: it must be "
-                    f"{' or '.join(map(repr, values))}."
-                )
+        """Rewrite a network."""
         return self.build(spec, generator(seed))
 
 
@@ -92,32 +46,30 @@ REWRITES: dict[str, Rewrite] = {}
 
 
 def _rewrite(
-    exactness: Exactness, reason: str, **needs: tuple[Any, ...]
+    reason: str, *, is_bitwise: bool, **needs: tuple[Any, ...]
 ) -> Callable[[_Build], _Build]:
     def register(build: _Build) -> _Build:
-        name, claim = build.__name__, claim_of(build)
-        claim = claim[:1].lower() + claim[1:]
-        REWRITES[name] = Rewrite(name, claim, exactness, reason, needs, build)
+        REWRITES[build.__name__] = Rewrite(build, is_bitwise, reason, needs)
         return build
 
     return register
 
 
-@_rewrite("rounding", "the head adds the units in another order")
+@_rewrite("the head adds the units in another order", is_bitwise=False)
 def permuted_units(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair:
     """Units in another order."""
     return _reordered(spec, torch.randperm(spec.units, generator=source).tolist())
 
 
-@_rewrite("rounding", "zeros among the terms of a sum change the order of its evaluation")
+@_rewrite("zeros among the terms of a sum change the order of its evaluation", is_bitwise=False)
 def dead_units(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
     """Units added that nothing reads."""
     return _reordered(spec, [*range(spec.units), None])
 
 
 @_rewrite(
-    "bitwise",
     "a power of two only shifts exponents",
+    is_bitwise=True,
     activation=("relu", "leaky_relu", "none"),  # f(s x) = s f(x) for s > 0
 )
 def rescaled_units(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair:
@@ -137,7 +89,7 @@ def rescaled_units(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair
     return _pair(network)
 
 
-@_rewrite("rounding", "a product of two matrices is rounded at another step")
+@_rewrite("a product of two matrices is rounded at another step", is_bitwise=False)
 def split_head(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
     """The last linear map as a product of two."""
     network = SmallNetwork(spec)
@@ -151,7 +103,7 @@ def split_head(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
     return _pair(network)
 
 
-@_rewrite("bitwise", "x * 1 + y * 0 is x")
+@_rewrite("x * 1 + y * 0 is x", is_bitwise=True)
 def inserted_identity(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
     """Identity layers inserted."""
     network = SmallNetwork(spec)
@@ -162,8 +114,8 @@ def inserted_identity(spec: NetworkSpec, _source: torch.Generator) -> Equivalent
 
 
 @_rewrite(
-    "rounding",
     "the factors of a product are rounded before they are multiplied",
+    is_bitwise=False,
     batch_norm=(True,),
     layer=("norm", "activation"),
 )
@@ -186,7 +138,7 @@ class _Function(nn.Module):
         return self.function(values)
 
 
-@_rewrite("bitwise", "the same functions are called")
+@_rewrite("the same functions are called", is_bitwise=True)
 def functional_form(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
     """Activations and pooling written as functions, not as modules."""
     network = SmallNetwork(spec)

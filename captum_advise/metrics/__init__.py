@@ -13,13 +13,11 @@ from captum_advise.metrics.confidence import (
 )
 from captum_advise.metrics.energy_pointing_game import energy_pointing_game
 from captum_advise.metrics.fsim import fsim
-from captum_advise.metrics.infidelity import infidelity
 from captum_advise.metrics.insertion_deletion import blurred as blurred
 from captum_advise.metrics.insertion_deletion import (
     deletion_auc,
     insertion_auc,
 )
-from captum_advise.metrics.max_sensitivity import sensitivity_max
 from captum_advise.metrics.mse import mse
 from captum_advise.metrics.mu_fidelity import mu_fidelity
 from captum_advise.metrics.pointing_game import pointing_game
@@ -45,13 +43,11 @@ __all__ = [
     "energy_pointing_game",
     "fsim",
     "increase_in_confidence",
-    "infidelity",
     "insertion_auc",
     "mse",
     "mu_fidelity",
     "pointing_game",
     "road",
-    "sensitivity_max",
     "sparseness",
     "ssim",
     "top_pixels",

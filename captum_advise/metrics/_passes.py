@@ -29,7 +29,8 @@ def target_confidences(
     check_count("internal_batch_size", internal_batch_size, at_least=1)
     if not len(examples):
         return examples.new_zeros(0, dtype=torch.float32)
-    warn_if_unsteady(forward_func)
+    if unsteadiness := unsteady(forward_func):
+        warn_caller(unsteadiness)
     convert = default_confidence(forward_func) if confidence is None else confidence
     found: list[Tensor] = []
     batches = zip(
@@ -47,12 +48,6 @@ def target_confidences(
             target = target.to(confidences.device)
         found.append(target_confidence(confidences, target[example]))
     return torch.cat(found)
-
-
-def warn_if_unsteady(forward_func: Callable[[Tensor], Tensor]) -> None:
-    """Warn, at the user's line, of a model in training mode or with batch norm without memory."""
-    if message := unsteady(forward_func):
-        warn_caller(message)
 
 
 def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:

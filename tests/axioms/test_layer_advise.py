@@ -10,7 +10,8 @@ from captum.attr import LayerGradCam, LayerGradientXActivation, LayerIntegratedG
 from torch import nn
 
 from captum_advise import LayerAdvise
-from captum_advise.axioms import Case, NetworkSpec, SmallNetwork
+from captum_advise.axioms import Case, NetworkSpec
+from captum_advise.axioms.networks import SmallNetwork
 from captum_advise.relevance import unit_relevance
 
 

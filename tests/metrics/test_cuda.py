@@ -42,7 +42,6 @@ METRICS = {
     "deletion_auc": _faithfulness(metrics.deletion_auc),
     "energy_pointing_game": lambda c: metrics.energy_pointing_game(c.maps, c.regions),
     "fsim": lambda c: metrics.fsim(c.inputs, c.masked),
-    "infidelity": lambda c: metrics.infidelity(c.net, c.inputs, c.maps[:, :1], c.target),
     "insertion_auc": _faithfulness(metrics.insertion_auc),
     "mse": lambda c: metrics.mse(c.inputs, c.masked),
     "mu_fidelity": _faithfulness(metrics.mu_fidelity),

@@ -24,13 +24,12 @@ REGIONS = torch.zeros(3, 1, 24, 24, dtype=torch.bool)
 REGIONS[..., 3:17, 2:15] = True
 PROBABILITIES = network()(INPUTS).softmax(1).detach()
 
-WITH_CONFIDENCE = {
+OF_MODELS = {
     "insertion_auc": metrics.insertion_auc,
     "deletion_auc": metrics.deletion_auc,
     "mu_fidelity": metrics.mu_fidelity,
     "road": lambda *arguments, **options: metrics.road(*arguments, **options).value,
 }
-OF_MODELS = {**WITH_CONFIDENCE, "infidelity": metrics.infidelity}
 OF_MAPS = {
     "class_sensitivity": lambda maps: metrics.class_sensitivity(maps, OTHERS),
     "class_sensitivity of the runner-up": lambda maps: metrics.class_sensitivity(OTHERS, maps),
@@ -64,9 +63,6 @@ CALLS = {
         metrics.visual_explainability(
             INPUTS, 0.5 * INPUTS, PROBABILITIES, PROBABILITIES, TARGET, PROBABILITIES[:, 0]
         ).avx
-    ),
-    "sensitivity_max": lambda _model: metrics.sensitivity_max(
-        lambda inputs, target: inputs * target.view(-1, 1, 1, 1), INPUTS, TARGET
     ),
 }
 
@@ -140,19 +136,14 @@ class InPlace(nn.Module):
         return self.network(inputs.mul_(0.5).add_(0.25))
 
 
-@pytest.mark.parametrize("name", [*OF_MODELS, "sensitivity_max"])
+@pytest.mark.parametrize("name", OF_MODELS)
 def test_a_model_may_change_its_inputs_in_place(name):
     model, whole = InPlace(), network()
 
     def value(forward_func):
         torch.manual_seed(0)
         inputs = INPUTS.clone()
-        if name == "sensitivity_max":
-            found = metrics.sensitivity_max(
-                lambda images, _: forward_func(images).square(), inputs, TARGET
-            )
-        else:
-            found = OF_MODELS[name](forward_func, inputs, MAPS, TARGET)
+        found = OF_MODELS[name](forward_func, inputs, MAPS, TARGET)
         assert torch.equal(inputs, INPUTS)
         return found
 
@@ -190,19 +181,19 @@ def ends_in_softmax():
     return nn.Sequential(network(), nn.Softmax(1))
 
 
-@pytest.mark.parametrize("name", WITH_CONFIDENCE)
+@pytest.mark.parametrize("name", OF_MODELS)
 def test_probabilities_under_the_default_confidence_are_named_at_the_users_line(name):
     with pytest.warns(UserWarning, match=r"pass confidence=torch.nn.Identity\(\)") as caught:
-        WITH_CONFIDENCE[name](ends_in_softmax(), INPUTS, MAPS, TARGET, internal_batch_size=4)
+        OF_MODELS[name](ends_in_softmax(), INPUTS, MAPS, TARGET, internal_batch_size=4)
     assert len(caught) == 1
     assert caught[0].filename == __file__
 
 
-@pytest.mark.parametrize("name", WITH_CONFIDENCE)
+@pytest.mark.parametrize("name", OF_MODELS)
 def test_probabilities_as_they_are_give_what_logits_give(name):
     def value(model, **options):
         torch.manual_seed(0)
-        return WITH_CONFIDENCE[name](model, INPUTS, MAPS, TARGET, **options)
+        return OF_MODELS[name](model, INPUTS, MAPS, TARGET, **options)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -221,12 +212,12 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("name", WITH_CONFIDENCE)
+@pytest.mark.parametrize("name", OF_MODELS)
 @pytest.mark.parametrize("wrapped", WRAPPED.values(), ids=WRAPPED)
 def test_a_wrapper_brings_its_confidence(name, wrapped):
     def value(forward_func, **options):
         torch.manual_seed(0)
-        return WITH_CONFIDENCE[name](forward_func, INPUTS, MAPS, TARGET, **options)
+        return OF_MODELS[name](forward_func, INPUTS, MAPS, TARGET, **options)
 
     def probabilities(inputs):
         return wrapped.confidence(wrapped(inputs))
