@@ -66,9 +66,6 @@ def adaptive_kde(samples: Tensor, grid: Tensor, *, n_bandwidths: int = 80) -> Ad
         TypeError: An argument is of the wrong type.
         ValueError: The grid is not increasing and equally spaced, or an argument is out of range.
 
-    Warns:
-        UserWarning: The estimate will take more than a minute.
-
     Example::
 
         >>> samples = torch.cat([torch.linspace(0.1, 0.3, 40), torch.linspace(0.7, 0.9, 40)])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +18,8 @@ from captum_advise.density._working_grids import (
     working_lengths,
 )
 
-# Seconds: shorter waits need no sign, and longer ones a warning.
+# Seconds: shorter waits need no sign.
 _BAR_AFTER = 2.0
-_WARN_ABOVE = 60.0
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, about {remaining} more"
 
 
@@ -79,7 +76,9 @@ def estimate_in_blocks(
     number = torch.div(work, block_size, rounding_mode="floor")
     sizes = torch.unique_consecutive(number, return_counts=True)[1].tolist()
     parts = torch.split(order, sizes) if sizes else ()
-    for index in _with_progress(parts, counts.shape[1]):
+    # Parts take about the same time.
+    bar = tqdm(parts, "densities", delay=_BAR_AFTER, leave=False, disable=None, bar_format=_BAR)
+    for index in bar:
         block = _block(lengths[index], counts[index], span, n_bandwidths)
         result[:, index] = onto_grid(estimate(block), block.lengths, len(grid))
     return result[:, first]
@@ -92,19 +91,3 @@ def _block(lengths: Tensor, counts: Tensor, span: float, n_bandwidths: int) -> B
     segments = tuple(zip(distinct.tolist(), n_rows.tolist(), strict=True))
     windows = candidate_bandwidths(distinct, span, n_bandwidths)
     return Block(lengths, counts[:, : segments[-1][0]], segment, segments, windows)
-
-
-def _with_progress(parts: Sequence[Tensor], n_points: int) -> Iterator[Tensor]:
-    """Yield parts of equal work one by one; show a bar on a terminal, and warn of a long wait."""
-    start, warned = time.monotonic(), False
-    bar = tqdm(parts, "densities", delay=_BAR_AFTER, leave=False, disable=None, bar_format=_BAR)
-    for done, part in enumerate(bar, 1):
-        yield part
-        remaining = (time.monotonic() - start) * (len(parts) - done) / done
-        if remaining > _WARN_ABOVE and not warned:
-            warned = True
-            warnings.warn(
-                f"Densities on {n_points} grid points will take about {remaining / 60:.0f} more "
-                "minutes: name a deeper layer or make the inputs smaller if that is too long.",
-                stacklevel=2,
-            )

@@ -53,17 +53,6 @@ class AVXProtocol:
         """The masks that this protocol makes of maps in [0, 1], which may have any shape."""
         return maps.round() if self.binary_mask else maps
 
-    def masked_confidence(self, confidences: Tensor, target: Tensor) -> Tensor:
-        """The masked image's confidence (N,), which is compared with the whole image's.
-
-        Args:
-            confidences: (N, K) for the masked images.
-            target: (N,) int64 classes.
-        """
-        if self.largest_confidence:
-            return confidences.amax(1)
-        return target_confidence(confidences, target)
-
 
 @dataclass(frozen=True)
 class VisualExplainability(TensorRecord):
@@ -186,7 +175,9 @@ def compare(
 ) -> VisualExplainability:
     """:func:`visual_explainability` of masked images whose similarity is known."""
     confidence = target_confidence(confidences, target)
-    masked_confidence = protocol.masked_confidence(masked_confidences, target)
+    masked_confidence = target_confidence(masked_confidences, target)
+    if protocol.largest_confidence:
+        masked_confidence = masked_confidences.amax(1)
     drop = average_drop(confidence, masked_confidence)
     is_hit = hit(masked_confidences, target)
     less = 1 - (confidence - masked_confidence).abs()

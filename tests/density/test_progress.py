@@ -1,8 +1,6 @@
 """Long density estimates give a sign of life."""
 
 import io
-import itertools
-import warnings
 
 import pytest
 import torch
@@ -38,20 +36,3 @@ def test_nothing_elsewhere_and_nothing_when_it_is_quick(many_blocks, monkeypatch
     monkeypatch.setattr(_blocks, "_BAR_AFTER", 0)
     many_blocks()  # not a terminal
     assert capsys.readouterr() == ("", "")
-
-
-def test_one_warning_with_an_estimate(many_blocks, monkeypatch):
-    clock = itertools.count(step=100)
-    monkeypatch.setattr(_blocks.time, "monotonic", lambda: next(clock))
-    with pytest.warns(UserWarning, match=r"will take about \d+ more minutes") as caught:
-        many_blocks()
-    assert len(caught) == 1
-    assert "name a deeper layer" in str(caught[0].message)
-
-
-def test_no_warning_below_a_minute(many_blocks, monkeypatch):
-    clock = itertools.count(step=5)
-    monkeypatch.setattr(_blocks.time, "monotonic", lambda: next(clock))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        many_blocks()
