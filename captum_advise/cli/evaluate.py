@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,15 +15,13 @@ from captum_advise.cli.console import show, show_message
 from captum_advise.cli.networks import load_network
 
 if TYPE_CHECKING:
-    from captum_advise.evaluation import Evaluation, SavedMaps
-    from captum_advise.evaluation.methods import MethodLike
+    from captum_advise.evaluation import Evaluation
 
 EXAMPLES = """\b
 Examples:
   captum-advise evaluate --data photos --output report
   captum-advise evaluate --data imagenet/val --model resnet50 --output report \\
     --methods layer-advise,grad-cam,layer-cam,random
-  captum-advise evaluate --data photos --output report --maps mine=maps
   captum-advise evaluate --data photos --output report --metrics road,insertion_black,avx
   captum-advise evaluate --data scenes --model scenes-vit --output report
   torchrun --nproc-per-node 4 -m captum_advise evaluate --data photos --output report
@@ -51,14 +48,6 @@ def evaluate(
             help="Names separated by commas. captum_advise.evaluation.list_methods() lists them, "
             "and so does a name that is unknown.",
             show_default=f"{','.join(_DEFAULT)}",
-        ),
-    ] = None,
-    maps: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FOLDER",
-            help="Add a method whose maps are .npy files in a folder, named like the images. May "
-            "be given several times.",
         ),
     ] = None,
     layer: options.Layer = None,
@@ -130,13 +119,9 @@ def evaluate(
     chosen = list(_DEFAULT) if methods is None else _names(methods)
     wanted = _names(metrics)
     own_settings = parse_settings(settings_of_methods or [])
-    saved = _saved_maps(maps or [])
-    known = evaluation.get_methods(chosen, own_settings) if chosen else {}
-    compared: dict[str, MethodLike] = {**known, **saved}
-    for name in set(chosen) & set(saved):
-        raise ValueError(f"{name} is the name of a method: give its maps another name.")
+    compared = evaluation.get_methods(chosen, own_settings)
     if not compared:
-        raise ValueError("Name at least one method, with --methods or --maps.")
+        raise ValueError("Name at least one method, with --methods.")
     get_metrics(wanted)
     protocol = AVXProtocol.reference() if reference_protocol else AVXProtocol()
     try:
@@ -188,19 +173,6 @@ def evaluate(
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _saved_maps(options: Sequence[str]) -> dict[str, SavedMaps]:
-    """The methods that ``--maps`` adds."""
-    saved: dict[str, SavedMaps] = {}
-    for option in options:
-        name, separator, folder = (part.strip() for part in option.partition("="))
-        if not (name and separator and folder):
-            raise ValueError(f"--maps takes NAME=FOLDER, got {option!r}.")
-        if name in saved:
-            raise ValueError(f"--maps names {name} twice: give each folder its own name.")
-        saved[name] = evaluation.SavedMaps(Path(folder))
-    return saved
 
 
 def _show(result: Evaluation) -> None:

@@ -10,7 +10,6 @@ from captum_advise.evaluation.data.scenes import scene_dataset as scene_dataset
 from captum_advise.evaluation.methods import ClassMaps as ClassMaps
 from captum_advise.evaluation.methods import Context as Context
 from captum_advise.evaluation.methods import Method as Method
-from captum_advise.evaluation.methods import SavedMaps as SavedMaps
 from captum_advise.evaluation.methods import get_methods as get_methods
 from captum_advise.evaluation.methods import list_methods as list_methods
 from captum_advise.evaluation.methods import list_settings as list_settings

@@ -72,9 +72,8 @@ class MapOfMethod:
         maps: (1, 1, h, w).
         mask: The same stretched to [0, 1] and enlarged to the image, (1, 1, H, W).
         runner_up_maps: For the runner-up class, like ``maps``; None: not known, or not needed.
-        forward_passes: Images that went through the model for it; NaN if not known, as ``seconds``.
+        forward_passes: Images that went through the model for it.
         seconds: How long it took.
-        is_saved: Whether it comes from a file, and does not change with the image.
         explain: From inputs (N, C, H, W) and classes (N,) to masks, with the same random numbers.
     """
 
@@ -83,7 +82,6 @@ class MapOfMethod:
     runner_up_maps: Tensor | None
     forward_passes: float
     seconds: float
-    is_saved: bool
     explain: Callable[[Tensor, Tensor], Tensor]
 
 
@@ -195,22 +193,20 @@ class MapsOfImage:
         return rows
 
 
-def arcc_of(maps: MapsOfImage, i: int) -> Tensor | float:
-    """ARCC of a method; NaN for maps in files, which do not change with the image."""
+def arcc_of(maps: MapsOfImage, i: int) -> Tensor:
+    """ARCC of a method."""
     return _with_map_of_masked(maps, i, arcc, float(maps.road[i].mean()))
 
 
-def adcc_of(maps: MapsOfImage, i: int) -> Tensor | float:
+def adcc_of(maps: MapsOfImage, i: int) -> Tensor:
     """ADCC, likewise."""
     return _with_map_of_masked(maps, i, adcc, maps.protocol[i]["average_drop"])
 
 
 def _with_map_of_masked(
     maps: MapsOfImage, i: int, metric: Callable[[Tensor, Tensor, Tensor], Tensor], value: float
-) -> Tensor | float:
+) -> Tensor:
     result = maps.results[i]
-    if result.is_saved:
-        return math.nan
     masked = masked_images(maps.inputs, result.mask, maps.black).to(maps.inputs)
     of_masked = result.explain(masked, maps.target)
     return metric(result.mask, of_masked, result.mask.new_tensor([value]))

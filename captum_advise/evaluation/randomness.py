@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 
-def random_states() -> Callable[[], None]:
-    """What brings the random states of all three, on all devices, back to what they are now."""
+@contextmanager
+def kept_random_states() -> Iterator[None]:
+    """Leave the random states of all three as they are, whatever draws or sets numbers inside."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     torch_state = torch.get_rng_state()
     in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     gpu_states = torch.cuda.get_rng_state_all() if in_use else []
 
-    def restore() -> None:
+    try:
+        yield
+    finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         torch.set_rng_state(torch_state)
         torch.cuda.set_rng_state_all(gpu_states)
-
-    return restore
-
-
-@contextmanager
-def kept_random_states() -> Iterator[None]:
-    """Leave the random states of all three as they are, whatever draws or sets numbers inside."""
-    restore = random_states()
-    try:
-        yield
-    finally:
-        restore()
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import shutil
 import sys
 from functools import partial
 
-import numpy
 import pandas as pd
 import pytest
 import timm
@@ -164,43 +163,9 @@ def test_bad_input_is_one_sentence(photos, tmp_path, capsys, monkeypatch):
     assert (output / "results.sqlite").read_text() == "mine"
 
 
-@pytest.mark.filterwarnings("ignore:.* no group")
-def test_maps_from_files(photos, tmp_path, capsys, monkeypatch):
-    maps = tmp_path / "maps"
-    maps.mkdir()
-    output = tmp_path / "report"
-    command = ["--data", photos, "--output", output, "--model", "timm/test_resnet", "--steps", 1]
-    command += ["--weights", "random", "--methods", "grad-cam"]
-    for wrong, sentence in (
-        ("maps", "--maps takes NAME=FOLDER, got 'maps'"),
-        (f"mine={maps / 'none'}", "There is no folder of maps"),
-    ):
-        assert sentence in complaint(capsys, *command, "--maps", wrong)
-    for name in ("astronaut", "coffee"):
-        numpy.save(maps / f"{name}.npy", numpy.random.default_rng(0).random((5, 6)))
-    assert "grad-cam is the name of a method" in complaint(
-        capsys, *command, "--maps", f"grad-cam={maps}"
-    )
-    twice = ("--maps", f"mine={maps}", "--maps", f"mine={maps}")
-    assert "--maps names mine twice" in complaint(capsys, *command, *twice)
-    command += ["--maps", f"mine={maps}", "--maps", f"again={maps}"]
-    assert main(["evaluate", *map(str, command)]) == 1
-    capsys.readouterr()
-    results = pd.read_csv(output / "results.csv")
-    assert results["method"].tolist() == ["grad-cam", "mine", "again"] * 2
-    failures = pd.read_csv(output / "failures.csv")
-    assert failures["reason"].tolist() == [
-        f"There is no map of chelsea.png in {maps}: save it as chelsea.npy."
-    ]
-    # Maps alone are enough, and are added later.
-    numpy.save(maps / "chelsea.npy", numpy.ones((3, 3)))
-    assert main(["evaluate", *map(str, command)]) == 0
-    assert "Rows: 6 reused, 3 computed (3 new image)." in capsys.readouterr().out
-    alone = ["evaluate", *map(str, command), "--methods", ""]
-    assert main(alone) == 0
-    capsys.readouterr()
-    assert "Name at least one method, with --methods or --maps" in complaint(
-        capsys, "--data", photos, "--output", output, "--methods", ""
+def test_an_empty_list_of_methods_is_refused(photos, tmp_path, capsys):
+    assert "Name at least one method, with --methods." in complaint(
+        capsys, "--data", photos, "--output", tmp_path / "report", "--methods", ""
     )
 
 

@@ -145,23 +145,14 @@ def test_forward_passes_are_counted(name, passes, network, inputs):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(
-    ("name", "scale"),  # Lime's regularised weights are all zero for small outputs
-    [
-        *(("lime", 30), ("kernel-shap", 1), ("occlusion", 1), ("rise", 1)),
-        *(("score-cam", 1), ("is-cam", 1), ("ablation-cam", 1)),
-    ],
-)
-def test_forward_passes_serve_the_runner_up_class_too(name, scale, network, inputs):
+@pytest.mark.parametrize("name", ["rise", "ablation-cam"])
+def test_forward_passes_serve_the_runner_up_class_too(name, network, inputs):
     target, other = CLASSES[:1], torch.tensor([4])
-    with torch.no_grad():
-        network[7].weight *= scale
-        network[3].bias += 1  # so that Score-CAM's and IS-CAM's maps are not all zero
     torch.manual_seed(3)
     class_maps = get_methods([name], CHEAP)[name](network, network[3], inputs[:1], target, CONTEXT)
     with counted_passes(network) as passes:
         maps = class_maps.of_class(other)
-    assert passes.count <= 1  # a CAM reads the layer again
+    assert passes.count == 0
     torch.testing.assert_close(maps, maps_of(name, network, inputs[:1], other))
     assert not torch.equal(maps, class_maps.maps)
 
@@ -298,14 +289,19 @@ def test_an_evaluation_leaves_the_caller_s_random_state(name, network, inputs):
     assert repr({**values, "seconds": 0}) == repr({**again, "seconds": 0})
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", ["occlusion", "score-cam", "is-cam", "lime", "kernel-shap"])
-def test_the_map_of_another_class_leaves_the_random_state(name, network, inputs):
-    result = get_methods([name], CHEAP)[name](network, network[3], inputs, CLASSES, CONTEXT)
-    torch.rand(3)
-    random.random()
-    np.random.rand()  # noqa: NPY002
-    before = _random_states()
-    first = result.of_class(torch.tensor([1, 2]))
-    assert _random_states() == before
-    assert torch.equal(result.of_class(torch.tensor([1, 2])), first)
+def test_a_method_may_not_know_the_map_of_another_class(network, inputs):
+    def known(model, layer, images, target, context):
+        return ClassMaps(images.mean(1, keepdim=True), None)
+
+    evaluator = ImageEvaluator(
+        model=network,
+        layer=network[3],
+        methods={"known": known},
+        context=CONTEXT,
+        settings=MetricSettings(steps=1),
+        seed=0,
+    )
+    item, metrics = Item(0, "image", inputs[:1], 2), get_metrics(["class_sensitivity", "ssim"])
+    values = evaluator.rows(item, ["known"], metrics)["known"].values
+    assert np.isnan(values["class_sensitivity"])
+    assert np.isfinite(values["ssim"])

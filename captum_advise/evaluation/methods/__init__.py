@@ -15,7 +15,6 @@ from captum_advise.evaluation.methods.registry import (
     list_settings,
     parse_settings,
 )
-from captum_advise.evaluation.methods.saved_maps import SavedMaps
 
 __all__ = [
     "ClassMaps",
@@ -23,7 +22,6 @@ __all__ = [
     "Method",
     "MethodAt",
     "MethodLike",
-    "SavedMaps",
     "as_method",
     "get_methods",
     "list_methods",

@@ -40,7 +40,6 @@ from captum_advise.evaluation.methods.interface import Method, MethodAt
 from captum_advise.evaluation.methods.layers import ATTENTION, INPUT, NONE
 from captum_advise.evaluation.methods.own_methods import gated_grad_cam, layer_advise
 from captum_advise.evaluation.methods.peers import pytorch_grad_cam, torchcam
-from captum_advise.evaluation.methods.recorded_passes import with_recorded_passes as recorded
 from captum_advise.evaluation.methods.rise import rise
 from captum_advise.evaluation.methods.transformer_maps import (
     attention_guided_cam,
@@ -67,7 +66,7 @@ _smooth_grad = of_inputs(
     then=torch.abs,
 )
 _lime, _kernel_shap = (
-    recorded(of_inputs(attribution, options.superpixels, one_by_one=True, then=first_channel))
+    of_inputs(attribution, options.superpixels, one_by_one=True, then=first_channel)
     for attribution in (Lime, KernelShap)
 )
 _smooth_grad_cam = torchcam(
@@ -117,9 +116,7 @@ _METHODS: dict[str, MethodAt] = {
         INPUT, options.expected_gradients, {"expected_gradients_samples": 32}
     ),
     "smooth-grad": MethodAt(INPUT, _smooth_grad, {"smooth_grad_samples": 32}),
-    "occlusion": MethodAt(
-        INPUT, recorded(of_inputs(Occlusion, options.occlusion)), {"occlusion_windows": 7}
-    ),
+    "occlusion": MethodAt(INPUT, of_inputs(Occlusion, options.occlusion), {"occlusion_windows": 7}),
     "lime": MethodAt(INPUT, _lime, _LIME, _SKLEARN),
     "kernel-shap": MethodAt(INPUT, _kernel_shap, _LIME, _SKLEARN),
     "rise": MethodAt(INPUT, rise, {"rise_masks": 4000}),
@@ -133,8 +130,8 @@ _METHODS: dict[str, MethodAt] = {
     "xgrad-cam": MethodAt("activation", torchcam("XGradCAM"), needs=_TORCHCAM),
     "layer-cam": MethodAt("activation", torchcam("LayerCAM"), needs=_TORCHCAM),
     "layer-cam-multi": MethodAt("stages", torchcam("LayerCAM"), needs=_TORCHCAM),
-    "score-cam": MethodAt("activation", recorded(_score_cam), needs=_TORCHCAM),
-    "is-cam": MethodAt("activation", recorded(_is_cam), {"is_cam_samples": 10}, _TORCHCAM),
+    "score-cam": MethodAt("activation", _score_cam, needs=_TORCHCAM),
+    "is-cam": MethodAt("activation", _is_cam, {"is_cam_samples": 10}, _TORCHCAM),
     "finer-cam": MethodAt("activation", pytorch_grad_cam("FinerCAM"), needs=_GRAD_CAM),
     "shapley-cam": MethodAt(
         "activation", pytorch_grad_cam("ShapleyCAM", "ClassifierOutputReST"), needs=_GRAD_CAM

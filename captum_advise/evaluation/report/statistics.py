@@ -119,7 +119,7 @@ def _by_image(
     for name in names:
         table = means[name].unstack()[list(methods)]
         known = table.notna().any(axis=1)
-        # Nobody may know it, as the seconds of saved maps.
+        # Nobody may know it, as the class sensitivity of maps that are read from files.
         tables.append(table[known] if known.any() else table)
     return tables
 
@@ -165,7 +165,7 @@ def _intervals(
             method="percentile",
             rng=np.random.default_rng(seed),
         )
-        # As the seconds of saved maps.
+        # As the class sensitivity of maps that are read from files.
         unknown = np.any(np.isnan(of_group), axis=1)
         low[rows], high[rows] = (
             np.where(unknown, np.nan, end)
@@ -190,7 +190,7 @@ def _better(gain: _Values) -> dict[str, float]:
 def p_value_of(gain: _Values) -> float:
     """Of the paired, two-sided Wilcoxon signed-rank test of gains, one for each image.
 
-    NaN if a gain is not known: saved maps have no value of some metrics.
+    NaN if a gain is not known: some methods have no class sensitivity.
     """
     if np.isnan(gain).any():
         return np.nan

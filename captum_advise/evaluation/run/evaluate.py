@@ -19,7 +19,6 @@ from captum_advise.evaluation.methods import (
     Context,
     Method,
     MethodLike,
-    SavedMaps,
     as_method,
     get_methods,
 )
@@ -79,10 +78,10 @@ def evaluate(
             object, bool (H, W) or (1, H, W). Data sets can be added:
             ``images + mosaic_dataset(model, images)``.
         methods: Names from :func:`captum_advise.evaluation.list_methods`, or a mapping from name to
-            a class of attributions (of Captum, pytorch-grad-cam or TorchCAM), a callable with the
-            interface of :class:`captum_advise.evaluation.Method`, or
-            :class:`captum_advise.evaluation.SavedMaps`. ``get_methods`` makes one from names and
-            settings. If ``"grad-cam"`` is among them, the others are compared with it.
+            a class of attributions (of Captum, pytorch-grad-cam or TorchCAM), or a callable with
+            the interface of :class:`captum_advise.evaluation.Method`. ``get_methods`` makes one
+            from names and settings. If ``"grad-cam"`` is among them, the others are compared with
+            it.
         output: Folder for the report; it is created if it does not exist.
         metrics: Names from :func:`captum_advise.evaluation.list_metrics`; ``"default"`` and
             ``"all"`` stand for several. None: the default ones. Metrics of objects and of mosaics
@@ -182,11 +181,3 @@ def _check(evaluator: ImageEvaluator, items: Items, again: Iterable[str]) -> Non
             )
     if not items.have("images"):
         raise ValueError("The data are mosaics alone: evaluate them together with their images.")
-    saved = {name: own for name, own in methods.items() if isinstance(own, SavedMaps)}
-    if saved and items.have("mosaics"):
-        raise ValueError(
-            f"There are no maps of mosaics for {', '.join(saved)}, whose maps are files: leave the "
-            "mosaics out, or these methods."
-        )
-    for maps in saved.values():
-        maps.check(items.names)

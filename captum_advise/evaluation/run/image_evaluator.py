@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 import zlib
@@ -22,7 +21,7 @@ from captum_advise._utils.io import ENCODING
 from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.methods import ClassMaps, Context, Method, SavedMaps
+from captum_advise.evaluation.methods import ClassMaps, Context, Method
 from captum_advise.evaluation.methods.layers import Layers, find_layers
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
 from captum_advise.evaluation.randomness import seeded
@@ -163,14 +162,12 @@ class ImageEvaluator:
             _synchronise(self.device)
             seconds = time.perf_counter() - start
         maps = _checked_maps(result, method)
-        is_saved = isinstance(self.methods[method], SavedMaps)
         return MapOfMethod(
             maps=maps,
             mask=as_masks(maps, inputs.shape[-2:]),
             runner_up_maps=self._runner_up_maps(method, result, image) if needs_runner_up else None,
-            forward_passes=math.nan if is_saved else float(passes.count),
-            seconds=math.nan if is_saved else seconds,
-            is_saved=is_saved,
+            forward_passes=float(passes.count),
+            seconds=seconds,
             explain=partial(self._masks, method, item),
         )
 

@@ -11,7 +11,6 @@ from torch import nn
 from captum_advise._version import __version__
 from captum_advise.evaluation.data.items import Item
 from captum_advise.evaluation.digests import digest, weights_digest
-from captum_advise.evaluation.methods import SavedMaps
 from captum_advise.evaluation.run.identity import PACKAGES, identity, version_of
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.evaluation.run.store import Key, Setting
@@ -39,25 +38,16 @@ def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for name, method in evaluator.methods.items():
         packages = versions((getattr(method, "needs", None) or ())[:1])
-        own = {**parts, "the versions of packages": json.dumps(packages)}
-        # A map in a file is part of what is known of each image.
-        if not isinstance(method, SavedMaps):
-            own["the method"] = identity(method, model)
-        found[name] = Setting(name, own)
+        own = {"the method": identity(method, model)}
+        own["the versions of packages"] = json.dumps(packages)
+        found[name] = Setting(name, {**parts, **own})
     return found
 
 
-def keys_of(
-    item: Item, settings: Mapping[str, Setting], methods: Mapping[str, object]
-) -> dict[str, Key]:
-    """The key of each method's row for an image. A map's file that is missing is an error."""
-    keys = {}
-    for name, setting in settings.items():
-        method, content = methods[name], item.fingerprint
-        if isinstance(method, SavedMaps):
-            content = digest(content, method.file(item.name).read_bytes())
-        keys[name] = Key(digest(item.name), content, setting.id)
-    return keys
+def keys_of(item: Item, settings: Mapping[str, Setting]) -> dict[str, Key]:
+    """The key of each method's row for an image."""
+    image = digest(item.name)
+    return {name: Key(image, item.fingerprint, own.id) for name, own in settings.items()}
 
 
 def layer_name(model: nn.Module, layer: nn.Module) -> str:

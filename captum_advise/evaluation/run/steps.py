@@ -116,7 +116,7 @@ class Run:
         evaluator = self.evaluator
         try:
             item = self.items[index]
-            keys = keys_of(item, self.settings, evaluator.methods)
+            keys = keys_of(item, self.settings)
         except Exception as error:
             return error
         metrics = [metric for metric in self.metrics if metric.applies_to(item)]
