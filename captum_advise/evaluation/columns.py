@@ -103,7 +103,7 @@ def _place(name: str, title: str, metric: RegionMetric, of: Items) -> Metric:
         title,
         True,
         "location",
-        lambda m, i: metric(m.results[i].mask, m.region),
+        lambda m, i: metric(m.results[i].mask, m.item.region),
         of=of,
     )
 
@@ -114,8 +114,8 @@ def _pointing(mask: Tensor, region: Any) -> Tensor:
 
 
 def _energy_against(maps: MapsOfImage, i: int) -> Tensor:
-    assert maps.region is not None
-    return energy_pointing_game(maps.results[i].mask, maps.region, maps.other_region)
+    assert maps.item.region is not None
+    return energy_pointing_game(maps.results[i].mask, maps.item.region, maps.item.other_region)
 
 
 def _cost(name: str, title: str, digits: int) -> Metric:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from captum_advise._core.scoring import MapScorer
 from captum_advise._utils.checks import check_count
-from captum_advise.evaluation.methods import Context
+from captum_advise.evaluation.data.items import Item
 from captum_advise.metrics import (
     AVXProtocol,
     adcc,
@@ -28,7 +28,7 @@ from captum_advise.metrics import (
     road,
 )
 from captum_advise.metrics.insertion_deletion import curves_between
-from captum_advise.pixels import black, masked_images
+from captum_advise.pixels import masked_images
 
 # The first and the last image of each curve.
 _ENDS = {
@@ -90,23 +90,16 @@ class MapsOfImage:
     """An image with a map of each method, and what several metrics share.
 
     Attributes:
-        forward_func: The model, for passes in batches of one size.
-        inputs: The image, (1, C, H, W).
-        target: Its class, (1,).
-        region: Where the object is, bool (1, 1, H, W), None if not known.
-        other_region: Where an object of another class is, likewise.
+        item: The image.
+        scorer: Applies the protocol. It has the model, for passes in batches of one size, and the
+            class that is explained.
         areas: Names of the metrics of this call that are areas under curves.
         seeded: Sets random numbers for a purpose; they are the same for every method.
     """
 
-    forward_func: Callable[[Tensor], Tensor]
-    inputs: Tensor
-    target: Tensor
-    region: Tensor | None
-    other_region: Tensor | None
+    item: Item
     results: Sequence[MapOfMethod]
     scorer: MapScorer
-    context: Context
     settings: MetricSettings
     areas: Collection[str]
     seeded: Callable[[str], AbstractContextManager[None]]
@@ -115,8 +108,10 @@ class MapsOfImage:
     def options(self) -> dict[str, Any]:
         """Arguments of all metrics that run the model."""
         return {
-            "confidence": self.context.confidence,
-            "internal_batch_size": self.context.internal_batch_size,
+            "forward_func": self.scorer.forward_func,
+            "target": self.scorer.target.classes,
+            "confidence": self.scorer.confidence,
+            "internal_batch_size": self.scorer.internal_batch_size,
         }
 
     @cached_property
@@ -125,21 +120,14 @@ class MapsOfImage:
         return torch.cat([result.mask for result in self.results], 1)
 
     @cached_property
-    def black(self) -> Tensor:
-        """The black image, in the model's inputs."""
-        return black(self.inputs, self.context.pixel_space)
-
-    @cached_property
     def curves(self) -> dict[str, Tensor]:
         """Curves (M, steps + 1) of insertion and deletion that were asked for."""
         names = [name for name in _ENDS if name in self.areas]
-        images = {"whole": self.inputs, "black": self.black, "blurred": blurred(self.inputs)}
+        whole, black = self.item.inputs, self.scorer.baselines[0]
         found = curves_between(
-            self.forward_func,
-            images,
-            [_ENDS[name] for name in names],
-            self.masks,
-            self.target,
+            images={"whole": whole, "black": black, "blurred": blurred(whole)},
+            curves=[_ENDS[name] for name in names],
+            maps=self.masks,
             steps=self.settings.steps,
             **self.options,
         )
@@ -149,7 +137,7 @@ class MapsOfImage:
     def road(self) -> Tensor:
         """Differences (M, shares) of ROAD. The noise is the same for every method."""
         with self.seeded("road"):
-            found = road(self.forward_func, self.inputs, self.masks, self.target, **self.options)
+            found = road(inputs=self.item.inputs, maps=self.masks, **self.options)
         difference = found.least_relevant_first - found.most_relevant_first
         # One map or many: the last axis has the shares of pixels.
         return difference.view(len(self.results), -1)
@@ -159,11 +147,9 @@ class MapsOfImage:
         """(M,). The subsets are the same for every method."""
         with self.seeded("mu_fidelity"):
             return mu_fidelity(
-                self.forward_func,
-                self.inputs,
-                self.masks,
-                self.target,
-                pixel_space=self.context.pixel_space,
+                inputs=self.item.inputs,
+                maps=self.masks,
+                pixel_space=self.scorer.pixel_space,
                 **self.options,
             ).flatten()
 
@@ -207,6 +193,7 @@ def _with_map_of_masked(
     maps: MapsOfImage, i: int, metric: Callable[[Tensor, Tensor, Tensor], Tensor], value: float
 ) -> Tensor:
     result = maps.results[i]
-    masked = masked_images(maps.inputs, result.mask, maps.black).to(maps.inputs)
-    of_masked = result.explain(masked, maps.target)
+    inputs = maps.item.inputs
+    masked = masked_images(inputs, result.mask, maps.scorer.baselines[0]).to(inputs)
+    of_masked = result.explain(masked, maps.scorer.target.classes)
     return metric(result.mask, of_masked, result.mask.new_tensor([value]))

@@ -206,9 +206,10 @@ def test_every_method_gives_a_map_of_a_real_network():
         seed=0,
     )
     hooks = [len(m._forward_hooks) + len(m._backward_hooks) for m in network.model.modules()]
-    image = evaluator._prepared(Item(0, "image", inputs, 282))
+    item = Item(0, "image", inputs, 282)
+    scorer = evaluator._scorer(item)
     for name in OF_CONVOLUTIONS:
-        maps = evaluator._explained(name, image, needs_runner_up=False).maps
+        maps = evaluator._explained(name, item, scorer, needs_runner_up=False).maps
         explains_layer = evaluator._layers[name, inputs.shape].name == "bn2" or name == "random"
         side = 7 if explains_layer and name != "guided-grad-cam" else 224
         assert maps.shape[2:] == (112 if name == "layer-cam-multi" else side,) * 2, name

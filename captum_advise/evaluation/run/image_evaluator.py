@@ -95,19 +95,14 @@ class ImageEvaluator:
 
     def rows(self, item: Item, methods: Sequence[str], metrics: Sequence[Metric]) -> dict[str, Row]:
         """The results of methods for one image. None depends on the other methods or metrics."""
-        image = self._prepared(item)
+        scorer = self._scorer(item)
         needs_runner_up = any(metric.kind == "protocol" for metric in metrics)
-        results = [self._explained(name, image, needs_runner_up) for name in methods]
+        results = [self._explained(name, item, scorer, needs_runner_up) for name in methods]
         with_curve = [metric.name for metric in metrics if metric.curve is not None]
         maps = MapsOfImage(
-            forward_func=self.forward_func,
-            inputs=item.inputs,
-            target=image.target,
-            region=item.region,
-            other_region=item.other_region,
+            item=item,
             results=results,
-            scorer=image.scorer,
-            context=self.context,
+            scorer=scorer,
             settings=self.settings,
             areas=with_curve,
             seeded=lambda purpose: self._seeded(item.name, purpose),
@@ -115,9 +110,9 @@ class ImageEvaluator:
         rows: dict[str, Row] = {}
         for i, (name, result) in enumerate(zip(methods, results, strict=True)):
             values = {
-                "target": int(image.target),
-                "predicted": image.predicted,
-                "confidence": float(image.scorer.confidence_in_target()),
+                "target": int(scorer.target.classes),
+                "predicted": int(scorer.outputs.argmax(1)),
+                "confidence": float(scorer.confidence_in_target()),
                 "layer": self._layers_of(name, item.inputs).name,
                 **{metric.name: _plain(metric.value(maps, i)) for metric in metrics},
             }
@@ -127,7 +122,7 @@ class ImageEvaluator:
             rows[name] = Row(values, packed(result.mask))
         return rows
 
-    def _prepared(self, item: Item) -> _Image:
+    def _scorer(self, item: Item) -> MapScorer:
         with torch.no_grad():
             outputs = self.model(item.inputs)
         target = resolve_target(outputs, item.target)
@@ -136,54 +131,51 @@ class ImageEvaluator:
                 f"The outputs have shape {tuple(outputs.shape)}, but only classifiers can be "
                 "evaluated: one class score per class, (N, K)."
             )
-        return _Image(
-            item=item,
-            target=target.classes,
-            predicted=int(outputs.argmax(1)),
-            scorer=image_scorer(
-                self.forward_func,
-                item.inputs,
-                outputs,
-                target,
-                pixel_space=self.context.pixel_space,
-                confidence=self.context.confidence,
-                protocol=self.settings.protocol,
-                internal_batch_size=self.context.internal_batch_size,
-            ),
+        return image_scorer(
+            self.forward_func,
+            item.inputs,
+            outputs,
+            target,
+            pixel_space=self.context.pixel_space,
+            confidence=self.context.confidence,
+            protocol=self.settings.protocol,
+            internal_batch_size=self.context.internal_batch_size,
         )
 
-    def _explained(self, method: str, image: _Image, needs_runner_up: bool) -> MapOfMethod:
-        item, inputs = image.item, image.item.inputs
-        self._layers_of(method, inputs)  # found here, so that it is not counted
+    def _explained(
+        self, method: str, item: Item, scorer: MapScorer, needs_runner_up: bool
+    ) -> MapOfMethod:
+        self._layers_of(method, item.inputs)  # found here, so that it is not counted
         with counted_passes(self.model) as passes:
             _synchronise(self.device)
             start = time.perf_counter()
-            result = self._made(method, item, image.target)
+            result = self._made(method, item, scorer.target.classes)
             _synchronise(self.device)
             seconds = time.perf_counter() - start
         maps = _checked_maps(result, method)
+        runner_up, runner_up_maps = scorer.runner_up(), None
+        if needs_runner_up and runner_up is not None:
+            runner_up_maps = self._maps_of_another(method, item, result, runner_up.classes)
         return MapOfMethod(
             maps=maps,
-            mask=as_masks(maps, inputs.shape[-2:]),
-            runner_up_maps=self._runner_up_maps(method, result, image) if needs_runner_up else None,
+            mask=as_masks(maps, item.inputs.shape[-2:]),
+            runner_up_maps=runner_up_maps,
             forward_passes=float(passes.count),
             seconds=seconds,
             explain=partial(self._masks, method, item),
         )
 
-    def _runner_up_maps(
-        self, method: str, result: Tensor | ClassMaps, image: _Image
+    def _maps_of_another(
+        self, method: str, item: Item, result: Tensor | ClassMaps, classes: Tensor
     ) -> Tensor | None:
-        runner_up = image.scorer.runner_up()
-        if runner_up is None:
-            return None
+        """The maps of other classes than those that a method has explained."""
         if not isinstance(result, ClassMaps):
-            return _checked_maps(self._made(method, image.item, runner_up.classes), method)
+            return _checked_maps(self._made(method, item, classes), method)
         if result.of_class is None:
             return None
         # A method that draws samples again draws the same ones.
-        with self._seeded(image.item.name, self._stream(method)), _failures_of(method):
-            maps = result.of_class(runner_up.classes)
+        with self._seeded(item.name, self._stream(method)), _failures_of(method):
+            maps = result.of_class(classes)
         return _checked_maps(maps, method)
 
     def _masks(self, method: str, item: Item, inputs: Tensor, target: Tensor) -> Tensor:
@@ -244,16 +236,6 @@ def _failures_of(method: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise MethodError(f"the method {method} failed: {first_line(error)}") from error
-
-
-@dataclass(frozen=True)
-class _Image:
-    """One image with its class, and the scorer that applies the protocol."""
-
-    item: Item
-    target: Tensor
-    predicted: int
-    scorer: MapScorer
 
 
 def _checked_maps(result: Tensor | ClassMaps, method: str) -> Tensor:
