@@ -54,14 +54,12 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 PACKAGES = ("captum", "captum_advise", "torch")
 
 
-def identity(value: Any, model: nn.Module | None = None, *, with_weights: bool = True) -> str:
-    """What a function, an attribution, a model, or any other object is, as a short digest.
+def identity(value: Any, *, with_weights: bool = True) -> str:
+    """What a function, a model, or any other object is, as a short digest.
 
-    Equal objects have the same in every process. ``model`` and its modules are known by their names
-    in it; the weights of others count.
+    Equal objects have the same in every process. ``with_weights``: the weights of models count.
     """
-    known = {} if model is None else {id(part): name for name, part in model.named_modules()}
-    stream = _Stream(known, with_weights)
+    stream = _Stream(with_weights)
     stream.add(value)
     return stream.hash.hexdigest()[:16]
 
@@ -83,16 +81,14 @@ def _distributions() -> Mapping[str, list[str]]:
 class _Stream:
     """Writes objects into a digest: what kind each is, and its parts."""
 
-    def __init__(self, known: Mapping[int, str], with_weights: bool) -> None:
+    def __init__(self, with_weights: bool) -> None:
         self.hash = hashlib.sha256()
-        self._known, self._with_weights = known, with_weights
+        self._with_weights = with_weights
         # By address. The objects are kept, or their addresses could be given to others.
         self._seen: dict[int, tuple[int, Any]] = {}
 
     def add(self, value: Any) -> None:
-        if id(value) in self._known:
-            self._write("module of the model", self._known[id(value)])
-        elif value is None or value is ... or value is NotImplemented:
+        if value is None or value is ... or value is NotImplemented:
             self._write("constant", str(value))
         elif isinstance(value, _PLAIN) and not isinstance(value, enum.Enum):
             self._write(type(value).__name__, value if isinstance(value, bytes) else str(value))
@@ -157,8 +153,6 @@ class _Stream:
                 return "property", value.fget, value.fset, value.fdel
             case functools.partial():
                 return "partial", value.func, value.args, value.keywords
-            case torch.jit.ScriptFunction():
-                return "script", str(value.code)
             case _:
                 return self._object(value)
 
@@ -187,10 +181,12 @@ class _Stream:
             # What these do is in their code, and in the module that torch.compile has wrapped.
             is_script = isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule)
             is_wrapper = type(part).__module__.startswith("torch._dynamo")
+            # A tensor that is no parameter may be a trace of use, as activations.
             own = {
                 key: value
                 for key, value in vars(part).items()
-                if not (is_script or is_wrapper or key in _DETAILS or _is_state(value))
+                if not (is_script or is_wrapper or key in _DETAILS)
+                and not (value is None or isinstance(value, Tensor))
             }
             hooks = [list(getattr(part, key, {}).values()) for key in _HOOKS]
             script = str(getattr(part, "code", "")) if is_script else ""
@@ -278,12 +274,3 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
         for name in [slots] if isinstance(slots, str) else slots:
             if hasattr(value, name):
                 yield name, getattr(value, name)
-
-
-def _is_state(value: Any) -> bool:
-    """Whether an attribute of a module may be a trace of its use, as activations that it keeps."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple | set):
-        return not value or any(map(_is_state, value))
-    return value is None or isinstance(value, Tensor)

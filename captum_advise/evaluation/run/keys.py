@@ -24,10 +24,10 @@ def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
     model, context = evaluator.model, evaluator.context
     parts = {
         "the model": identity(model, with_weights=False),
-        "the confidence": identity(context.confidence, model),
-        "the pixel space": identity(context.pixel_space, model),
-        "the settings of metrics": identity(evaluator.settings, model),
-        "the layout": identity(evaluator.reshape_transform, model),
+        "the confidence": identity(context.confidence),
+        "the pixel space": identity(context.pixel_space),
+        "the settings of metrics": identity(evaluator.settings),
+        "the layout": identity(evaluator.reshape_transform),
         "the format": str(FORMAT),
         "the weights": weights_digest(model),
         "the layer": layer_name(model, evaluator.layer),
@@ -38,7 +38,7 @@ def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for name, method in evaluator.methods.items():
         packages = versions((getattr(method, "needs", None) or ())[:1])
-        own = {"the method": identity(method, model)}
+        own = {"the method": identity(method)}
         own["the versions of packages"] = json.dumps(packages)
         found[name] = Setting(name, {**parts, **own})
     return found

@@ -165,13 +165,10 @@ def test_an_attribution_is_known_by_its_settings():
         "lime": Lime(network, SkLearnLasso(alpha=0.01)),
         "other lime": Lime(network, SkLearnLasso(alpha=0.1)),
     }
-    digests = {name: identity(value, network) for name, value in objects.items()}
+    digests = {name: identity(value) for name, value in objects.items()}
     unlike = [name for name in digests if name != "copy"]
     assert len({digests[name] for name in unlike}) == len(unlike)
-    again = squares_network()
-    assert identity(IntegratedGradients(again), again) == digests["model"]
-    # A model other than the run's is known by its weights.
-    assert identity(IntegratedGradients(network)) == identity(IntegratedGradients(again))
+    assert digests["copy"] == digests["model"]
 
 
 class Scaled(nn.Module):
