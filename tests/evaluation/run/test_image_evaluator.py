@@ -33,8 +33,9 @@ def rows(evaluator, image, target, methods=None):
 
 
 def maps(evaluator, image, target, name="image"):
-    prepared = evaluator._prepared(Item(0, name, image, target))
-    return {own: evaluator._explained(own, prepared, False).maps for own in evaluator.methods}
+    item = Item(0, name, image, target)
+    scorer = evaluator._scorer(item)
+    return {own: evaluator._explained(own, item, scorer, False).maps for own in evaluator.methods}
 
 
 @pytest.mark.parametrize(
