@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from captum_advise import zoo
 from captum_advise._utils.io import atomic_write
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show
 from captum_advise.cli.networks import load_network
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EXAMPLES = """\b
 Examples:
@@ -103,28 +99,12 @@ def sanity(
     for path, content in files.items():
         atomic_write(path, content)
     show(f"{network.name}, {network.layer_name}: {network.class_names[explained]}")
-    _show(rows)
-    for path in files:
-        show(f"  {path}")
-    return 0
-
-
-def _show(rows: pd.DataFrame) -> None:
-    methods = list(rows["method"].unique())
-    table = Table("rank correlation with the original map", *methods)
-    is_cascading = rows["mode"] == "cascading"
-    everything = is_cascading & (rows["step"] == rows["step"].max())
-    for kind in ("absolute", "signed"):
-        for label, chosen in (
-            ("the top block random", is_cascading & (rows["step"] == 1)),
-            ("every block random", everything),
-            ("mean over cascading steps", is_cascading),
-            ("mean over independent steps", ~is_cascading),
-        ):
-            means = rows[chosen].groupby("method")[kind].mean()
-            table.add_row(f"{kind}: {label}", *(f"{means[method]:.2f}" for method in methods))
-    show(table)
-    for method, value in rows[everything].groupby("method", sort=False)["absolute"].mean().items():
+    # After the last step, every block is random.
+    is_end = (rows["mode"] == "cascading") & (rows["step"] == rows["step"].max())
+    for method, value in rows[is_end].groupby("method", sort=False)["absolute"].mean().items():
         depends = abs(value) < _DEPENDS_BELOW
         verdict = "depends on the parameters" if depends else "does NOT depend on the parameters"
         show(f"{method} {verdict}: {value:.2f} when all are random.")
+    for path in files:
+        show(f"  {path}")
+    return 0

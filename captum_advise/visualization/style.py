@@ -30,8 +30,8 @@ ADVISE, GRAD_CAM, OTHER_METHOD, FLOOR = VERMILION, BLUE, DARK_GREY, GREY
 # Methods without a meaning of their own take these in turn, ADVISE first.
 METHODS = (ADVISE, GRAD_CAM, DARK_GREY, GREEN, PURPLE)
 
-# Inches: an image among several, with a title of two lines, and a curve.
-SIDE, ROW, CURVE = 2.6, 3.15, 2.2
+# Inches: an image among several, with a title of two lines.
+SIDE, ROW = 2.6, 3.15
 # Inches: the width of an image in a panel.
 PANEL = 2.8
 

@@ -48,9 +48,11 @@ def resize(driver: Chrome, width: int, height: int) -> None:
 
 
 def save(driver: Chrome, name: str) -> None:
-    """Write what the browser shows."""
+    """Write what the browser shows, in 256 colours that are chosen for it."""
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
-    picture.save(HERE / name, optimize=True)
+    palette = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=4)
+    few = picture.quantize(palette=palette, dither=Image.Dither.NONE)
+    few.save(HERE / name, optimize=True)
 
 
 def page(folder: Path) -> None:

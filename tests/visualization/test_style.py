@@ -44,13 +44,12 @@ def test_pil_images_are_images(image):
     assert np.array_equal(as_images([pil, pil])[1], as_images(pil)[0])
 
 
-def test_drawing_leaves_matplotlib_as_it_was(image, explanation, feature_maps):
+def test_drawing_leaves_matplotlib_as_it_was(image, explanation):
     before = dict(matplotlib.rcParams), plt.get_backend()
     visualization.overlay(image, torch.rand(7, 7))
     visualization.overlays(image, {"any": torch.rand(1, 1, 7, 7)})
     visualization.gallery(explanation)
     visualization.groups(explanation.candidates[0])
-    visualization.densities(feature_maps, [0])
     rendered(visualization.panel(explanation)[0])
     assert (dict(matplotlib.rcParams), plt.get_backend()) == before
     assert plt.get_fignums() == []
