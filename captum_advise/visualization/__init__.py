@@ -1,10 +1,10 @@
 """Figures and pages of explanations.
 
-Every function returns the figure and the axes. ``overlay`` and ``groups`` draw on the caller's axes
-if they get some. All take NumPy arrays and torch tensors. New figures belong to the caller: none is
-registered with ``matplotlib.pyplot``, no window opens, no display is needed and no setting of
-matplotlib changes. ``figure.savefig`` writes them. A notebook shows a figure that is a cell's last
-line, after ``%matplotlib inline``.
+Figures come with their axes. ``overlay`` draws on the caller's axes if it gets some. All take NumPy
+arrays and torch tensors. New figures belong to the caller: none is registered with
+``matplotlib.pyplot``, no window opens, no display is needed and no setting of matplotlib changes.
+``figure.savefig`` writes them. A notebook shows a figure that is a cell's last line, after
+``%matplotlib inline``.
 """
 
 from captum_advise._utils.lazy_names import lazy_names

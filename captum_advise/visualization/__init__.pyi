@@ -3,4 +3,3 @@ from captum_advise.visualization.maps import gallery as gallery
 from captum_advise.visualization.maps import overlay as overlay
 from captum_advise.visualization.maps import overlays as overlays
 from captum_advise.visualization.maps import panel as panel
-from captum_advise.visualization.units import groups as groups

@@ -22,7 +22,6 @@ from captum_advise.visualization.style import (
     axes_grid,
     axes_or_new,
 )
-from captum_advise.visualization.units import groups
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -143,14 +142,14 @@ def gallery(explanation: Explanation) -> tuple[Figure, ManyAxes]:
 
 
 def panel(explanation: Explanation, *, index: int = 0) -> tuple[Figure, ManyAxes]:
-    """An image, all its maps, and the groups of which one was selected, in a row.
+    """An image and all its maps in a row, with the class and what LayerAdvise selected above.
 
     Args:
         explanation: With images.
         index: Which of its examples.
 
     Returns:
-        The figure, and the axes.
+        The figure, and the axes (1 + maps,).
 
     Raises:
         ValueError: The explanation has no images.
@@ -161,23 +160,15 @@ def panel(explanation: Explanation, *, index: int = 0) -> tuple[Figure, ManyAxes
     """
     image = images_of(explanation)[index]
     count = len(explanation.maps)
-    figure = Figure(figsize=(PANEL * (count + 2.2), 3.7), layout="constrained")
-    row = figure.subplots(1, 2 + count, width_ratios=[1] * (1 + count) + [1.2])
-    first, shown, chart = row[0], row[1:-1], row[-1]
-    _draw_image(first, image)
-    first.set_title("image")
-    _draw_maps(shown, image, explanation, index, fontsize="large")
-    relevance = explanation.unit_relevance
-    groups(
-        explanation.candidates[index],
-        selected=explanation.selected_relevances(index),
-        unit_relevance=None if relevance is None else relevance[index],
-        ax=chart,
-    )
-    chart.set_title(f"groups of units\n{explanation.describe_selection(index)}")
+    figure = Figure(figsize=(PANEL * (1 + count), 3.9), layout="constrained")
+    row = figure.subplots(1, 1 + count)
+    _draw_image(row[0], image)
+    row[0].set_title("image")
+    _draw_maps(row[1:], image, explanation, index, fontsize="large")
     caption = ", ".join(_class_and_confidence(explanation, index))
-    figure.suptitle(caption, fontweight="bold", parse_math=False)
-    evidence_bar(figure, shown)
+    selection = f"LayerAdvise: {explanation.describe_selection(index)}"
+    figure.suptitle(f"{caption}\n{selection}", fontweight="bold", parse_math=False)
+    evidence_bar(figure, row)
     return figure, row
 
 

@@ -243,7 +243,7 @@ def test_panels_have_gated_grad_cam_where_there_are_layers(
     drawn = titles(monkeypatch)
     assert explain(cat, "--model", model, "--weights", "random", output=tmp_path) == 0
     (shown,) = drawn
-    assert shown[1:-1] == names
+    assert shown[1:] == names
     printed = capsys.readouterr().out
     is_found = "GatedGradCam" in names
     assert ("GatedGradCam: from " in printed) == is_found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -26,17 +25,6 @@ def image_and_heat(axes) -> tuple[np.ndarray, np.ndarray]:
 def colour_bars(figure) -> list:
     """The axes of colour bars."""
     return [axes for axes in figure.axes if axes.get_xlabel() == "evidence for the class"]
-
-
-def bars(axes) -> dict[int, tuple[int, str]]:
-    """Height and colour of each bar, by its place on the x axis."""
-    return {
-        round(bar.get_x() + bar.get_width() / 2): (
-            int(bar.get_height()),
-            colors.to_hex(bar.get_facecolor()),
-        )
-        for bar in axes.patches
-    }
 
 
 def texts(figure) -> str:

@@ -49,7 +49,6 @@ def test_drawing_leaves_matplotlib_as_it_was(image, explanation):
     visualization.overlay(image, torch.rand(7, 7))
     visualization.overlays(image, {"any": torch.rand(1, 1, 7, 7)})
     visualization.gallery(explanation)
-    visualization.groups(explanation.candidates[0])
     rendered(visualization.panel(explanation)[0])
     assert (dict(matplotlib.rcParams), plt.get_backend()) == before
     assert plt.get_fignums() == []
