@@ -97,7 +97,7 @@ class Detection(Wrapper):
                 constructor's.
         """
         boxes, labels = self._targets(inputs, boxes, labels)
-        found = self._detections(inputs)
+        found = self._detections(inputs, labels)
         targets = boxes.expand(len(inputs), -1, -1), labels.expand(len(inputs), -1)
         scores = torch.stack([_scores(*image) for image in zip(found, *targets, strict=True)])
         if torch.is_grad_enabled():
@@ -158,8 +158,13 @@ class Detection(Wrapper):
             )
         return boxes, labels
 
-    def _detections(self, inputs: Tensor) -> Sequence[Mapping[str, Tensor]]:
-        """For each image, boxes (D, 4) in pixels, scores (D,) and labels (D,)."""
+    def _detections(
+        self, inputs: Tensor, labels: Tensor | None = None
+    ) -> Sequence[Mapping[str, Tensor]]:
+        """For each image, boxes (D, 4) in pixels, scores (D,) and labels (D,).
+
+        A DETR's query has all labels; its best one if ``labels``, which are asked for, are None.
+        """
         if getattr(self.model, "training", False):
             raise ValueError("The detector is in training mode: call model.eval() first.")
         outputs = self.model(inputs)
@@ -167,7 +172,10 @@ class Detection(Wrapper):
             return outputs
         n_labels = getattr(getattr(self.model, "config", None), "num_labels", None)
         if isinstance(outputs, Mapping) and n_labels and {"logits", "pred_boxes"} <= set(outputs):
-            return _of_queries(inputs, outputs["logits"], outputs["pred_boxes"], n_labels)
+            logits = outputs["logits"]
+            has_no_object = logits.shape[2] == n_labels + 1
+            scores = logits.softmax(2)[..., :-1] if has_no_object else logits.sigmoid()
+            return _of_queries(inputs, scores, outputs["pred_boxes"], labels)
         raise TypeError(
             "A detector returns for each image a dictionary with boxes, scores and labels, or is a "
             "DETR of Hugging Face with logits and pred_boxes and a configuration, got a "
@@ -176,19 +184,26 @@ class Detection(Wrapper):
 
 
 def _of_queries(
-    inputs: Tensor, logits: Tensor, boxes: Tensor, n_labels: int
+    inputs: Tensor, scores: Tensor, boxes: Tensor, labels: Tensor | None
 ) -> list[dict[str, Tensor]]:
-    """The detections of a DETR: each query once with each label."""
-    has_no_object = logits.shape[2] == n_labels + 1
-    scores = logits.softmax(2)[..., :-1] if has_no_object else logits.sigmoid()
+    """The detections of a DETR, from scores (N, D, classes) and boxes (N, D, 4)."""
+    n_classes = scores.shape[2]
     height, width = inputs.shape[-2:]
     boxes = import_optional("torchvision.ops", "zoo").box_convert(boxes, "cxcywh", "xyxy")
     boxes = boxes * boxes.new_tensor([width, height, width, height])
-    boxes = boxes.repeat_interleave(scores.shape[2], 1)
-    labels = torch.arange(scores.shape[2], device=scores.device).repeat(scores.shape[1])
+    if labels is None:
+        scores, found = scores.max(2)
+    elif bool(((labels < 0) | (labels >= n_classes)).any()):
+        raise ValueError(
+            f"The labels {labels.flatten().tolist()} are not all classes of the detector, which "
+            f"are 0 to {n_classes - 1}."
+        )
+    else:
+        found = torch.arange(n_classes, device=scores.device).repeat(len(scores), scores.shape[1])
+        scores, boxes = scores.flatten(1), boxes.repeat_interleave(n_classes, 1)
     return [
-        {"boxes": own_boxes, "scores": own_scores.flatten(), "labels": labels}
-        for own_boxes, own_scores in zip(boxes, scores, strict=True)
+        dict(zip(_KEYS, of_image, strict=True))
+        for of_image in zip(boxes, found, scores, strict=True)
     ]
 
 

@@ -56,14 +56,14 @@ CONFIGS = {
 def test_adapters_are_explained_as_if_they_were_merged(kind):
     model = CONFIGS[kind]()
     trainable = [parameter.requires_grad for parameter in model.parameters()]
-    image = data.chelsea()[:, :300]
+    image = Image.fromarray(data.chelsea()[:, :300])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         network = zoo.describe(model)
         found = explain(image, model)
     assert network.name.startswith("timm ")
     assert [parameter.requires_grad for parameter in model.parameters()] == trainable
-    inputs = network.transform(Image.fromarray(image))[None]
+    inputs = network.transform(image)[None]
     with torch.no_grad():
         torch.testing.assert_close(found.confidences, model(inputs).softmax(1))
     merged = model.merge_and_unload()
