@@ -18,13 +18,12 @@ from captum_advise._core.layer_pass import LayerCall, LayerPass
 from captum_advise._core.occlusion_evidence import check_occlusions, corrected_by_occlusion
 from captum_advise._core.setting_warnings import (
     extreme_pixels,
-    several_runs,
-    suspicious_layout,
+    pass_messages,
     suspicious_pixels,
     warn_of,
 )
 from captum_advise._core.setup import LayerSetup
-from captum_advise._core.targets import as_target, resolve_target
+from captum_advise._core.targets import resolve_target
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.layouts import ReshapeTransform
@@ -188,14 +187,11 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         """The maps from a forward pass, which may serve other maps too; and what to warn of."""
         images, size = _images(layer_pass.call)
         self._check_feature_maps(layer_pass)
-        resolved = resolve_target(layer_pass.outputs, as_target(target))
+        resolved = resolve_target(layer_pass.outputs, target)
         gradients = layer_pass.gradients(resolved, keep_graph=keep_graph, **grad_kwargs)
         maps = gated_map(layer_pass.feature_maps, gradients, size)
         tensors = layer_pass.call.inputs
-        messages = [
-            several_runs(layer_pass.call, layer_pass.runs),
-            suspicious_layout(layer_pass.call, layer_pass.feature_maps),
-        ]
+        messages = pass_messages(layer_pass)
         if n_occlusions:
             maps = corrected_by_occlusion(
                 maps,

@@ -408,10 +408,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         form: dict[str, bool],
     ) -> Tensor | tuple[Tensor, ...]:
         """Attributions of all units or of some relevances, whatever ``LayerGradCam`` accepts."""
-        target = how["target"]
-        if target is None and layer_pass.outputs.dim() == 2:
-            target = resolve_target(layer_pass.outputs, None)
-        gradients = layer_pass.gradients(target, **how["grad_kwargs"])
+        gradients = layer_pass.gradients(how["target"], **how["grad_kwargs"])
         messages, attributions = pass_messages(layer_pass), []
         for feature_map, gradient in zip(layer_pass.feature_maps, gradients, strict=True):
             units, contributions = None, unit_contributions(feature_map, gradient)

@@ -10,7 +10,6 @@ from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList
 
-from captum_advise._core.targets import as_target
 from captum_advise._core.unit_choice import as_selection
 from captum_advise._utils.checks import check_count
 from captum_advise.layouts import ReshapeTransform
@@ -59,7 +58,7 @@ def choice_arguments(
     check_count("internal_batch_size", internal_batch_size, at_least=1)
     return {
         "selection": as_selection(unit_selection),
-        "target": as_target(target),
+        "target": target,
         "grad_kwargs": as_grad_kwargs(grad_kwargs),
         "baselines": baselines,
         "internal_batch_size": internal_batch_size,

@@ -10,16 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def _mean_gradients(gradients: Tensor) -> Tensor:
-    r"""Each unit's mean gradient, alpha_u in Grad-CAM: (N, C, \*spatial) to (N, C, 1, ...)."""
-    if gradients.dim() <= 2:
-        return gradients
-    return gradients.mean(tuple(range(2, gradients.dim())), keepdim=True)
-
-
 def unit_contributions(feature_map: Tensor, gradients: Tensor) -> Tensor:
     r"""alpha_u A_u, (N, C, \*spatial). Their sum over all units is the Grad-CAM map."""
-    return _mean_gradients(gradients) * feature_map
+    if gradients.dim() > 2:
+        gradients = gradients.mean(tuple(range(2, gradients.dim())), keepdim=True)
+    return gradients * feature_map
 
 
 def combine_units(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 import torch
-from captum._utils.common import _reduce_list, _run_forward, _select_targets, _sort_key_list
+from captum._utils.common import _reduce_list, _run_forward, _sort_key_list
 from captum._utils.gradient import _extract_device_ids, _forward_layer_distributed_eval
 from captum._utils.typing import TargetType
 from torch import Tensor
@@ -21,8 +21,7 @@ from torch.nn import Module
 from torch.utils.checkpoint import CheckpointError
 
 from captum_advise._core.grad_cam import unit_contributions
-from captum_advise._core.targets import Target
-from captum_advise._utils.errors import reason
+from captum_advise._core.targets import Target, resolve_target
 from captum_advise.layouts import ReshapeTransform, Tokens
 
 # A hook sees every call of its module, also from other threads, and scoring runs the model too.
@@ -88,7 +87,9 @@ class LayerPass:
         """Gradients of each example's output at ``target`` with respect to ``feature_maps``."""
         # The caller may have switched gradients off, and then unbinding would cut the graph.
         with torch.enable_grad():
-            selected = self._target_outputs(target)
+            if not isinstance(target, Target):
+                target = resolve_target(self.outputs, target)
+            selected = target.of(self.outputs)
             if keep_graph:
                 if _frees_weights(self.call.forward_func):
                     raise ValueError(_FREES_WEIGHTS)
@@ -113,26 +114,6 @@ class LayerPass:
             for by_device in self._leaves
         )
         return self.call._joined(grouped)
-
-    def _target_outputs(self, target: Target | TargetType) -> Tensor:
-        if isinstance(target, Target):
-            return target.of(self.outputs)
-        if isinstance(target, Tensor):
-            target = target.to(self.outputs.device)
-        try:
-            selected: Tensor = _select_targets(self.outputs, target)
-        # What Captum and torch raise differs with the target's form.
-        except (AssertionError, IndexError, RuntimeError, TypeError) as error:
-            raise ValueError(
-                f"Target {target!r} does not name one of the outputs per example; they have shape "
-                f"{tuple(self.outputs.shape)} ({reason(error)})."
-            ) from error
-        if selected.shape[0] and selected[0].numel() != 1:
-            raise ValueError(
-                f"The outputs have shape {tuple(self.outputs.shape)}, so a target must name one of "
-                "them per example: give `target`, or wrap `forward_func` to return one number."
-            )
-        return selected
 
 
 _NO_GRADIENT = ("does not require grad", "appears to not have been used in the graph")

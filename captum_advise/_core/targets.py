@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,21 +52,6 @@ class Target:
         return Target(self.index[examples])
 
 
-def as_target(target: Any) -> Any:
-    """A target with Python's and torch's numbers in place of NumPy's and of 0-d tensors."""
-    if isinstance(target, np.ndarray):
-        return as_target(target.item()) if target.ndim == 0 else torch.from_numpy(target.copy())
-    if isinstance(target, np.integer):
-        return int(target)
-    if isinstance(target, list | tuple):
-        parts = [
-            part.item() if isinstance(part, Tensor) and part.dim() == 0 else as_target(part)
-            for part in target
-        ]
-        return parts if isinstance(target, list) else tuple(parts)
-    return target
-
-
 def resolve_target(outputs: Tensor, target: Any) -> Target:
     """Resolve a target. None on a classifier means the predicted class of each example."""
     n_examples, *dims = outputs.shape
@@ -98,6 +84,8 @@ def resolve_target(outputs: Tensor, target: Any) -> Target:
 
 def _rows(target: Any, n_examples: int) -> list[tuple[int, ...]]:
     """One tuple of indices per example."""
+    if isinstance(target, np.ndarray | np.integer):
+        target = torch.tensor(target, device="cpu")
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.dim() > 1:
             raise ValueError(
@@ -120,7 +108,8 @@ def _rows(target: Any, n_examples: int) -> list[tuple[int, ...]]:
 
 
 def _index_tuple(value: Any) -> tuple[int, ...]:
-    indices = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(index, int) for index in indices):
-        raise TypeError(f"A target is made of ints, got {value!r}.")
-    return indices
+    try:
+        # Also Python ints from NumPy's, and from tensors of one.
+        return tuple(map(operator.index, value if isinstance(value, tuple) else (value,)))
+    except TypeError as error:
+        raise TypeError(f"A target is made of ints, got {value!r}.") from error

@@ -83,10 +83,6 @@ class _Grid:
         """Each missing pixel becomes the mean of its neighbours."""
         return torch.addcmul(right_side, _sum_of_neighbours(solution), self.gain)
 
-    def residual(self, solution: Tensor, right_side: Tensor) -> Tensor:
-        """What one more sweep would change."""
-        return self.smooth(solution, right_side).sub_(solution)
-
     @property
     def total(self) -> Tensor:
         """The sum of the weights around missing pixels, and one elsewhere."""
@@ -126,8 +122,10 @@ def _cycle(grids: list[_Grid], inverse: Tensor, solution: Tensor, right_side: Te
         return grid.solve(inverse, right_side)
     for _ in range(_SWEEPS):
         solution = grid.smooth(solution, right_side)
-    # The Laplacian of a grid with twice the spacing is four times as large.
-    rest = _halve(grid.residual(solution, right_side)) * (4 * coarser[0].missing)
+    # What one more sweep would change. The Laplacian of a grid with twice the spacing is four times
+    # as large.
+    residual = grid.smooth(solution, right_side).sub_(solution)
+    rest = _halve(residual) * (4 * coarser[0].missing)
     correction = rest
     for _ in range(_VISITS if len(coarser) > 1 else 1):
         correction = _cycle(coarser, inverse, correction, rest)
