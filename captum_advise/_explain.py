@@ -81,9 +81,8 @@ def explain(
             range, or a package is missing; the message says what to do.
 
     Warns:
-        UserWarning: Inputs (N, C, H, W) look like images that did not go through the transform, or
-            the normalisation of a model of Hugging Face is a guess; and as
-            :meth:`LayerAdvise.explain`.
+        UserWarning: Inputs (N, C, H, W) look like images that did not go through the transform; and
+            as :meth:`LayerAdvise.explain`.
 
     Example::
 

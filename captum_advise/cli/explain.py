@@ -17,7 +17,6 @@ from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show, show_error, show_message
 from captum_advise.cli.image_results import (
     content_of,
-    numbers_of,
     output_names,
     show_line,
     show_result,
@@ -103,8 +102,7 @@ def explain(
         for source, name in progress(named, "images", hidden=is_one):
             try:
                 explanation = explained(source.open(), network, **how)
-                numbers = numbers_of(explanation, source.shown, how)
-                contents = {ending: content_of(ending, explanation, numbers) for ending in endings}
+                contents = {end: content_of(end, explanation, source.shown) for end in endings}
                 paths = [output / f"{name}{ending}" for ending in endings]
                 for path in paths:
                     atomic_write(path, contents[path.suffix])
@@ -119,9 +117,9 @@ def explain(
                 continue
             done += 1
             if not is_one and not verbose:
-                show_line(explanation, numbers)
+                show_line(explanation, source.shown)
                 continue
-            show_result(explanation, numbers, verbose=verbose)
+            show_result(explanation, source.shown, verbose=verbose)
             for path in paths:
                 show(f"  {path}")
     except KeyboardInterrupt:

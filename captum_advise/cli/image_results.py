@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from captum_advise import visualization
 from captum_advise._version import __version__
 from captum_advise.cli.console import show
 from captum_advise.cli.image_sources import Source
 from captum_advise.visualization.html import finite
-from captum_advise.visualization.methods import n_units
 
 if TYPE_CHECKING:
     from captum_advise import Explanation
-    from captum_advise.metrics import VisualExplainability
 
 _TOP = 5  # classes
 
@@ -59,98 +57,47 @@ def _may_be_replaced(path: Path) -> bool:
     return False
 
 
-def numbers_of(explanation: Explanation, shown: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All numbers of the explanation of one image, as in its JSON file.
-
-    Args:
-        explanation: Of one example, with setup and confidences.
-        shown: The image, in messages and results.
-        options: Of :func:`captum_advise.explain`.
-    """
-    setup, confidences, target = explanation.setup, explanation.confidences, explanation.target
-    assert setup is not None
-    assert confidences is not None
-    assert target is not None
-    names, of_classes = setup.class_names, confidences[0]
-    best = of_classes.argsort(descending=True, stable=True)[:_TOP].tolist()
-    of_target, *top = (
-        {"index": index, "name": names[index], "confidence": of_classes[index].item()}
-        for index in (int(target[0]), *best)
-    )
-    selected, relevance = int(explanation.selected[0]), explanation.unit_relevance
-    return {
-        # By its first field, a file is known to be ours.
-        "captum_advise": __version__,
-        "image": shown,
-        "setup": {key: part for key, part in asdict(setup).items() if key != "class_names"},
-        "selection": options["unit_selection"],
-        "predicted": top[0],
-        "target": of_target,
-        "top": top,
-        "selected": selected if selected >= 0 else None,
-        "fallback": bool(explanation.fallback[0]),
-        "unexplained": bool(explanation.unexplained[0]),
-        "selected_units": explanation.selected_units[0].nonzero()[:, 0].tolist(),
-        "unit_relevance": None if relevance is None else relevance[0].tolist(),
-        "groups": [
-            {
-                "relevance": candidate.relevance,
-                "units": len(candidate.units),
-                "metrics": _values(candidate.metrics),
-            }
-            for candidate in explanation.candidates[0]
-        ],
-        "maps": {
-            method: {
-                "size": list(maps.shape[2:]),
-                "units": n_units(explanation, method, 0),
-                "metrics": _values(explanation.map_metrics.get(method)),
-                "values": maps[0].sum(0).tolist(),
-            }
-            for method, maps in explanation.maps.items()
-        },
-    }
-
-
-def _values(metrics: VisualExplainability | None) -> Any:
-    """The metrics of one image by their names; those that do not apply are None."""
-    return finite({name: value.item() for name, value in vars(metrics).items()} if metrics else {})
-
-
-def content_of(ending: str, explanation: Explanation, numbers: Mapping[str, Any]) -> str | bytes:
+def content_of(ending: str, explanation: Explanation, shown: str) -> str | bytes:
     """Of an image's file with this ending: ``.png``, ``.json`` or ``.html``."""
     if ending == ".html":
-        return visualization.page(explanation, names=[numbers["image"]])
+        return visualization.page(explanation, names=[shown])
     if ending == ".json":
+        record = replace(explanation, images=None, units=None).to_dict()
+        # By its first field, a file is known to be ours.
+        numbers = {"captum_advise": __version__, "image": shown, **record}
         return json.dumps(finite(numbers, digits=5)) + "\n"
     from captum_advise.visualization.style import to_png
 
     return to_png(visualization.panel(explanation)[0])
 
 
-def show_line(explanation: Explanation, numbers: Mapping[str, Any]) -> None:
+def show_line(explanation: Explanation, shown: str) -> None:
     """Print the class that is explained, and what was found, in a line."""
-    show(f"{numbers['image']}: {_class(numbers['target'])}; {explanation.describe_units()}")
+    show(f"{shown}: {explanation.describe()}")
 
 
-def show_result(explanation: Explanation, numbers: Mapping[str, Any], *, verbose: bool) -> None:
+def show_result(explanation: Explanation, shown: str, *, verbose: bool) -> None:
     """Print the prediction and what was found; ``verbose`` adds the setup, groups and metrics."""
-    best, *others = numbers["top"]
-    show(f"{numbers['image']}: {_class(best)}")
+    setup, confidences, target = explanation.setup, explanation.confidences, explanation.target
+    assert setup is not None
+    assert confidences is not None
+    assert target is not None
+    ordered = confidences[0].argsort(descending=True, stable=True)[:_TOP].tolist()
+    shares, explained = confidences[0].tolist(), int(target[0])
+    names = {index: f"{setup.class_names[index]} ({index})" for index in (explained, *ordered)}
+    best, *others = ordered
+    show(f"{shown}: {names[best]}, confidence {shares[best]:.1%}")
     for other in others:
-        show(f"  {other['confidence']:6.1%}  {other['name']} ({other['index']})")
-    if numbers["target"]["index"] != best["index"]:
-        show(f"  explained: {_class(numbers['target'])}")
-    if layers := numbers["setup"]["gated_layers"]:
-        show(f"  GatedGradCam: from {', '.join(layers)}")
+        show(f"  {shares[other]:6.1%}  {names[other]}")
+    if explained != best:
+        show(f"  explained: {names[explained]}, confidence {shares[explained]:.1%}")
+    if setup.gated_layers:
+        show(f"  GatedGradCam: from {', '.join(setup.gated_layers)}")
     show(f"  LayerAdvise: {explanation.describe_units()}")
     if verbose:
-        show(f"  setup: {explanation.setup}")
+        show(f"  setup: {setup}")
         for candidate in explanation.candidates[0]:
             show(f"  {candidate.describe()}")
-        for name, value in numbers["maps"]["layer-advise"]["metrics"].items():
+        metrics = {} if explanation.metrics is None else explanation.metrics[0].to_dict()
+        for name, value in finite(metrics).items():
             show(f"  {name.replace('_', ' ')}: {value if value is None else f'{value:.3f}'}")
-
-
-def _class(numbers: Mapping[str, Any]) -> str:
-    return f"{numbers['name']} ({numbers['index']}), confidence {numbers['confidence']:.1%}"

@@ -43,7 +43,8 @@ def load_network(
     if not separator:
         if model.endswith(".py"):
             raise ValueError(f"--model {model} names no function: give {model}:NAME.")
-        network = zoo.load(model, layer=layer, weights=weights, device=device, seed=seed)
+        network = zoo.load(model, layer=layer, weights=weights, seed=seed)
+        _move(network.model, device)
         if network.device.type == "cpu":
             import torch
 
@@ -55,7 +56,8 @@ def load_network(
         raise ValueError(f"--weights {weights} is for networks of the zoo: {model} sets its own.")
     made = _made(model, source, name, seed)
     inner = made.model if isinstance(made, zoo.Network) else made
-    inner.to(device).eval()
+    _move(inner, device)
+    inner.eval()
     try:
         network = zoo.describe(made, layer=layer)
     except (TypeError, ValueError) as error:
@@ -82,6 +84,14 @@ def resolve_device(name: str) -> str:
     if name == "cuda" and torch.cuda.is_available():
         torch.cuda.set_device(int(os.getenv("LOCAL_RANK", "0")) % torch.cuda.device_count())
     return name
+
+
+def _move(model: nn.Module, device: str) -> None:
+    try:
+        model.to(device)
+    # Which error depends on how torch was built and on the driver.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"The device {device!r} cannot be used here ({reason(error)}).") from error
 
 
 def _made(model: str, source: str, name: str, seed: int) -> nn.Module | zoo.Network:

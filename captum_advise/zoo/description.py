@@ -14,16 +14,16 @@ from captum_advise._core.arguments import check_not_exported
 from captum_advise._utils.errors import reason
 from captum_advise._utils.modes import in_eval_mode
 from captum_advise.pixels import PixelSpace
-from captum_advise.zoo.families import Inputs
 from captum_advise.zoo.images import to_rgb
 from captum_advise.zoo.layer_probe import probe
 from captum_advise.zoo.loading import imagenet_or_numbers, numbered
-from captum_advise.zoo.measurement import measure
 from captum_advise.zoo.network import Network, place_of
 from captum_advise.zoo.recognition import (
+    Inputs,
     check_head,
     classifier_of,
     family,
+    measure,
     processed,
     recognize,
     unwrapped,

@@ -1,28 +1,37 @@
-"""What timm, torchvision and Hugging Face know of the inputs of a model that the caller built."""
+"""What timm, torchvision and Hugging Face know of a model's inputs, and what is measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.pixels import PixelSpace
 from captum_advise.targets import Output
-from captum_advise.zoo.families import Inputs, timm_inputs, torchvision_inputs
-from captum_advise.zoo.measurement import measure
 
 if TYPE_CHECKING:
     from PIL import Image
 
 # Any weights of torchvision with the usual transform: 256, central 224, the usual normalisation.
 _USUAL = "AlexNet_Weights.DEFAULT"
+# As a share of the range from black to white; 8-bit images are exact to half of 1/255.
+_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How images become inputs of a model."""
+
+    transform: Callable[[Image.Image], Tensor]  # RGB image to (C, H, W)
+    shape: tuple[int, int, int]  # (C, H, W)
+    pixel_space: PixelSpace
+    source: str  # where the transform comes from, in a few words
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -147,6 +156,25 @@ def _parameters_with_1000_classes(model: nn.Module) -> int:
     return count + per_class * (1000 - linear[-1].out_features)
 
 
+def torchvision_inputs(weights: Any) -> Inputs:
+    """What weights of torchvision, an enum's member, say about inputs."""
+    preset = weights.transforms()
+    shape = (3, preset.crop_size[0], preset.crop_size[0])
+    space = PixelSpace(preset.mean, preset.std)
+    return Inputs(preset, shape, space, f"torchvision's transform for {weights}")
+
+
+def timm_inputs(model: nn.Module) -> Inputs:
+    """What the data configuration of a model of timm says about inputs."""
+    data = import_optional("timm.data", "zoo")
+    config = data.resolve_model_data_config(model)
+    source = "timm's data configuration of the model"
+    if not getattr(model, "pretrained_cfg", None):
+        source = "timm's defaults, as the model has no data configuration"
+    space = PixelSpace(config["mean"], config["std"])
+    return Inputs(data.create_transform(**config), config["input_size"], space, source)
+
+
 def processed(processor: Any, image: Image.Image) -> Tensor:
     """What an image processor of Hugging Face makes of an image: (C, H, W)."""
     pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
@@ -154,36 +182,58 @@ def processed(processor: Any, image: Image.Image) -> Tensor:
 
 
 def _processor(model: Any) -> tuple[Any, str]:
-    """The image processor of the model's checkpoint if it is here, or that of its family."""
+    """The image processor of the model's checkpoint, if it is on this machine."""
     auto = import_optional("transformers.models.auto.image_processing_auto")
     checkpoint = model.config._name_or_path
-    if checkpoint:
-        try:
-            processor = auto.AutoImageProcessor.from_pretrained(checkpoint, local_files_only=True)
-        # What a missing configuration raises depends on the version.
-        except (OSError, ValueError):
-            pass
-        else:
-            return processor, f"the image processor of {checkpoint}"
     try:
-        classes = auto.IMAGE_PROCESSOR_MAPPING[type(model.config)]
-    except KeyError:
+        processor = auto.AutoImageProcessor.from_pretrained(checkpoint, local_files_only=True)
+    # What a missing configuration raises depends on the version.
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"Transformers has no image processor for {type(model).__name__}, and only image "
-            "classifiers can be explained: if it is one, pass transform, such as "
-            "AutoImageProcessor.from_pretrained(...)."
-        ) from None
-    # Versions before 5 have a pair: one for PIL, and one for tensors, which may be missing.
-    known = classes if isinstance(classes, dict) else {"pil": classes[0], "torchvision": classes[1]}
-    cls = known.get("torchvision") or known["pil"]
-    size = getattr(model.config, "image_size", None)
-    processor = cls()
-    if isinstance(size, int):
-        sizes = {key: processor.to_dict().get(key) for key in ("size", "crop_size")}
-        processor = cls(**{key: dict.fromkeys(old, size) for key, old in sizes.items() if old})
-    warn_caller(
-        f"The checkpoint of this {type(model).__name__} has no image processor on this machine, so "
-        f"{cls.__name__} is used with its default mean and std, which may not be those of the "
-        "training: pass transform=AutoImageProcessor.from_pretrained(...)."
+            f"The checkpoint of this {type(model).__name__} has no image processor on this "
+            "machine, and only image classifiers can be explained: if it is one, pass transform, "
+            "such as AutoImageProcessor.from_pretrained(...)."
+        ) from error
+    return processor, f"the image processor of {checkpoint}"
+
+
+def measure(
+    transform: Callable[[Image.Image], Any], pixel_space: PixelSpace | None = None
+) -> tuple[tuple[int, int, int], PixelSpace]:
+    """The shape (C, H, W) of a transform's results, and how they relate to images in [0, 1].
+
+    Images of one colour go through it: black, dark grey, white and red. Where grey is not where
+    black and white say, as after a normalisation of each image by itself, it is a ValueError.
+    """
+    pil = import_optional("PIL.Image", "zoo")
+    colours = ((0, 0, 0), (51, 51, 51), (255, 255, 255), (255, 0, 0))
+    results = [transform(pil.new("RGB", (256, 256), colour)) for colour in colours]
+    first = results[0]
+    if not isinstance(first, Tensor) or first.dim() != 3:
+        raise ValueError(
+            "The transform must turn a PIL image into a tensor (3, H, W), got "
+            f"{tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__}."
+        )
+    channels, height, width = first.shape
+    if pixel_space is not None:
+        return (channels, height, width), pixel_space
+    # In double precision, and in the middle: borders may be padding.
+    black, grey, white, red = (
+        result[:, height // 2, width // 2].to("cpu", torch.float64) for result in results
     )
-    return processor, f"{cls.__name__} with its default settings"
+    span = white - black
+    is_linear = (span > 0) & (((grey - black) / span - 0.2).abs() < _TOLERANCE)
+    if not is_linear.all():
+        raise ValueError(
+            "The transform does not map black, grey and white onto a line, so it is not known how "
+            "the model's inputs relate to pixels: pass pixel_space, which is "
+            "PixelSpace.identity() for inputs in [0, 1]."
+        )
+    # Six digits: inputs in single precision have no more.
+    mean, std = (
+        tuple(float(f"{value:.6g}") + 0.0 for value in values)
+        for values in (-black / span, 1 / span)
+    )
+    redness = (red - black) / span
+    is_bgr = channels == 3 and bool(redness[2] > redness[0] + _TOLERANCE)
+    return (channels, height, width), PixelSpace(mean, std, is_bgr)

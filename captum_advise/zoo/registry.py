@@ -22,16 +22,11 @@ class Entry:
 
 # The layers of the paper's four networks are those that the authors' program reads. Its ResNet50 is
 # nearest to the first weights of torchvision; torchvision/resnet50 has the newest.
+_LITE = ("blocks.5.0.bn1", "blocks.6")
 _NAMED = {
-    **{
-        f"efficientnet-lite{number}": Entry(
-            "lite",
-            f"tf_efficientnet_lite{number}",
-            "bn2",
-            finer_layers=("blocks.5.0.bn1", "blocks.6"),
-        )
-        for number in (0, 1, 2)
-    },
+    "efficientnet-lite0": Entry("lite", "tf_efficientnet_lite0", "bn2", finer_layers=_LITE),
+    "efficientnet-lite1": Entry("lite", "tf_efficientnet_lite1", "bn2", finer_layers=_LITE),
+    "efficientnet-lite2": Entry("lite", "tf_efficientnet_lite2", "bn2", finer_layers=_LITE),
     "alexnet": Entry("torchvision", "alexnet", "features.10", "IMAGENET1K_V1", ("features.4",)),
     "vgg16": Entry("torchvision", "vgg16", "features.28", "IMAGENET1K_V1", ("features.22",)),
     "resnet50": Entry("torchvision", "resnet50", "layer4", "IMAGENET1K_V1", ("layer3", "layer4.1")),

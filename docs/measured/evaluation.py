@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from markdown_table import markdown_table
 
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
 from captum_advise.evaluation.methods import list_methods
 from captum_advise.evaluation.report.statistics import (

@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 import torch.nn.functional as F
 from captum._utils.gradient import compute_layer_gradients_and_eval
+from markdown_table import markdown_table
 from scipy.stats import wilcoxon
 from torch import Tensor, nn
 
 from captum_advise import zoo
 from captum_advise._core.gated_map import gated_map
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation import Context, evaluate, get_methods, list_methods, scene_dataset
 from captum_advise.evaluation.columns import METRICS
 from captum_advise.evaluation.methods.interface import MethodAt

@@ -22,12 +22,12 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from markdown_table import markdown_table
 from torch import Tensor, nn
 
 from captum_advise import zoo
 from captum_advise._core.scoring import as_masks
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation import (
     ClassMaps,
     Context,

@@ -27,6 +27,7 @@ from unittest import mock
 import pandas as pd
 import torch
 from captum.attr import LayerGradCam
+from markdown_table import markdown_table
 from PIL import Image
 from scipy.stats import wilcoxon
 from several_layers import mosaics_of
@@ -35,7 +36,6 @@ from torch import Tensor
 from captum_advise import GatedGradCam, zoo
 from captum_advise._core import occlusion_evidence as occlusion
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.markdown import markdown_table
 from captum_advise.metrics import road, top_pixels
 from captum_advise.metrics.insertion_deletion import blurred, curves_between
 from captum_advise.pixels import black, masked_images, normalize_maps, upsample_maps

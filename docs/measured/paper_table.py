@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from markdown_table import markdown_table
 
-from captum_advise._utils.markdown import markdown_table
 from captum_advise.evaluation.columns import METRICS
 
 # As in the paper; then what AVX does not reward.

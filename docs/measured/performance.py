@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from markdown_table import markdown_table
 
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.markdown import markdown_table
 
 ROWS = Path(__file__).with_suffix(".csv")
 PAGE = Path(__file__).parents[1] / "reference" / "performance.md"

@@ -21,12 +21,12 @@ from unittest import mock
 import pandas as pd
 import torch
 from captum.attr import LayerActivation
+from markdown_table import markdown_table
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from captum_advise import LayerAdvise, unit_relevance, zoo
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.markdown import markdown_table
 from captum_advise.density import _engine
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "benchmarks"))

@@ -56,6 +56,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
+from markdown_table import markdown_table
 from PIL import Image
 from scipy.stats import wilcoxon
 from torch import Tensor
@@ -66,7 +67,6 @@ from captum_advise._core.layer_pass import LayerCall
 from captum_advise._core.scoring import image_scorer
 from captum_advise._core.targets import resolve_target
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.markdown import markdown_table
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation.data.mosaics import MosaicDataset
 from captum_advise.evaluation.report.statistics import holm

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from captum.attr import LayerGradCam
+from markdown_table import markdown_table
 
-from captum_advise._utils.markdown import markdown_table
 from captum_advise.axioms import AXIOMS, REFERENCES, AxiomSuite, Subject
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "axioms.md"

@@ -163,7 +163,9 @@ def no_grad(model: torch.nn.Module, inputs: torch.Tensor) -> Callable[[], object
 def load(name: str, device: torch.device) -> zoo.Network:
     model, layer = NETWORKS[name]
     weights = "default" if name.startswith("efficientnet") else "random"
-    return zoo.load(model, layer=layer, weights=weights, device=str(device))
+    network = zoo.load(model, layer=layer, weights=weights)
+    network.model.to(device)
+    return network
 
 
 def peer_rows(name: str, repeats: int, device: torch.device) -> list[dict[str, object]]:

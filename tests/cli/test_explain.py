@@ -35,6 +35,18 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
+def class_of(result: dict, index: int) -> str:
+    return f"{result['setup']['class_names'][index]} ({index})"
+
+
+def units_of(result: dict) -> list[int]:
+    return [unit for unit, is_selected in enumerate(result["selected_units"][0]) if is_selected]
+
+
+def sizes_of_groups(result: dict) -> list[tuple[int, int]]:
+    return [(group["relevance"], len(group["units"])) for group in result["candidates"][0]]
+
+
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -62,15 +74,14 @@ def test_default_run_prints_the_classes_and_what_was_found(default_run):
     finished, output = default_run
     assert finished.stderr == ""
     result = read_json(output / "chelsea.json")
-    units = len(result["selected_units"])
-    best, *others = result["top"]
+    (shares,), units = result["confidences"], len(units_of(result))
+    best, *others = sorted(range(1000), key=lambda index: -shares[index])[:5]
     assert finished.stdout.splitlines() == [
-        f"chelsea (from scikit-image): {best['name']} ({best['index']}), "
-        f"confidence {best['confidence']:.1%}",
-        *(f"  {one['confidence']:6.1%}  {one['name']} ({one['index']})" for one in others),
+        f"chelsea (from scikit-image): {class_of(result, best)}, confidence {shares[best]:.1%}",
+        *(f"  {shares[other]:6.1%}  {class_of(result, other)}" for other in others),
         "  GatedGradCam: from blocks.5.0.bn1, blocks.6, bn2",
-        f"  LayerAdvise: relevance {result['selected']} selected, {units} of 1280 units, "
-        f"AVX {result['maps']['layer-advise']['metrics']['avx']:.3f}",
+        f"  LayerAdvise: relevance {result['selected'][0]} selected, {units} of 1280 units, "
+        f"AVX {result['metrics']['avx'][0]:.3f}",
         f"  {output / 'chelsea.png'}",
         f"  {output / 'chelsea.json'}",
     ]
@@ -85,10 +96,10 @@ def test_verbose_prints_setup_groups_and_metrics(cat, tmp_path, capsys):
     result = read_json(tmp_path / "cat.json")
     added = [line.strip() for line in verbose if line not in plain]
     assert added[0].startswith("setup: timm/test_resnet on ")
-    groups = [f"relevance {g['relevance']}: {g['units']} unit" for g in result["groups"]]
+    groups = [f"relevance {number}: {size} unit" for number, size in sizes_of_groups(result)]
     assert [line.partition(" unit")[0] + " unit" for line in added[1 : 1 + len(groups)]] == groups
-    metrics = result["maps"]["layer-advise"]["metrics"]
-    assert f"average drop: {metrics['average_drop']:.3f}" in added
+    metrics = result["metrics"]
+    assert f"average drop: {metrics['average_drop'][0]:.3f}" in added
     assert len(added) == 1 + len(groups) + len(metrics)
 
 
@@ -97,19 +108,16 @@ def test_default_run_against_the_network_and_captum(default_run):
     net = zoo.load("efficientnet-lite0")
     inputs = net.transform(zoo.example_image()).unsqueeze(0)
     confidence, index = net.model(inputs).softmax(1).max(1)
-    assert result["predicted"]["index"] == index.item()
-    assert result["predicted"]["confidence"] == pytest.approx(confidence.item(), abs=1e-5)
-    assert "cat" in result["predicted"]["name"]
-    assert result["target"] == result["predicted"] == result["top"][0]
-    best = net.model(inputs).softmax(1)[0].topk(5).indices.tolist()
-    assert [found["index"] for found in result["top"]] == best
-    grad_cam = LayerGradCam(net.model, net.layer).attribute(inputs, index)[0, 0]
-    shown = result["maps"]["grad-cam"]
-    assert (shown["size"], shown["units"]) == ([7, 7], 1280)
+    assert result["target"] == [index.item()]
+    assert result["confidence"] == pytest.approx([confidence.item()], abs=1e-5)
+    assert max(result["confidences"][0]) == result["confidence"][0]
+    assert "cat" in class_of(result, result["target"][0])
+    grad_cam = LayerGradCam(net.model, net.layer).attribute(inputs, index)
+    shown = torch.tensor(result["maps"]["grad-cam"])
     # Five significant digits.
-    torch.testing.assert_close(torch.tensor(shown["values"]), grad_cam, rtol=1e-4, atol=1e-6)
-    gated = GatedGradCam(net.model, net.layers).attribute(inputs, index)[0, 0]
-    values = torch.tensor(result["maps"]["gated-grad-cam"]["values"])
+    torch.testing.assert_close(shown, grad_cam, rtol=1e-4, atol=1e-6)
+    gated = GatedGradCam(net.model, net.layers).attribute(inputs, index)
+    values = torch.tensor(result["maps"]["gated-grad-cam"])
     torch.testing.assert_close(values, gated, rtol=1e-4, atol=1e-6)
 
 
@@ -127,18 +135,16 @@ def test_default_run_names_the_layers_of_gated_grad_cam(default_run):
 
 def test_default_run_selects_the_best_group(default_run):
     result = read_json(default_run[1] / "chelsea.json")
-    counts = collections.Counter(result["unit_relevance"])
-    assert len(result["unit_relevance"]) == 1280
-    assert all(counts[group["relevance"]] == group["units"] for group in result["groups"])
-    best = max(result["groups"], key=lambda group: group["metrics"]["avx"])
-    assert result["selected"] == best["relevance"]
-    assert result["maps"]["layer-advise"]["metrics"]["avx"] == best["metrics"]["avx"]
-    assert not result["fallback"]
-    assert result["selected_units"] == [
-        unit
-        for unit, relevance in enumerate(result["unit_relevance"])
-        if relevance == best["relevance"]
-    ]
+    (relevances,) = result["unit_relevance"]
+    counts = collections.Counter(relevances)
+    assert len(relevances) == 1280
+    assert all(counts[number] == size for number, size in sizes_of_groups(result))
+    best = max(result["candidates"][0], key=lambda group: group["metrics"]["avx"])
+    assert result["selected"] == [best["relevance"]]
+    assert result["metrics"]["avx"] == [best["metrics"]["avx"]]
+    assert result["fallback"] == [False]
+    assert units_of(result) == best["units"]
+    assert {relevances[unit] for unit in best["units"]} == set(result["selected"])
 
 
 def test_default_run_writes_a_panel(default_run):
@@ -156,17 +162,18 @@ def test_html(cat, tmp_path, capsys):
     assert str(tmp_path / "out" / "cat.html") in capsys.readouterr().out
     page = (tmp_path / "out" / "cat.html").read_text(encoding="utf-8")
     result = read_json(tmp_path / "out" / "cat.json")
-    assert f"{cat} · confidence {result['target']['confidence']:.1%}" in page
-    assert f"<h2>{result['target']['name']}</h2>" in page
+    assert f"{cat} · confidence {result['confidence'][0]:.1%}" in page
+    name = result["setup"]["class_names"][result["target"][0]]
+    assert f"<h2>{name}</h2>" in page
     for figure in figures(page, "Activation of unit "):
         number = int(figure.label.split()[-1])
-        assert f"relevance {result['unit_relevance'][number]}:" in figure.caption
+        assert f"relevance {result['unit_relevance'][0][number]}:" in figure.caption
     gated, advise, grad_cam, *_ = figures(page, "Map of ")
     labels = [figure.label for figure in (gated, advise, grad_cam)]
     assert labels == ["Map of GatedGradCam", "Map of LayerAdvise", "Map of Grad-CAM"]
     assert gated.caption == "GatedGradCam: 160 x 160 positions"
     for shown, name in (("LayerAdvise", "layer-advise"), ("Grad-CAM", "grad-cam")):
-        avx = result["maps"][name]["metrics"]["avx"]
+        (avx,) = result["map_metrics"][name]["avx"]
         assert float(table(page)[shown][0]) == pytest.approx(avx, abs=6e-4)
 
 
@@ -372,11 +379,11 @@ def test_a_line_per_image(photos, tmp_path, capsys, no_panels):
     *lines, last = capsys.readouterr().out.splitlines()
     for line, name in zip(lines, ("astronaut", "chelsea", "coffee"), strict=True):
         result = read_json(output / f"{name}.json")
-        target, units = result["target"], len(result["selected_units"])
+        (target,), units = result["target"], len(units_of(result))
         assert line == (
-            f"{photos / name}.png: {target['name']} ({target['index']}), confidence "
-            f"{target['confidence']:.1%}; relevance {result['selected']} selected, {units} of 96 "
-            f"units, AVX {result['maps']['layer-advise']['metrics']['avx']:.3f}"
+            f"{photos / name}.png: class {target} ({result['setup']['class_names'][target]}), "
+            f"confidence {result['confidence'][0]:.1%}, relevance {result['selected'][0]} "
+            f"selected, {units} of 96 units, AVX {result['metrics']['avx'][0]:.3f}"
         )
     assert last == f"Results: {output}"
 
@@ -420,7 +427,7 @@ def test_files_of_a_first_run_are_replaced(cat, tmp_path, no_panels):
     for target in ("tabby", "EGYPTIAN"):
         assert explain(cat, *SMALL, "--target", target, output=tmp_path / "out") == 0
     assert files(tmp_path / "out") == ["cat.json", "cat.png"]
-    assert read_json(tmp_path / "out" / "cat.json")["target"]["name"] == "Egyptian cat"
+    assert read_json(tmp_path / "out" / "cat.json")["target"] == [285]
 
 
 def test_a_panel_that_is_explained_is_not_replaced(cat, tmp_path):
@@ -469,7 +476,7 @@ def test_names_do_nothing_to_the_terminal(cat, photos, tmp_path, capsys, no_pane
 def test_target_by_name(cat, tmp_path, capsys):
     assert explain(cat, *SMALL, "--target", "EGYPTIAN", output=tmp_path) == 0
     result = read_json(tmp_path / "cat.json")
-    assert result["target"]["index"] == 285
+    assert result["target"] == [285]
     assert "explained: Egyptian cat (285)" in capsys.readouterr().out
 
 
@@ -477,10 +484,9 @@ def test_selection_of_relevances(cat, tmp_path, capsys):
     assert explain(cat, *SMALL, "--selection", "1,2", output=tmp_path) == 0
     result = read_json(tmp_path / "cat.json")
     selected = [
-        unit for unit, relevance in enumerate(result["unit_relevance"]) if relevance in (1, 2)
+        unit for unit, relevance in enumerate(result["unit_relevance"][0]) if relevance in (1, 2)
     ]
-    assert result["selection"] == [1, 2]
-    assert result["selected_units"] == selected
+    assert units_of(result) == selected
     assert f"{len(selected)} of 96 units" in capsys.readouterr().out
 
 
@@ -498,10 +504,8 @@ def test_selection_that_no_unit_has(cat, photos, tmp_path, capsys, no_panels):
 def test_selection_by_average_drop(cat, tmp_path):
     assert explain(cat, *SMALL, "--selection", "average_drop", output=tmp_path) == 0
     result = read_json(tmp_path / "cat.json")
-    least = min(group["metrics"]["average_drop"] for group in result["groups"])
-    assert result["selection"] == "average_drop"
-    drop = result["maps"]["layer-advise"]["metrics"]["average_drop"]
-    assert drop == pytest.approx(least, abs=1e-6)
+    least = min(group["metrics"]["average_drop"] for group in result["candidates"][0])
+    assert result["metrics"]["average_drop"] == pytest.approx([least], abs=1e-6)
 
 
 @pytest.mark.parametrize(

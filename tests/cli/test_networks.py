@@ -164,8 +164,13 @@ def test_commands_take_it(command, models, cat, photos, capsys):
     if command == "explain":
         record = json.loads(next((models / "out").glob("*.json")).read_text())
         assert record["setup"]["model"] == "package.models:network"
-        assert record["target"]["name"] == "dog"
+        assert record["setup"]["class_names"][record["target"][0]] == "dog"
     elif command == "layers":
         assert "4 x 32 x 32" in out
     else:
         assert list((models / "out").iterdir())
+
+
+def test_a_device_that_this_machine_does_not_have():
+    with pytest.raises(ValueError, match=r"device 'cuda:99' cannot be used here \("):
+        load_network("timm/test_resnet", weights="random", device="cuda:99")

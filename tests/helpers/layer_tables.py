@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from markdown_table import markdown_table
 from model_families import FAMILIES
-
-from captum_advise._utils.markdown import markdown_table
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from captum_advise import GatedGradCam, zoo
-from captum_advise.zoo.families import build
 from captum_advise.zoo.layer_probe import probe
 from captum_advise.zoo.registry import find_entry
 
@@ -27,9 +26,9 @@ def names_of(network):
 )
 def test_fixed_layers_are_those_of_the_probe(name):
     entry = find_entry(name)
-    model, inputs = build(entry, pretrained=False)
-    found = probe(model.eval(), inputs.shape[1:], name, layer=entry.layer).layers
-    assert found == (*entry.finer_layers, entry.layer)
+    network = zoo.load(name, weights="random")
+    size = network.transform(zoo.example_image()).shape[1:]
+    assert network.layer_names == probe(network.model, size, name, layer=entry.layer).layers
 
 
 def test_lite0(lite0):

@@ -1,6 +1,6 @@
 """The tables in docs/reference/layers-of-gated-grad-cam.md come from the probe.
 
-``PYTHONPATH=tests/helpers python tests/zoo/test_gated_layer_table.py`` writes them.
+``PYTHONPATH=tests/helpers:docs/measured python tests/zoo/test_gated_layer_table.py`` writes them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The tables in docs/reference/layers.md are made from the probe, with random weights.
 
-``PYTHONPATH=tests/helpers python tests/zoo/test_layer_table.py`` writes them.
+``PYTHONPATH=tests/helpers:docs/measured python tests/zoo/test_layer_table.py`` writes them.
 """
 
 from __future__ import annotations

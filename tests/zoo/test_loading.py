@@ -156,13 +156,3 @@ def test_offline_errors_say_what_to_do(offline, name):
     with pytest.raises(RuntimeError, match=rf"weights of {name} .* a model of your own") as error:
         zoo.load(name)
     one_sentence(error)
-
-
-# --- devices
-
-
-@pytest.mark.parametrize("device", ["gpu", "cpu:x", "cuda:99"])
-def test_unusable_devices(device):
-    with pytest.raises(ValueError, match=f"device '{device}' cannot be used here") as error:
-        zoo.load(SMALL, weights="random", device=device)
-    one_sentence(error)

@@ -10,7 +10,7 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from captum_advise import PixelSpace
-from captum_advise.zoo.measurement import measure
+from captum_advise.zoo.recognition import measure
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 

@@ -1,6 +1,6 @@
 """Tables in Markdown."""
 
-from captum_advise._utils.markdown import markdown_table
+from markdown_table import markdown_table
 
 
 def test_tables():
