@@ -10,8 +10,7 @@ from torch import Tensor
 
 from captum_advise._core.unit_choice import SEVERAL, Candidates
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.records import TensorRecord, mapped
-from captum_advise._utils.tensor_files import pack, unpack
+from captum_advise._utils.records import TensorRecord, mapped, pack, unpack
 from captum_advise.metrics import VisualExplainability
 from captum_advise.pixels import PixelSpace
 
@@ -186,11 +185,6 @@ class Explanation(TensorRecord):
     images: Tensor | None = None
     units: Units | None = None
     setup: Setup | None = None
-
-    @property
-    def predicted(self) -> Tensor | None:
-        """int64 (N,) class with the highest confidence; None without class scores."""
-        return None if self.confidences is None else self.confidences.argmax(1)
 
     def __len__(self) -> int:
         return len(self.attributions)

@@ -18,7 +18,6 @@ from captum_advise.cli.console import make_folder, progress, show, show_error, s
 from captum_advise.cli.image_results import (
     content_of,
     output_names,
-    show_line,
     show_result,
 )
 from captum_advise.cli.image_sources import find_sources
@@ -117,7 +116,7 @@ def explain(
                 continue
             done += 1
             if not is_one and not verbose:
-                show_line(explanation, source.shown)
+                show(f"{source.shown}: {explanation.describe()}")
                 continue
             show_result(explanation, source.shown, verbose=verbose)
             for path in paths:

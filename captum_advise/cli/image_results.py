@@ -71,11 +71,6 @@ def content_of(ending: str, explanation: Explanation, shown: str) -> str | bytes
     return to_png(visualization.panel(explanation)[0])
 
 
-def show_line(explanation: Explanation, shown: str) -> None:
-    """Print the class that is explained, and what was found, in a line."""
-    show(f"{shown}: {explanation.describe()}")
-
-
 def show_result(explanation: Explanation, shown: str, *, verbose: bool) -> None:
     """Print the prediction and what was found; ``verbose`` adds the setup, groups and metrics."""
     setup, confidences, target = explanation.setup, explanation.confidences, explanation.target

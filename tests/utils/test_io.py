@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captum_advise._utils.io import atomic_write
-from captum_advise._utils.tensor_files import pack, unpack
+from captum_advise._utils.records import pack, unpack
 
 
 def test_text_and_bytes(tmp_path):
