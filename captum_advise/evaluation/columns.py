@@ -11,12 +11,15 @@ from torch import Tensor
 
 from captum_advise._utils.errors import did_you_mean
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.metric_values import (
-    MapsOfImage,
-    adcc_of,
-    arcc_of,
+from captum_advise.evaluation.metric_values import MapsOfImage
+from captum_advise.metrics import (
+    adcc,
+    arcc,
+    energy_pointing_game,
+    pointing_game,
+    sparseness,
+    top_pixels,
 )
-from captum_advise.metrics import energy_pointing_game, pointing_game, sparseness, top_pixels
 
 RegionMetric: TypeAlias = Callable[[Tensor, Any], Tensor]
 Value: TypeAlias = Callable[[MapsOfImage, int], Tensor | float]
@@ -87,8 +90,8 @@ def _area(name: str, title: str, higher_is_better: bool, **options: Any) -> Metr
     return Metric(name, title, higher_is_better, "faithfulness", area, curve=(0, 1), **options)
 
 
-def _on_request(name: str, title: str, higher_is_better: bool, value: Value) -> Metric:
-    return Metric(name, title, higher_is_better, "faithfulness", value, default=False)
+def _on_request(name: str, title: str, value: Value) -> Metric:
+    return Metric(name, title, True, "faithfulness", value, default=False)
 
 
 def _part(name: str, title: str, higher_is_better: bool) -> Metric:
@@ -131,9 +134,9 @@ METRICS = (
     _area("insertion_black", "insertion from black", True),
     _area("deletion_blurred", "deletion to blurred", False),
     Metric("road", "ROAD", True, "faithfulness", lambda m, i: m.road[i].mean(), curve=(0.1, 0.9)),
-    _on_request("mu_fidelity", "μ-fidelity", True, lambda m, i: m.mu_fidelity[i]),
-    _on_request("arcc", "ARCC", True, arcc_of),
-    _on_request("adcc", "ADCC", True, adcc_of),
+    _on_request("mu_fidelity", "μ-fidelity", lambda m, i: m.mu_fidelity[i]),
+    _on_request("arcc", "ARCC", lambda m, i: m.coherent(i, arcc, float(m.road[i].mean()))),
+    _on_request("adcc", "ADCC", lambda m, i: m.coherent(i, adcc, m.protocol[i]["average_drop"])),
     _place("pointing", "pointing game", _pointing, "regions"),
     _place("energy", "energy in the object", energy_pointing_game, "regions"),
     _place("top_pixels", "top pixels in the object", top_pixels, "regions"),

@@ -21,8 +21,6 @@ from captum_advise._utils.checks import check_count
 from captum_advise.evaluation.data.items import Item
 from captum_advise.metrics import (
     AVXProtocol,
-    adcc,
-    arcc,
     blurred,
     mu_fidelity,
     road,
@@ -178,22 +176,11 @@ class MapsOfImage:
                     rows[i]["class_sensitivity"] = math.nan
         return rows
 
-
-def arcc_of(maps: MapsOfImage, i: int) -> Tensor:
-    """ARCC of a method."""
-    return _with_map_of_masked(maps, i, arcc, float(maps.road[i].mean()))
-
-
-def adcc_of(maps: MapsOfImage, i: int) -> Tensor:
-    """ADCC, likewise."""
-    return _with_map_of_masked(maps, i, adcc, maps.protocol[i]["average_drop"])
-
-
-def _with_map_of_masked(
-    maps: MapsOfImage, i: int, metric: Callable[[Tensor, Tensor, Tensor], Tensor], value: float
-) -> Tensor:
-    result = maps.results[i]
-    inputs = maps.item.inputs
-    masked = masked_images(inputs, result.mask, maps.scorer.baselines[0]).to(inputs)
-    of_masked = result.explain(masked, maps.scorer.target.classes)
-    return metric(result.mask, of_masked, result.mask.new_tensor([value]))
+    def coherent(
+        self, i: int, metric: Callable[[Tensor, Tensor, Tensor], Tensor], value: float
+    ) -> Tensor:
+        """ARCC or ADCC: coherence is with the map of the masked image."""
+        inputs, result = self.item.inputs, self.results[i]
+        masked = masked_images(inputs, result.mask, self.scorer.baselines[0]).to(inputs)
+        of_masked = result.explain(masked, self.scorer.target.classes)
+        return metric(result.mask, of_masked, result.mask.new_tensor([value]))

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models import resnet18, vgg11_bn
 
 from captum_advise import PixelSpace, zoo
-from captum_advise.evaluation import Context, MethodError, MetricSettings, get_methods
+from captum_advise.evaluation import Context, MetricSettings, get_methods
 from captum_advise.evaluation.columns import get_metrics
 from captum_advise.evaluation.data.items import Item
 from captum_advise.evaluation.methods.layers import find_layers
@@ -137,6 +137,6 @@ def test_layers_that_there_are_not(choice, network, squares):
         network, network[3], {"mine": mine}, Context(), MetricSettings(steps=1), seed=0
     )
     item = Item(0, "image", squares.inputs[0][None], 2)
-    sentence = r"the method mine failed: .* one of layer, activation, stages, convol"
-    with pytest.raises(MethodError, match=sentence):
+    sentence = r"The method mine cannot be run: .* one of layer, activation, stages, convol"
+    with pytest.raises(ValueError, match=sentence):
         evaluator.rows(item, ["mine"], get_metrics(["sparseness"]))

@@ -87,11 +87,7 @@ class ImageEvaluator:
         for message in filter(None, suspicions if warns else ()):
             warn_caller(message)
         for name in self.methods:
-            try:
-                self._layers_of(name, inputs)
-            except MethodError as error:
-                cause = reason(error.__cause__ or error)
-                raise UnsuitableMethodError(f"The method {name} cannot be run: {cause}.") from error
+            self._layers_of(name, inputs)
 
     def rows(self, item: Item, methods: Sequence[str], metrics: Sequence[Metric]) -> dict[str, Row]:
         """The results of methods for one image. None depends on the other methods or metrics."""
@@ -197,7 +193,9 @@ class ImageEvaluator:
                     self.model, self.layer, choice, inputs, self.reshape_transform
                 )
             except ValueError as error:
-                raise MethodError(f"the method {method} failed: {first_line(error)}") from error
+                raise UnsuitableMethodError(
+                    f"The method {method} cannot be run: {reason(error)}."
+                ) from error
         return self._layers[key]
 
     def _made(self, method: str, item: Item, target: Tensor) -> Tensor | ClassMaps:
