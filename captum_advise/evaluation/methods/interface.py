@@ -172,8 +172,5 @@ def inputs_cast(model: nn.Module, like: Tensor) -> Iterator[None]:
     def cast(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (arguments[0].to(like.dtype), *arguments[1:])
 
-    hook = model.register_forward_pre_hook(cast)
-    try:
+    with model.register_forward_pre_hook(cast):
         yield
-    finally:
-        hook.remove()
