@@ -14,9 +14,6 @@ from captum_advise._utils.checks import check_real, check_share
 from captum_advise.density import adaptive_kde, count_modes
 from captum_advise.pixels import normalize_maps
 
-# Candidates of the density estimate, as many as the authors' program tries.
-N_BANDWIDTHS = 10
-
 ActivationRange: TypeAlias = tuple[float, float] | Literal["minmax"]
 
 
@@ -102,19 +99,16 @@ def unit_densities(feature_maps: Tensor, options: DensityOptions) -> Tensor:
     units = units.double()
     if positions < 2:
         return torch.full_like(units, torch.nan)
-    units = on_unit_interval(units, options.activation_range)
+    if options.activation_range == "minmax":
+        units = normalize_maps(units.flatten(0, -2)).view_as(units)
+    else:
+        low, high = options.activation_range
+        # Subtracting 0 and dividing by 1 change nothing.
+        units = (units - low) / (high - low)
     # On the CPU, where the checks of the grid do not wait for a GPU.
     grid = torch.linspace(0, 1, positions, dtype=torch.float64, device="cpu")
-    return adaptive_kde(units, grid, n_bandwidths=N_BANDWIDTHS).density
-
-
-def on_unit_interval(units: Tensor, activation_range: ActivationRange) -> Tensor:
-    """Activations (..., P) of units, with the range that counts mapped onto [0, 1]."""
-    if activation_range == "minmax":
-        return normalize_maps(units.flatten(0, -2)).view_as(units)
-    low, high = activation_range
-    # Subtracting 0 and dividing by 1 change nothing.
-    return (units - low) / (high - low)
+    # As many bandwidths as the authors' program tries.
+    return adaptive_kde(units, grid, n_bandwidths=10).density
 
 
 def counted_ranges(feature_maps: Tensor, activation_range: ActivationRange) -> Tensor:
