@@ -156,7 +156,7 @@ def _explained(
     # The last of its layers is the layer of LayerAdvise.
     attribution = advise if gated is None else gated
     call = attribution._layer_call(inputs, additional_forward_args, False)
-    layer_pass = replace(call, keeps_inputs=True).run()
+    layer_pass = call.run()
     maps: dict[str, Tensor] = {}
     messages: list[str | None] = []
     if gated is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from captum._utils.typing import TargetType
@@ -167,7 +166,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
         _images(call)  # before the model runs
-        layer_pass = replace(call, keeps_inputs=n_occlusions > 0).run()
+        layer_pass = call.run()
         maps, messages = self._maps(
             layer_pass, target, grad_kwargs, n_occlusions, internal_batch_size
         )

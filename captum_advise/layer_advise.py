@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -225,7 +224,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
             return self._without_comparison(call.run(), selection, how, form)
 
         # The layer pass, and what each unit contributes to a map: alpha_u A_u, as in Grad-CAM.
-        layer_pass = replace(call, keeps_inputs=True).run()
+        layer_pass = call.run()
         feature_map = layer_pass.only_feature_map()
         resolved = resolve_target(layer_pass.outputs, how["target"])
         scorer = self._scorer(layer_pass, resolved, how, compares_images=selection == "avx")
@@ -299,7 +298,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
         return self._explanation(
-            replace(call, keeps_inputs=True).run(),
+            call.run(),
             how,
             with_metrics=with_metrics,
             keep_units=keep_units,

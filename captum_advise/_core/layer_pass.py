@@ -166,7 +166,6 @@ class LayerCall:
     attribute_to_layer_input: bool = False
     reshape_transforms: tuple[ReshapeTransform | None, ...] = (None,)
     layer_run: int | None = None
-    keeps_inputs: bool = False  # the model gets copies, because it may change what it gets
 
     def run(self) -> LayerPass:
         """Run the model with gradients enabled from the layers on."""
@@ -200,7 +199,7 @@ class LayerCall:
         )
         floating = [index for index, tensor in enumerate(copies) if tensor.requires_grad]
         with torch.enable_grad():
-            leaves, _, _ = replace(self, inputs=copies, keeps_inputs=False)._hooked()
+            leaves, _, _ = replace(self, inputs=copies)._hooked()
             total = sum(one.sum() for by_device in leaves[-1] for one in by_device)
             gradients = torch.autograd.grad(
                 cast(Tensor, total), [copies[index] for index in floating], allow_unused=True
@@ -221,12 +220,9 @@ class LayerCall:
             try:
                 saved, outputs = _forward_layer_distributed_eval(
                     getattr(self.forward_func, "_orig_mod", self.forward_func),  # torch.compile
-                    # Captum's hook sets flags of tensors that are the layer's inputs.
-                    _aliases(self.inputs, copied=self.keeps_inputs),
+                    _copies(self.inputs),
                     list(self.layers),
-                    additional_forward_args=_aliases(
-                        self.additional_forward_args, copied=self.keeps_inputs
-                    ),
+                    additional_forward_args=_copies(self.additional_forward_args),
                     attribute_to_layer_input=self.attribute_to_layer_input,
                     forward_hook_with_return=True,
                     require_layer_grads=True,
@@ -375,12 +371,12 @@ def _recorded_runs(
             handle.remove()
 
 
-def _aliases(values: tuple[Any, ...] | None, *, copied: bool = False) -> tuple[Any, ...] | None:
-    """Views of tensors, so that Captum sets flags on them and not on the caller's tensors."""
+def _copies(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """Copies of tensors: the model may change them, and Captum sets flags on a layer's inputs."""
     if values is None:
         return None
     return tuple(
-        (value.clone() if copied else value.view_as(value))
+        value.clone()
         if isinstance(value, Tensor) and value.is_floating_point() and not value.is_sparse
         else value
         for value in values
