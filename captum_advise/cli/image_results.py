@@ -68,7 +68,7 @@ def content_of(ending: str, explanation: Explanation, shown: str) -> str | bytes
         return json.dumps(finite(numbers, digits=5)) + "\n"
     from captum_advise.visualization.style import to_png
 
-    return to_png(visualization.panel(explanation)[0])
+    return to_png(visualization.gallery(explanation)[0])
 
 
 def show_result(explanation: Explanation, shown: str, *, verbose: bool) -> None:

@@ -15,19 +15,15 @@ from captum_advise._utils.errors import warn_caller
 from captum_advise.explanation import avx_in_words
 from captum_advise.visualization.heat import draw_heat, evidence_bar
 from captum_advise.visualization.methods import n_units, shown_name
-from captum_advise.visualization.style import (
-    PANEL,
-    as_image,
-    as_images,
-    axes_grid,
-    axes_or_new,
-)
+from captum_advise.visualization.style import as_image, as_images, axes_grid, axes_or_new
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from captum_advise.explanation import Candidate, Explanation
     from captum_advise.visualization.style import Array, ManyAxes, Pixels
+
+_LETTERS = 28  # of a title, as wide as an image
 
 
 def overlay(
@@ -134,42 +130,10 @@ def gallery(explanation: Explanation) -> tuple[Figure, ManyAxes]:
     figure, grid = axes_grid(len(pixels), 1 + len(explanation.maps))
     for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
         _draw_image(row[0], image)
-        caption = _class_and_confidence(explanation, index)
-        row[0].set_title("\n".join(caption), fontsize="medium", parse_math=False)
+        row[0].set_title(_caption(explanation, index), fontsize="medium", parse_math=False)
         _draw_maps(row[1:], image, explanation, index)
     evidence_bar(figure, grid)
     return figure, grid
-
-
-def panel(explanation: Explanation, *, index: int = 0) -> tuple[Figure, ManyAxes]:
-    """An image and all its maps in a row, with the class and what LayerAdvise selected above.
-
-    Args:
-        explanation: With images.
-        index: Which of its examples.
-
-    Returns:
-        The figure, and the axes (1 + maps,).
-
-    Raises:
-        ValueError: The explanation has no images.
-
-    Example::
-
-        >>> figure, axes = panel(LayerAdvise(net, net.conv4).explain(images))
-    """
-    image = images_of(explanation)[index]
-    count = len(explanation.maps)
-    figure = Figure(figsize=(PANEL * (1 + count), 3.9), layout="constrained")
-    row = figure.subplots(1, 1 + count)
-    _draw_image(row[0], image)
-    row[0].set_title("image")
-    _draw_maps(row[1:], image, explanation, index, fontsize="large")
-    caption = ", ".join(_class_and_confidence(explanation, index))
-    selection = f"LayerAdvise: {explanation.describe_selection(index)}"
-    figure.suptitle(f"{caption}\n{selection}", fontweight="bold", parse_math=False)
-    evidence_bar(figure, row)
-    return figure, row
 
 
 def images_of(explanation: Explanation) -> list[Pixels]:
@@ -201,17 +165,16 @@ def _draw_maps(
     image: Pixels,
     explanation: Explanation,
     index: int,
-    fontsize: str = "medium",
 ) -> None:
     for ax, (method, maps) in zip(row, explanation.maps.items(), strict=True):
         title = f"{shown_name(method)}\n{units_and_avx(explanation, method, index)}"
-        _draw_map(ax, image, maps[index], title, fontsize)
+        _draw_map(ax, image, maps[index], title)
 
 
-def _draw_map(ax: Axes, image: Pixels, values: Array, title: str, fontsize: str = "medium") -> None:
+def _draw_map(ax: Axes, image: Pixels, values: Array, title: str) -> None:
     values = torch.as_tensor(values)
     draw_heat(ax, image, values.sum(0) if values.dim() == 3 else values)
-    ax.set_title(title, fontsize=fontsize, parse_math=False)
+    ax.set_title(title, fontsize="medium", parse_math=False)
 
 
 def _positions(maps: Array) -> str:
@@ -229,13 +192,15 @@ def units_and_avx(explanation: Explanation, method: str, index: int) -> str:
     return text + avx_in_words(None if metrics is None else metrics[index])
 
 
-def _class_and_confidence(explanation: Explanation, index: int) -> list[str]:
-    """The class and the confidence in it, where they are known."""
+def _caption(explanation: Explanation, index: int) -> str:
+    """The class and the confidence in it, where they are known; a long name is cut."""
     name = explanation.class_name(index)
+    if name is not None and len(name) > _LETTERS:
+        name = f"{name[: _LETTERS - 1]}…"
     parts = [] if name is None else [name]
     if explanation.confidence is not None:
         parts.append(f"confidence {explanation.confidence[index].item():.1%}")
-    return parts
+    return "\n".join(parts)
 
 
 def _warn_of_another_aspect(attribution: Array, image: Pixels) -> None:

@@ -31,9 +31,7 @@ ADVISE, GRAD_CAM, OTHER_METHOD, FLOOR = VERMILION, BLUE, DARK_GREY, GREY
 METHODS = (ADVISE, GRAD_CAM, DARK_GREY, GREEN, PURPLE)
 
 # Inches: an image among several, with a title of two lines.
-SIDE, ROW = 2.6, 3.15
-# Inches: the width of an image in a panel.
-PANEL = 2.8
+SIDE, ROW = 2.6, 3.35
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:

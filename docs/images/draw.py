@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage import data
 
-from captum_advise import Explanation, explain, zoo
+from captum_advise import Explanation, explain, visualization, zoo
 from captum_advise.evaluation import scene
 from captum_advise.metrics import top_pixels
 from captum_advise.pixels import normalize_maps, upsample_maps
-from captum_advise.visualization import overlay, panel
+from captum_advise.visualization import overlay
 from captum_advise.visualization.methods import shown_name
 
 HERE = Path(__file__).parent
@@ -90,7 +90,7 @@ def truth() -> Figure:
 def main() -> None:
     """Draw the figures."""
     truth().savefig(HERE / "known_truth.png", dpi=100)
-    panel(explained("coffee"))[0].savefig(HERE / "panel.png", dpi=110)
+    visualization.gallery(explained("coffee"))[0].savefig(HERE / "panel.png", dpi=110)
     gallery().savefig(HERE / "gallery.png", dpi=90)
 
 

@@ -225,14 +225,14 @@ def is_masked(batch, image):
 def titles(monkeypatch) -> list[list[str]]:
     """The names in the titles of the panels that are drawn from now on."""
     drawn = []
-    panel = visualization.panel
+    gallery = visualization.gallery
 
     def recording(*arguments, **options):
-        figure, axes = panel(*arguments, **options)
-        drawn.append([ax.get_title().split("\n")[0] for ax in axes])
+        figure, axes = gallery(*arguments, **options)
+        drawn.append([ax.get_title().split("\n")[0] for ax in axes[0]])
         return figure, axes
 
-    monkeypatch.setattr(visualization, "panel", recording)
+    monkeypatch.setattr(visualization, "gallery", recording)
     return drawn
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawn import assert_legible, colour_bars, image_and_heat, rendered, texts
+from drawn import assert_legible, colour_bars, image_and_heat, rendered
 from example_explanations import explanation as example
 from example_explanations import setup_with, two_examples
 from matplotlib.figure import Figure
@@ -188,52 +188,24 @@ def test_the_recommended_map_comes_first():
     fine = torch.zeros(1, 1, 224, 224)
     fine[..., 30:40, 100:110] = 1
     several = example(gated_grad_cam=fine, my_own=fine)
-    shown = [visualization.gallery(several)[1][0, 1:], visualization.panel(several)[1][1:]]
-    for axes in shown:
-        names = [ax.get_title().split("\n")[0] for ax in axes]
-        assert names == ["GatedGradCam", "my-own", "LayerAdvise", "Grad-CAM"]
-        assert axes[0].get_title() == "GatedGradCam\n224 x 224 positions"
-        np.testing.assert_allclose(image_and_heat(axes[0])[1], fine[0, 0], atol=1e-6)
+    axes = visualization.gallery(several)[1][0, 1:]
+    names = [ax.get_title().split("\n")[0] for ax in axes]
+    assert names == ["GatedGradCam", "my-own", "LayerAdvise", "Grad-CAM"]
+    assert axes[0].get_title() == "GatedGradCam\n224 x 224 positions"
+    np.testing.assert_allclose(image_and_heat(axes[0])[1], fine[0, 0], atol=1e-6)
 
 
-# --- panel
-
-
-def test_panel(explanation):
-    figure, axes = visualization.panel(explanation)
-    assert figure.get_suptitle() == (
-        "class 285, confidence 42.0%\nLayerAdvise: relevance 2 selected"
-    )
-    assert [ax.get_title() for ax in axes] == [
-        "image",
-        "LayerAdvise\n6 units, AVX 0.710",
-        "Grad-CAM\nall 30 units, AVX 0.550",
-    ]
-    shown = axes[0].get_images()[0].get_array()
-    assert np.array_equal(shown, explanation.images[0].permute(1, 2, 0))
-    assert len(colour_bars(figure)) == 1
-
-
-def test_panel_takes_one_example_of_a_batch():
-    text = texts(visualization.panel(two_examples(), index=1)[0])
-    assert "class 285, confidence 90.0%" in text
-    assert "relevance 1 selected" in text
-    assert "AVX 0.800" in text
-
-
-def test_panel_of_other_selections(explanation):
+def test_what_was_selected_in_words(explanation):
     everything = torch.ones(1, 30, dtype=torch.bool)
-    bare = dataclasses.replace(
-        explanation, selected_units=everything, map_metrics={}, metrics=None, candidates=((),)
-    )
-    assert "all units selected" in texts(visualization.panel(bare)[0])
+    bare = dataclasses.replace(explanation, selected_units=everything, candidates=((),))
+    assert "all units selected" in bare.describe_selection(0)
     lost = dataclasses.replace(bare, fallback=torch.tensor([True]))
-    assert "no group has evidence" in texts(visualization.panel(lost)[0])
+    assert "no group has evidence" in lost.describe_selection(0)
     relevance = explanation.unit_relevance
     two = dataclasses.replace(bare, selected_units=(relevance == 1) | (relevance == 3))
-    assert "1, 3 selected" in texts(visualization.panel(two)[0])
+    assert "1, 3 selected" in two.describe_selection(0)
     none = dataclasses.replace(bare, selected_units=relevance == 9)
-    assert "no units selected" in texts(visualization.panel(none)[0])
+    assert "no units selected" in none.describe_selection(0)
 
 
 @pytest.mark.parametrize("size", [(224, 224), (160, 240), (300, 200)])
@@ -244,12 +216,12 @@ def test_nothing_is_clipped_or_overlaps(size):
         images=torch.rand(1, 3, *size),
         setup=setup_with([name] * 300),
     )
-    figure, _ = visualization.panel(several)
-    assert name in figure.get_suptitle()
+    figure, axes = visualization.gallery(several)
+    assert axes[0, 0].get_title() == "white wolf, Arctic wolf, Ca…\nconfidence 42.0%"
     assert_legible(figure)
 
 
-@pytest.mark.parametrize("draw", ["gallery", "panel", "page"])
+@pytest.mark.parametrize("draw", ["gallery", "page"])
 def test_explanations_of_what_is_not_an_image(explanation, draw):
     without = dataclasses.replace(explanation, images=None)
     with pytest.raises(ValueError) as error:

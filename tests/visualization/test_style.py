@@ -48,8 +48,7 @@ def test_drawing_leaves_matplotlib_as_it_was(image, explanation):
     before = dict(matplotlib.rcParams), plt.get_backend()
     visualization.overlay(image, torch.rand(7, 7))
     visualization.overlays(image, {"any": torch.rand(1, 1, 7, 7)})
-    visualization.gallery(explanation)
-    rendered(visualization.panel(explanation)[0])
+    rendered(visualization.gallery(explanation)[0])
     assert (dict(matplotlib.rcParams), plt.get_backend()) == before
     assert plt.get_fignums() == []
 
