@@ -44,7 +44,7 @@ class Metric:
         default: Whether it is computed unless others are asked for.
         of: What has it: images, images that say where their objects are, those that also say where
             an object of another class is, or mosaics.
-        curve: The shares of pixels at which the curve that it summarises begins and ends.
+        has_curve: Whether it summarises a curve, which the store keeps.
         digits: Decimal places in tables.
     """
 
@@ -55,7 +55,7 @@ class Metric:
     value: Value
     default: bool = True
     of: Items = "images"
-    curve: tuple[float, float] | None = None
+    has_curve: bool = False
     digits: int = 3
 
     @property
@@ -87,7 +87,7 @@ def _area(name: str, title: str, higher_is_better: bool, **options: Any) -> Metr
     def area(maps: MapsOfImage, i: int) -> Tensor:
         return torch.trapezoid(maps.curves[name][i], dx=1 / maps.settings.steps)
 
-    return Metric(name, title, higher_is_better, "faithfulness", area, curve=(0, 1), **options)
+    return Metric(name, title, higher_is_better, "faithfulness", area, has_curve=True, **options)
 
 
 def _on_request(name: str, title: str, value: Value) -> Metric:
@@ -133,7 +133,7 @@ METRICS = (
     _area("deletion", "deletion AUC", False),
     _area("insertion_black", "insertion from black", True),
     _area("deletion_blurred", "deletion to blurred", False),
-    Metric("road", "ROAD", True, "faithfulness", lambda m, i: m.road[i].mean(), curve=(0.1, 0.9)),
+    Metric("road", "ROAD", True, "faithfulness", lambda m, i: m.road[i].mean(), has_curve=True),
     _on_request("mu_fidelity", "μ-fidelity", lambda m, i: m.mu_fidelity[i]),
     _on_request("arcc", "ARCC", lambda m, i: m.coherent(i, arcc, float(m.road[i].mean()))),
     _on_request("adcc", "ADCC", lambda m, i: m.coherent(i, adcc, m.protocol[i]["average_drop"])),

@@ -80,7 +80,7 @@ def report(folder: Path) -> None:
     with browser(output / "report.html", 1280, 1000) as driver:
         driver.execute_script(
             "for (const part of document.querySelectorAll("
-            "'#curves, #metrics :is(h3, .scroll):not(#metrics .scroll:first-of-type),"
+            "'#metrics :is(h3, .scroll):not(#metrics .scroll:first-of-type),"
             " #gallery details:not([open])')) part.style.display = 'none';"
         )
         gallery = driver.find_element("id", "gallery").rect

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 # Captum and TorchCAM draw their samples on the device.
 DRAWN_ON_DEVICE = {"smooth-grad", "smooth-grad-cam++", "expected-gradients", "lime", "kernel-shap"}
-SETTINGS = {"lime_samples": 20, "lime_grid": 3, "rise_masks": 40, "is_cam_samples": 2}
+SETTINGS = {"lime_samples": 20, "lime_grid": 3, "rise_masks": 40}
 
 
 class SquaresOfDouble(Squares):

@@ -33,7 +33,6 @@ CHEAP = {
     "rise_masks": 30,
     "lime_samples": 30,
     "lime_grid": 4,
-    "is_cam_samples": 2,
 }
 RANDOM = ("random", "lime", "kernel-shap", "smooth-grad-cam++", "smooth-grad", "expected-gradients")
 CONTEXT = Context(SPACE)
@@ -130,7 +129,6 @@ def test_frozen_networks_can_be_explained(network, inputs):
         ("expected-gradients", 10),
         ("smooth-grad", 10),
         ("score-cam", 1 + 1 + 8),
-        ("is-cam", 1 + 1 + 8 * 2),
         ("smooth-grad-cam++", 1 + 4),
         ("lime", 30),
         # A window of 3 moves by 1, so that 24 - 3 + 1 fit.

@@ -195,7 +195,7 @@ def test_winsor_cam_is_its_weighted_sum(percentile, network, inputs):
 def test_every_method_gives_a_map_of_a_real_network():
     network = zoo.load("efficientnet-lite0")
     inputs = network.transform(zoo.example_image())[None]
-    settings = {"rise_masks": 100, "lime_samples": 100, "is_cam_samples": 1}
+    settings = {"rise_masks": 100, "lime_samples": 100}
     context = Context(network.pixel_space)
     evaluator = ImageEvaluator(
         network.model,

@@ -43,7 +43,6 @@ CHEAP = {
     "lime_samples": 4,
     "lime_grid": 2,
     "occlusion_windows": 1,
-    "is_cam_samples": 1,
 }
 
 

@@ -15,7 +15,6 @@ QUICK_SETTINGS = {
     "lime_grid": 2,
     "occlusion_windows": 1,
     "rise_masks": 2,
-    "is_cam_samples": 1,
 }
 METHODS = ("layer-advise", "grad-cam", "lime", "random")
 REPORT = {"report.html", "results.csv", FILE, "run.json", "summary.csv", ".lock"}

@@ -74,13 +74,6 @@ _smooth_grad_cam = torchcam(
     lambda context, smooth_grad_cam_samples: {"num_samples": smooth_grad_cam_samples},
 )
 _score_cam = torchcam("ScoreCAM", lambda context: {"batch_size": context.internal_batch_size})
-_is_cam = torchcam(
-    "ISCAM",
-    lambda context, is_cam_samples: {
-        "batch_size": context.internal_batch_size,
-        "num_samples": is_cam_samples,
-    },
-)
 
 # Name to what it explains, the function, its settings, and what it needs. The methods that are
 # recommended come first.
@@ -131,7 +124,6 @@ _METHODS: dict[str, MethodAt] = {
     "layer-cam": MethodAt("activation", torchcam("LayerCAM"), needs=_TORCHCAM),
     "layer-cam-multi": MethodAt("stages", torchcam("LayerCAM"), needs=_TORCHCAM),
     "score-cam": MethodAt("activation", _score_cam, needs=_TORCHCAM),
-    "is-cam": MethodAt("activation", _is_cam, {"is_cam_samples": 10}, _TORCHCAM),
     "finer-cam": MethodAt("activation", pytorch_grad_cam("FinerCAM"), needs=_GRAD_CAM),
     "shapley-cam": MethodAt(
         "activation", pytorch_grad_cam("ShapleyCAM", "ClassifierOutputReST"), needs=_GRAD_CAM

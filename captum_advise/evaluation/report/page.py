@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +14,6 @@ from torch import Tensor
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.output import write_output, write_table
 from captum_advise.evaluation.report.conclusions import conclusions
-from captum_advise.evaluation.report.curves import Values, curve_figure
 from captum_advise.evaluation.report.images import chosen_images, embedded
 from captum_advise.evaluation.report.statistics import (
     baseline_of,
@@ -24,7 +21,6 @@ from captum_advise.evaluation.report.statistics import (
     mean_ranks,
     outcome,
 )
-from captum_advise.visualization import style
 from captum_advise.visualization.html import filled, template
 
 if TYPE_CHECKING:
@@ -32,8 +28,6 @@ if TYPE_CHECKING:
 
 _Cells: TypeAlias = dict[str, dict[str, Any]]
 
-# More curves than these cannot be told apart.
-_CURVES = 7
 _KINDS = {
     "faithfulness": "Faithfulness",
     "location": "Where the maps lie",
@@ -53,7 +47,6 @@ class Report:
             show a part of a mosaic name its image in the column ``image``.
         methods: Names, in the order of the tables.
         metrics: Which columns.
-        curves: The mean curves, by metric and method.
         information: The content of ``run.json``.
         images: The positions of the items that are no mosaics.
         class_names: By class index; empty if they are not known.
@@ -64,7 +57,6 @@ class Report:
     results: pd.DataFrame
     methods: Sequence[str]
     metrics: Sequence[Metric]
-    curves: Mapping[tuple[str, str], Values]
     information: Mapping[str, Any]
     images: Sequence[int]
     class_names: Sequence[str] = ()
@@ -112,7 +104,6 @@ def page(report: Report, pictures: Mapping[int, Sequence[str]]) -> str:
         "baseline": report.baseline,
         "methods": report.mean_ranks.index,
         "tables": _tables(report),
-        "curves": _curves(report),
         "gallery": _gallery(report, pictures),
     }
     return filled(template("captum_advise.evaluation.report", "page_template"), parts)
@@ -167,25 +158,6 @@ def _cells(metric: Metric, rows: pd.DataFrame) -> _Cells:
 
 def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
-
-
-def _curves(report: Report) -> dict[str, str]:
-    """The address of a figure for each metric that has curves."""
-    shown = {*report.mean_ranks.index[:_CURVES], report.baseline}
-    figures: dict[str, str] = {}
-    for metric in report.metrics:
-        curves = {
-            method: report.curves[metric.name, method]
-            for method in report.methods
-            if method in shown and (metric.name, method) in report.curves
-        }
-        if curves:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of letters that the font lacks
-                png = style.to_png(curve_figure(metric, curves), dpi=130)
-            source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-            figures[metric.title] = source
-    return figures
 
 
 def _gallery(report: Report, pictures: Mapping[int, Sequence[str]]) -> Iterator[dict[str, Any]]:

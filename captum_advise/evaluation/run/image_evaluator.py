@@ -94,7 +94,7 @@ class ImageEvaluator:
         scorer = self._scorer(item)
         needs_runner_up = any(metric.kind == "protocol" for metric in metrics)
         results = [self._explained(name, item, scorer, needs_runner_up) for name in methods]
-        with_curve = [metric.name for metric in metrics if metric.curve is not None]
+        with_curve = [metric.name for metric in metrics if metric.has_curve]
         maps = MapsOfImage(
             item=item,
             results=results,

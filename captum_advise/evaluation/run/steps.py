@@ -19,7 +19,6 @@ from captum_advise.evaluation.data.items import Items
 from captum_advise.evaluation.digests import digest
 from captum_advise.evaluation.methods.interface import selecting_by_avx
 from captum_advise.evaluation.output import printable, reserved, write_output, write_table
-from captum_advise.evaluation.report.curves import mean_curves
 from captum_advise.evaluation.report.page import Report, write_report
 from captum_advise.evaluation.run.image_evaluator import (
     ImageEvaluator,
@@ -216,9 +215,6 @@ class Run:
                 results=self._with_images(results),
                 methods=tuple(self.settings),
                 metrics=self.metrics,
-                curves=mean_curves(
-                    ((method, row.values) for _, method, _, row in _rows(store, keys)), self.metrics
-                ),
                 information=described,
                 images=[index for index in keys if not self.items.in_mosaic(index)],
                 class_names=tuple(getattr(self.items.first("network"), "class_names", ())),

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -124,16 +125,21 @@ def test_the_report_has_the_run(whole, tmp_path, monkeypatch):
     run(tmp_path)
     (report,) = reports
     assert (report.methods, report.images) == (METHODS, list(range(5)))
-    names = ("insertion", "deletion", "insertion_black", "deletion_blurred", "road")
-    assert report.curves.keys() == {(name, method) for name in names for method in METHODS}
-    means = whole.results.groupby("method").mean(numeric_only=True)
-    for (name, method), curve in report.curves.items():
-        area = np.mean(curve) if name == "road" else trapezoid(curve, dx=1 / 3)
-        assert area == pytest.approx(means.at[method, name], abs=1e-4)
     sources = pictures_of(tmp_path)
     assert [alt for alt, _ in sources].count("The map of grad-cam") == 5
     shown = [alt for alt, _ in sources if alt.startswith("The image")]
     assert shown == [f"The image square {i}" for i in range(5)]
+
+
+def test_the_store_has_the_curves(whole):
+    with closing(sqlite3.connect(whole.folder / "results.sqlite")) as store:
+        found = [json.loads(values) for (values,) in store.execute('SELECT "values" FROM rows')]
+    assert len(found) == len(whole.results)
+    for values in found:
+        for name in ("insertion", "deletion", "insertion_black", "deletion_blurred", "road"):
+            curve = values[f"{name}_curve"]
+            area = np.mean(curve) if name == "road" else trapezoid(curve, dx=1 / 3)
+            assert area == pytest.approx(values[name], abs=1e-4)
 
 
 def pictures_of(folder):
@@ -500,7 +506,6 @@ def test_a_model_in_bfloat16(whole, tmp_path):
         "lime_grid": 3,
         "occlusion_windows": 2,
         "rise_masks": 8,
-        "is_cam_samples": 1,
     }
     names = OF_CONVOLUTIONS
     evaluation = run(tmp_path, Squares(1), names, network, method_settings=small)
