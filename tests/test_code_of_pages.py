@@ -96,4 +96,5 @@ def test_pages_list_every_method_setting_and_metric():
     assert set(evaluation.list_methods()) <= first_cells(guide)
     assert set(evaluation.list_metrics()) <= first_cells(report)
     text = guide.read_text(encoding="utf-8")
-    assert all(f"{name}={value}" in text for name, value in evaluation.list_settings().items())
+    for method in evaluation.get_methods(evaluation.list_methods()).values():
+        assert all(f"{name}={value}" in text for name, value in method.settings.items())

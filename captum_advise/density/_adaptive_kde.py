@@ -55,8 +55,6 @@ def adaptive_kde(samples: Tensor, grid: Tensor, *, n_bandwidths: int = 80) -> Ad
         grid: (L,) increasing, equally spaced points, at least two.
         n_bandwidths: Number of candidate bandwidths, at least two.
 
-    Long runs show a progress bar on a terminal.
-
     Returns:
         :class:`AdaptiveKDE` with ``density`` and ``bandwidth``, both (..., L). A row is NaN where
         the estimate is undefined: fewer than two samples inside the grid, none of them in a bin,

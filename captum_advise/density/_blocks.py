@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from captum_advise.density._working_grids import (
     candidate_bandwidths,
@@ -17,10 +16,6 @@ from captum_advise.density._working_grids import (
     onto_grid,
     working_lengths,
 )
-
-# Seconds: shorter waits need no sign.
-_BAR_AFTER = 2.0
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, about {remaining} more"
 
 
 @dataclass(frozen=True)
@@ -75,10 +70,7 @@ def estimate_in_blocks(
     work = (lengths * occupied.clamp(min=n_bandwidths))[order].cumsum(0)
     number = torch.div(work, block_size, rounding_mode="floor")
     sizes = torch.unique_consecutive(number, return_counts=True)[1].tolist()
-    parts = torch.split(order, sizes) if sizes else ()
-    # Parts take about the same time.
-    bar = tqdm(parts, "densities", delay=_BAR_AFTER, leave=False, disable=None, bar_format=_BAR)
-    for index in bar:
+    for index in torch.split(order, sizes) if sizes else ():
         block = _block(lengths[index], counts[index], span, n_bandwidths)
         result[:, index] = onto_grid(estimate(block), block.lengths, len(grid))
     return result[:, first]

@@ -17,7 +17,7 @@ _logger = logging.getLogger(__name__)
 # Elements of the largest temporary: so many that calls cost little, so few that memory is bounded.
 _CPU_BLOCK = 1 << 22
 _CUDA_BLOCK = 1 << 24
-# The kernels hold one row at a time: blocks share the work among threads, and show progress.
+# The kernels hold one row at a time: blocks share the work among threads.
 _COMPILED_BLOCK = 1 << 26
 # On more points torch takes minutes for each row: its time and memory grow with their square.
 _MOST_POINTS = 128 * 128

@@ -12,7 +12,6 @@ from captum_advise.evaluation.methods import Context as Context
 from captum_advise.evaluation.methods import Method as Method
 from captum_advise.evaluation.methods import get_methods as get_methods
 from captum_advise.evaluation.methods import list_methods as list_methods
-from captum_advise.evaluation.methods import list_settings as list_settings
 from captum_advise.evaluation.metric_values import MetricSettings as MetricSettings
 from captum_advise.evaluation.output import OutputError as OutputError
 from captum_advise.evaluation.run.evaluate import evaluate as evaluate

@@ -166,9 +166,6 @@ METRICS = (
     _place("grid_mass", "mass in the cell", energy_pointing_game, "mosaics"),
     _place("grid_top", "top pixels in the cell", top_pixels, "mosaics"),
 )
-MOSAIC_METRICS = tuple(metric for metric in METRICS if metric.of == "mosaics")
-# Times differ from run to run. Everything else is the same for the same key.
-NOT_REPRODUCIBLE = ("seconds",)
 IDENTITY = ("index", "file", "content", "method", "layer", "target", "predicted", "confidence")
 _SETS = {
     "default": tuple(metric for metric in METRICS if metric.default),

@@ -21,7 +21,7 @@ import pandas as pd
 from markdown_table import markdown_table
 
 from captum_advise._utils.io import atomic_write
-from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
+from captum_advise.evaluation.columns import METRICS, Metric
 from captum_advise.evaluation.methods import list_methods
 from captum_advise.evaluation.report.statistics import (
     REFERENCE,
@@ -53,8 +53,8 @@ SECONDARY = ("grid_mass", "mu_fidelity", "avx", "average_drop", "average_gain")
 DESCRIPTIVE = ("sparseness", "seconds")
 # The columns of the appendix.
 SHOWN = (*PRIMARY, "seconds")
-ALL_METRICS = {metric.name: metric for metric in (*METRICS, *MOSAIC_METRICS)}
-OF_MOSAICS = tuple(metric.name for metric in MOSAIC_METRICS)
+ALL_METRICS = {metric.name: metric for metric in METRICS}
+OF_MOSAICS = tuple(metric.name for metric in METRICS if metric.of == "mosaics")
 # Grad-CAM's map where a mean over positions and a linear classifier follow the layer.
 SAME_AS_REFERENCE = ("hirescam", "xgrad-cam", "layer-gradient-x-activation")
 FLOORS = ("random", "gaussian")

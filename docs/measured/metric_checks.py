@@ -38,7 +38,7 @@ from captum_advise.evaluation import (
     image_dataset,
     mosaic_dataset,
 )
-from captum_advise.evaluation.columns import METRICS, MOSAIC_METRICS, Metric
+from captum_advise.evaluation.columns import METRICS, Metric
 from captum_advise.evaluation.report.statistics import SIGNIFICANCE, holm, p_value_of
 from captum_advise.pixels import normalize_maps
 
@@ -163,7 +163,7 @@ def checks(rows: pd.DataFrame) -> pd.DataFrame:
             for change in (*WORSE, *MONOTONE)
             for part, is_cell in ((rows[~of_mosaics], False), (rows[of_mosaics], True))
             for metric in METRICS
-            if (metric in MOSAIC_METRICS) == is_cell
+            if (metric.of == "mosaics") == is_cell
             and metric.tested
             and metric.name in part
             and part[metric.name].notna().any()

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from captum_advise.evaluation.columns import MOSAIC_METRICS
+from captum_advise.evaluation.columns import get_metrics
 from captum_advise.evaluation.report.conclusions import conclusions
 from captum_advise.evaluation.report.images import chosen_images, embedded
 from captum_advise.evaluation.report.statistics import compare_methods, mean_ranks
@@ -199,7 +199,10 @@ def test_images_in_mosaics_count_once_and_apart():
         ]
     )
     both = pd.concat([table, cells], ignore_index=True)
-    metrics = [*SHOWN, *(metric for metric in MOSAIC_METRICS if metric.name == "grid_top")]
+    metrics = [
+        *SHOWN,
+        *(metric for metric in get_metrics(["grid_top"]) if metric.name == "grid_top"),
+    ]
     found = compare_methods(both, ["grad-cam", "other"], metrics, seed=0)
     plain = compare_methods(table, ["grad-cam", "other"], SHOWN, seed=0)
     pd.testing.assert_frame_equal(

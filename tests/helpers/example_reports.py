@@ -13,7 +13,6 @@ from captum_advise.evaluation.columns import METRICS
 from captum_advise.evaluation.report.page import Report, page
 
 SHOWN = [metric for metric in METRICS if metric.of != "mosaics"]
-CURVES = ("insertion", "deletion")
 
 
 def results(gains, *, images=40, names=None, seed=0):
@@ -48,7 +47,6 @@ def report(gains, *, images=40, names=None, network="net"):
         results=results(gains, images=images, names=names),
         methods=tuple(gains),
         metrics=SHOWN,
-        curves={(name, method): np.linspace(0, 1, 5) for name in CURVES for method in gains},
         information={
             "configuration": {"network": network, "layer": "features.3", "steps": 4},
             "ended": "2026-01-02T03:04:05+00:00",

@@ -6,7 +6,6 @@ import pandas as pd
 from squares import SPACE, Squares, squares_network
 
 from captum_advise.evaluation import MetricSettings, evaluate, get_methods
-from captum_advise.evaluation.columns import NOT_REPRODUCIBLE
 from captum_advise.evaluation.run.store import FILE
 
 QUICK_SETTINGS = {
@@ -36,11 +35,11 @@ def run(output, dataset=None, methods=METHODS, network=None, method_settings=Non
 
 def reproducible(folder):
     """``results.csv`` without the columns that differ from run to run, as text."""
-    return pd.read_csv(folder / "results.csv", dtype=str).drop(columns=[*NOT_REPRODUCIBLE])
+    return pd.read_csv(folder / "results.csv", dtype=str).drop(columns=["seconds"])
 
 
 def table(evaluation):
-    return evaluation.results.drop(columns=[*NOT_REPRODUCIBLE])
+    return evaluation.results.drop(columns=["seconds"])
 
 
 def counts(evaluation):

@@ -12,7 +12,6 @@ from captum_advise.evaluation.methods.registry import (
     as_method,
     get_methods,
     list_methods,
-    list_settings,
     parse_settings,
 )
 
@@ -25,7 +24,6 @@ __all__ = [
     "as_method",
     "get_methods",
     "list_methods",
-    "list_settings",
     "parse_settings",
     "selecting_by_avx",
 ]

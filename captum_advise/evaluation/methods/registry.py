@@ -142,17 +142,6 @@ def list_methods() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
-def list_settings() -> dict[str, int]:
-    """The settings of methods, with their defaults.
-
-    Example::
-
-        >>> list_settings()["rise_masks"]
-        4000
-    """
-    return {name: value for m in _METHODS.values() for name, value in m.settings.items()}
-
-
 def get_methods(
     wanted: Iterable[str], settings: Mapping[str, int] | None = None
 ) -> dict[str, Method]:
@@ -160,7 +149,7 @@ def get_methods(
 
     Args:
         wanted: Some of :func:`list_methods`.
-        settings: Some of :func:`list_settings`; the others have their defaults.
+        settings: By name; the others have their defaults, which a method has as ``settings``.
 
     Returns:
         Name to method.
@@ -176,7 +165,7 @@ def get_methods(
         ['layer-advise', 'rise']
     """
     settings = settings or {}
-    known = list_settings()
+    known = [name for method in _METHODS.values() for name in method.settings]
     for name, value in settings.items():
         if name not in known:
             raise ValueError(

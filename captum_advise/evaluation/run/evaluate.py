@@ -59,8 +59,7 @@ def evaluate(
 
     Rows are kept in ``results.sqlite``, under a key of all that they depend on: the image with its
     class and region, the method, the settings, the model and the versions of packages. A call
-    computes only rows that are missing. So a stopped run continues, and images, methods and metrics
-    can be added.
+    computes the rows that are missing, so a stopped run continues, and anything can be added.
 
     A row depends neither on the other images and methods nor on the number of processes: images
     pass one at a time, and random numbers depend on the image's name. Under ``torchrun`` the
@@ -96,9 +95,7 @@ def evaluate(
         settings: Settings of the metrics.
         seed: Seed of random maps, of methods that draw samples, and of the bootstrap.
         internal_batch_size: How many masked images go through the model at once.
-        recompute: Names of methods whose stored rows are deleted first. Needed where a method
-            depends on something that the key does not hold, such as a file that it reads. To
-            continue after a stop, leave it out.
+        recompute: Names of methods whose stored rows are deleted first, as of one that reads files.
         prune: Delete, at the end, the rows that are not of this call.
         progress: Show a progress bar on stderr.
 
