@@ -103,8 +103,8 @@ def test_mobile_vit_sees_blue_first():
     transformers = pytest.importorskip("transformers")
     config = transformers.MobileViTConfig(image_size=64, num_labels=3)
     model = transformers.MobileViTForImageClassification(config).eval()
-    with pytest.warns(UserWarning, match="pass transform"):
-        network = zoo.describe(model)
+    sizes = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}}
+    network = zoo.describe(model, transform=transformers.MobileViTImageProcessor(**sizes))
     assert network.pixel_space == PixelSpace((0, 0, 0), (1, 1, 1), is_bgr=True)
     inputs = network.transform(RED)
     assert inputs.shape == (3, 64, 64)
@@ -177,12 +177,15 @@ def test_the_mean_and_std_of_grey_images():
 
 
 @pytest.mark.filterwarnings("ignore:The checkpoint")
-def test_a_model_of_hugging_face_with_one_channel(chelsea):
+def test_a_model_of_hugging_face_with_one_channel(chelsea, tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
         num_channels=1, hidden_size=16, num_hidden_layers=1, num_attention_heads=1
     )
-    explanation = explain(chelsea, transformers.ViTForImageClassification(config).eval())
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor().save_pretrained(tmp_path)
+    model = transformers.ViTForImageClassification.from_pretrained(tmp_path).eval()
+    explanation = explain(chelsea, model)
     assert explanation.images.shape == (1, 1, 224, 224)
 
 
