@@ -9,6 +9,7 @@ import typer
 
 from captum_advise import zoo
 from captum_advise._utils.io import atomic_write
+from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show
 from captum_advise.cli.networks import load_network
@@ -18,7 +19,6 @@ Examples:
   captum-advise sanity
   captum-advise sanity dog.jpg --model resnet50 --seeds 3 --output checks
 """
-
 
 # Half way between the similarity of unrelated maps and that of the edge detector.
 _DEPENDS_BELOW = 0.5
@@ -44,12 +44,13 @@ def sanity(
     the maps with those of the network as it was (Adebayo et al. 2018). Writes sanity_curves.png,
     sanity_maps.png and sanity.csv. gated-grad-cam takes part where the network has layers for it.
     """
-    import pandas as pd
     import torch
 
     from captum_advise import evaluation
     from captum_advise.evaluation import sanity_figures as figures
     from captum_advise.visualization.style import to_png
+
+    pd = import_optional("pandas", "evaluation")
 
     network = load_network(model, layer=layer, weights=weights)
     opened = zoo.example_image() if image is None else zoo.open_image(image)

@@ -3,8 +3,6 @@
 Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps",
 NeurIPS 2018, https://arxiv.org/abs/1810.03292. The module has their parameter randomisation,
 cascading and independent, with their rank correlation of absolute and of signed maps.
-
-The model is left unchanged: every step works on a copy.
 """
 
 from __future__ import annotations
