@@ -34,15 +34,16 @@ def output_names(sources: Sequence[Source], folder: Path, endings: Sequence[str]
     """A name per image: its own, with a number where another or a user's file has it."""
     originals = {source.path.resolve() for source in sources if source.path is not None}
     names: list[str] = []
+    taken: set[str] = set()
     for source in sources:
-        # On some systems, names in capitals are the same.
-        taken = {name.casefold() for name in names}
         for number in count(1):
             name = source.stem if number == 1 else f"{source.stem}-{number}"
             paths = [folder / f"{name}{ending}" for ending in endings]
+            # On some systems, names in capitals are the same.
             is_free = name.casefold() not in taken and all(map(_may_be_replaced, paths))
             if is_free and originals.isdisjoint(path.resolve() for path in paths):
                 names.append(name)
+                taken.add(name.casefold())
                 break
     return names
 
