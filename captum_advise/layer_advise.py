@@ -29,12 +29,7 @@ from captum_advise._core.setting_warnings import (
 )
 from captum_advise._core.setup import LayerSetup
 from captum_advise._core.targets import Target, resolve_target
-from captum_advise._core.unit_choice import (
-    Selection,
-    UnitSelection,
-    candidates_of,
-    has_relevance,
-)
+from captum_advise._core.unit_choice import Selection, UnitSelection, candidates_of, has_relevance
 from captum_advise.explanation import (
     GRAD_CAM,
     LAYER_ADVISE,

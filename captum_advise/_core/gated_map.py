@@ -11,12 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_advise._core.grad_cam import (
-    are_finite,
-    check_finite,
-    combine_units,
-    unit_contributions,
-)
+from captum_advise._core.grad_cam import are_finite, check_finite, combine_units, unit_contributions
 from captum_advise.pixels import normalize_maps
 
 # Side of the box, in positions of its layer, over which evidence is averaged.

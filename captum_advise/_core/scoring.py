@@ -23,11 +23,7 @@ from captum_advise._core.masked_model import (
 from captum_advise._core.targets import Target
 from captum_advise._core.unit_choice import TIE, Candidates
 from captum_advise._utils.probabilities import softmax_over_classes
-from captum_advise.metrics import (
-    AVXProtocol,
-    VisualExplainability,
-    target_confidence,
-)
+from captum_advise.metrics import AVXProtocol, VisualExplainability, target_confidence
 from captum_advise.metrics.class_sensitivity import correlation
 from captum_advise.metrics.fsim import fsim_features, fsim_of_features
 from captum_advise.metrics.mse import mse

@@ -6,11 +6,7 @@ from typing import Any, ClassVar
 
 import hypothesis
 import pytest
-from captum.attr import (
-    LayerGradCam,
-    LayerGradientXActivation,
-    LayerIntegratedGradients,
-)
+from captum.attr import LayerGradCam, LayerGradientXActivation, LayerIntegratedGradients
 from hypothesis import HealthCheck, Phase, given
 from hypothesis.errors import Flaky
 from torch import nn

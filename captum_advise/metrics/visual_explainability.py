@@ -11,12 +11,7 @@ from captum_advise._utils.checks import check_classes
 from captum_advise._utils.records import TensorRecord
 from captum_advise.metrics._image_pairs import check_image_pair
 from captum_advise.metrics._passes import target_confidence
-from captum_advise.metrics.confidence import (
-    average_drop,
-    average_gain,
-    hit,
-    increase_in_confidence,
-)
+from captum_advise.metrics.confidence import average_drop, average_gain, hit, increase_in_confidence
 from captum_advise.metrics.fsim import fsim_features, fsim_of_features
 from captum_advise.metrics.mse import mse
 from captum_advise.metrics.ssim import local_statistics, ssim_with
