@@ -76,9 +76,9 @@ def explain(
             :meth:`LayerAdvise.explain`, such as ``unit_selection``.
 
     Raises:
-        TypeError, ValueError, FileNotFoundError, ImportError: An image cannot be read, the model's
-            layers cannot be hooked, a part of the setup is not known, an argument is out of its
-            range, or a package is missing; the message says what to do.
+        TypeError, ValueError, FileNotFoundError, ImportError: An image cannot be read. The model's
+            layers cannot be hooked. A part of the setup is not known. An argument is out of its
+            range. A package is missing. The message says what to do.
 
     Warns:
         UserWarning: Inputs (N, C, H, W) look like images that did not go through the transform; and

@@ -41,9 +41,9 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         E_l = N\Bigl(\Bigl[ \sum_u \frac{\partial s}{\partial A_u} A_u \Bigr]_+\Bigr)
 
     G is the map of the last layer, enlarged with bicubic interpolation. E is gradient times
-    activation of a layer before it, position by position and summed over the units,
-    averaged over 3 x 3 positions, and enlarged with bilinear interpolation. N stretches
-    each example's map to [0, 1]. All of it takes one forward and one backward pass.
+    activation of a layer before it, summed over the units at each position. It is averaged
+    over 3 x 3 positions, and enlarged with bilinear interpolation. N stretches each
+    example's map to [0, 1]. All of it takes one forward and one backward pass.
 
     With ``n_occlusions=S``, S more forward passes correct the map by occlusion:
 
@@ -132,15 +132,15 @@ class GatedGradCam(LayerSetup, GradientAttribution):
                         forward pass. Bounds memory.
 
         Returns:
-            *Tensor* of **attributions**, N x 1 x H x W, from 0 up to the number of layers before
-            the last (to 1 with ``n_occlusions``), without a graph. They are float64 if a feature
-            map of the model is, and float32 otherwise.
+            *Tensor* of **attributions**, N x 1 x H x W, without a graph. They go from 0 up to the
+            number of layers before the last, and to 1 with ``n_occlusions``. They are float64 if
+            a feature map of the model is, and float32 otherwise.
 
         Raises:
-            TypeError, ValueError: An argument is of the wrong type, the target does not
-                        name one output per example, no input holds images of one size, a
-                        layer does not run or return one tensor N x C x H x W, the last
-                        layer does not run last, values are not finite, or
+            TypeError, ValueError: An argument is of the wrong type. The target does not
+                        name one output per example. No input holds images of one size.
+                        A layer does not run, does not return one tensor N x C x H x W, or
+                        runs after the last one. Values are not finite.
                         ``n_occlusions`` does not suit outputs or inputs.
 
         Warns:

@@ -80,10 +80,10 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
                       Default: that of forward_func if it is a wrapper of
                       :mod:`captum_advise.targets`, else softmax over dimension 1
         reshape_transform (Callable, optional): Rearranges the layer's tensor, and its
-                      gradients, as (N, C, \*spatial), for layers that have another layout:
-                      :func:`captum_advise.layouts.channels_last` (Swin, N x H x W x C),
-                      :class:`captum_advise.layouts.Tokens` (ViT, N x tokens x C), or a
-                      function of your own that permutes, reshapes and slices.
+                      gradients, as (N, C, \*spatial), for layers that have another layout.
+                      N x H x W x C (Swin): :func:`captum_advise.layouts.channels_last`.
+                      N x tokens x C (ViT): :class:`captum_advise.layouts.Tokens`.
+                      A function of your own may permute, reshape and slice.
         activation_range, min_prominence (optional): How modes are counted, as in
                       :func:`captum_advise.unit_relevance`.
         protocol (AVXProtocol, optional): Reading of the paper's protocol;
@@ -172,8 +172,8 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
                           Other inputs are passed on unchanged.
                         - an int or a collection of ints: the units with these
                           relevances; zero where an example has none.
-                        - None: every unit. The result is that of ``LayerGradCam``, also
-                          where it is zero everywhere, of which neither warns.
+                        - None: every unit, as in ``LayerGradCam``. A map of zeros gives no
+                          warning.
             baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): What
                         replaces the parts of the inputs that a map masks, in the
                         units of the model's inputs, as elsewhere in Captum.
@@ -187,9 +187,9 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
             None or relevances, which apply to each tensor separately).
 
         Raises:
-            TypeError, ValueError: An argument is of the wrong type or out of its range,
-                        the target does not name one output per example, the inputs
-                        do not suit the selection, or it compares groups and
+            TypeError, ValueError: An argument is of the wrong type or out of its range.
+                        The target does not name one output per example. The inputs
+                        do not suit the selection. It compares groups, and
                         activations, gradients or confidences are not finite. Errors
                         of forward_func itself pass unchanged.
 
@@ -275,11 +275,12 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
                         densities of all units in ``units``.
 
         Returns:
-            Explanation: ``candidates`` are the groups among which ``"avx"`` or
-            ``"average_drop"`` chose, or the units that were asked for. Their metrics are
-            those of the protocol for images, and of its confidences alone for other
-            inputs. There are no metrics for relevances or None if the outputs are not
-            class scores or no input can be masked.
+            Explanation: ``candidates`` are the groups that were compared, or the units that
+            were asked for. Inputs that are not images have the metrics of confidence alone.
+            For relevances or None, ``metrics`` are None if the outputs are not class scores
+            or no input can be masked.
+
+        Errors and warnings are those of :meth:`attribute`.
 
         Examples::
 
@@ -311,7 +312,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         A tuple if the layer has several tensors. Needs no gradient and no target.
 
         Args:
-            inputs, additional_forward_args, ...: As in :meth:`attribute`.
+            inputs, additional_forward_args, ...: As in :meth:`attribute`, also what is refused.
 
         Examples::
 

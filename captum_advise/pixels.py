@@ -32,7 +32,8 @@ class PixelSpace:
 
     Raises:
         TypeError: ``mean`` or ``std`` is not a sequence of numbers.
-        ValueError: They differ in length or are empty, or a ``std`` is not positive.
+        ValueError: They differ in length or are empty, or a ``std`` is not positive. The methods:
+            a tensor is not (N, C, H, W) with as many channels.
 
     Example::
 

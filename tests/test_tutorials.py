@@ -11,7 +11,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from captum.attr import LayerGradCam
 from nbclient import NotebookClient
+
+from captum_advise.axioms import AXIOMS
 
 FOLDER = Path(__file__).parent.parent / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -204,6 +207,21 @@ def test_decimals_of_the_prose_are_those_of_the_outputs(path):
     prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for number in re.findall(r"(?<![\w.(/])\d+\.\d+%?", prose):
         assert number in shown, number
+
+
+def test_the_suite_in_the_prose_tests_a_method():
+    code = "\n".join(
+        block
+        for path in NOTEBOOKS
+        for cell in read(path)[0].cells
+        if cell.cell_type == "markdown"
+        for block in re.findall(r"```python\n(.*?)```", cell.source, re.DOTALL)
+    )
+    names = {"MyMethod": LayerGradCam}
+    exec(code, names)
+    # It requires a counterexample to an axiom that the suite names, and none to others.
+    for axiom in ("dummy_location", "dummy_class"):
+        names["TestMyMethod"]().test_axiom(AXIOMS[axiom])
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ def gated_map(
 ) -> Tensor:
     """Maps (N, 1, height, width), from zero up, in at least single precision.
 
-    They are made of feature maps (N, C, h, w) of layers, of which the last one gives the gate, and
-    of the target's gradients with respect to these.
+    The last of the feature maps (N, C, h, w) gives the gate. The gradients are those of the target
+    with respect to them.
     """
     *finer, (deepest, deepest_gradients) = (
         (_precise(feature_map), _precise(gradient))

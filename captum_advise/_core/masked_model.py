@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def maskable_inputs(layer_pass: LayerPass) -> tuple[int, ...]:
     """Indices of the inputs that a map of the layer can mask.
 
-    They are real tensors with the batch, one channel dimension (or none, if no input has one), as
-    many spatial dimensions as the layer, and at least one value. Where the layer ran several times,
-    the run that is explained saw them.
+    They are real tensors (N, C, ...), or (N, ...) if no input has channels. They have as many
+    spatial dimensions as the layer, and at least one value. Where the layer ran several times, the
+    run that is explained saw them.
     """
     inputs, n_spatial = layer_pass.call.inputs, layer_pass.feature_maps[0].dim() - 2
     maskable = _maskable(inputs, n_spatial, range(len(inputs)))

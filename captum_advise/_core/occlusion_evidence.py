@@ -145,7 +145,7 @@ def occlusion_evidence(prior: Tensor, confidences: Tensor, regions: Occlusions) 
     variance = covariance.diagonal().mean().clamp(min=1e-30)  # 0 for images of one pixel
     expected = hidden @ prior_cells
     power = expected.square().sum(0)
-    # A map that hidden regions contradict is no prior.
+    # A map that hidden regions contradict counts as zero.
     factor = ((expected * log_losses).sum(0) / power.clamp(min=1e-30)).clamp(min=0)
     noisy = covariance / variance + _NOISE * torch.eye(
         len(hidden), dtype=torch.float64, device="cpu"

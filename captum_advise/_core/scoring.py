@@ -67,7 +67,7 @@ class MapScorer(MaskedModel):
         runner_up_contributions: Tensor | None,
         metrics: VisualExplainability | None = None,
     ) -> Tensor:
-        """What is highest (P,) for the best candidate of an example."""
+        """A number (P,) that is highest for the best candidate of an example."""
         if selection == "avx" and metrics is None:
             return self._highest_avx(candidates, runner_up_contributions)
         metrics = metrics or self.metrics(candidates, runner_up_contributions)

@@ -51,7 +51,7 @@ TIE = 1e-5
 
 
 def on_host(*tensors: Tensor) -> list[Tensor]:
-    """Copies on the CPU in single precision, for which a GPU is waited once."""
+    """Copies on the CPU in single precision, by one transfer from a GPU."""
     flat = [tensor.detach().flatten().to(tensors[0].device, torch.float32) for tensor in tensors]
     parts = torch.split(torch.cat(flat).cpu(), [tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
@@ -136,7 +136,7 @@ def candidates_of(
     runner_up_contributions: Tensor | None,
     confidences: Tensor | None,
 ) -> Candidates:
-    r"""The units among which is chosen: the groups that are compared, or those asked for.
+    r"""The groups of units that are compared, or the units that were asked for.
 
     Raises:
         ValueError: Contributions (N, C, \*spatial) are not finite, or confidences no probabilities.

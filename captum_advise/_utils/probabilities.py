@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# So many numbers in [0, 1] are no accident.
+# Fewer numbers may lie in [0, 1] by chance.
 _FEWEST_SCORES = 8
 
 

@@ -124,10 +124,10 @@ def caller_invariance(
 ) -> None:
     """The caller's grad mode, flags and leftover `.grad` do not matter.
 
-    M is bitwise the same under ``torch.no_grad()``, with frozen parameters, in training mode (but
-    for modules with buffers, as batch norm), with inputs that require a gradient, and with any
-    ``.grad`` of parameters and inputs from earlier backward passes. The call leaves the grad mode
-    and every ``.grad`` unchanged. Needs: no dropout in the model.
+    M is bitwise the same under ``torch.no_grad()``, with frozen parameters, and with inputs that
+    require a gradient. So it is in training mode (but for modules with buffers, as batch norm), and
+    with any ``.grad`` from earlier backward passes. The call leaves the grad mode and every
+    ``.grad`` unchanged. Needs: no dropout in the model.
     """
     expected = subject(model, layer, inputs, target)
     tracked = inputs.clone().requires_grad_()

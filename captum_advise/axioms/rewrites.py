@@ -30,8 +30,8 @@ class Rewrite(NamedTuple):
     """A way to write a network differently that leaves its function as it is."""
 
     build: _Build
-    # Whether both networks compute the same floating-point numbers (up to the powers of two by
-    # which a unit was rescaled), and not only the same real numbers, with different rounding.
+    # Whether both networks compute the same floating-point numbers, up to powers of two by which a
+    # unit was rescaled. Otherwise they compute the same real numbers, with different rounding.
     is_bitwise: bool
     reason: str  # why they are, or are not
     needs: Mapping[str, tuple[Any, ...]]  # values of the spec's attributes, of what it can rewrite

@@ -151,7 +151,7 @@ def layer_choices(network: zoo.Network) -> list[tuple[str, str]]:
     def rank(name: str) -> int:
         if name == network.layer_name:
             return 0
-        # A normalization of timm has its activation within, and is no block.
+        # A normalization of timm is not a block, although its activation is within.
         children = model.get_submodule(name).children()
         return 1 if any(True for child in children for _ in child.parameters()) else 2
 

@@ -20,7 +20,7 @@ from captum_advise.cli.console import show_error, warnings_in_one_line
 
 app = typer.Typer(
     name="captum-advise",
-    help="ADVISE: see which part of an image a network based its prediction on.",
+    help="See which part of an image a network based its prediction on, and test such maps.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -36,8 +36,8 @@ def evaluate(
         typer.Option(
             help="Folder of images, or of one folder per class (ImageFolder), or CSV file with "
             "the columns file and class. A class is an index, a name, or a WordNet id. For images "
-            "without class, the predicted one is explained. Or scenes: made images of two objects "
-            "whose masks are known, for the networks scenes-*."
+            "without a class, the predicted one is explained. Or the word scenes: made images of "
+            "two objects whose masks are known, for the networks scenes-*."
         ),
     ],
     output: options.Output,
@@ -79,14 +79,14 @@ def evaluate(
     ] = None,
     n_mosaics: Annotated[int, typer.Option(min=1, help="How many mosaics, at most.")] = 20,
     reference_protocol: Annotated[
-        bool, typer.Option(help="Use the protocol as the authors' program reads it.")
+        bool, typer.Option(help="Compute AVX as the ADVISE authors' program does.")
     ] = False,
     settings_of_methods: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=NUMBER",
-            help="A setting of a method, as rise_masks=1000; may be given several times.",
+            help="A setting of a method, as rise_masks=1000; may be repeated.",
         ),
     ] = None,
     batch_size: Annotated[
@@ -96,13 +96,13 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="METHOD",
-            help="Delete the rows of a method first, and compute them again: for what cannot be "
-            "seen, as a file that the method reads. May be given several times.",
+            help="Compute the rows of a method again, as after a change of a file that it reads; "
+            "may be repeated.",
         ),
     ] = None,
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Delete, at the end, all rows that are not of this command."),
+        typer.Option("--prune", help="At the end, delete the rows that are not of this command."),
     ] = False,
 ) -> int:
     """Compare explanation methods on a network and images.
@@ -177,7 +177,7 @@ def _names(text: str) -> list[str]:
 
 def _show(result: Evaluation) -> None:
     # What was reused, what was computed, and why.
-    reasons = ", ".join(f"{number} {reason}" for reason, number in result.reasons.items())
+    reasons = ", ".join(f"{reason}: {number}" for reason, number in result.reasons.items())
     rows = f"{result.reused} reused, {result.computed} computed{f' ({reasons})' * bool(reasons)}"
     show(f"Rows: {rows}.")
     if len(result.failures):

@@ -69,7 +69,7 @@ def explain(
     output: options.Output = Path("advise-output"),
     html: Annotated[
         bool,
-        typer.Option("--html", help="Also write NAME.html: a page in one file, without network."),
+        typer.Option("--html", help="Also write NAME.html, a page in one file that works offline."),
     ] = False,
     device: options.Device = "auto",
     verbose: Annotated[

@@ -11,8 +11,8 @@ _USUAL, _WHILE_IMPORTING = gc.get_threshold(), (100_000, 50, 100)
 def begin_imports() -> None:
     """Look for garbage rarely.
 
-    To look for it among the 400,000 objects that torch and other packages make at import, then and
-    at exit, takes as long as importing torch.
+    Torch and other packages make 400,000 objects at import. To look for garbage among them, then
+    and at exit, takes as long as importing torch.
     """
     gc.set_threshold(*_WHILE_IMPORTING)
     atexit.register(gc.freeze)

@@ -95,5 +95,6 @@ def show_result(explanation: Explanation, shown: str, *, verbose: bool) -> None:
         for candidate in explanation.candidates[0]:
             show(f"  {candidate.describe()}")
         metrics = {} if explanation.metrics is None else explanation.metrics[0].to_dict()
-        for name, value in finite(metrics).items():
-            show(f"  {name.replace('_', ' ')}: {value if value is None else f'{value:.3f}'}")
+        for name, value in metrics.items():
+            text = ("no", "yes")[value] if isinstance(value, bool) else f"{value:.3f}"
+            show(f"  {name.replace('_', ' ')}: {text}")

@@ -75,7 +75,7 @@ def _inside(folder: Path, without: Path, skipped: list[Path]) -> list[Path]:
             if not name.startswith(".") and (Path(root) / name).resolve() != without
         )
         for path in (Path(root) / name for name in sorted(files) if not name.startswith(".")):
-            # A pipe is no image, whatever its name.
+            # A pipe may have any name.
             is_image = path.name.lower().endswith(ENDINGS) and path.is_file()
             (found if is_image else skipped).append(path)
     return found or [folder]

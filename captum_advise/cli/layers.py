@@ -18,9 +18,9 @@ Examples:
 
 
 def layers(model: options.Model = "efficientnet-lite0") -> int:
-    """List the layers of a network that can be explained, in the order in which they run.
+    """List the layers of a network that can be explained.
 
-    Shows each layer's name, for --layer, its class, and its output: units, height and width. Marks
+    In the order in which they run: name, for --layer; class; output, units x height x width. Marks
     the layer that is explained by default, and those that GatedGradCam combines. Nothing is
     downloaded: networks of the zoo have random weights here.
     """

@@ -38,11 +38,11 @@ def sanity(
     seeds: Annotated[int, typer.Option(min=1, help="Random networks per step.")] = 1,
     output: options.Output = Path("sanity-output"),
 ) -> int:
-    """Do maps depend on what the network has learnt? gated-grad-cam, layer-advise, grad-cam, edges.
+    """Test whether maps depend on what the network has learnt.
 
-    Randomises the network's parameters from the top to the bottom, block by block, and compares
-    the maps with those of the network as it was (Adebayo et al. 2018). Writes sanity_curves.png,
-    sanity_maps.png and sanity.csv. gated-grad-cam takes part where the network has layers for it.
+    Randomises the network block by block, from the top, and compares its maps with those before
+    (Adebayo et al. 2018). Maps are of layer-advise, grad-cam, gated-grad-cam if the network has
+    layers for it, and edge-detector, which fails. Writes curves and maps (PNG) and sanity.csv.
     """
     import torch
 
@@ -99,13 +99,13 @@ def sanity(
     }
     for path, content in files.items():
         atomic_write(path, content)
-    show(f"{network.name}, {network.layer_name}: {network.class_names[explained]}")
+    show(f"{network.name}, layer {network.layer_name}: {network.class_names[explained]}")
     # After the last step, every block is random.
     is_end = (rows["mode"] == "cascading") & (rows["step"] == rows["step"].max())
     for method, value in rows[is_end].groupby("method", sort=False)["absolute"].mean().items():
         depends = abs(value) < _DEPENDS_BELOW
         verdict = "depends on the parameters" if depends else "does NOT depend on the parameters"
-        show(f"{method} {verdict}: {value:.2f} when all are random.")
+        show(f"{method} {verdict}: with random ones, rank correlation {value:.2f}.")
     for path in files:
         show(f"  {path}")
     return 0

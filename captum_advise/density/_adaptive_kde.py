@@ -39,16 +39,16 @@ class AdaptiveKDE(NamedTuple):
 def adaptive_kde(samples: Tensor, grid: Tensor, *, n_bandwidths: int = 80) -> AdaptiveKDE:
     r"""Estimate the density of each row of samples with a bandwidth that adapts to the position.
 
-    Implements the variable-bandwidth estimator of Shimazaki and Shinomoto (2010), section 2.3:
-    local costs of ``n_bandwidths`` fixed bandwidths, windows whose width is tied to the bandwidth
-    by a stiffness constant, Nadaraya-Watson smoothing of the bandwidths, a balloon estimator
-    (Terrell and Scott, Ann. Statist. 20, 1992), and a golden-section search for the stiffness of
+    Implements the variable-bandwidth estimator of Shimazaki and Shinomoto (2010), section 2.3. It
+    has local costs of ``n_bandwidths`` fixed bandwidths, and windows whose width a stiffness ties
+    to the bandwidth. The bandwidths are smoothed (Nadaraya-Watson) and used by a balloon estimator
+    (Terrell and Scott, Ann. Statist. 20, 1992). A golden-section search finds the stiffness of
     least cost. Rows are independent of each other. Arithmetic is float64.
 
     On a CPU, compiled kernels estimate the densities if the extra ``fast`` (numba) is installed,
-    and torch otherwise; both give the same densities. On grids of more than 256 points the kernels
-    cut Gaussians off where they are below 1e-16 of their maximum, so that time grows with the
-    number of points. In torch it grows with its square.
+    and torch otherwise; both give the same densities. On more than 256 points, time grows with
+    their number in the kernels, which cut Gaussians off below 1e-16 of their maximum. In torch it
+    grows with the square of their number.
 
     Args:
         samples: (..., n) real numbers. Those outside the grid's range, and NaN, are left out.
@@ -57,8 +57,8 @@ def adaptive_kde(samples: Tensor, grid: Tensor, *, n_bandwidths: int = 80) -> Ad
 
     Returns:
         :class:`AdaptiveKDE` with ``density`` and ``bandwidth``, both (..., L). A row is NaN where
-        the estimate is undefined: fewer than two samples inside the grid, none of them in a bin,
-        or samples so far apart that the working grid has a single point.
+        the estimate is undefined. Then fewer than two samples are inside the grid, none is in a
+        bin, or they are so far apart that the working grid has a single point.
 
     Raises:
         TypeError: An argument is of the wrong type.

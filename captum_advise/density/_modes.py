@@ -14,9 +14,9 @@ _BLOCK = 1 << 22
 def count_modes(density: Tensor, *, min_prominence: float = 1e-6) -> Tensor:
     """Number of modes of each density: interior local maxima that are prominent.
 
-    A flat top counts once; the end points never count; a row with NaN counts zero. The prominence
-    of a maximum is its height above the higher one of the two lowest points that separate it from
-    higher ground or from the ends, as ``scipy.signal.peak_prominences`` defines it.
+    A flat top counts once; the end points never count; a row with NaN counts zero. Prominence is
+    that of ``scipy.signal.peak_prominences``. On each side of a maximum, take the lowest point
+    before higher ground or the end: prominence is the height above the higher one of the two.
 
     Args:
         density: (..., L) real numbers.

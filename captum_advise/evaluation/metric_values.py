@@ -1,7 +1,7 @@
 """The values of metrics for all maps of an image, with forward passes in common.
 
-What is not a pass is computed map by map: sums may depend on the shape of a tensor. So the value of
-a map depends neither on the other maps nor on the other metrics.
+The value of a map depends neither on the other maps nor on the other metrics. Passes have batches
+of one size. Sums run over one map at a time; the protocol takes maps of one size together.
 """
 
 from __future__ import annotations

@@ -88,6 +88,9 @@ def randomize_parameters(
             its shape, where it is channels last or tokens.
         progress: Wraps the steps, for example in tqdm.
 
+    Returns:
+        :class:`ParameterRandomization` with the maps of every step.
+
     Raises:
         TypeError: A method is neither a known class nor a callable.
         ValueError: The model has no such layer or no parameters, a method cannot explain the layer,

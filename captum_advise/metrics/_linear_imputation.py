@@ -1,8 +1,8 @@
 """ROAD's linear imputation: removed pixels as weighted means of their neighbours.
 
 The linear system is solved by multigrid. Neighbours across an edge weigh twice as much as those
-across a corner; the average of the neighbours leaves a third of any fine detail, so that it is the
-smoother as it is, and a third of the Laplacian is what it leaves of anything smooth.
+across a corner. Their average leaves a third of any fine detail, so it serves as the smoother. It
+changes what is smooth by a third of the Laplacian.
 """
 
 from __future__ import annotations

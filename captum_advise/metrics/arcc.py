@@ -47,7 +47,7 @@ def adcc(maps: Tensor, maps_of_masked: Tensor, average_drop: Tensor) -> Tensor:
     Mapping for Explainability", CVPR workshops 2021, https://arxiv.org/abs/2104.10252
 
     Args:
-        maps, maps_of_masked: As in :func:`arcc`.
+        maps, maps_of_masked: As in :func:`arcc`, also what is refused.
         average_drop: (N,) values of :func:`captum_advise.metrics.average_drop`.
 
     Example::

@@ -19,8 +19,8 @@ def energy_pointing_game(
     Explanations for Convolutional Neural Networks", CVPR Workshops 2020.
 
     Args:
-        maps, regions: As in :func:`captum_advise.metrics.pointing_game`. Negative values count as
-            zero.
+        maps, regions: As in :func:`captum_advise.metrics.pointing_game`, also what is refused.
+            Negative values count as zero.
         other_regions: Where an object of another class is. Only mass in one of the two regions
             counts then, so the share says whether a map tells the classes apart.
 

@@ -40,7 +40,7 @@ def fsim(images: Tensor, others: Tensor) -> Tensor:
             their FSIMc is FSIM.
 
     Returns:
-        (N,) in [0, 1], without a graph.
+        (N,) in [0, 1], 1 for equal images; without a graph.
 
     Raises:
         TypeError, ValueError: Types or shapes differ, or values are outside [0, 1].
@@ -124,8 +124,8 @@ def _filters(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Log-Gabor filters of each orientation, which cost as much as the features of an image.
 
-    They are (scales, h, w // 2 + 1) in the frequency domain for the even part of the responses,
-    likewise for the odd part, and the noise threshold for a median squared amplitude of one.
+    For the even and the odd part of the responses, both (scales, h, w // 2 + 1) in the frequency
+    domain. With the noise threshold for a median squared amplitude of one.
     """
     filters = _log_gabor_filters(height, width, torch.empty(0, dtype=dtype, device=device))
     # At minus each frequency.

@@ -55,8 +55,8 @@ def insertion_auc(
         (N,) in [0, 1], or (N, M) for more than one map; larger is better.
 
     Raises:
-        TypeError, ValueError: The maps are not a real tensor of the inputs' size or not finite, the
-            target does not hold int64 classes of the model, or a number is out of its range.
+        TypeError, ValueError: The maps are not a real tensor of the inputs' size or not finite. The
+            target does not hold int64 classes of the model. A number is out of its range.
 
     Warns:
         UserWarning: No confidence was given, and the outputs are probabilities already. Or the
@@ -100,7 +100,7 @@ def deletion_auc(
 
     Args:
         forward_func, inputs, maps, target, steps, confidence, internal_batch_size: As in
-            :func:`insertion_auc`.
+            :func:`insertion_auc`, also what is refused and warned of.
         baselines: What replaces deleted pixels, in the model's inputs; must broadcast to
             ``inputs``. Default: black.
         pixel_space: Defines black. None: the lowest value of each example is black.

@@ -14,7 +14,7 @@ def mse(images: Tensor, others: Tensor) -> Tensor:
         images, others: (N, ...) in [0, 1].
 
     Returns:
-        (N,) in [0, 1].
+        (N,) in [0, 1], 0 for equal images.
 
     Raises:
         TypeError, ValueError: An argument does not hold real floating-point numbers, or the shapes

@@ -28,8 +28,8 @@ def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tens
         share that hits.
 
     Raises:
-        TypeError, ValueError: An argument is not a real tensor, the shapes do not fit, a region has
-            no pixel, the maps are not finite, or ``tolerance`` is not an int of at least 0.
+        TypeError, ValueError: An argument is not a real tensor. The shapes do not fit. A region has
+            no pixel. The maps are not finite. ``tolerance`` is not an int of at least 0.
 
     Example::
 

@@ -51,9 +51,9 @@ def road(
 ) -> Road:
     """Confidence with the least relevant pixels removed, minus that with the most relevant ones.
 
-    Removed pixels are replaced by noisy linear imputation: each is the weighted mean of its eight
-    neighbours, so that the shape of the removed region reveals less of the class than with a fixed
-    colour. Each map takes 2 S forward passes.
+    Noisy linear imputation replaces removed pixels by the weighted mean of their eight neighbours.
+    So the shape of the removed region reveals less of the class than with a fixed colour. Each map
+    takes 2 S forward passes.
 
     Source: Rong, Leemann, Borisov, Kasneci and Kasneci, "A Consistent and Efficient Evaluation
     Strategy for Attribution Methods" (ROAD: Remove And Debias), ICML 2022, arXiv 2202.00449.

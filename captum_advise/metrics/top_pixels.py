@@ -16,7 +16,7 @@ def top_pixels(maps: Tensor, regions: Tensor) -> Tensor:
     the region is the cell of the class that the map explains (Böhle, Fritz and Schiele, CVPR 2021).
 
     Args:
-        maps, regions: As in :func:`captum_advise.metrics.pointing_game`.
+        maps, regions: As in :func:`captum_advise.metrics.pointing_game`, also what is refused.
 
     Returns:
         (N,) in [0, 1], or (N, M) for more than one map; larger is better, and chance is the share

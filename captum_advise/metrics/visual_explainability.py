@@ -109,8 +109,8 @@ def visual_explainability(
     AVX is the harmonic mean of SSIM, FSIMc, 1 - MSE and 1 - AD, with AD the average drop. A miss
     means that the target is not among the five most confident classes of the masked image. Then
     AD, SSIM, FSIMc and MSE are first multiplied by :math:`1 - |y - o|` if the class sensitivity
-    is within 0.55 of zero; otherwise AVX is zero. The result holds the metrics without that
-    penalty.
+    is within 0.55 of zero; otherwise AVX is zero. The result, a :class:`VisualExplainability`,
+    holds the metrics without that penalty.
 
     Args:
         images: (N, C, H, W) in [0, 1], C 1 or 3.

@@ -3,9 +3,9 @@
 Each class wraps a model and is a ``forward_func``. The model is the attribute ``model``, so its
 layers stay within reach. The attribute ``confidence`` turns the scores into probabilities.
 
-What is explained (a region, boxes, reference embeddings) is either the same for all images and
-given to the constructor, or passed as ``additional_forward_args``, with one row per image. Captum
-and ``LayerAdvise`` then repeat it along with its image.
+What is explained (a region, boxes, reference embeddings) is given to the constructor if it is the
+same for all images. Otherwise it is passed as ``additional_forward_args``, with one row per image.
+Captum and ``LayerAdvise`` then repeat it along with its image.
 """
 
 from captum_advise.targets.detection import Detection

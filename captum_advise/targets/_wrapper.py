@@ -28,8 +28,8 @@ class Wrapper(HasConfidence, nn.Module):
 def select_output(outputs: Any, selector: OutputSelector, default: tuple[str, ...]) -> Tensor:
     """The tensor of real numbers that a selector of :class:`Output` names in a model's output.
 
-    Without one, it is the output itself if it is a tensor, the first of the keys or attributes
-    ``default`` that it has, or its only element.
+    Without a selector, it is the output itself if that is a tensor. Else it is the first of the
+    keys or attributes ``default`` that the output has, or its only element.
     """
     if selector is None:
         value = _selected_by_default(outputs, default)

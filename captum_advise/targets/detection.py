@@ -18,9 +18,9 @@ _KEYS = ("boxes", "labels", "scores")
 class Detection(Wrapper):
     """Scores (N, K) of K target boxes, each with a label, in what a detector finds.
 
-    The score of a target is the largest, over all detections, of the intersection over union (IoU)
-    with the target's box times the probability of the target's label. An image that is masked or
-    perturbed keeps its target in this way, and the score is zero if no detection overlaps.
+    A detection gives the probability of the target's label times the intersection over union (IoU)
+    with the target's box. The score is the largest of all detections, and zero if none overlaps.
+    An image that is masked or perturbed keeps its target in this way.
     Gradients are those of the probability; the IoU counts as a constant.
 
     Source: Petsiuk et al., "Black-box Explanation of Object Detectors via Saliency Maps" (D-RISE),

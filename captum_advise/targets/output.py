@@ -25,7 +25,7 @@ class Output(Wrapper):
             (``model.config.problem_type``), else softmax over dimension 1
 
     Raises:
-        TypeError, ValueError: When called, if the output has no tensor of that name, a name is
+        TypeError, ValueError: When called: the output has no tensor of that name, a name is
             needed, or what it names is not a tensor of real numbers.
 
     Example::

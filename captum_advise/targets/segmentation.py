@@ -95,8 +95,8 @@ class Segmentation(Wrapper):
         r"""The pixels that the model assigns to a class, for ``additional_forward_args``.
 
         A pixel is assigned to the class with the highest score. If there is one class, or
-        ``confidence`` is torch's sigmoid (a function or a module), it is assigned to every class
-        with a probability above one half.
+        ``confidence`` is torch's sigmoid, it is assigned to every class with a probability above
+        one half.
 
         Args:
             inputs: Unmasked images (N, C, \*spatial).

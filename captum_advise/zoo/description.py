@@ -70,9 +70,9 @@ def describe(
         inputs of the model's dtype.
 
     Raises:
-        TypeError, ValueError, ImportError: The model's layers cannot be hooked, it is not an image
-            classifier, its transform or pixel space is not known, there is no such layer, the
-            number of class names differs, or a package of its family is missing.
+        TypeError, ValueError, ImportError: The model is not an image classifier, or its layers
+            cannot be hooked. Its transform or pixel space is not known. It has no such layer. The
+            number of class names differs. A package of its family is missing.
 
     Example::
 

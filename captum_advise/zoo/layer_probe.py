@@ -66,10 +66,10 @@ def probe(
     The layer is the last module whose output is a feature map of which more than one position leads
     to the prediction. The model is left unchanged.
 
-    Layers of ``GatedGradCam`` are looked for among the modules that every path from the image to
-    the class scores passes through, so that their evidence is complete. They are the last one with
-    twice the resolution of the layer to explain, and the last one with its resolution before it
-    that has children (a block), unless that returns the same tensor.
+    Every path from the image to the class scores passes through the layers of ``GatedGradCam``, so
+    that their evidence is complete. One is the last such module with twice the resolution of the
+    layer to explain. Another is the last block (a module with children) before it with its
+    resolution, unless that returns the same tensor.
 
     Args:
         model: An image classifier in eval mode.
@@ -112,8 +112,8 @@ def probe(
 def feature_layers(network: Network) -> dict[str, tuple[int, int, int]]:
     """The layers that give feature maps, in the order in which they run, with (C, h, w) of each.
 
-    Modules that return what they get, and the last parts of modules, which return the same tensor
-    as these, are left out unless the network names them.
+    Left out, unless the network names them, are modules that return what they get. So are the last
+    parts of modules, which return the same tensor as these.
     """
     image = import_optional("PIL.Image", "zoo").new("RGB", (256, 256))
     inputs = network.transform(image)[None].to(network.device)

@@ -25,7 +25,7 @@ class Network:
 
     Attributes:
         name: The name by which it was loaded.
-        model: The classifier, in eval mode: (N, 3, H, W) inputs to (N, K) logits.
+        model: The classifier, (N, C, H, W) inputs to (N, K) logits; from :func:`load` in eval mode.
         layer: The module of ``model`` to explain.
         layer_name: Its dotted name.
         pixel_space: How the model's inputs relate to images in [0, 1].

@@ -36,7 +36,7 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "3/3" not in shown.err  # no bar without a terminal
     assert "Failed images: 1" in shown.out.replace("\n", " ")
-    assert "Rows: 0 reused, 4 computed (4 new image)." in shown.out
+    assert "Rows: 0 reused, 4 computed (new image: 4)." in shown.out
     results = pd.read_csv(output / "results.csv")
     assert results["file"].unique().tolist() == ["astronaut.png", "coffee.png"]
     failures = pd.read_csv(output / "failures.csv")
@@ -51,7 +51,7 @@ def test_a_folder_with_a_torn_image(photos, tmp_path, capsys):
     # Another one is computed.
     assert main([*command[:-1], "3"]) == 1
     text = capsys.readouterr().out
-    assert "0 reused, 4 computed (4 the settings of metrics changed)." in text
+    assert "0 reused, 4 computed (the settings of metrics changed: 4)." in text
 
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random", "--methods", "random,gaussian")
@@ -66,24 +66,24 @@ def test_a_continued_run_says_what_it_reuses(photos, tmp_path, capsys, monkeypat
         assert main(list(map(str, command))) == 0
         return capsys.readouterr().out
 
-    assert "Rows: 0 reused, 6 computed (6 new image)." in run(photos)
+    assert "Rows: 0 reused, 6 computed (new image: 6)." in run(photos)
     shutil.copy(photos / "coffee.png", photos / "astronaut.png")
     (photos / "coffee.png").unlink()
     text = run(photos)
-    assert "Rows: 2 reused, 2 computed (2 the image changed)." in text
+    assert "Rows: 2 reused, 2 computed (the image changed: 2)." in text
     # The folder in other words, and elsewhere.
     monkeypatch.chdir(tmp_path)
     photos.rename(tmp_path / "moved")
     assert "Rows: 4 reused, 0 computed." in run("./moved/")
     text = run("moved", "--seed", "1")  # random weights depend on it
-    assert "0 reused, 4 computed (4 the weights and the seed changed)." in text
+    assert "0 reused, 4 computed (the weights and the seed changed: 4)." in text
     assert "Rows: 2 reused, 0 computed." in run("moved", "--limit", "1")
     text = run("moved", "--methods", "random,gaussian,grad-cam")
-    assert "Rows: 4 reused, 2 computed (2 new method)." in text
+    assert "Rows: 4 reused, 2 computed (new method: 2)." in text
     text = run("moved", "--metrics", "default,mu_fidelity")
-    assert "Rows: 0 reused, 4 computed (4 new metric)" in text
+    assert "Rows: 0 reused, 4 computed (new metric: 4)" in text
     text = run("moved", "--recompute", "random", "--prune")
-    assert "Rows: 2 reused, 2 computed (2 asked for again)." in text
+    assert "Rows: 2 reused, 2 computed (asked for again: 2)." in text
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_scenes(tmp_path, capsys, monkeypatch):
     command = ["evaluate", "--data", "scenes", "--output", "report", "--limit", "1"]
     command += ["--methods", "grad-cam,random", "--metrics", "top_pixels,energy_against"]
     assert main([*command, "--model", "scenes-vit"]) == 0
-    assert "Rows: 0 reused, 4 computed (4 new image)." in capsys.readouterr().out
+    assert "Rows: 0 reused, 4 computed (new image: 4)." in capsys.readouterr().out
     results = pd.read_csv("report/results.csv")
     assert sorted(results["file"].unique()) == ["object 1: scene 0", "object 2: scene 0"]
     assert results[["top_pixels", "energy_against"]].notna().all(axis=None)

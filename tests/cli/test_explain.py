@@ -100,6 +100,7 @@ def test_verbose_prints_setup_groups_and_metrics(cat, tmp_path, capsys):
     assert [line.partition(" unit")[0] + " unit" for line in added[1 : 1 + len(groups)]] == groups
     metrics = result["metrics"]
     assert f"average drop: {metrics['average_drop'][0]:.3f}" in added
+    assert f"hit: {'yes' if metrics['hit'][0] else 'no'}" in added
     assert len(added) == 1 + len(groups) + len(metrics)
 
 

@@ -1,1 +1,1 @@
-"""What is evaluated: images, tables of them, and mosaics, as items that are read once."""
+"""What is evaluated: images, tables of them, mosaics and scenes, as items that are read once."""

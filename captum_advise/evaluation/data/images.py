@@ -81,8 +81,8 @@ def image_dataset(
     Raises:
         FileNotFoundError: ``path`` does not exist.
         OSError: A folder or the CSV file cannot be read.
-        ValueError: There is no image, images lie next to folders with images, a class is not one
-            of the network's, or a row of the CSV file is not clear or repeats another.
+        ValueError: There is no image. Images lie next to folders with images. A class is not one
+            of the network's. A row of the CSV file is not clear or repeats another.
 
     Warns:
         UserWarning: Files of other image types are left out.

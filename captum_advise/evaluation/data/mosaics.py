@@ -94,8 +94,8 @@ def mosaic_dataset(
     class lies in the cell.
 
     The first round uses each image at most once, in random order. If mosaics are missing, further
-    rounds use the images again, in other combinations. :func:`evaluate` counts an image that is in
-    several mosaics once, with its mean.
+    rounds use the images again, in other combinations. An image in several mosaics counts once in
+    :func:`evaluate`, with its mean.
 
     To evaluate images and mosaics in one run, add the data sets:
     ``evaluate(model, layer, images + mosaics, ...)``.

@@ -61,8 +61,8 @@ def scene(index: int, *, n_objects: int = 2, split: Split = "test") -> Scene:
 class SceneDataset(Dataset[tuple[Tensor, int, Tensor, Tensor]]):
     """Scenes of two objects as inputs of one network; each object in turn is to be explained.
 
-    Items are ``(inputs, target, region, other)``: (3, 64, 64), the class of one object, its pixels,
-    bool (1, 64, 64), and the pixels of the other object.
+    Items are ``(inputs, target, region, other)``. Inputs are (3, 64, 64), and the target is the
+    class of one object. Its pixels and those of the other object are bool (1, 64, 64).
 
     Attributes:
         network: Its transform makes the inputs.

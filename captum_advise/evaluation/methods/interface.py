@@ -46,14 +46,7 @@ class Context:
     reshape_transforms: tuple[ReshapeTransform | None, ...] = ()
 
     def black(self, inputs: Tensor) -> Tensor:
-        """One black image per example.
-
-        Args:
-            inputs: (N, C, H, W) model inputs.
-
-        Returns:
-            Tensor like ``inputs``, in the model's inputs.
-        """
+        """One black image per example, like ``inputs`` (N, C, H, W), in the model's inputs."""
         return black(inputs.detach(), self.pixel_space).expand_as(inputs)
 
 

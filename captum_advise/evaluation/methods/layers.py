@@ -112,7 +112,7 @@ class _Call(NamedTuple):
     module: nn.Module
     given: Any
     output: Tensor
-    layout: ReshapeTransform | None  # of tokens that are no grid of the image's aspect, Tokens()
+    layout: ReshapeTransform | None  # Tokens() if tokens do not form a grid of the image
     is_activation: bool
     is_only: bool  # the only call of the module
 

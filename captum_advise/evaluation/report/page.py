@@ -43,12 +43,12 @@ class Report:
 
     Attributes:
         results: One row per item and method: ``index``, ``file``, ``method``, ``target``,
-            ``predicted``, ``confidence``, and the metrics, empty where an item has none. Items that
-            show a part of a mosaic name its image in the column ``image``.
+            ``predicted``, ``confidence``, and the metrics, empty where an item has none. The
+            column ``image`` is that of :func:`.statistics.compare_methods`.
         methods: Names, in the order of the tables.
         metrics: Which columns.
         information: The content of ``run.json``.
-        images: The positions of the items that are no mosaics.
+        images: The positions of the items other than mosaics.
         class_names: By class index; empty if they are not known.
         failures: The number of items that could not be evaluated.
         by_avx: The methods that select by AVX.
@@ -85,7 +85,7 @@ def write_report(
 ) -> pd.DataFrame:
     """Write ``summary.csv`` and ``report.html``, and return the summary.
 
-    ``shown`` gives, for the position of an image, the image, (3, H, W) in [0, 1], and the map
+    ``shown`` takes the position of an image. It gives the image, (3, H, W) in [0, 1], and the map
     (1, 1, h, w) of each method.
     """
     summary = report.comparison

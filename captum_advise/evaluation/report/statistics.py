@@ -42,8 +42,8 @@ def compare_methods(
     Args:
         results: One row per item and method: ``index``, ``method`` and the metrics' columns. Where
             a metric has no value for any method, it leaves the item out. The column ``image``, if
-            there is one, names the image of items that show a part of a mosaic: each image counts
-            once, with its mean over these items.
+            there is one, names what several items show a part of, an image in mosaics or a scene:
+            it counts once, with its mean over these items.
         methods: Names, in the order of the tables.
         metrics: Which columns.
         seed: Seed of the bootstrap.

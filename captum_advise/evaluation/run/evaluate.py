@@ -70,11 +70,11 @@ def evaluate(
             ``has_regions``, items have a third entry for the pointing games: the pixels of the
             object, bool (H, W) or (1, H, W). Data sets can be added:
             ``images + mosaic_dataset(model, images)``.
-        methods: Names from :func:`captum_advise.evaluation.list_methods`, or a mapping from name to
-            a class of attributions (of Captum, pytorch-grad-cam or TorchCAM), or a callable with
-            the interface of :class:`captum_advise.evaluation.Method`. ``get_methods`` makes one
-            from names and settings. If ``"grad-cam"`` is among them, the others are compared with
-            it.
+        methods: Names from :func:`captum_advise.evaluation.list_methods`, or a mapping by name, as
+            ``get_methods`` makes it. Its values are classes of attributions (of Captum,
+            pytorch-grad-cam or TorchCAM), or callables with the interface of
+            :class:`captum_advise.evaluation.Method`. Tests compare each with ``"grad-cam"``, or
+            with the first if that is not among them.
         output: Folder for the report; it is created if it does not exist.
         metrics: Names from :func:`captum_advise.evaluation.list_metrics`; ``"default"`` and
             ``"all"`` stand for several. None: the default ones. Metrics of objects and of mosaics
@@ -97,10 +97,10 @@ def evaluate(
         :class:`Evaluation`, in every process.
 
     Raises:
-        TypeError: The model is not a module, the data are not a data set, a number is not an int,
-            or a method is none of these, as an attribution that is an object.
-        ValueError: An argument is not valid, the folder holds files that no run has written or a
-            damaged ``results.sqlite``, a method cannot explain the layer, or no image could be
+        TypeError: The model is not a module. The data are not a data set. A number is not an int.
+            A method is none of these, as an attribution that is an object.
+        ValueError: An argument is not valid. The folder holds files that no run has written, or a
+            damaged ``results.sqlite``. A method cannot explain the layer. No image could be
             evaluated.
         MethodError: The methods fail on the first images.
         OutputError: The output cannot be written.

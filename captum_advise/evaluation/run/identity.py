@@ -181,7 +181,7 @@ class _Stream:
             # What these do is in their code, and in the module that torch.compile has wrapped.
             is_script = isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule)
             is_wrapper = type(part).__module__.startswith("torch._dynamo")
-            # A tensor that is no parameter may be a trace of use, as activations.
+            # Tensors other than parameters may be traces of use, as activations.
             own = {
                 key: value
                 for key, value in vars(part).items()

@@ -25,8 +25,8 @@ class Evaluation:
     """Result of :func:`evaluate`.
 
     Attributes:
-        results: One row per image, or cell of a mosaic, and method. A metric that an image does not
-            have is NaN.
+        results: One row per method and image, cell of a mosaic, or object of a scene. A metric that
+            it does not have is NaN.
         summary: One row per method and metric.
         failures: One row per image that could not be evaluated.
         folder: The folder of the report.

@@ -1,9 +1,8 @@
 """The rows of all runs in a folder, each found by what it depends on, in SQLite.
 
 A process alone writes ``results.sqlite``. Several processes write a file each, because one SQLite
-file with several writers is not safe on shared file systems; :meth:`Store.merge` moves what these
-hold into ``results.sqlite``. Every image is one transaction, so
-a kill leaves all of its new rows or none.
+file with several writers is not safe on shared file systems. :meth:`Store.merge` moves their rows
+into it. Every image is one transaction, so a kill leaves all of its new rows or none.
 """
 
 from __future__ import annotations
