@@ -203,8 +203,8 @@ class GatedGradCam(LayerSetup, GradientAttribution):
                 internal_batch_size=internal_batch_size,
             )
             if self._asked_confidence is not None:
-                outputs = layer_pass.outputs.detach()
-                messages.append(suspicious_confidence(outputs, self._asked_confidence))
+                asked = self._asked_confidence
+                messages.append(suspicious_confidence(layer_pass.outputs, asked))
             messages += [
                 suspicious_pixels(extreme_pixels(tensors[i], self.pixel_space), self.pixel_space)
                 for i in images

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from captum_advise._core.grad_cam import unit_contributions
 from captum_advise._core.targets import Target, resolve_target
+from captum_advise._utils.checks import check_outputs
 from captum_advise.layouts import ReshapeTransform, Tokens
 
 # A hook sees every call of its module, also from other threads, and scoring runs the model too.
@@ -171,17 +172,7 @@ class LayerCall:
         """Run the model with gradients enabled from the layers on."""
         with torch.enable_grad():
             leaves, outputs, runs = self._hooked()
-            if not isinstance(outputs, Tensor):
-                raise TypeError(
-                    f"forward_func returned a {type(outputs).__name__}, not a tensor: wrap it in "
-                    "a function that picks the tensor, as in "
-                    '`lambda inputs: model(inputs)["logits"]`.'
-                )
-            if not outputs.is_floating_point() or outputs.dim() == 0:
-                raise TypeError(
-                    "forward_func must return real numbers, one row per example, got "
-                    f"{outputs.dtype} of shape {tuple(outputs.shape)}."
-                )
+            check_outputs(outputs)
             feature_maps = self._joined(leaves)
         return LayerPass(self, feature_maps, outputs, runs, leaves)
 

@@ -29,9 +29,9 @@ from captum_advise.metrics.fsim import fsim_features, fsim_of_features
 from captum_advise.metrics.mse import mse
 from captum_advise.metrics.ssim import local_statistics, ssim_with
 from captum_advise.metrics.visual_explainability import compare, highest_avx
-from captum_advise.pixels import PixelSpace, black, to_pixels
+from captum_advise.pixels import PixelSpace, to_pixels
 
-__all__ = ["MapScorer", "as_masks", "image_scorer", "scorer_of"]
+__all__ = ["MapScorer", "as_masks", "scorer_of"]
 
 
 @dataclass(frozen=True)
@@ -252,35 +252,6 @@ def contributions_of(
     if runner_up is None:
         return contributions, None
     return contributions, layer_pass.contributions(runner_up, **grad_kwargs).detach()
-
-
-def image_scorer(
-    forward_func: Callable[[Tensor], Tensor],
-    inputs: Tensor,
-    outputs: Tensor,
-    target: Target,
-    *,
-    pixel_space: PixelSpace | None,
-    confidence: Callable[[Tensor], Tensor],
-    protocol: AVXProtocol,
-    internal_batch_size: int,
-) -> MapScorer:
-    """A scorer for images (N, C, H, W), with black as the baseline."""
-    return MapScorer(
-        forward_func=forward_func,
-        inputs=(inputs,),
-        additional_forward_args=None,
-        maskable=(0,),
-        baselines=(black(inputs, pixel_space),),
-        confidence=confidence,
-        target=target,
-        internal_batch_size=internal_batch_size,
-        outputs=outputs,
-        confidences=confidence(outputs).float(),
-        compares_images=True,
-        pixel_space=pixel_space,
-        protocol=protocol,
-    )
 
 
 def class_confidences(

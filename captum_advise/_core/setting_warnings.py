@@ -66,7 +66,7 @@ def choice_messages(
     messages = pass_messages(layer_pass)
     messages += [no_evidence(fallback, contribute), no_explanation(unexplained, by_avx)]
     if scorer is not None and confidence is not None:
-        messages.append(suspicious_confidence(scorer.outputs, confidence, traits))
+        messages.append(suspicious_confidence(layer_pass.outputs, confidence, traits))
     if images is not None:
         messages.append(suspicious_pixels(extremes, pixel_space))
     return messages

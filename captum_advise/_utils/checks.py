@@ -20,6 +20,20 @@ def check_same_shape(**tensors: Tensor) -> None:
         raise ValueError(f"{' and '.join(tensors)} must have the same shape, got {got}.")
 
 
+def check_outputs(outputs: object) -> None:
+    """Require that a model returned numbers, one row per example."""
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"forward_func returned a {type(outputs).__name__}, not a tensor: wrap it in a "
+            'function that picks the tensor, as in `lambda inputs: model(inputs)["logits"]`.'
+        )
+    if not outputs.is_floating_point() or outputs.dim() == 0:
+        raise TypeError(
+            "forward_func must return real numbers, one row per example, got "
+            f"{outputs.dtype} of shape {tuple(outputs.shape)}."
+        )
+
+
 def check_classes(confidences: Tensor, target: Tensor) -> None:
     """Require that ``target`` (N,) holds int64 columns of ``confidences`` (N, K)."""
     check_real(confidences=confidences)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Fewer numbers may lie in [0, 1] by chance.
-_FEWEST_SCORES = 8
+_FEWEST_SCORES = 5
 
 
 class HasConfidence:
@@ -62,6 +62,15 @@ def check_probabilities(probable: Tensor) -> None:
         )
 
 
+def check_confidences(*confidences: Tensor) -> None:
+    """Require probabilities as arguments."""
+    if not all(bool(are_probabilities(values)) for values in confidences):
+        raise ValueError(
+            "Some confidences are NaN or outside [0, 1]: pass probabilities, "
+            "as in outputs.softmax(1), instead of the model's scores."
+        )
+
+
 def score_traits(outputs: Tensor) -> Tensor:
     """Bool (2,), whether outputs (N, K, ...) are probabilities, and whether they lie in [0, 1]."""
     sums = outputs.sum(1) if outputs.dim() > 1 else outputs
@@ -75,7 +84,8 @@ def suspicious_confidence(
 ) -> str | None:
     """Outputs (N, K, ...) that are probabilities already, or scores in [0, 1], under softmax.
 
-    ``traits`` are their :func:`score_traits`, where these are known.
+    ``traits`` are their :func:`score_traits`, where these are known. Few scores are only suspicious
+    where their graph ends in a sigmoid.
     """
     if confidence is not softmax_over_classes or outputs.dim() < 2 or outputs.shape[1] < 2:
         return None
@@ -86,7 +96,8 @@ def suspicious_confidence(
             "default `confidence` applies softmax to them again: pass "
             "confidence=torch.nn.Identity()."
         )
-    if outputs.numel() >= _FEWEST_SCORES and are_shares:
+    is_sigmoid = type(outputs.grad_fn).__name__.startswith("Sigmoid")
+    if are_shares and (is_sigmoid or outputs.numel() >= _FEWEST_SCORES):
         return (
             "All outputs lie in [0, 1], and the default `confidence` applies softmax to them: pass "
             "confidence=torch.nn.Identity() if they are probabilities of independent labels, or "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from captum_advise._utils.checks import check_class_range, check_count
+from captum_advise._utils.checks import check_class_range, check_count, check_outputs
 from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.probabilities import default_confidence, suspicious_confidence
 from captum_advise._utils.randomness import unsteady
@@ -40,6 +40,7 @@ def target_confidences(
     )
     for batch, example in batches:
         outputs = forward_func(batch)
+        check_outputs(outputs)
         confidences = convert(outputs)
         if not found:  # once: a GPU waits for the answers
             if confidence is None and (message := suspicious_confidence(outputs, convert)):

@@ -68,6 +68,8 @@ def _harmonic_mean(maps: Tensor, maps_of_masked: Tensor, faithfulness: Tensor) -
             f"There must be one value per map, ({len(maps)},), got {tuple(faithfulness.shape)}."
         )
     check_finite(faithfulness)
+    if faithfulness.numel() and not faithfulness.abs().max() <= 1:
+        raise ValueError("Pass the values of road or average_drop, which are at most 1.")
     if maps.numel() and not (maps.min() >= 0 and maps.max() <= 1):
         raise ValueError(
             "The maps must be in [0, 1]: stretch them with captum_advise.pixels.normalize_maps."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from captum_advise._utils.checks import check_real, check_same_shape
+from captum_advise._utils.probabilities import check_confidences
 from captum_advise.metrics._passes import target_confidence
 
 
@@ -21,8 +22,7 @@ def average_drop(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
         (N,) in [0, 1]; zero where y is zero, as nothing can be lost there.
 
     Raises:
-        TypeError, ValueError: An argument is not a tensor of floating-point numbers, or the shapes
-            differ.
+        TypeError, ValueError: An argument is not a tensor of probabilities, or the shapes differ.
 
     Example::
 
@@ -30,6 +30,11 @@ def average_drop(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
         tensor([0.2500, 0.0000])
     """
     _check_pair(confidence, masked_confidence)
+    return share_lost(confidence, masked_confidence)
+
+
+def share_lost(confidence: Tensor, masked_confidence: Tensor) -> Tensor:
+    """:func:`average_drop` of probabilities."""
     drop = (confidence - masked_confidence).clamp(min=0)
     return drop / confidence.where(confidence > 0, confidence.new_ones(()))
 
@@ -73,3 +78,4 @@ def _check_pair(confidence: Tensor, masked_confidence: Tensor) -> None:
     if not confidence.is_floating_point() or not masked_confidence.is_floating_point():
         raise TypeError("Confidences must be floating-point numbers in [0, 1].")
     check_same_shape(confidence=confidence, masked_confidence=masked_confidence)
+    check_confidences(confidence, masked_confidence)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.checks import check_classes
+from captum_advise._utils.probabilities import check_confidences
 from captum_advise._utils.records import TensorRecord
 from captum_advise.metrics._image_pairs import check_image_pair
 from captum_advise.metrics._passes import target_confidence
-from captum_advise.metrics.confidence import average_drop, average_gain, hit, increase_in_confidence
+from captum_advise.metrics.confidence import average_gain, hit, share_lost
 from captum_advise.metrics.fsim import fsim_features, fsim_of_features
 from captum_advise.metrics.mse import mse
 from captum_advise.metrics.ssim import local_statistics, ssim_with
@@ -138,6 +139,7 @@ def visual_explainability(
     check_image_pair(images, masked_images)
     check_classes(confidences, target)
     check_classes(masked_confidences, target)
+    check_confidences(confidences, masked_confidences)
     return compare(
         ssim_with(masked_images, images, local_statistics(images)),
         fsim_of_features(fsim_features(masked_images), fsim_features(images)),
@@ -173,7 +175,7 @@ def compare(
     masked_confidence = target_confidence(masked_confidences, target)
     if protocol.largest_confidence:
         masked_confidence = masked_confidences.amax(1)
-    drop = average_drop(confidence, masked_confidence)
+    drop = share_lost(confidence, masked_confidence)
     is_hit = hit(masked_confidences, target)
     less = 1 - (confidence - masked_confidence).abs()
     penalty = torch.where(is_hit, torch.ones_like(drop), less)
@@ -193,7 +195,7 @@ def compare(
         mse=mse,
         class_sensitivity=class_sensitivity,
         hit=is_hit,
-        increase_in_confidence=increase_in_confidence(confidence, masked_confidence),
+        increase_in_confidence=masked_confidence > confidence,
         average_gain=average_gain(confidence, masked_confidence),
     )
 

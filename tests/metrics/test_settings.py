@@ -253,6 +253,15 @@ def test_metrics_know_no_networks_and_no_units():
 
 
 @pytest.mark.parametrize("name", OF_MODELS)
+@pytest.mark.parametrize("output", [lambda x: {"logits": x}, lambda x: (x, x), torch.argmax])
+def test_what_is_not_class_scores_is_refused(name, output):
+    model = network()
+    with pytest.raises(TypeError, match=r"forward_func (returned a|must return real)") as raised:
+        OF_MODELS[name](lambda x: output(model(x)), INPUTS, MAPS, TARGET)
+    one_sentence(raised)
+
+
+@pytest.mark.parametrize("name", OF_MODELS)
 def test_arrays_are_refused(name):
     with pytest.raises(TypeError, match="must be a real tensor, got ndarray"):
         OF_MODELS[name](network(), INPUTS.numpy(), MAPS.numpy(), TARGET)

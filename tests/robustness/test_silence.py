@@ -15,7 +15,7 @@ from captum.attr import LayerGradCam
 from torch import nn
 from toy_networks import Apply, Net, images, network
 
-from captum_advise import GatedGradCam, LayerAdvise, PixelSpace, targets
+from captum_advise import GatedGradCam, LayerAdvise, PixelSpace, explain, targets
 from captum_advise._utils.randomness import unsteady
 from captum_advise.layouts import Tokens
 
@@ -313,6 +313,23 @@ def test_scores_that_may_be_probabilities():
     for confidence in (nn.Identity(), lambda outputs: outputs.softmax(1)):
         advise = LayerAdvise(net, layer, confidence=confidence)
         assert said(lambda advise=advise: advise.explain(images())) == []
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+@pytest.mark.filterwarnings("ignore:.* no (group|evidence)")
+def test_few_scores_that_may_be_probabilities(n_classes):
+    """One image, and a model for a few labels."""
+    net = network(classes=n_classes)
+    model = nn.Sequential(net, nn.Sigmoid())
+    gated = GatedGradCam(model, [net.stem, net.layer], pixel_space=SPACE)
+    for call in (
+        lambda: LayerAdvise(model, net.layer, pixel_space=SPACE).explain(images(1), 1),
+        lambda: LayerAdvise(model, net.layer, pixel_space=SPACE).attribute(images(1), 1),
+        lambda: gated.attribute(images(1), 1, n_occlusions=4),
+        lambda: explain(images(1), model, 1, layer=net.layer, pixel_space=SPACE),
+    ):
+        (message,) = [one for one in said(call) if "confidence" in one]
+        assert "All outputs lie in [0, 1]" in message
 
 
 # --- arguments and inputs that do not belong to the examples

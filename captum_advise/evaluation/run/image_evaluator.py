@@ -13,7 +13,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor, nn
 
-from captum_advise._core.scoring import MapScorer, as_masks, image_scorer
+from captum_advise._core.scoring import MapScorer, as_masks
 from captum_advise._core.setting_warnings import extreme_pixels, suspicious_pixels
 from captum_advise._core.targets import resolve_target
 from captum_advise._utils.errors import first_line, reason, warn_caller
@@ -28,6 +28,7 @@ from captum_advise.evaluation.randomness import seeded
 from captum_advise.evaluation.run.passes import counted_passes, fixed_size_batches
 from captum_advise.evaluation.run.store import Row, packed
 from captum_advise.layouts import ReshapeTransform
+from captum_advise.pixels import black
 
 
 class MethodError(RuntimeError):
@@ -127,15 +128,21 @@ class ImageEvaluator:
                 f"The outputs have shape {tuple(outputs.shape)}, but only classifiers can be "
                 "evaluated: one class score per class, (N, K)."
             )
-        return image_scorer(
-            self.forward_func,
-            item.inputs,
-            outputs,
-            target,
-            pixel_space=self.context.pixel_space,
-            confidence=self.context.confidence,
+        context = self.context
+        return MapScorer(
+            forward_func=self.forward_func,
+            inputs=(item.inputs,),
+            additional_forward_args=None,
+            maskable=(0,),
+            baselines=(black(item.inputs, context.pixel_space),),
+            confidence=context.confidence,
+            target=target,
+            internal_batch_size=context.internal_batch_size,
+            outputs=outputs,
+            confidences=context.confidence(outputs).float(),
+            compares_images=True,
+            pixel_space=context.pixel_space,
             protocol=self.settings.protocol,
-            internal_batch_size=self.context.internal_batch_size,
         )
 
     def _explained(
