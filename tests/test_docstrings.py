@@ -129,6 +129,40 @@ def test_arguments_are_documented(name):
             assert_named(text, parameters, function.__qualname__)
 
 
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_only_arguments_are_documented(name):
+    found = DOCUMENTED[name]
+    fields = getattr(found, "__dataclass_fields__", ())
+    for function, text in documented(found):
+        known = {*inspect.signature(function).parameters, *fields}
+        strangers = [word for word in explained(text or "") if word not in known]
+        assert not strangers, f"{function.__qualname__} has no {strangers}"
+
+
+def explained(text):
+    """The names that the sections of arguments and of attributes explain."""
+    sections = re.findall(r"^( *)(?:Args|Attributes):\n((?:\1 +.*\n| *\n)+)", f"{text}\n", re.M)
+    for indent, section in sections:
+        depth = len(re.match(" *", section)[0])
+        assert depth > len(indent)
+        for names in re.findall(rf"^ {{{depth}}}((?:\w+, )*\w+)[^\n:]*:", section, re.M):
+            yield from names.split(", ")
+
+
+def test_what_is_explained():
+    text = """Head.
+
+    Args:
+        first, second: Of these: two.
+            third: no head.
+        fourth (int, optional): Another.
+
+    Returns:
+        fifth: No argument.
+    """
+    assert list(explained(text)) == ["first", "second", "fourth"]
+
+
 def assert_named(text, words, where):
     missing = [word for word in words if not re.search(rf"^\s+(\w+, )*{word}\b.*:", text, re.M)]
     assert not missing, f"{where} does not say what {missing} are"

@@ -53,7 +53,8 @@ def axioms(
 ) -> int:
     """Search for counterexamples to the axioms of attribution.
 
-    The examples are the same every time. Ends with status 1 if the method fails an axiom.
+    An axiom holds here if no example contradicts it. The examples are the same every time. Ends
+    with status 1 if an axiom does not hold.
     """
     known = library.AXIOMS  # which names the extra where a package is missing
     unknown = set(axiom or ()) - set(known)
@@ -76,14 +77,14 @@ def axioms(
     )
     hypothesis.settings.load_profile("captum-advise")
     tried = axiom or list(known)
-    table = Table("axiom", "holds")
+    table = Table("axiom", "holds", "claim")
     failed = 0
     for one in progress(tried, "axioms"):
         try:
             counterexample = library.violation(known[one], subject)
         except TypeError as error:  # of users' methods
             raise ValueError(first_line(error)) from error
-        table.add_row(one, "no" if counterexample else "yes")
+        table.add_row(one, "no" if counterexample else "yes", known[one].claim)
         if counterexample:
             failed += 1
             show_message(f"{one}: {counterexample}\n")

@@ -31,6 +31,7 @@ def test_a_method_that_fulfils_an_axiom(capsys):
     out = capsys.readouterr().out
     assert status == 0
     assert "captum.attr:LayerGradCam fulfils 2 of 2 axioms." in out
+    assert library.AXIOMS["linearity"].claim in out
 
 
 def test_a_method_that_does_not(capsys):
