@@ -131,14 +131,15 @@ def resolve_baselines(
     return tuple(resolved)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskedModel:
     """A model and N examples whose inputs are masked."""
 
     forward_func: Callable[..., Any]
     inputs: tuple[Tensor, ...]
-    additional_forward_args: tuple[Any, ...] | None  # tensors with N rows belong to the examples
-    maskable: tuple[int, ...]  # which of the inputs are masked
+    # Tensors with N rows belong to the examples.
+    additional_forward_args: tuple[Any, ...] | None = None
+    maskable: tuple[int, ...] = (0,)  # which of the inputs are masked
     baselines: tuple[Tensor, ...]  # for each of these, what replaces the hidden part
     confidence: Callable[[Tensor], Tensor]
     target: Target

@@ -34,12 +34,11 @@ from captum_advise.pixels import PixelSpace, to_pixels
 __all__ = ["MapScorer", "as_masks", "scorer_of"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MapScorer(MaskedModel):
     """Scores maps of given examples."""
 
-    confidences: Tensor  # (N, K) for the unmasked inputs
-    compares_images: bool  # else only confidences are compared
+    compares_images: bool = True  # else only confidences are compared
     pixel_space: PixelSpace | None
     protocol: AVXProtocol
 
@@ -115,6 +114,18 @@ class MapScorer(MaskedModel):
             similarity[1, part] = self._fsim(examples[part], maps[part])
         run(pairs[(highest_avx(*similarity) >= enough)[pairs]])
         return avx
+
+    @cached_property
+    def confidences(self) -> Tensor:
+        """(N, K) of all classes where the target points, for the unmasked inputs."""
+        values: Any = self.confidence(self.outputs)
+        if not isinstance(values, Tensor) or values.shape != self.outputs.shape:
+            got = getattr(values, "shape", type(values).__name__)
+            raise ValueError(
+                "confidence must return probabilities of the outputs' shape, "
+                f"{tuple(self.outputs.shape)}, got {got}."
+            )
+        return self.target.class_rows(values).float()
 
     def _chunks(self, pairs: Tensor) -> tuple[Tensor, ...]:
         return torch.split(pairs, self.internal_batch_size) if len(pairs) else ()
@@ -235,7 +246,6 @@ def scorer_of(
         confidence=confidence,
         target=target,
         internal_batch_size=internal_batch_size,
-        confidences=class_confidences(confidence, outputs, target),
         compares_images=compares_images and images_of(layer_pass, maskable) is not None,
         pixel_space=pixel_space,
         protocol=protocol,
@@ -252,17 +262,3 @@ def contributions_of(
     if runner_up is None:
         return contributions, None
     return contributions, layer_pass.contributions(runner_up, **grad_kwargs).detach()
-
-
-def class_confidences(
-    confidence: Callable[[Tensor], Tensor], outputs: Tensor, target: Target
-) -> Tensor:
-    """Confidences (N, K) of all classes where the target points."""
-    values: Any = confidence(outputs)
-    if not isinstance(values, Tensor) or values.shape != outputs.shape:
-        got = getattr(values, "shape", type(values).__name__)
-        raise ValueError(
-            "confidence must return probabilities of the outputs' shape, "
-            f"{tuple(outputs.shape)}, got {got}."
-        )
-    return target.class_rows(values).float()

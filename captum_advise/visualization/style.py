@@ -26,7 +26,7 @@ BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 LIGHT_GREY, GREY, DARK_GREY = "#b9c4cc", "#8a939a", "#404040"
 
 # What the colours mean in every figure.
-ADVISE, GRAD_CAM, OTHER_METHOD, FLOOR = VERMILION, BLUE, DARK_GREY, GREY
+ADVISE, GRAD_CAM = VERMILION, BLUE
 # Methods without a meaning of their own take these in turn, ADVISE first.
 METHODS = (ADVISE, GRAD_CAM, DARK_GREY, GREEN, PURPLE)
 

@@ -87,7 +87,7 @@ def probe(
         _no_head_at_zero(model),
     ):
         # Not a leaf, which a model could not change in place.
-        image = _noise(1, channels, *size).to(*place_of(model)).requires_grad_().clone()
+        image = noise(1, channels, *size).to(*place_of(model)).requires_grad_().clone()
         source = _edge(image)
         logits = (forward or model)(image)
         if not isinstance(logits, Tensor) or logits.dim() != 2:
@@ -205,8 +205,8 @@ def _words(value: Any) -> str:
     return f"a {type(value).__name__}{keys}"
 
 
-def _noise(*shape: int) -> Tensor:
-    # Whatever the defaults of device and dtype are.
+def noise(*shape: int) -> Tensor:
+    """The same random numbers in [0, 1), whatever the defaults of device and dtype are."""
     generator = torch.Generator("cpu").manual_seed(0)
     return torch.rand(shape, generator=generator, device="cpu", dtype=torch.float32)
 
@@ -217,7 +217,7 @@ def _no_head_at_zero(model: nn.Module) -> Iterator[None]:
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and not m.weight.any()]
     try:
         for layer in layers:
-            layer.weight.data.copy_(_noise(*layer.weight.shape) - 0.5)
+            layer.weight.data.copy_(noise(*layer.weight.shape) - 0.5)
         yield
     finally:
         for layer in layers:

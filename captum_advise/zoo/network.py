@@ -87,12 +87,12 @@ class Network:
             if not 0 <= index < classes:
                 raise ValueError(f"{self.name} has the classes 0 to {classes - 1}, not {index}.")
             return index
-        wanted = _plain(text)
-        plain = [_plain(name) for name in self.class_names]
-        matches = [index for index, name in enumerate(plain) if name == wanted]
+        wanted = plain(text)
+        names = [plain(name) for name in self.class_names]
+        matches = [index for index, name in enumerate(names) if name == wanted]
         if not matches and wanted:
             words = re.compile(rf"\b{re.escape(wanted)}\b")
-            matches = [index for index, name in enumerate(plain) if words.search(name)]
+            matches = [index for index, name in enumerate(names) if words.search(name)]
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -103,7 +103,7 @@ class Network:
                 "whole name or the index."
             )
         raise ValueError(
-            f"{self.name} has no class {text!r}{did_you_mean(wanted, plain)}; "
+            f"{self.name} has no class {text!r}{did_you_mean(wanted, names)}; "
             f"give a class name or an index from 0 to {classes - 1}."
         )
 
@@ -116,5 +116,6 @@ def place_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A class name without differences in case, spaces and underscores."""
     return " ".join(text.replace("_", " ").casefold().split())

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from captum_advise import relevance, zoo
 from captum_advise._core.layer_pass import LayerCall
-from captum_advise._core.scoring import as_masks, image_scorer
+from captum_advise._core.scoring import MapScorer, as_masks
 from captum_advise._core.targets import resolve_target
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation import image_dataset
@@ -90,8 +90,9 @@ def rows_of(network: zoo.Network, inputs: Tensor, label: int) -> Iterator[dict[s
     """The rules' metrics for one image."""
     run = LayerCall(network.model, (network.layer,), (inputs,)).run()
     target = resolve_target(run.outputs, label)
-    scorer = image_scorer(
-        network.model, inputs, run.outputs.detach(), target, pixel_space=network.pixel_space,
+    scorer = MapScorer(
+        forward_func=network.model, inputs=(inputs,), outputs=run.outputs.detach(), target=target,
+        baselines=(black(inputs, network.pixel_space),), pixel_space=network.pixel_space,
         confidence=softmax_over_classes, protocol=AVXProtocol(), internal_batch_size=8,
     )  # fmt: skip
     dark_image = black(inputs, network.pixel_space).expand_as(inputs)

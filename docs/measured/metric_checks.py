@@ -13,6 +13,7 @@ table.
 from __future__ import annotations
 
 import argparse
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from captum_advise import zoo
 from captum_advise._core.scoring import as_masks
-from captum_advise._utils.io import atomic_write
+from captum_advise._utils.io import ENCODING, atomic_write
 from captum_advise.evaluation import (
     ClassMaps,
     Context,
@@ -39,6 +40,7 @@ from captum_advise.evaluation import (
     mosaic_dataset,
 )
 from captum_advise.evaluation.columns import METRICS, Metric
+from captum_advise.evaluation.randomness import seeded
 from captum_advise.evaluation.report.statistics import SIGNIFICANCE, holm, p_value_of
 from captum_advise.pixels import normalize_maps
 
@@ -107,12 +109,18 @@ class Degraded:
     change: Callable[[Tensor], Tensor]
     of_other_class: bool = False
     at_full_size: bool = False
-    random_stream = ORIGINAL
 
     def __call__(
         self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> Tensor:
         """The changed map."""
+        # As a run with seed 0 seeds a method of this name.
+        with seeded(zlib.crc32(f"0 {context.image} {ORIGINAL}".encode(**ENCODING))):
+            return self._changed(model, layer, inputs, target, context)
+
+    def _changed(
+        self, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> Tensor:
         if self.of_other_class:
             with torch.no_grad():
                 n_classes = model(inputs).shape[1]

@@ -64,7 +64,7 @@ from torch import Tensor
 from captum_advise import GatedGradCam, unit_relevance, zoo
 from captum_advise._core import gated_map as several
 from captum_advise._core.layer_pass import LayerCall
-from captum_advise._core.scoring import image_scorer
+from captum_advise._core.scoring import MapScorer
 from captum_advise._core.targets import resolve_target
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.probabilities import softmax_over_classes
@@ -182,11 +182,12 @@ def avx_of_ranks(network: zoo.Network, inputs: Tensor, target: Tensor, maps: Ten
     ranks = ranks / (ranks[0, 0].numel() - 1)
     with torch.no_grad():
         outputs = network.model(inputs)
-    scorer = image_scorer(
-        network.model,
-        inputs,
-        outputs,
-        resolve_target(outputs, target),
+    scorer = MapScorer(
+        forward_func=network.model,
+        inputs=(inputs,),
+        outputs=outputs,
+        target=resolve_target(outputs, target),
+        baselines=(black(inputs, network.pixel_space),),
         pixel_space=network.pixel_space,
         confidence=softmax_over_classes,
         protocol=AVXProtocol(),

@@ -7,6 +7,8 @@ from collections import defaultdict
 
 from captum_advise import zoo
 from captum_advise._utils.optional_dependencies import import_optional
+from captum_advise.zoo.loading import imagenet_or_numbers
+from captum_advise.zoo.network import plain
 
 _INDEX = re.compile(r"[0-9]+(?:\.0+)?")  # pandas writes 3.0 where a class is missing elsewhere
 
@@ -24,7 +26,7 @@ class ClassLabels:
         wordnet_ids = _wordnet_ids(network.class_names)
         for names in (network.class_names, wordnet_ids):
             for index, name in enumerate(names):
-                self._indices[_plain(name)].add(index)
+                self._indices[plain(name)].add(index)
         others = ", class name or WordNet id" if wordnet_ids else " or class name"
         #: What :meth:`find` takes, for a message.
         self.accepted = f"class index (0 to {len(network.class_names) - 1}){others}"
@@ -34,22 +36,15 @@ class ClassLabels:
 
         Upper and lower case are the same, and so are spaces and underscores.
         """
-        plain = _plain(text)
-        matches = set(self._indices.get(plain, ()))
-        if _INDEX.fullmatch(plain) and float(plain) < len(self.network.class_names):
-            matches.add(int(float(plain)))
+        known = plain(text)
+        matches = set(self._indices.get(known, ()))
+        if _INDEX.fullmatch(known) and float(known) < len(self.network.class_names):
+            matches.add(int(float(known)))
         return matches.pop() if len(matches) == 1 else None
 
 
 def _wordnet_ids(class_names: tuple[str, ...]) -> list[str]:
     """The WordNet id of each class if they are those of ImageNet, in the usual order."""
-    if len(class_names) != 1000:
-        return []
-    weights = import_optional("torchvision.models", "zoo").ResNet50_Weights.DEFAULT
-    if tuple(class_names) != tuple(weights.meta["categories"]):
+    if len(class_names) != 1000 or tuple(class_names) != imagenet_or_numbers(1000):
         return []
     return list(import_optional("timm.data", "zoo").ImageNetInfo().label_names())
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from captum_advise.evaluation.methods.attention import AttentionPass
 from captum_advise.layouts import Tokens
-from captum_advise.zoo.layer_probe import Probe, layout_of, probe
+from captum_advise.zoo.layer_probe import Probe, layout_of, noise, probe
 
 if TYPE_CHECKING:
     from captum_advise.layouts import ReshapeTransform
@@ -143,20 +143,13 @@ def _calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
 
 def _noise(model: nn.Module, inputs: Tensor) -> Tensor:
     parameter = next(model.parameters(), inputs)
-    noise = torch.rand(1, *inputs.shape[1:], generator=torch.Generator().manual_seed(0))
-    return noise.to(parameter.device, inputs.dtype)
+    return noise(1, *inputs.shape[1:]).to(parameter.device, inputs.dtype)
 
 
 def _probed(model: nn.Module, layer: nn.Module, inputs: Tensor) -> Probe:
     names = {module: name for name, module in model.named_modules()}
     _, channels, height, width = inputs.shape
-    return probe(
-        model,
-        (height, width),
-        "The model",
-        layer=names[layer],
-        channels=channels,
-    )
+    return probe(model, (height, width), "The model", layer=names[layer], channels=channels)
 
 
 def _call_of(maps: Sequence[_Call], layer: nn.Module) -> _Call | None:

@@ -132,16 +132,12 @@ class ImageEvaluator:
         return MapScorer(
             forward_func=self.forward_func,
             inputs=(item.inputs,),
-            additional_forward_args=None,
-            maskable=(0,),
-            baselines=(black(item.inputs, context.pixel_space),),
-            confidence=context.confidence,
-            target=target,
-            internal_batch_size=context.internal_batch_size,
             outputs=outputs,
-            confidences=context.confidence(outputs).float(),
-            compares_images=True,
+            target=target,
+            baselines=(black(item.inputs, context.pixel_space),),
             pixel_space=context.pixel_space,
+            confidence=context.confidence,
+            internal_batch_size=context.internal_batch_size,
             protocol=self.settings.protocol,
         )
 
@@ -177,7 +173,7 @@ class ImageEvaluator:
         if result.of_class is None:
             return None
         # A method that draws samples again draws the same ones.
-        with self._seeded(item.name, self._stream(method)), _failures_of(method):
+        with self._seeded(item.name, method), _failures_of(method):
             maps = result.of_class(classes)
         return _checked_maps(maps, method)
 
@@ -215,7 +211,7 @@ class ImageEvaluator:
             reshape_transforms=found.reshape_transforms,
         )
         with (
-            self._seeded(item.name, self._stream(method)),
+            self._seeded(item.name, method),
             _failures_of(method),
             warnings.catch_warnings(),
             torch.enable_grad(),
@@ -225,10 +221,6 @@ class ImageEvaluator:
             last = found.modules[-1] if found.modules else self.layer
             # A copy, because Captum leaves gradient flags on the inputs.
             return self.methods[method](self.model, last, inputs.clone(), target, context)
-
-    def _stream(self, method: str) -> str:
-        """What a method's random numbers depend on, besides the seed and the image: its name."""
-        return getattr(self.methods[method], "random_stream", method)
 
     def _seeded(self, name: str, purpose: str) -> AbstractContextManager[None]:
         """Random numbers that depend on the seed, the image and the purpose, not on the order."""
