@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["explain"]
 
 # Options that go to the constructor of LayerAdvise; the others go to its explain.
-_OF_LAYER_ADVISE = {
-    *("activation_range", "min_prominence", "protocol", "layer_run"),
-}
+_OF_LAYER_ADVISE = {"activation_range", "min_prominence", "protocol", "layer_run"}
 
 
 def explain(

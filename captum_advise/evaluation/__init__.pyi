@@ -7,11 +7,11 @@ from captum_advise.evaluation.data.scene_drawing import Scene as Scene
 from captum_advise.evaluation.data.scenes import SceneDataset as SceneDataset
 from captum_advise.evaluation.data.scenes import scene as scene
 from captum_advise.evaluation.data.scenes import scene_dataset as scene_dataset
-from captum_advise.evaluation.methods import ClassMaps as ClassMaps
-from captum_advise.evaluation.methods import Context as Context
-from captum_advise.evaluation.methods import Method as Method
-from captum_advise.evaluation.methods import get_methods as get_methods
-from captum_advise.evaluation.methods import list_methods as list_methods
+from captum_advise.evaluation.methods.interface import ClassMaps as ClassMaps
+from captum_advise.evaluation.methods.interface import Context as Context
+from captum_advise.evaluation.methods.interface import Method as Method
+from captum_advise.evaluation.methods.registry import get_methods as get_methods
+from captum_advise.evaluation.methods.registry import list_methods as list_methods
 from captum_advise.evaluation.metric_values import MetricSettings as MetricSettings
 from captum_advise.evaluation.output import OutputError as OutputError
 from captum_advise.evaluation.run.evaluate import evaluate as evaluate

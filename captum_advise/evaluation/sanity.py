@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise._utils.errors import reason
-from captum_advise.evaluation.methods import ClassMaps, Context, MethodLike, as_method
+from captum_advise.evaluation.methods.interface import ClassMaps, Context
 from captum_advise.evaluation.methods.layers import find_layers
+from captum_advise.evaluation.methods.registry import MethodLike, as_method
 from captum_advise.evaluation.randomness import seeded
 from captum_advise.layouts import ReshapeTransform
 

@@ -21,8 +21,8 @@ import pandas as pd
 from markdown_table import markdown_table
 
 from captum_advise._utils.io import atomic_write
+from captum_advise.evaluation import list_methods
 from captum_advise.evaluation.columns import METRICS, Metric
-from captum_advise.evaluation.methods import list_methods
 from captum_advise.evaluation.report.statistics import (
     REFERENCE,
     SIGNIFICANCE,

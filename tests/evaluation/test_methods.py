@@ -20,8 +20,9 @@ from captum_advise.evaluation import (
 )
 from captum_advise.evaluation.columns import get_metrics
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.methods import as_method, parse_settings, selecting_by_avx
 from captum_advise.evaluation.methods.captum_methods import rectangles
+from captum_advise.evaluation.methods.interface import selecting_by_avx
+from captum_advise.evaluation.methods.registry import as_method, parse_settings
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.evaluation.run.passes import counted_passes
 

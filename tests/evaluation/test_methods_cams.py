@@ -17,7 +17,7 @@ from captum_advise.evaluation import (
     get_methods,
 )
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.methods import as_method
+from captum_advise.evaluation.methods.registry import as_method
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.pixels import normalize_maps
 

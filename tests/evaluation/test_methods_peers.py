@@ -7,7 +7,7 @@ import torch
 from captum.attr import LayerGradCam
 
 from captum_advise.evaluation import Context
-from captum_advise.evaluation.methods import as_method
+from captum_advise.evaluation.methods.registry import as_method
 from captum_advise.pixels import normalize_maps
 
 pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam")

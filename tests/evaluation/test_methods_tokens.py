@@ -26,9 +26,9 @@ from captum_advise.evaluation import (
     list_methods,
     randomize_parameters,
 )
-from captum_advise.evaluation.methods import as_method
 from captum_advise.evaluation.methods.layer_views import LayerViews
 from captum_advise.evaluation.methods.layers import find_layers
+from captum_advise.evaluation.methods.registry import as_method
 from captum_advise.layouts import Tokens
 from captum_advise.pixels import normalize_maps
 from captum_advise.targets import Output

@@ -15,7 +15,8 @@ from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise._utils.probabilities import default_confidence
 from captum_advise.evaluation.columns import get_metrics
 from captum_advise.evaluation.data.items import Items
-from captum_advise.evaluation.methods import Context, Method, MethodLike, as_method, get_methods
+from captum_advise.evaluation.methods.interface import Context, Method
+from captum_advise.evaluation.methods.registry import MethodLike, as_method, get_methods
 from captum_advise.evaluation.metric_values import MetricSettings
 from captum_advise.evaluation.randomness import kept_random_states
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator

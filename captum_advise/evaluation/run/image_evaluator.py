@@ -21,7 +21,7 @@ from captum_advise._utils.io import ENCODING
 from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.evaluation.columns import Metric
 from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.methods import ClassMaps, Context, Method
+from captum_advise.evaluation.methods.interface import ClassMaps, Context, Method
 from captum_advise.evaluation.methods.layers import Layers, find_layers
 from captum_advise.evaluation.metric_values import MapOfMethod, MapsOfImage, MetricSettings
 from captum_advise.evaluation.randomness import seeded
