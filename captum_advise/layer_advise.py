@@ -17,8 +17,13 @@ from torch.nn import Module
 from captum_advise._core import arguments
 from captum_advise._core.grad_cam import combine_units, unit_contributions
 from captum_advise._core.layer_pass import LayerPass
-from captum_advise._core.masked_model import images_of, maskable_inputs
-from captum_advise._core.scoring import MapScorer, contributions_of, in_pixels, scorer_of
+from captum_advise._core.masked_model import (
+    check_maskable,
+    images_of,
+    maskable_inputs,
+    resolve_baselines,
+)
+from captum_advise._core.scoring import MapScorer, contributions_of, in_pixels
 from captum_advise._core.setting_warnings import (
     choice_messages,
     missing_relevance,
@@ -30,6 +35,7 @@ from captum_advise._core.setting_warnings import (
 from captum_advise._core.setup import LayerSetup
 from captum_advise._core.targets import Target, resolve_target
 from captum_advise._core.unit_choice import Selection, UnitSelection, candidates_of, has_relevance
+from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.explanation import (
     GRAD_CAM,
     LAYER_ADVISE,
@@ -293,12 +299,7 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         )
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
-        return self._explanation(
-            call.run(),
-            how,
-            with_metrics=with_metrics,
-            keep_units=keep_units,
-        )
+        return self._explanation(call.run(), how, with_metrics=with_metrics, keep_units=keep_units)
 
     @torch.no_grad()
     def unit_relevance(
@@ -419,14 +420,24 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
     def _scorer(
         self, layer_pass: LayerPass, target: Target, how: dict[str, Any], *, compares_images: bool
     ) -> MapScorer | None:
-        return scorer_of(
+        """A scorer of maps for the examples of a forward pass.
+
+        None where nothing is compared, and the inputs or the outputs do not allow it.
+        """
+        maskable, outputs = maskable_inputs(layer_pass), layer_pass.outputs
+        is_single = outputs.dim() < 2 or outputs.shape[1] < 2
+        if isinstance(how["selection"], str):
+            check_maskable(how["selection"], layer_pass, maskable)
+        elif not maskable or (is_single and self.confidence is softmax_over_classes):
+            return None
+        return MapScorer.of(
             layer_pass,
-            how["selection"],
-            target,
-            baselines=how["baselines"],
-            pixel_space=self.pixel_space,
+            maskable=maskable,
+            baselines=resolve_baselines(layer_pass, maskable, how["baselines"], self.pixel_space),
             confidence=self.confidence,
+            target=target,
             internal_batch_size=how["internal_batch_size"],
+            compares_images=compares_images and images_of(layer_pass, maskable) is not None,
+            pixel_space=self.pixel_space,
             protocol=self.protocol,
-            compares_images=compares_images,
         )

@@ -10,12 +10,7 @@ from torch import Tensor
 
 from captum_advise._utils.checks import check_real
 
-__all__ = [
-    "PixelSpace",
-    "masked_images",
-    "normalize_maps",
-    "upsample_maps",
-]
+__all__ = ["PixelSpace", "masked_images", "normalize_maps", "upsample_maps"]
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from captum._utils.typing import BaselineType
 from torch import Tensor
 
 from captum_advise._core.layer_pass import LayerPass
-from captum_advise._core.masked_model import (
-    MaskedModel,
-    as_masks,
-    check_maskable,
-    images_of,
-    maskable_inputs,
-    resolve_baselines,
-)
+from captum_advise._core.masked_model import MaskedModel, as_masks
 from captum_advise._core.targets import Target
 from captum_advise._core.unit_choice import TIE, Candidates
-from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.metrics import AVXProtocol, VisualExplainability, target_confidence
 from captum_advise.metrics.class_sensitivity import correlation
 from captum_advise.metrics.fsim import fsim_features, fsim_of_features
@@ -31,7 +21,7 @@ from captum_advise.metrics.ssim import local_statistics, ssim_with
 from captum_advise.metrics.visual_explainability import compare, highest_avx
 from captum_advise.pixels import PixelSpace, to_pixels
 
-__all__ = ["MapScorer", "as_masks", "scorer_of"]
+__all__ = ["MapScorer", "as_masks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,41 +205,6 @@ def _sensitivity(maps: Tensor, runner_up_maps: Tensor | None) -> Tensor:
 def _full_precision(maps: Tensor) -> torch.autocast:
     """Autocast is for the network: it would compute similarities in half precision."""
     return torch.autocast(maps.device.type, enabled=False)
-
-
-def scorer_of(
-    layer_pass: LayerPass,
-    selection: str | frozenset[int] | None,
-    target: Target,
-    *,
-    baselines: BaselineType,
-    pixel_space: PixelSpace | None,
-    confidence: Callable[[Tensor], Tensor],
-    internal_batch_size: int,
-    protocol: AVXProtocol,
-    compares_images: bool,
-) -> MapScorer | None:
-    """A scorer of maps for the examples of a forward pass.
-
-    None where nothing is compared, and the inputs or the outputs do not allow it.
-    """
-    maskable, outputs = maskable_inputs(layer_pass), layer_pass.outputs.detach()
-    is_single = outputs.dim() < 2 or outputs.shape[1] < 2
-    if isinstance(selection, str):
-        check_maskable(selection, layer_pass, maskable)
-    elif not maskable or (is_single and confidence is softmax_over_classes):
-        return None
-    return MapScorer.of(
-        layer_pass,
-        maskable=maskable,
-        baselines=resolve_baselines(layer_pass, maskable, baselines, pixel_space),
-        confidence=confidence,
-        target=target,
-        internal_batch_size=internal_batch_size,
-        compares_images=compares_images and images_of(layer_pass, maskable) is not None,
-        pixel_space=pixel_space,
-        protocol=protocol,
-    )
 
 
 def contributions_of(

@@ -20,7 +20,7 @@ BRACKET = 1e-5
 COST_ROUNDING = 1e-12
 
 
-def search_stiffness(cost_at: Callable[[Tensor], Tensor], n_rows: int, like: Tensor) -> Tensor:
+def search_stiffness(cost_at: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     """The stiffness (B,) that each row's search tries last.
 
     Rows whose search has ended are computed on: to leave them out, a GPU would have to be asked
@@ -28,10 +28,9 @@ def search_stiffness(cost_at: Callable[[Tensor], Tensor], n_rows: int, like: Ten
 
     Args:
         cost_at: From a stiffness (B,) of each row to its cost (B,).
-        n_rows: B.
-        like: A tensor of the type and on the device of the result.
+        like: (B, ...), of the type and on the device of the result.
     """
-    low, high = like.new_full((n_rows,), LOW), like.new_ones(n_rows)
+    low, high = like.new_full((len(like),), LOW), like.new_ones(len(like))
     left, right = _between(low, high)
     left_cost, right_cost = cost_at(left), cost_at(right)
     latest = right

@@ -25,7 +25,7 @@ def estimate_in_torch(block: Block) -> Tensor:
         inverse = bandwidths.inverse_at(stiffness)
         return balloon.cost(balloon.density(inverse), inverse)
 
-    stiffness = search_stiffness(cost_at, len(block.counts), block.counts)
+    stiffness = search_stiffness(cost_at, block.counts)
     inverse = bandwidths.inverse_at(stiffness)
     density = balloon.density(inverse)
     cells = (block.lengths - 1)[:, None]

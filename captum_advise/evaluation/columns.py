@@ -21,7 +21,6 @@ from captum_advise.metrics import (
     top_pixels,
 )
 
-RegionMetric: TypeAlias = Callable[[Tensor, Any], Tensor]
 Value: TypeAlias = Callable[[MapsOfImage, int], Tensor | float]
 Items: TypeAlias = Literal["images", "regions", "pairs", "mosaics"]
 
@@ -99,7 +98,7 @@ def _part(name: str, title: str, higher_is_better: bool) -> Metric:
     return Metric(name, title, higher_is_better, "protocol", lambda m, i: m.protocol[i][name])
 
 
-def _place(name: str, title: str, metric: RegionMetric, of: Items) -> Metric:
+def _place(name: str, title: str, metric: Callable[[Tensor, Any], Tensor], of: Items) -> Metric:
     """A metric of maps and the region of the object."""
     return Metric(
         name,
@@ -167,16 +166,13 @@ METRICS = (
     _place("grid_top", "top pixels in the cell", top_pixels, "mosaics"),
 )
 IDENTITY = ("index", "file", "content", "method", "layer", "target", "predicted", "confidence")
-_SETS = {
-    "default": tuple(metric for metric in METRICS if metric.default),
-    "all": METRICS,
-}
 
 
 def get_metrics(names: Iterable[str] | None = None) -> tuple[Metric, ...]:
     """Metrics by name, in the order of the table; the costs of a map are always among them."""
     wanted = {metric.name for metric in METRICS if metric.kind == "cost"}
-    known = {metric.name: (metric,) for metric in METRICS} | _SETS
+    known: dict[str, tuple[Metric, ...]] = {metric.name: (metric,) for metric in METRICS}
+    known |= {"default": tuple(metric for metric in METRICS if metric.default), "all": METRICS}
     names = ["default"] if names is None else [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in known:

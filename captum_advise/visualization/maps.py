@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from captum_advise._utils.errors import warn_caller
 from captum_advise.explanation import avx_in_words
 from captum_advise.visualization.heat import draw_heat, evidence_bar
 from captum_advise.visualization.methods import n_units, shown_name
-from captum_advise.visualization.style import as_image, as_images, axes_grid, axes_or_new
+from captum_advise.visualization.style import as_image, as_images, axes_grid
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +59,8 @@ def overlay(
     """
     pixels = as_image(image)
     new = ax is None
-    figure, ax = axes_or_new(ax, (4.5, 4.7))
+    ax = ax or Figure(figsize=(4.5, 4.7), layout="constrained").subplots()
+    figure = cast(Figure, ax.figure)
     draw_heat(ax, pixels, attribution)
     _warn_of_another_aspect(attribution, pixels)
     ax.set_title(title or "")
@@ -160,12 +161,7 @@ def _draw_image(ax: Axes, image: Pixels) -> None:
     ax.set_axis_off()
 
 
-def _draw_maps(
-    row: ManyAxes,
-    image: Pixels,
-    explanation: Explanation,
-    index: int,
-) -> None:
+def _draw_maps(row: ManyAxes, image: Pixels, explanation: Explanation, index: int) -> None:
     for ax, (method, maps) in zip(row, explanation.maps.items(), strict=True):
         title = f"{shown_name(method)}\n{units_and_avx(explanation, method, index)}"
         _draw_map(ax, image, maps[index], title)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -51,12 +50,6 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
             pil_kwargs={"compress_level": 3},
         )
         return stream.getvalue()
-
-
-def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    """The axes with their figure; those of a new figure of a size in inches if None."""
-    ax = ax or Figure(figsize=size, layout="constrained").subplots()
-    return cast(Figure, ax.figure), ax
 
 
 def axes_grid(rows: int, columns: int) -> tuple[Figure, ManyAxes]:

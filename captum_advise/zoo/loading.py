@@ -64,7 +64,7 @@ def load(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            model, inputs = _build(entry, weights == "default")
+            model, inputs = _BUILDERS[entry.family](entry, weights == "default")
         except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             if weights != "default":
                 raise
@@ -89,12 +89,6 @@ def load(
         source=inputs.source,
         **probed.layers_of(model),
     )
-
-
-def _build(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
-    """Build a network, with the pretrained weights or with random ones."""
-    builders = {"lite": _lite, "scenes": _scenes, "torchvision": _torchvision, "timm": _timm}
-    return builders[entry.family](entry, pretrained)
 
 
 def _lite(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
@@ -153,6 +147,10 @@ def _timm(entry: Entry, pretrained: bool) -> tuple[nn.Module, Inputs]:
     timm = import_optional("timm", "zoo")
     model = timm.create_model(entry.architecture, pretrained=pretrained)
     return model, timm_inputs(model)
+
+
+# By family; the second argument says whether the weights are the pretrained ones.
+_BUILDERS = {"lite": _lite, "scenes": _scenes, "torchvision": _torchvision, "timm": _timm}
 
 
 def imagenet_or_numbers(classes: int) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise._utils.optional_dependencies import import_optional
-from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.pixels import PixelSpace
 from captum_advise.targets import Output
 
@@ -81,10 +80,7 @@ def classifier_of(model: nn.Module) -> tuple[nn.Module, tuple[str, ...] | None]:
     config: Any
     if family(model) == "transformers":
         config = model.config
-        if not isinstance(classifier, Output):
-            is_multi_label = config.problem_type == "multi_label_classification"
-            confidence = torch.sigmoid if is_multi_label else softmax_over_classes
-            classifier = Output(model, confidence=confidence)
+        classifier = classifier if isinstance(classifier, Output) else Output(model)
         names: dict[int, str] = getattr(config, "id2label", None) or {}
         is_named = any(name != f"LABEL_{index}" for index, name in names.items())
         return classifier, tuple(names[i] for i in range(len(names))) if is_named else None

@@ -53,10 +53,7 @@ def gated_grad_cam(
         model, layers, pixel_space=context.pixel_space, confidence=context.confidence
     )
     maps: Tensor = attribution.attribute(
-        inputs,
-        target,
-        n_occlusions=n_occlusions,
-        internal_batch_size=context.internal_batch_size,
+        inputs, target, n_occlusions=n_occlusions, internal_batch_size=context.internal_batch_size
     )
     return maps
 
