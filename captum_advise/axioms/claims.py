@@ -278,12 +278,8 @@ def _mean_activation(network: SmallNetwork, inputs: Tensor, unit: int) -> float:
     return float(features[0][0, unit].mean())
 
 
-def _axiom(
-    run: Callable[[Subject, Case], None],
-    allowed: Mapping[str, Sequence[Any]] | None = None,
-    examples: tuple[int, int] = (1, 3),
-) -> Axiom:
-    return Axiom(run.__name__, checks.claim_of(run), run, allowed or {}, examples)
+def _axiom(run: Callable[[Subject, Case], None], **options: Any) -> Axiom:
+    return Axiom(run.__name__, checks.claim_of(run), run, **options)
 
 
 def _lower(claim: str) -> str:
@@ -291,15 +287,14 @@ def _lower(claim: str) -> str:
 
 
 def _of_any_model(
-    check: Callable[[Subject, nn.Module, nn.Module, Tensor, Tensor], None],
-    examples: tuple[int, int] = (1, 3),
+    check: Callable[[Subject, nn.Module, nn.Module, Tensor, Tensor], None], **options: Any
 ) -> Axiom:
     @wraps(check)
     def run(subject: Subject, case: Case) -> None:
         network = SmallNetwork(case.spec)
         check(subject, network, network.layer, case.inputs, case.target)
 
-    return _axiom(run, examples=examples)
+    return _axiom(run, **options)
 
 
 # Networks whose head reads locations one by one.
@@ -331,9 +326,10 @@ _ALL = (
         for name, rewrite in REWRITES.items()
     ),
     _axiom(dummy_unit),
-    _axiom(dummy_location, _FLAT),
+    _axiom(dummy_location, allowed=_FLAT),
     _axiom(dummy_class),
-    _axiom(locality, {"units": (8,)}, (1, 1)),  # the more units, the more groups to select from
+    # The more units, the more groups to select from.
+    _axiom(locality, allowed={"units": (8,)}, examples=(1, 1)),
     *(
         Axiom(
             f"sensitivity_{kind}",

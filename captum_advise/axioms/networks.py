@@ -77,11 +77,6 @@ class NetworkSpec:
         """Edge length of the explained layer's map."""
         return (self.size - 1) // self.stride + 1
 
-    @property
-    def pooled_size(self) -> int:
-        """Edge length of the map after the pooling."""
-        return self.map_size if self.pooling == "none" else math.ceil(self.map_size / 2)
-
     def inputs(self, n_examples: int, seed: int) -> Tensor:
         """Random inputs, float64 (n_examples, channels, size, ...), uniform on [0, 1)."""
         shape = (n_examples, self.channels, *(self.size,) * self.spatial_dims)
@@ -130,7 +125,8 @@ class SmallNetwork(nn.Module):
 
     def _head(self) -> list[nn.Module]:
         spec = self.spec
-        features = spec.units * spec.pooled_size**spec.spatial_dims
+        size = spec.map_size if spec.pooling == "none" else math.ceil(spec.map_size / 2)
+        features = spec.units * size**spec.spatial_dims
         if spec.head == "flat":
             return [nn.Flatten(), nn.Linear(features, spec.classes)]
         if spec.head == "hidden":

@@ -168,7 +168,9 @@ class Detection(Wrapper):
         if getattr(self.model, "training", False):
             raise ValueError("The detector is in training mode: call model.eval() first.")
         outputs = self.model(inputs)
-        if isinstance(outputs, Sequence) and all(map(_is_labelled, outputs)):
+        if isinstance(outputs, Sequence) and all(
+            isinstance(image, Mapping) and set(_KEYS) <= set(image) for image in outputs
+        ):
             return outputs
         n_labels = getattr(getattr(self.model, "config", None), "num_labels", None)
         if isinstance(outputs, Mapping) and n_labels and {"logits", "pred_boxes"} <= set(outputs):
@@ -214,10 +216,6 @@ def _scores(found: Mapping[str, Tensor], boxes: Tensor, labels: Tensor) -> Tenso
     is_alike = labels.to(found["labels"].device)[:, None] == found["labels"]
     scores = (overlap * is_alike).to(found["scores"]) * found["scores"]
     return torch.cat([scores, scores.new_zeros(len(boxes), 1)], 1).max(1).values
-
-
-def _is_labelled(image: object) -> bool:
-    return isinstance(image, Mapping) and set(_KEYS) <= set(image)
 
 
 def _check_targets(boxes: Tensor, labels: Tensor) -> None:

@@ -66,11 +66,6 @@ def of_inputs(
     return method
 
 
-def first_channel(maps: Tensor) -> Tensor:
-    """One channel (N, 1, H, W), where all channels are alike."""
-    return maps[:, :1]
-
-
 def attribute(attribution: Attribution, inputs: Tensor, target: Tensor, **options: Any) -> Tensor:
     """The one tensor that a Captum attribution returns."""
     result = attribution.attribute(inputs, target=target, **options)

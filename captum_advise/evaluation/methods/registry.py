@@ -28,7 +28,7 @@ from captum_advise._utils.errors import did_you_mean
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.methods import captum_methods as options
 from captum_advise.evaluation.methods import own_methods
-from captum_advise.evaluation.methods.captum_methods import captum, first_channel, of_inputs
+from captum_advise.evaluation.methods.captum_methods import captum, of_inputs
 from captum_advise.evaluation.methods.class_activation_maps import (
     ablation_cam,
     eigen_cam,
@@ -66,7 +66,8 @@ _smooth_grad = of_inputs(
     then=torch.abs,
 )
 _lime, _kernel_shap = (
-    of_inputs(attribution, options.superpixels, one_by_one=True, then=first_channel)
+    # All channels are alike.
+    of_inputs(attribution, options.superpixels, one_by_one=True, then=lambda maps: maps[:, :1])
     for attribution in (Lime, KernelShap)
 )
 _smooth_grad_cam = torchcam(
