@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from captum_advise._core.arguments import choice_arguments
 from captum_advise._core.unit_choice import UnitSelection
-from captum_advise._utils.errors import warn_caller
+from captum_advise._utils.errors import did_you_mean, warn_caller
 from captum_advise._utils.modes import in_eval_mode
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.explanation import GATED_GRAD_CAM, Explanation, Setup
@@ -94,6 +95,10 @@ def explain(
     from captum_advise import zoo
     from captum_advise.zoo.network import place_of
 
+    known = inspect.signature(_explained).parameters.keys() - {"advise", "gated", "inputs"}
+    known |= _OF_LAYER_ADVISE
+    for name in options.keys() - known:
+        raise TypeError(f"explain has no argument {name!r}{did_you_mean(name, known)}.")
     inputs = image if isinstance(image, Tensor) and image.dim() == 4 else None
     if inputs is not None:
         _check_inputs(inputs)

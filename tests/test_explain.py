@@ -422,6 +422,14 @@ def test_models_that_are_refused(toy, cat):
     assert "before torch.export" in refused(cat, exported.module(), transform=NORMALISED)
 
 
+def test_arguments_that_are_not_known(toy, cat):
+    message = r"explain has no argument 'unit_selections' \(did you mean unit_selection.*\?\)\."
+    with pytest.raises(TypeError, match=message):
+        explain(cat, toy, unit_selections=1)
+    with pytest.raises(TypeError, match=r"explain has no argument 'gated'\."):
+        explain(cat, toy, gated=None)
+
+
 def test_transforms_that_are_refused(toy, cat):
     assert "pass pixel_space" in refused(cat, toy, transform=lambda image: TO_TENSOR(image).sqrt())
     assert "got Image" in refused(cat, toy, transform=lambda image: image, pixel_space=SPACE)

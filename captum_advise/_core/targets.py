@@ -89,8 +89,8 @@ def _rows(target: Any, n_examples: int) -> list[tuple[int, ...]]:
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.dim() > 1:
             raise ValueError(
-                f"A target tensor holds one class for all examples or one per example, got "
-                f"{target.dtype} of shape {tuple(target.shape)}; a region of a segmentation is "
+                "A target tensor holds integers, one class for all examples or one per example, "
+                f"got {target.dtype} of shape {tuple(target.shape)}; a region of a segmentation is "
                 "explained by captum_advise.targets.Segmentation(model, mask)."
             )
         flat = target.reshape(-1).tolist()

@@ -71,11 +71,14 @@ def _modules_of(value: Any, depth: int) -> list[Module]:
 
 def _differs_in_training(module: Module) -> bool:
     """Whether the module's own code asks for its mode, and not all of its rates are zero."""
+    kind: Any = type(module)
+    # Quantised modules are made in training mode and compute what they do in evaluation.
+    if ".quantized.modules." in kind.__module__:
+        return False
     if isinstance(module, _InstanceNorm):
         return module.track_running_stats
     if isinstance(module, _BatchNorm):
         return True
-    kind: Any = type(module)
     if not _reads_training(kind):
         return False
     rates = [

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from captum_advise import axioms as library
-from captum_advise._utils.errors import first_line
+from captum_advise._utils.errors import did_you_mean, reason
 from captum_advise.cli.console import progress, show, show_message
 from captum_advise.cli.networks import named_object
 
@@ -57,9 +57,12 @@ def axioms(
     with status 1 if an axiom does not hold.
     """
     known = library.AXIOMS  # which names the extra where a package is missing
-    unknown = set(axiom or ()) - set(known)
-    if unknown:
-        raise ValueError(f"There is no axiom {sorted(unknown)[0]!r}; they are {', '.join(known)}.")
+    for one in axiom or ():
+        if one not in known:
+            raise ValueError(
+                f"There is no axiom {one!r}{did_you_mean(one, known)}: the axioms are "
+                f"{', '.join(known)}."
+            )
     source, separator, name = method.rpartition(":")
     if not separator:
         raise ValueError(
@@ -83,7 +86,10 @@ def axioms(
         try:
             counterexample = library.violation(known[one], subject)
         except TypeError as error:  # of users' methods
-            raise ValueError(first_line(error)) from error
+            raise ValueError(
+                f"{method} cannot be tried ({reason(error)}): give a layer attribution, or a "
+                "function (model, layer) that makes one."
+            ) from error
         table.add_row(one, "no" if counterexample else "yes", known[one].claim)
         if counterexample:
             failed += 1

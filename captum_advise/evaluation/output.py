@@ -31,11 +31,14 @@ class OutputError(OSError):
         """The error for a file or folder that cannot be written."""
         # An atomic write raises an error of its own, from the system's.
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        return cls(
-            f"The output {path} cannot be written ({getattr(cause, 'strerror', None) or cause}): "
+        advice = (
             "free space, change the permissions, or give another folder; the same command then "
-            "continues."
+            "continues"
         )
+        if isinstance(cause, FileExistsError):
+            advice = "a file has this name; give that of a folder"
+        words = getattr(cause, "strerror", None) or cause
+        return cls(f"The output {path} cannot be written ({words}): {advice}.")
 
 
 def write_output(path: Path, content: str) -> None:

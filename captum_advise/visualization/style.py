@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -79,6 +80,11 @@ def as_image(image: Array | Image.Image) -> Pixels:
     Raises:
         ValueError: It has another shape, or its values are not floating-point ones in [0, 1].
     """
+    if isinstance(image, str | os.PathLike):
+        raise TypeError(
+            f"An image to draw is a tensor, an array or a PIL image, got a {type(image).__name__}: "
+            "captum_advise.zoo.open_image reads files."
+        )
     if not isinstance(image, Tensor | np.ndarray):
         image = np.asarray(image.convert("RGB")) / 255
     if isinstance(image, Tensor):
@@ -98,8 +104,8 @@ def as_image(image: Array | Image.Image) -> Pixels:
         np.issubdtype(image.dtype, np.floating) and image.min() >= -0.01 and image.max() <= 1.01
     ):
         raise ValueError(
-            "An image to draw must hold floating-point values in [0, 1]; "
-            "PixelSpace.to_pixels makes them from model inputs."
+            "An image to draw must hold floating-point values in [0, 1]: divide 8-bit values by "
+            "255, and make model inputs pixels by PixelSpace.to_pixels."
         )
     return np.broadcast_to(image, (*image.shape[:2], 3)).clip(0, 1)
 

@@ -122,7 +122,8 @@ def describe(
             f"{reason(error)}; pass transform if it takes others."
         ) from error
     names = class_names or own_names
-    if names is None:
+    # A head that was replaced leaves the names of the classes before.
+    if names is None or (not class_names and len(names) != probed.classes):
         names = (numbered if brand is None else imagenet_or_numbers)(probed.classes)
     elif len(names) != probed.classes:
         raise ValueError(f"{name} has {probed.classes} classes, got {len(names)} class names.")

@@ -277,7 +277,8 @@ def _last_that_matters(maps: dict[str, _Output], logits: Tensor, name: str) -> s
     if not tensors or not logits.requires_grad:
         raise ValueError(
             f"No gradient leads from the class scores of {name} to a layer with a feature map: it "
-            "computes them under torch.no_grad, or detaches them."
+            "computes them under torch.no_grad, detaches or quantises them, or recomputes them by "
+            "torch.utils.checkpoint."
         )
     gradients = torch.autograd.grad(logits.max(), list(tensors.values()), allow_unused=True)
     for key, gradient in reversed(list(zip(tensors, gradients, strict=True))):

@@ -59,6 +59,8 @@ def test_arguments_of_attribute(capsys):
         (["captum.attr:LayerGradCamera"], "has no 'LayerGradCamera' (did you mean LayerGradCam"),
         (["no_such_module:Method"], "There is no module 'no_such_module'"),
         (["captum.attr:LayerGradCam", "--axiom", "truth"], "There is no axiom 'truth'"),
+        (["captum.attr:LayerGradCam", "--axiom", "dead_unit"], "(did you mean dead_units"),
+        (["gc:collect", "--axiom", "dead_units"], "a function (model, layer) that makes one."),
         (["captum.attr:LayerGradCam", "--argument", "n_steps"], "NAME=JSON"),
         (["captum.attr:LayerGradCam", "--channels", "many"], "'--channels'"),
         (["captum.attr:LayerGradCam", "--channels", "0"], "'--channels'"),

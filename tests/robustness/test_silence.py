@@ -188,6 +188,21 @@ def test_modes_that_make_results_random():
 X = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.case("quantised model, whose modules keep the mode of training", "no such warning")
+@pytest.mark.filterwarnings("ignore")
+def test_quantised_modules_have_no_mode():
+    quantization = pytest.importorskip("torch.ao.quantization")
+    layers = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.5)]
+    net = quantization.QuantWrapper(nn.Sequential(*layers)).eval()
+    net.qconfig = quantization.get_default_qconfig(torch.backends.quantized.engine)
+    prepared = quantization.prepare(net)
+    prepared(images())
+    static = quantization.convert(prepared)
+    assert static(images()).equal(static(images()))
+    assert any(module.training for module in static.modules())
+    assert unsteady(static) is None
+
+
 @pytest.mark.case("training mode without anything random", "no warning")
 @pytest.mark.parametrize(
     "model",
@@ -483,6 +498,14 @@ def test_targets_in_other_forms(target, expected):
         assert found.equal(advise.attribute(images(), expected, unit_selection=selection))
     gated = GatedGradCam(net, [net.stem, net.layer])
     assert gated.attribute(images(), target).equal(gated.attribute(images(), expected))
+
+
+@pytest.mark.case("targets that are not integers", "ValueError: a target tensor holds integers")
+@pytest.mark.parametrize("target", [torch.tensor([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 1.0])])
+def test_targets_of_floating_point(target):
+    net = network()
+    with pytest.raises(ValueError, match="A target tensor holds integers"):
+        LayerAdvise(net, net.layer).attribute(images(), target)
 
 
 @pytest.mark.case("mask of a segmentation as the target", "ValueError: use `targets.Segmentation`")

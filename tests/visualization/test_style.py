@@ -7,6 +7,7 @@ import sys
 
 import matplotlib
 import numpy as np
+import pytest
 import torch
 from drawn import rendered
 from matplotlib import pyplot as plt
@@ -42,6 +43,13 @@ def test_pil_images_are_images(image):
     pil = Image.fromarray(np.rint(255 * image).astype(np.uint8))
     assert np.abs(as_image(pil) - image).max() < 0.002
     assert np.array_equal(as_images([pil, pil])[1], as_images(pil)[0])
+
+
+def test_what_is_no_image_is_refused():
+    with pytest.raises(TypeError, match=r"got a str: captum_advise\.zoo\.open_image"):
+        visualization.overlay("cat.png", np.ones((2, 2)))
+    with pytest.raises(ValueError, match="divide 8-bit values by 255"):
+        visualization.overlay(np.full((8, 8, 3), 200, np.uint8), np.ones((2, 2)))
 
 
 def test_drawing_leaves_matplotlib_as_it_was(image, explanation):

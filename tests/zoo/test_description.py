@@ -49,6 +49,8 @@ def test_timm_with_labels_of_its_own():
     model = timm.create_model("test_resnet", num_classes=2)
     model.pretrained_cfg["label_names"] = ["cat", "dog"]
     assert zoo.describe(model).class_names == ("cat", "dog")
+    model.reset_classifier(3)  # leaves the configuration as it was
+    assert zoo.describe(model).class_names == ("class 0", "class 1", "class 2")
     del model.pretrained_cfg
     assert zoo.describe(model).source.startswith("timm's defaults")
 

@@ -13,6 +13,7 @@ import torchvision
 from messages import one_sentence
 from PIL import Image
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.transforms import v2
 
 from captum_advise import PixelSpace, explain, targets, zoo
@@ -322,7 +323,17 @@ def test_several_labels_of_hugging_face():
 
 
 def test_features_without_gradients():
-    assert "under torch.no_grad, or detaches" in refused(Frozen(), transform=TO_TENSOR)
+    assert "under torch.no_grad, detaches or quantises" in refused(Frozen(), transform=TO_TENSOR)
+
+
+def test_gradients_that_checkpoints_stop():
+    class Checkpointed(Net):
+        def features(self, x):
+            return checkpoint(super().features, x, use_reentrant=True)
+
+    assert "or recomputes them by torch.utils.checkpoint" in refused(
+        Checkpointed(), transform=TO_TENSOR
+    )
 
 
 def test_what_is_no_layer(small):

@@ -93,7 +93,11 @@ class Items:
         given = part[position]
         inputs, label, *rest = given if isinstance(given, tuple | list) else (given, None)
         if not isinstance(inputs, Tensor) or inputs.dim() != 3:
-            raise ValueError("An item of the data is not a tensor (C, H, W).")
+            shape = f" of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else ""
+            raise ValueError(
+                f"The inputs of an item are a {type(inputs).__name__}{shape}, not a tensor "
+                "(C, H, W): captum_advise.evaluation.image_dataset reads images."
+            )
         inputs = inputs.detach()
         if self.dtype is not None and inputs.is_floating_point():
             inputs = inputs.to(self.dtype)
@@ -133,17 +137,17 @@ def _label(label: Any) -> int | None:
     """A class as an index."""
     if label is None:
         return None
-    if isinstance(label, Tensor | np.ndarray | list | tuple) and len(np.shape(label)) == 1:
-        values = np.asarray(label)
+    values = np.atleast_1d(label.cpu() if isinstance(label, Tensor) else label)
+    if values.ndim == 1 and values.dtype.kind in "biuf":
+        if len(values) == 1 and values[0] % 1 == 0:
+            return int(values[0])
         if len(values) > 1 and np.count_nonzero(values) == 1 and values.max() == 1:  # one-hot
             return int(values.argmax())
-        if len(values) != 1:
-            raise ValueError(
-                f"The class of an item is a vector of {len(values)} numbers that is not one-hot: "
-                "give the index of the class to explain, or None for the predicted class."
-            )
-        (label,) = values
-    return int(label)
+    found = f"a vector of {len(values)} numbers that is not one-hot" if len(values) > 1 else label
+    raise ValueError(
+        f"The class of an item is {found}: give the index of the class to explain, or None for the "
+        "predicted class."
+    )
 
 
 def _region(inputs: Tensor, region: object = None) -> Tensor:

@@ -67,6 +67,25 @@ def test_vectors_that_are_not_one_hot_are_refused(label):
         Items([(torch.zeros(3, 2, 2), label)])[0]
 
 
+@pytest.mark.parametrize("label", ["cat", 0.7, float("nan"), torch.tensor(2.5), {"class": 3}])
+def test_classes_that_are_no_index_are_refused(label):
+    with pytest.raises(ValueError, match="give the index of the class"):
+        Items([(torch.zeros(3, 2, 2), label)])[0]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "found"),
+    [
+        (np.zeros((3, 2, 2)), "a ndarray"),
+        ("image.png", "a str"),
+        (torch.zeros(1, 3, 2, 2), r"of shape \(1, 3, 2, 2\)"),
+    ],
+)
+def test_inputs_that_are_no_example_are_named(inputs, found):
+    with pytest.raises(ValueError, match=rf"{found}.*image_dataset reads images"):
+        Items([(inputs, 0)])[0]
+
+
 def test_a_sum_of_data_sets_is_one():
     more = Squares(2)
     more.names = ["a", "b"]

@@ -220,6 +220,8 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
 
 def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file cannot be written \(.*\): a file has this name"):
+        reserved(tmp_path / "file", FILE).__enter__()
     with pytest.raises(OutputError, match=r"file/out cannot be written \(Not a directory\)"):
         reserved(tmp_path / "file" / "out", FILE).__enter__()
 
