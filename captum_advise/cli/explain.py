@@ -115,11 +115,9 @@ def explain(
                     return 1
                 continue
             done += 1
-            if not is_one and not verbose:
-                show(f"{source.shown}: {explanation.describe()}")
-                continue
-            show_result(explanation, source.shown, verbose=verbose)
-            for path in paths:
+            in_one_line = not is_one and not verbose
+            show_result(explanation, source.shown, verbose=verbose, in_one_line=in_one_line)
+            for path in () if in_one_line else paths:
                 show(f"  {path}")
     except KeyboardInterrupt:
         show_message(f"stopped after {done} of {len(named)} images")

@@ -72,7 +72,9 @@ def content_of(ending: str, explanation: Explanation, shown: str) -> str | bytes
     return to_png(visualization.gallery(explanation)[0])
 
 
-def show_result(explanation: Explanation, shown: str, *, verbose: bool) -> None:
+def show_result(
+    explanation: Explanation, shown: str, *, verbose: bool, in_one_line: bool = False
+) -> None:
     """Print the prediction and what was found; ``verbose`` adds the setup, groups and metrics."""
     setup, confidences, target = explanation.setup, explanation.confidences, explanation.target
     assert setup is not None
@@ -81,6 +83,10 @@ def show_result(explanation: Explanation, shown: str, *, verbose: bool) -> None:
     ordered = confidences[0].argsort(descending=True, stable=True)[:_TOP].tolist()
     shares, explained = confidences[0].tolist(), int(target[0])
     names = {index: f"{setup.class_names[index]} ({index})" for index in (explained, *ordered)}
+    units = f"LayerAdvise: {explanation.describe_units()}"
+    if in_one_line:
+        show(f"{shown}: {names[explained]}, confidence {shares[explained]:.1%}; {units}")
+        return
     best, *others = ordered
     show(f"{shown}: {names[best]}, confidence {shares[best]:.1%}")
     for other in others:
@@ -89,7 +95,7 @@ def show_result(explanation: Explanation, shown: str, *, verbose: bool) -> None:
         show(f"  explained: {names[explained]}, confidence {shares[explained]:.1%}")
     if setup.gated_layers:
         show(f"  GatedGradCam: from {', '.join(setup.gated_layers)}")
-    show(f"  LayerAdvise: {explanation.describe_units()}")
+    show(f"  {units}")
     if verbose:
         show(f"  setup: {setup}")
         for candidate in explanation.candidates[0]:

@@ -382,8 +382,8 @@ def test_a_line_per_image(photos, tmp_path, capsys, no_panels):
         result = read_json(output / f"{name}.json")
         (target,), units = result["target"], len(units_of(result))
         assert line == (
-            f"{photos / name}.png: class {target} ({result['setup']['class_names'][target]}), "
-            f"confidence {result['confidence'][0]:.1%}, relevance {result['selected'][0]} "
+            f"{photos / name}.png: {result['setup']['class_names'][target]} ({target}), confidence "
+            f"{result['confidence'][0]:.1%}; LayerAdvise: relevance {result['selected'][0]} "
             f"selected, {units} of 96 units, AVX {result['metrics']['avx'][0]:.3f}"
         )
     assert last == f"Results: {output}"
