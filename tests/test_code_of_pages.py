@@ -1,10 +1,12 @@
 """The Python code of README and of guides runs, from the top of a page to its end.
 
-Other tests run targets.md, ecosystem.md and from-other-packages.md.
+Other tests run targets.md, ecosystem.md and from-other-packages.md. Commands are not run: their
+options must exist.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -98,3 +100,29 @@ def test_pages_list_every_method_setting_and_metric():
     text = guide.read_text(encoding="utf-8")
     for method in evaluation.get_methods(evaluation.list_methods()).values():
         assert all(f"{name}={value}" in text for name, value in method.settings.items())
+
+
+def test_commands_have_the_options_that_pages_name():
+    typer = pytest.importorskip("typer")
+    app = importlib.import_module("captum_advise.cli.commands").app
+    options = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in typer.main.get_command(app).commands.items()
+    }
+    found = []
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for block in re.findall(r"```(?:console|bash)\n(.*?)```", text, re.S):
+            for name, arguments in re.findall(r"captum[-_]advise (\w+)(.*)", block):
+                found.append((page.name, name, options[name], arguments))
+            for name, arguments in re.findall(r"python ((?:docs|tests)/\S+\.py)(.*)", block):
+                known = re.findall(r'"(--[\w-]+)"', (ROOT / name).read_text(encoding="utf-8"))
+                found.append((page.name, name, {*known}, arguments))
+    assert len(found) > 40
+    wrong = [
+        (page, name, option)
+        for page, name, known, arguments in found
+        for option in re.findall(r"(?<!\S)--[\w-]+", arguments)
+        if option not in known
+    ]
+    assert wrong == []

@@ -1,13 +1,14 @@
 """Which metric to trust: degrade maps, and see which metrics notice, and which can be gamed.
 
     python docs/measured/metric_checks.py --data labels.csv --output checks [--limit 25 ...]
+    python docs/measured/metric_checks.py --data photos --output checks --only-show
     python docs/measured/metric_checks.py --tables
 
 The first evaluates the maps of one method and degraded ones on images of EfficientNet-Lite0, or of
 another network, and on mosaics of them. A stopped command continues. Its rows replace those of
 metric_checks.csv beside this file, one per image, or image of mosaics, and change of the map; then
-the table of docs/explanation/which-metric-to-trust.md is written. ``--tables`` writes only the
-table.
+the table of docs/explanation/which-metric-to-trust.md is written. ``--only-show`` prints the table
+and leaves both files. ``--tables`` writes only the table.
 """
 
 from __future__ import annotations
@@ -268,11 +269,16 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--mosaics", type=int, default=0, help="how many, of 2 x 2 images")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--only-show", action="store_true", help="print the table, write no file")
     arguments = parser.parse_args()
     if not arguments.tables and arguments.data is None:
         parser.error("give --data, or --tables")
     if not arguments.tables:
-        atomic_write(ROWS, evaluated(arguments).to_csv(index=False, float_format="%.5g"))
+        rows = evaluated(arguments)
+        if arguments.only_show:
+            print(table(rows))
+            return
+        atomic_write(ROWS, rows.to_csv(index=False, float_format="%.5g"))
     # From the rounded rows, which are all that others have.
     atomic_write(PAGE, page(pd.read_csv(ROWS)))
 
