@@ -18,6 +18,7 @@ from PIL import Image
 from skimage import data
 
 from captum_advise import LayerAdvise, PixelSpace
+from captum_advise import metrics as every_metric
 
 models = pytest.importorskip("torchvision.models")
 ROOT = Path(__file__).parents[1]
@@ -100,6 +101,31 @@ def test_pages_list_every_method_setting_and_metric():
     text = guide.read_text(encoding="utf-8")
     for method in evaluation.get_methods(evaluation.list_methods()).values():
         assert all(f"{name}={value}" in text for name, value in method.settings.items())
+
+
+def letters(text):
+    return re.sub(r"[^a-z+]", "", text.lower().replace("μ", "mu"))
+
+
+def test_the_readme_lists_every_method_metric_and_network():
+    evaluation = pytest.importorskip("captum_advise.evaluation")
+    zoo = pytest.importorskip("captum_advise.zoo")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Methods, metrics, architectures")[1].split("\n## ")[0]
+    methods, metrics, networks = map(letters, section.split("\n\n")[1:4])
+    variants = ("-occlusion", "-minmax", "-reference", "-multi")
+    for name in evaluation.list_methods():
+        shown = name.removesuffix(next((v for v in variants if name.endswith(v)), ""))
+        assert letters(shown.replace("layer-gradient", "gradient")) in methods
+    of_modules = {name for name in every_metric.__all__ if name.islower()}
+    shown = {"energy_pointing_game": "energy", "visual_explainability": "avx"}
+    for name in of_modules | {*evaluation.list_metrics()} - {"forward_passes", "seconds"}:
+        for part in ("_black", "_blurred", "_auc", "_against", "average_", "grid_mass", "grid_top"):
+            name = shown.get(name, name).replace(part, "")
+        assert letters(name) in metrics
+    for name in zoo.list_networks():
+        if not name.startswith("scenes-"):
+            assert letters(name.split("-")[0]) in networks
 
 
 def test_commands_have_the_options_that_pages_name():
