@@ -57,8 +57,8 @@ def adaptive_kde(samples: Tensor, grid: Tensor, *, n_bandwidths: int = 80) -> Ad
 
     Returns:
         :class:`AdaptiveKDE` with ``density`` and ``bandwidth``, both (..., L). A row is NaN where
-        the estimate is undefined. Then fewer than two samples are inside the grid, none is in a
-        bin, or they are so far apart that the working grid has a single point.
+        the estimate is undefined: with fewer than two samples inside the grid, with none in a bin,
+        or with samples so far apart that one point is left of the working grid.
 
     Raises:
         TypeError: An argument is of the wrong type.

@@ -78,6 +78,9 @@ def probe(
         layer, reshape_transform: The layer to explain and its layout, where they are known.
         channels: Of its inputs.
         forward: Inputs to class scores, for a model that returns something else.
+
+    Raises:
+        ValueError: There are no class scores (N, K), no such layer, or none with a feature map.
     """
     with (
         # Also where the caller switched gradients off.
