@@ -170,6 +170,27 @@ def test_parts_that_do_not_fit_together(part, value, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("crafted", ["another type", "one array for all", "long header"])
+def test_small_files_take_little_memory(crafted, tmp_path):
+    path = tmp_path / "e.npz"
+    explained().save(path)
+    with np.load(path) as arrays:
+        parts = dict(arrays)
+    header = json.loads(str(parts["header"]))
+    content = header["content"]
+    if crafted == "another type":
+        content["attributions"] = {"tensor, type": ["attributions", "complex128"]}
+    elif crafted == "one array for all":
+        content["target"] = content["attributions"]
+    else:
+        content["more"] = [0] * 20_000_000
+    parts["header"] = np.array(json.dumps(header))
+    np.savez_compressed(path, **parts)
+    reasons = {"another type": "not of the type", "long header": "GB of memory"}
+    with pytest.raises(ValueError, match=reasons.get(crafted, "'attributions'")):
+        Explanation.load(path)
+
+
 def test_a_pickle_is_not_opened(tmp_path):
     path = tmp_path / "e.npz"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import sys
+import unicodedata
 import warnings
 from collections.abc import Iterable
 
 # What bad input raises. Anything else is a bug and ends in a traceback.
 USER_ERRORS = (ValueError, OSError, RuntimeError, ImportError)
 # Frames that lie between a user's call and a warning.
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _INNER = ("captum_advise", "captum", "torch")
 
 
@@ -25,6 +27,17 @@ def did_you_mean(text: str, known: Iterable[str]) -> str:
     """The known names most like a text, in brackets, for a message; empty if none is."""
     close = difflib.get_close_matches(text, list(known), n=3)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def on_one_line(text: str) -> str:
+    """Text in which nothing that a file name may hold begins a line, or steers a terminal."""
+
+    def is_plain(letter: str) -> bool:
+        # What turns the direction of writing hides how a name ends.
+        turns = unicodedata.bidirectional(letter) in _TURNS
+        return unicodedata.category(letter) not in ("Cc", "Zl", "Zp") and not turns
+
+    return "".join(letter if is_plain(letter) else repr(letter)[1:-1] for letter in text)
 
 
 def first_line(error: BaseException) -> str:

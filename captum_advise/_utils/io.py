@@ -1,4 +1,4 @@
-"""Atomic file writes."""
+"""Files: what can be read to its end, and atomic writes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from captum_advise._utils.errors import on_one_line
+
 # Names of files that are not in UTF-8 are kept as they are.
 ENCODING: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
+
+
+def require_file(path: Path, kind: str = "file") -> None:
+    """Raise an error if there is no file, or a pipe or a device, which may have no end."""
+    shown = on_one_line(str(path))
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {kind} {shown}.")
+    if not path.is_file():
+        raise ValueError(f"{shown} is not a file, but a folder, a pipe or a device.")
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:

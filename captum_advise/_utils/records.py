@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from captum_advise._utils.errors import first_line
+from captum_advise._utils.io import require_file
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -25,6 +26,7 @@ T = TypeVar("T")
 _HEADER, _TENSOR = "header", "tensor, type"
 # A file that would take more memory is refused, unless it is as large itself.
 _MOST_BYTES, _MOST_EXPANSION = 2**30, 20
+_OBJECTS = 8  # how much more memory JSON takes as objects
 
 
 class TensorRecord:
@@ -102,10 +104,7 @@ def unpack(path: Path, kind: str, made: Callable[[Any], T]) -> T:
     Nothing in the file is executed. A file of another kind, a damaged one, or one of which nothing
     can be made, is a ValueError.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a file.")
+    require_file(path)
 
     def whole(value: Any) -> Any:
         if isinstance(value, list):
@@ -115,11 +114,18 @@ def unpack(path: Path, kind: str, made: Callable[[Any], T]) -> T:
         if _TENSOR not in value:
             return {key: whole(part) for key, part in value.items()}
         name, dtype = value[_TENSOR]
-        return torch.from_numpy(arrays[name]).to(getattr(torch, dtype))
+        # Each once, and as it is stored, so that a small file cannot take much memory.
+        tensor = torch.from_numpy(arrays.pop(name))
+        if dtype == "bfloat16":
+            return tensor.to(torch.bfloat16)
+        if str(tensor.dtype) != f"torch.{dtype}":
+            raise ValueError(f"{name} is not of the type {dtype}")
+        return tensor
 
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+            size = sum(sizes.values()) + _OBJECTS * sizes.get(f"{_HEADER}.npy", 0)
             if size > max(_MOST_BYTES, _MOST_EXPANSION * path.stat().st_size):
                 raise ValueError(f"it would take {size / 1e9:.1f} GB of memory")
             arrays = {

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from captum_advise._utils.optional_dependencies import import_optional
+
 MAX_BYTES = 20 * 2**20  # of an image
 QUOTA = 500 * 2**20  # of all images
-_FORM_BYTES = 10_000  # of an upload, in addition to the image
+AT_ONCE = 8  # uploads
+_FORM_BYTES = 10_000  # of a request, in addition to the image
 
 _PREFIX, _LOCK = "captum-advise-", "in-use"
 
@@ -61,21 +64,33 @@ class Guard:
         self.hosts = hosts
         self.folder = folder
         self.kept = set(folder.rglob("*"))
+        self.uploading = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request, or let the app do so."""
-        if scope["type"] in ("http", "websocket"):
-            is_upload = scope["path"].rstrip("/").endswith("/upload")
-            refusal = self._refusal(dict(scope["headers"]), is_upload)
-            if refusal is not None:
-                await send({"type": "http.response.start", "status": refusal[0]})
-                await send({"type": "http.response.body", "body": refusal[1].encode()})
-                return
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        is_upload = scope["path"].rstrip("/").endswith("/upload")
+        limit = _FORM_BYTES + MAX_BYTES * is_upload if scope.get("method") == "POST" else None
+        refusal = self._refusal(dict(scope["headers"]), limit)
+        if refusal is None and is_upload and self.uploading >= AT_ONCE:
+            refusal = 503, "Too many uploads at once."
+        if refusal is not None:
+            await send({"type": "http.response.start", "status": refusal[0]})
+            await send({"type": "http.response.body", "body": refusal[1].encode()})
+            return
+        self.uploading += is_upload
+        try:
             if is_upload:
-                _make_room(set(self.folder.rglob("*")) - self.kept)
-        await self.app(scope, receive, send)
+                _make_room(set(self.folder.rglob("*")) - self.kept, self.uploading)
+            await self.app(scope, receive, send)
+        except import_optional("starlette.requests", "app").ClientDisconnect:
+            pass
+        finally:
+            self.uploading -= is_upload
 
-    def _refusal(self, headers: dict[bytes, bytes], is_upload: bool) -> tuple[int, str] | None:
+    def _refusal(self, headers: dict[bytes, bytes], limit: int | None) -> tuple[int, str] | None:
         host, origin, length = (
             headers.get(name, b"").decode("latin-1")
             for name in (b"host", b"origin", b"content-length")
@@ -88,18 +103,20 @@ class Guard:
             return 400, "Unknown host."
         if origin and site != host:
             return 403, "Another site may not ask."
-        if is_upload and not (length.isdecimal() and int(length) <= MAX_BYTES + _FORM_BYTES):
+        # Chunks would be read to their end, whatever length is said.
+        is_chunked = b"transfer-encoding" in headers
+        if limit and (is_chunked or not length.isdecimal() or int(length) > limit):
             return 413, f"An image may have {MAX_BYTES // 2**20} MiB."
         return None
 
 
-def _make_room(uploads: set[Path]) -> None:
-    """Delete the oldest uploads, so that one more stays within the quota."""
+def _make_room(uploads: set[Path], more: int) -> None:
+    """Delete the oldest uploads, so that some more stay within the quota."""
     files = [(path, path.stat()) for path in uploads if path.is_file()]
     files.sort(key=lambda file: file[1].st_mtime)
     size = sum(stat.st_size for _, stat in files)
     for path, stat in files:
-        if size <= QUOTA - MAX_BYTES:
+        if size <= QUOTA - MAX_BYTES * more:
             return
         path.unlink(missing_ok=True)
         size -= stat.st_size

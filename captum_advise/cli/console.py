@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from captum_advise._utils.errors import on_one_line
 from captum_advise._utils.optional_dependencies import import_optional
 
 T = TypeVar("T")
@@ -29,27 +29,19 @@ def show(content: str | Table) -> None:
             # In a file or a pipe, lines may be of any length.
             (_console if _console.is_terminal else Console(width=_WIDEST)).print(content)
         else:
-            text = printable(content)
+            text = on_one_line(content)
             _console.print(text, emoji=False, markup=False, highlight=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """Text in which control characters, which a file name may hold, do nothing to a terminal."""
-    return "".join(
-        repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" and letter != "\n" else letter
-        for letter in text
-    )
 
 
 def show_error(text: str) -> None:
     """Print an error on stderr."""
-    show_message(f"error: {text}")
+    show_message(f"error: {on_one_line(text)}")
 
 
 def show_message(text: str) -> None:
     """Print a line on stderr."""
     with _bar().external_write_mode(file=sys.stderr):
-        typer.echo(printable(text), err=True)
+        typer.echo("\n".join(map(on_one_line, text.split("\n"))), err=True)
 
 
 def _bar() -> Any:

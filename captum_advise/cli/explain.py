@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import captum_advise
-from captum_advise._utils.errors import USER_ERRORS, first_line
+from captum_advise._utils.errors import USER_ERRORS, first_line, on_one_line
 from captum_advise._utils.io import atomic_write
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show, show_error, show_message
@@ -107,8 +107,8 @@ def explain(
                     atomic_write(path, contents[path.suffix])
             except USER_ERRORS as error:
                 failed += 1
-                text = first_line(error)
-                show_error(text if source.shown in text else f"{source.shown}: {text}")
+                text, shown = first_line(error), on_one_line(source.shown)
+                show_error(text if shown in text else f"{shown}: {text}")
                 cause = error.__cause__
                 if not is_one and isinstance(cause, OSError) and cause.errno in _NO_MORE_FILES:
                     show_error(f"stopped after {done} of {len(named)} images.")

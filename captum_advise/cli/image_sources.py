@@ -32,9 +32,6 @@ class Source:
                 f"The folder {self.path} holds no image: files of the types {', '.join(ENDINGS)} "
                 "are read."
             )
-        if self.path.exists() and not self.path.is_file():
-            # Reading a pipe would wait for ever.
-            raise ValueError(f"{self.path} is not a file, but a pipe or a device.")
         return zoo.open_image(self.path)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captum_advise._utils.errors import reason, warn_caller
+from captum_advise._utils.errors import on_one_line, reason, warn_caller
+from captum_advise._utils.io import require_file
 from captum_advise._utils.optional_dependencies import import_optional
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def open_image(path: str | Path) -> Image.Image:
     """
     pil = import_optional("PIL.Image", "zoo")
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no image {path}.")
+    shown = on_one_line(str(path))
+    require_file(path, "image")
     try:
         with pil.open(path) as file:
             file.load()
@@ -43,13 +44,13 @@ def open_image(path: str | Path) -> Image.Image:
             return image
     except pil.UnidentifiedImageError as error:
         raise ValueError(
-            f"{path} is not an image in a format that can be read, such as JPEG, PNG, GIF, WebP, "
+            f"{shown} is not an image in a format that can be read, such as JPEG, PNG, GIF, WebP, "
             "TIFF or BMP."
         ) from error
     # What a decoder raises on a damaged file differs from format to format.
     except Exception as error:
         raise ValueError(
-            f"The image {path} is truncated or damaged, has too many pixels to be opened safely, "
+            f"The image {shown} is truncated or damaged, has too many pixels to be opened safely, "
             f"or may not be read ({reason(error)})."
         ) from error
 

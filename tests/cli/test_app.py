@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import math
@@ -155,9 +156,85 @@ def test_the_oldest_uploads_make_room(tmp_path, monkeypatch):
         os.utime(folder / "image.png", (number, number))
     monkeypatch.setattr(app_uploads, "MAX_BYTES", 50)
     monkeypatch.setattr(app_uploads, "QUOTA", 300)
-    app_uploads._make_room(set(tmp_path.rglob("*")))
+    app_uploads._make_room(set(tmp_path.rglob("*")), 1)
     left = sorted(path.parent.name for path in tmp_path.rglob("*.png"))
     assert left == ["3", "4"]
+
+
+def guarded(guard, path="/gradio_api/upload", method="POST", **headers):
+    """The status that a guard answers with, 200 where it lets a request pass."""
+    statuses = []
+
+    async def send(message):
+        statuses.append(message.get("status"))
+
+    named = {"host": "127.0.0.1", **headers}
+    pairs = [
+        (name.replace("_", "-").encode(), str(value).encode()) for name, value in named.items()
+    ]
+    scope = {"type": "http", "path": path, "method": method, "headers": pairs}
+    asyncio.run(guard(scope, None, send))
+    return statuses[0] if statuses else 200
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "headers", "expected"),
+    [
+        ("/gradio_api/upload", "POST", {"content_length": 20 * 2**20}, 200),
+        ("/gradio_api/upload", "POST", {"content_length": 21 * 2**20}, 413),
+        ("/gradio_api/upload", "POST", {}, 413),
+        # A server reads chunks to their end, whatever length is said.
+        ("/gradio_api/upload", "POST", {"content_length": 9, "transfer_encoding": "chunked"}, 413),
+        # Files are taken here as well, and kept where the sender leaves.
+        ("/gradio_api/process_recording", "POST", {"content_length": 2**20}, 413),
+        ("/gradio_api/queue/join", "POST", {"content_length": 2**20}, 413),
+        ("/gradio_api/queue/join", "POST", {"content_length": 500}, 200),
+        ("/config", "GET", {}, 200),
+    ],
+)
+def test_requests_are_small(path, method, headers, expected, tmp_path):
+    async def app(*_):
+        pass
+
+    guard = app_uploads.Guard(app, {"127.0.0.1"}, tmp_path)
+    assert guarded(guard, path, method, **headers) == expected
+
+
+def test_uploads_at_once_are_within_the_quota(tmp_path, monkeypatch):
+    monkeypatch.setattr(app_uploads, "MAX_BYTES", 50)
+    monkeypatch.setattr(app_uploads, "QUOTA", 300)
+    monkeypatch.setattr(app_uploads, "AT_ONCE", 3)
+    most, refused = [], []
+
+    async def app(*_):
+        if len(most) == 3:
+            return
+        most.append(sum(path.stat().st_size for path in tmp_path.iterdir()) + 50 * (len(most) + 1))
+        scope = {"type": "http", "path": "/upload", "method": "POST", "headers": headers}
+        await guard(scope, None, send)
+
+    async def send(message):
+        refused.append(message.get("status"))
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-length", b"50")]
+    guard = app_uploads.Guard(app, {"127.0.0.1"}, tmp_path)
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(bytes(50))
+        os.utime(tmp_path / f"{number}.png", (number, number))
+    assert guarded(guard, content_length=50) == 200
+    assert most == [300, 300, 300]
+    assert refused[0] == 503
+    assert guarded(guard, content_length=50) == 200
+
+
+def test_who_leaves_is_not_complained_of(tmp_path):
+    gone = pytest.importorskip("starlette.requests").ClientDisconnect
+
+    async def app(*_):
+        raise gone
+
+    guard = app_uploads.Guard(app, {"127.0.0.1"}, tmp_path)
+    assert guarded(guard, content_length=50) == 200
 
 
 def test_folders_of_processes_that_were_killed_are_deleted(tmp_path, monkeypatch):

@@ -455,7 +455,7 @@ def test_folders_say_what_they_skip(photos, tmp_path, capsys, no_panels):
 def test_a_pipe_is_not_waited_for(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.png")
     assert explain(tmp_path / "pipe.png", *SMALL, output=tmp_path / "out") == 1
-    assert "pipe.png is not a file, but a pipe or a device." in capsys.readouterr().err
+    assert "pipe.png is not a file, but a folder, a pipe or a device." in capsys.readouterr().err
 
 
 @not_on_windows
@@ -463,12 +463,16 @@ def test_names_do_nothing_to_the_terminal(cat, photos, tmp_path, capsys, no_pane
     evil = photos / "\x1b[2J\x1b]0;title\x07.jpg"
     cat.rename(evil)
     (photos / "\x1b[31m.png").write_text("not an image")
+    (photos / "\u202egnp\nerror: fake.png").write_text("not an image")
     assert explain(photos, *SMALL, output=tmp_path) == 1
     assert explain(evil, *SMALL, output=tmp_path / "one") == 0
     printed = capsys.readouterr()
     assert not {"\x1b", "\x07"} & set(printed.out + printed.err)
     assert printed.out.count(r"\x1b[2J") >= 2
     assert r"\x1b[31m.png is not an image" in printed.err
+    assert r"\u202egnp\nerror: fake.png is not an image" in printed.err
+    assert "\nerror: fake" not in printed.err
+    assert "\u202e" not in printed.err
 
 
 # --- options

@@ -2,10 +2,12 @@
 
 import os
 import stat
+from threading import Timer
 
 import pytest
 import torch
 
+from captum_advise import Explanation, zoo
 from captum_advise._utils.io import atomic_write
 from captum_advise._utils.records import pack, unpack
 
@@ -61,3 +63,18 @@ def test_tensors_of_every_type_come_back(tmp_path):
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
     with pytest.raises(ValueError, match="not a file with others"):
         unpack(tmp_path / "tensors", "others", dict)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("read", [zoo.open_image, Explanation.load], ids=["image", "explanation"])
+def test_a_pipe_is_not_waited_for(read, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = Timer(5, lambda: (tmp_path / "pipe").write_bytes(b"late"))
+    writer.daemon = True
+    writer.start()
+    with pytest.raises(
+        ValueError, match=r"pipe is not a file, but a folder, a pipe or a device\.$"
+    ):
+        read(tmp_path / "pipe")
+    assert writer.is_alive()
+    writer.cancel()

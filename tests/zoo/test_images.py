@@ -85,7 +85,7 @@ def test_open_image_errors(tmp_path, chelsea):
     with pytest.raises(FileNotFoundError, match="There is no image") as error:
         zoo.open_image(tmp_path / "missing.png")
     one_sentence(error)
-    with pytest.raises(ValueError, match="directory") as error:
+    with pytest.raises(ValueError, match="is not a file, but a folder") as error:
         zoo.open_image(tmp_path)
     one_sentence(error)
     (tmp_path / "notes.png").write_text("not an image")

@@ -97,7 +97,7 @@ class Store:
             'SELECT "values", map FROM rows WHERE image = ? AND content = ? AND setting = ?', *key
         )
         with _using(self._path):
-            return next((Row(json.loads(values), image) for values, image in found), None)
+            return next((Row(_decoded(values, image), image) for values, image in found), None)
 
     def latest(self, image: str) -> dict[str, tuple[str, dict[str, str]]]:
         """By method, content and parts of the setting of the latest row of an image."""
@@ -106,7 +106,8 @@ class Store:
             "WHERE image = ? ORDER BY rows.rowid",
             image,
         )
-        return {method: (content, json.loads(parts)) for method, content, parts in found}
+        with _using(self._path):
+            return {method: (content, _decoded(parts)) for method, content, parts in found}
 
     def _query(self, text: str, *values: str) -> list[Any]:
         with _using(self._path):
@@ -155,6 +156,16 @@ class Store:
                 path.unlink()
 
 
+def _decoded(values: str, image: bytes = b"") -> dict[str, Any]:
+    """Values of a row; DatabaseError if they or its map are damaged."""
+    try:
+        if image:
+            unpacked(image)
+        return dict(json.loads(values))
+    except (ValueError, TypeError, RuntimeError, zlib.error) as error:
+        raise sqlite3.DatabaseError(reason(error)) from error
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     """Open a file of ours, or make one. What is not ours or damaged raises an error."""
     with ExitStack() as opened, _using(path):
@@ -195,7 +206,7 @@ def _using(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.OperationalError, OSError) as error:
         raise OutputError.of(path, error) from error
-    except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
+    except sqlite3.DatabaseError as error:
         raise ValueError(
             f"{path} is damaged, or not a file of captum-advise ({reason(error)}): give another "
             "output folder, or move the file away."

@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import time
+import zlib
 from contextlib import closing
 
 import pytest
@@ -43,7 +44,7 @@ def test_what_is_written_is_read_again(tmp_path):
     numbers = Row(
         {"file": 'é,"\udcff\n', "avx": float("nan"), "mse": 1 / 3, "hit": True, "layer": "-"}
         | {"road_curve": [0.1, 1 / 3]},
-        b"\x89PNG\0",
+        packed(torch.rand(1, 1, 64, 64)),
     )
     with closing(Store(tmp_path)) as store:
         store.add({key("é\udcff"): numbers}, [A])
@@ -182,6 +183,31 @@ def test_a_damaged_file_is_named_and_kept(damage, tmp_path):
         Store(tmp_path)
     one_sentence(error)
     assert (tmp_path / FILE).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("column", "content"),
+    [
+        ("map", zlib.compress(bytes(4096))[:-9]),
+        ("map", b"\0\xff"),
+        ("map", zlib.compress(b"short")),
+        ('"values"', '{"avx": 0.5,'),
+        ('"values"', "[1]"),
+        ('"values"', "5"),
+        ("parts", "{"),
+    ],
+)
+def test_damage_that_sqlite_does_not_see(column, content, tmp_path):
+    with closing(Store(tmp_path)) as store:
+        store.add({key(): Row({"avx": 0.5}, packed(torch.rand(1, 1, 64, 64)))}, [A])
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+        table = "settings" if column == "parts" else "rows"
+        connection.execute(f"UPDATE {table} SET {column} = ?", (content,))
+    with closing(Store(tmp_path)) as store:
+        read = (store.latest, digest("image")) if column == "parts" else (store.row, key())
+        with pytest.raises(ValueError, match=r"results.sqlite is damaged") as error:
+            read[0](read[1])
+    one_sentence(error)
 
 
 def test_an_empty_file_of_a_kill_is_a_new_store(tmp_path):
