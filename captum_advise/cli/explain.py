@@ -41,7 +41,7 @@ Examples:
 """
 
 # What every further file would fail with as well.
-_NO_MORE_FILES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_NO_MORE_FILES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
 def explain(
@@ -109,8 +109,9 @@ def explain(
                 failed += 1
                 text, shown = first_line(error), on_one_line(source.shown)
                 show_error(text if shown in text else f"{shown}: {text}")
-                cause = error.__cause__
-                if not is_one and isinstance(cause, OSError) and cause.errno in _NO_MORE_FILES:
+                # Of a write: an image that may not be read is a ValueError.
+                number = getattr(error.__cause__, "errno", None)
+                if not is_one and isinstance(error, OSError) and number in _NO_MORE_FILES:
                     show_error(f"stopped after {done} of {len(named)} images.")
                     return 1
                 continue

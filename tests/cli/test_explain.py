@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import json
 import os
 import subprocess
@@ -365,6 +366,20 @@ def test_an_image_that_fails(photos, tmp_path, capsys, monkeypatch, no_panels):
     assert errors[1] == "error: 1 of 3 images could not be explained."
     assert "coffee.json" in files(tmp_path)
     assert "chelsea.json" not in files(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_folder_that_takes_no_file_stops_the_run(
+    number, photos, tmp_path, capsys, monkeypatch, no_panels
+):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert explain(photos, *SMALL, output=tmp_path) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert f"cannot be written: {os.strerror(number)}." in first
+    assert second == "error: stopped after 0 of 3 images."
 
 
 def test_the_output_folder_is_not_the_folder_of_images(photos, capsys, no_panels):
