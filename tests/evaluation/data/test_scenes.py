@@ -1,15 +1,21 @@
 """Scenes: the same everywhere, and objects that are where their masks say."""
 
+import base64
 import hashlib
+import io
+import re
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
 from matplotlib.path import Path as Outline
+from PIL import Image
+from torch.utils.data import ConcatDataset
 
 from captum_advise import zoo
 from captum_advise.evaluation import SceneDataset, evaluate, scene, scene_dataset
+from captum_advise.evaluation.data.mosaics import MosaicDataset
 from captum_advise.evaluation.data.scene_drawing import SHAPES
 from captum_advise.metrics import energy_pointing_game, top_pixels
 from captum_advise.pixels import normalize_maps, upsample_maps
@@ -163,3 +169,29 @@ def test_a_run_on_scenes(tmp_path):
         assert row["pointing"] == pytest.approx((distances <= 4).mean(), abs=1e-4)
     # Both objects of a scene count once.
     assert set(found.summary.set_index("metric").loc["top_pixels", "images"]) == {2}
+
+
+def test_the_gallery_shows_scenes_and_not_the_mosaics_of_them(tmp_path):
+    network = zoo.load("scenes-resnet", weights="random")
+    scenes = SceneDataset(network, (3, 5), split="search")
+    classes = tuple(scenes[index][1] for index in range(4))
+    mosaics = MosaicDataset(scenes, 2, ((0, 1, 2, 3),), (classes,))
+    evaluate(
+        network.model,
+        network.layer,
+        ConcatDataset([mosaics, scenes]),
+        ["grad-cam"],
+        tmp_path,
+        metrics=["top_pixels", "grid_top"],
+        pixel_space=network.pixel_space,
+        progress=False,
+    )
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Images: 4" in page
+    shown = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="The image ([^"]+)"', page)
+    assert [name for _, name in shown] == list(scenes.names)
+    for (data, _), (inputs, *_) in zip(shown, scenes, strict=True):
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) / 255
+        pixels = network.pixel_space.to_pixels(inputs[None])[0].permute(1, 2, 0).numpy()
+        assert picture.shape == pixels.shape
+        assert np.abs(picture - pixels).mean() < 0.05
