@@ -54,12 +54,12 @@ class LayerPass:
     def check_examples(self) -> None:
         """Require one row per example in inputs, feature maps and outputs."""
         rows = {
-            "inputs": sorted({len(tensor) if tensor.dim() else 0 for tensor in self.call.inputs}),
-            "layer": sorted({len(feature_map) for feature_map in self.feature_maps}),
-            "outputs": [len(self.outputs)],
+            **_rows("inputs", self.call.inputs),
+            **_rows("layer", self.feature_maps),
+            "outputs": len(self.outputs),
         }
-        if len({n for counts in rows.values() for n in counts}) > 1:
-            counts = ", ".join(f"{name} {'/'.join(map(str, n))}" for name, n in rows.items())
+        if len(set(rows.values())) > 1:
+            counts = ", ".join(f"{name} {n}" for name, n in rows.items())
             raise ValueError(
                 f"Inputs, layer and outputs must have one row per example, and have: {counts}. "
                 "Wrap forward_func, or give reshape_transform, so that dimension 0 is the examples."
@@ -314,6 +314,13 @@ def _forward_pass(forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) 
                     "The inputs are of uint8 and the model does not take them: convert them to "
                     "floating point, as in inputs / 255, and normalise them as it expects."
                 ) from error
+            rows = _rows("inputs", inputs)
+            if "must match" in str(error) and len(set(rows.values())) > 1:
+                raise ValueError(
+                    "The inputs must have one row per example, and have "
+                    f"{', '.join(f'{name} {n}' for name, n in rows.items())}: pass what does not "
+                    "belong to the examples as additional_forward_args, or bind it in a function."
+                ) from error
             of_inputs, of_model = {tensor.device for tensor in inputs}, _devices(forward_func)
             if of_model and not of_inputs & of_model:
                 raise ValueError(
@@ -385,6 +392,14 @@ def _checked(reshaped: object, tensor: Tensor, examples: set[int]) -> Tensor:
             f"{tuple(tensor.shape)} into {tuple(reshaped.shape)}."
         )
     return reshaped
+
+
+def _rows(name: str, tensors: tuple[Tensor, ...]) -> dict[str, int]:
+    """How many rows each of the tensors has."""
+    return {
+        name if len(tensors) == 1 else f"{name}[{index}]": len(tensor) if tensor.dim() else 0
+        for index, tensor in enumerate(tensors)
+    }
 
 
 def _devices(forward_func: Callable[..., Any]) -> set[torch.device]:

@@ -12,6 +12,7 @@ import timm
 import torch
 import torchvision
 from captum.attr import LayerGradCam
+from messages import one_sentence
 from torch import nn
 from toy_networks import Apply, Net, images, network
 
@@ -629,3 +630,27 @@ def test_side_inputs_without_examples(side):
     assert torch.equal(found, expected)
     with pytest.raises(ValueError, match="one row per example"):
         LayerAdvise(model, net.layer).attribute((images(), side), 1)
+
+
+class Added(nn.Module):
+    """Scores of images, to which those of words are added."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.words = network(), nn.Linear(4, 7)
+
+    def forward(self, x, words):
+        return self.encoder(x) + self.words(words)
+
+
+@pytest.mark.case(
+    "inputs with different numbers of rows", "ValueError that names each input and its rows"
+)
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("selection", ["avx", "average_drop"])
+def test_inputs_of_different_rows(rows, selection):
+    net = network(Added)
+    advise = LayerAdvise(net, net.encoder.layer, pixel_space=SPACE)
+    with pytest.raises(ValueError, match=rf"inputs\[0\] 3, inputs\[1\] {rows}\b") as caught:
+        advise.attribute((images(), torch.rand(rows, 4)), 1, unit_selection=selection)
+    one_sentence(caught)
