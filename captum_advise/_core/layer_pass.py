@@ -23,6 +23,7 @@ from torch.utils.checkpoint import CheckpointError
 from captum_advise._core.grad_cam import unit_contributions
 from captum_advise._core.targets import Target, resolve_target
 from captum_advise._utils.checks import check_outputs
+from captum_advise._utils.randomness import random_states
 from captum_advise.layouts import ReshapeTransform, Tokens
 
 # A hook sees every call of its module, also from other threads, and scoring runs the model too.
@@ -41,6 +42,7 @@ class LayerPass:
     feature_maps: tuple[Tensor, ...]  # the layers' tensors, (N, C, *spatial)
     outputs: Tensor
     runs: tuple[int, ...]  # how often each layer ran
+    draws: bool  # whether random numbers were drawn
     _leaves: tuple[_ByDevice, ...]
 
     def at_last_layer(self) -> LayerPass:
@@ -49,7 +51,8 @@ class LayerPass:
         last = replace(
             call, layers=call.layers[-1:], reshape_transforms=call.reshape_transforms[-1:]
         )
-        return LayerPass(last, last._joined(leaves), self.outputs, self.runs[-1:], leaves)
+        maps = last._joined(leaves)
+        return LayerPass(last, maps, self.outputs, self.runs[-1:], self.draws, leaves)
 
     def check_examples(self) -> None:
         """Require one row per example in inputs, feature maps and outputs."""
@@ -171,10 +174,18 @@ class LayerCall:
     def run(self) -> LayerPass:
         """Run the model with gradients enabled from the layers on."""
         with torch.enable_grad():
+            before = random_states(self.inputs)
             leaves, outputs, runs = self._hooked()
+            draws = random_states(self.inputs) != before
             check_outputs(outputs)
             feature_maps = self._joined(leaves)
-        return LayerPass(self, feature_maps, outputs, runs, leaves)
+        return LayerPass(self, feature_maps, outputs, runs, draws, leaves)
+
+    @torch.no_grad()
+    def outputs(self) -> Any:
+        """The outputs only, without a graph."""
+        inputs = cast("tuple[Tensor, ...]", _copies(self.inputs))
+        return run_model(self.forward_func, inputs, _copies(self.additional_forward_args))
 
     @torch.no_grad()
     def feature_maps(self) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:

@@ -17,6 +17,7 @@ from captum_advise._core.scoring import MapScorer
 from captum_advise._core.unit_choice import Candidates, has_relevance, on_host
 from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.probabilities import score_traits, suspicious_confidence
+from captum_advise._utils.randomness import unsteady
 from captum_advise.pixels import PixelSpace
 
 # Bicubic resizing of tensors leaves [0, 1] by a little.
@@ -38,7 +39,8 @@ def warn_of(messages: Iterable[str | None]) -> None:
 def pass_messages(layer_pass: LayerPass) -> list[str | None]:
     """What to warn of, after a forward pass."""
     call = layer_pass.call
-    return [several_runs(call, layer_pass.runs), suspicious_layout(call, layer_pass.feature_maps)]
+    layout = suspicious_layout(call, layer_pass.feature_maps)
+    return [several_runs(call, layer_pass.runs), layout, random_outputs(layer_pass)]
 
 
 def choice_messages(
@@ -80,6 +82,20 @@ def several_runs(call: LayerCall, runs: tuple[int, ...]) -> str | None:
     return (
         f"The layer ran {most} times in the forward pass, and the map explains its last run: "
         f"pass layer_run, 0 for the first run to {most - 1} for the last."
+    )
+
+
+def random_outputs(layer_pass: LayerPass) -> str | None:
+    """A model that is random in evaluation mode. Where it draws numbers, a second pass tells."""
+    call = layer_pass.call
+    if not layer_pass.draws or unsteady(call.forward_func, *call.layers):
+        return None
+    if torch.equal(call.outputs(), layer_pass.outputs):
+        return None
+    return (
+        "The model draws random numbers in evaluation mode, as functional dropout does with "
+        "training=True, and its outputs differ from pass to pass: switch this off, or average the "
+        "maps of several calls."
     )
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Iterable
 from types import FunctionType, MethodType
 from typing import Any
 
-from torch.nn import Module, RReLU
+import torch
+from torch import Tensor
+from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
@@ -40,6 +43,13 @@ def unsteady(forward_func: object, *others: object) -> str | None:
             "internal_batch_size=1, or a model with track_running_stats=True."
         )
     return None
+
+
+def random_states(tensors: Iterable[Tensor]) -> list[bytes]:
+    """The states of torch's random numbers on the CPU and on the tensors' GPUs."""
+    gpus = dict.fromkeys(tensor.device for tensor in tensors if tensor.is_cuda)
+    states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus)]
+    return [state.numpy().tobytes() for state in states]
 
 
 def _modules_of(value: Any, depth: int) -> list[Module]:
@@ -87,7 +97,7 @@ def _differs_in_training(module: Module) -> bool:
         if (name == "p" or "drop" in name) and isinstance(value, int | float)
     ]
     if not rates and kind.__module__.startswith("torch.nn"):
-        return isinstance(module, RReLU)
+        return kind.__name__ in ("RReLU", "_SpectralNorm")
     return any(rates) or not rates
 
 

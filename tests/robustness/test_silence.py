@@ -179,6 +179,7 @@ def test_modes_that_make_results_random():
         "DropPath": timm.create_model("test_convnext", drop_path_rate=0.1),
         "RReLU": nn.Sequential(nn.RReLU()),
         "LSTM": nn.LSTM(2, 3, 2, dropout=0.5),
+        "_SpectralNorm": nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)),
     }
     for name, model in random.items():
         assert name in unsteady(model)
@@ -187,6 +188,34 @@ def test_modes_that_make_results_random():
 
 
 X = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.case("functional dropout in evaluation mode", "one warning: outputs differ")
+def test_models_that_are_random_in_evaluation_mode():
+    class Sampling(type(network())):
+        def forward(self, x):
+            return nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+    net = Sampling().eval()
+    advise, gated = LayerAdvise(net, net.layer), GatedGradCam(net, [net.stem, net.layer])
+    for call in (
+        lambda: advise.attribute(X, 1),
+        lambda: advise.attribute(X, 1, unit_selection=None),
+        lambda: advise.explain(X, 1),
+        lambda: gated.attribute(X, 1),
+    ):
+        (message,) = (text for text in said(call) if "evaluation mode" in text)
+        assert "its outputs differ from pass to pass" in message
+
+    class Seeded(Sampling):
+        def forward(self, x):
+            torch.manual_seed(0)
+            return super().forward(x)
+
+    seeded = Seeded().eval()
+    assert not any(
+        "evaluation" in m for m in said(lambda: LayerAdvise(seeded, seeded.layer).attribute(X, 1))
+    )
 
 
 @pytest.mark.case("quantised model, whose modules keep the mode of training", "no such warning")
