@@ -78,10 +78,10 @@ def explain(
 ) -> int:
     """Explain images: which parts of them speak for the prediction.
 
-    Writes for each image a panel, NAME.png, and all numbers, NAME.json, to the output folder. The
-    panel has the map of GatedGradCam, where the network has layers for it, that of LayerAdvise, and
-    Grad-CAM. Prints the most probable classes, and which units LayerAdvise selected; for several
-    images a line each.
+    Writes for each image a figure, NAME.png, and all numbers, NAME.json, to the output folder. The
+    figure has the map of GatedGradCam, where the network has layers for it, that of LayerAdvise,
+    and Grad-CAM. Prints the most probable classes, and which units LayerAdvise selected; for
+    several images a line each.
     """
     units = _selection(selection)
     sources, skipped = find_sources(images or (), output)

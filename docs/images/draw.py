@@ -90,7 +90,7 @@ def truth() -> Figure:
 def main() -> None:
     """Draw the figures."""
     truth().savefig(HERE / "known_truth.png", dpi=100)
-    visualization.gallery(explained("coffee"))[0].savefig(HERE / "panel.png", dpi=110)
+    visualization.gallery(explained("coffee"))[0].savefig(HERE / "coffee.png", dpi=110)
     gallery().savefig(HERE / "gallery.png", dpi=90)
 
 

@@ -149,13 +149,13 @@ def test_default_run_selects_the_best_group(default_run):
     assert {relevances[unit] for unit in best["units"]} == set(result["selected"])
 
 
-def test_default_run_writes_a_panel(default_run):
+def test_default_run_writes_a_figure(default_run):
     _, output = default_run
     assert files(output) == ["chelsea.json", "chelsea.png"]
-    with Image.open(output / "chelsea.png") as panel:
-        assert panel.width > 1500
-        assert panel.width > 2 * panel.height
-        assert np.asarray(panel.convert("L")).std() > 20
+    with Image.open(output / "chelsea.png") as figure:
+        assert figure.width > 1500
+        assert figure.width > 2 * figure.height
+        assert np.asarray(figure.convert("L")).std() > 20
 
 
 def test_html(cat, tmp_path, capsys):
@@ -225,7 +225,7 @@ def is_masked(batch, image):
 
 
 def titles(monkeypatch) -> list[list[str]]:
-    """The names in the titles of the panels that are drawn from now on."""
+    """The names in the titles of the figures that are drawn from now on."""
     drawn = []
     gallery = visualization.gallery
 
@@ -246,7 +246,7 @@ def titles(monkeypatch) -> list[list[str]]:
         ("timm/test_vit", ["LayerAdvise", "Grad-CAM"]),
     ],
 )
-def test_panels_have_gated_grad_cam_where_there_are_layers(
+def test_figures_have_gated_grad_cam_where_there_are_layers(
     model, names, cat, tmp_path, capsys, monkeypatch
 ):
     drawn = titles(monkeypatch)
@@ -321,8 +321,8 @@ def test_a_failed_write_leaves_no_file(cat, tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture
-def no_panels(monkeypatch):
-    """Panels take most of the time, and other tests look at them."""
+def no_figures(monkeypatch):
+    """Figures take most of the time, and other tests look at them."""
     content = explain_command.content_of
     monkeypatch.setattr(
         explain_command,
@@ -331,7 +331,7 @@ def no_panels(monkeypatch):
     )
 
 
-def test_folders_and_files_name_each_image_once(photos, tmp_path, capsys, no_panels):
+def test_folders_and_files_name_each_image_once(photos, tmp_path, capsys, no_figures):
     (photos / "more").mkdir()
     (photos / ".hidden").mkdir()
     Image.new("L", (50, 40), 90).save(photos / "more" / "coffee.bmp")
@@ -351,7 +351,7 @@ def test_folders_and_files_name_each_image_once(photos, tmp_path, capsys, no_pan
     assert out.count("[b].png") == 2  # brackets are no markup
 
 
-def test_an_image_that_fails(photos, tmp_path, capsys, monkeypatch, no_panels):
+def test_an_image_that_fails(photos, tmp_path, capsys, monkeypatch, no_figures):
     whole, bad = captum_advise.explain, Image.open(photos / "chelsea.png").tobytes()
 
     def fragile(image, *arguments, **options):
@@ -370,7 +370,7 @@ def test_an_image_that_fails(photos, tmp_path, capsys, monkeypatch, no_panels):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_a_folder_that_takes_no_file_stops_the_run(
-    number, photos, tmp_path, capsys, monkeypatch, no_panels
+    number, photos, tmp_path, capsys, monkeypatch, no_figures
 ):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
@@ -382,14 +382,14 @@ def test_a_folder_that_takes_no_file_stops_the_run(
     assert second == "error: stopped after 0 of 3 images."
 
 
-def test_the_output_folder_is_not_the_folder_of_images(photos, capsys, no_panels):
+def test_the_output_folder_is_not_the_folder_of_images(photos, capsys, no_figures):
     assert explain(photos, *SMALL, output=photos) == 2
     (complaint,) = capsys.readouterr().err.splitlines()
     assert "give another --output" in complaint
     assert files(photos) == ["astronaut.png", "chelsea.png", "coffee.png"]
 
 
-def test_a_line_per_image(photos, tmp_path, capsys, no_panels):
+def test_a_line_per_image(photos, tmp_path, capsys, no_figures):
     output = tmp_path / "out"
     assert explain(photos, *SMALL, output=output) == 0
     *lines, last = capsys.readouterr().out.splitlines()
@@ -404,7 +404,7 @@ def test_a_line_per_image(photos, tmp_path, capsys, no_panels):
     assert last == f"Results: {output}"
 
 
-def test_a_stopped_run_keeps_what_is_done(photos, tmp_path, capsys, monkeypatch, no_panels):
+def test_a_stopped_run_keeps_what_is_done(photos, tmp_path, capsys, monkeypatch, no_figures):
     whole, last = captum_advise.explain, Image.open(photos / "coffee.png").tobytes()
 
     def stopped(image, *arguments, **options):
@@ -439,14 +439,14 @@ def test_files_of_the_user_are_not_replaced(cat, photos, tmp_path):
         assert files(site) == sorted([*own, *(f"{name}.{end}" for name in made for end in endings)])
 
 
-def test_files_of_a_first_run_are_replaced(cat, tmp_path, no_panels):
+def test_files_of_a_first_run_are_replaced(cat, tmp_path, no_figures):
     for target in ("tabby", "EGYPTIAN"):
         assert explain(cat, *SMALL, "--target", target, output=tmp_path / "out") == 0
     assert files(tmp_path / "out") == ["cat.json", "cat.png"]
     assert read_json(tmp_path / "out" / "cat.json")["target"] == [285]
 
 
-def test_a_panel_that_is_explained_is_not_replaced(cat, tmp_path):
+def test_a_figure_that_is_explained_is_not_replaced(cat, tmp_path):
     assert explain(cat, *SMALL, output=tmp_path) == 0
     before = (tmp_path / "cat.png").read_bytes()
     assert explain(tmp_path / "cat.png", *SMALL, output=tmp_path) == 0
@@ -455,7 +455,7 @@ def test_a_panel_that_is_explained_is_not_replaced(cat, tmp_path):
 
 
 @not_on_windows
-def test_folders_say_what_they_skip(photos, tmp_path, capsys, no_panels):
+def test_folders_say_what_they_skip(photos, tmp_path, capsys, no_figures):
     Image.open(photos / "coffee.png").save(photos / "moving.gif")
     for name in ("a.heic", "b.HEIC", "readme"):
         (photos / name).write_bytes(b"not read")
@@ -474,7 +474,7 @@ def test_a_pipe_is_not_waited_for(tmp_path, capsys):
 
 
 @not_on_windows
-def test_names_do_nothing_to_the_terminal(cat, photos, tmp_path, capsys, no_panels):
+def test_names_do_nothing_to_the_terminal(cat, photos, tmp_path, capsys, no_figures):
     evil = photos / "\x1b[2J\x1b]0;title\x07.jpg"
     cat.rename(evil)
     (photos / "\x1b[31m.png").write_text("not an image")
@@ -510,7 +510,7 @@ def test_selection_of_relevances(cat, tmp_path, capsys):
     assert f"{len(selected)} of 96 units" in capsys.readouterr().out
 
 
-def test_selection_that_no_unit_has(cat, photos, tmp_path, capsys, no_panels):
+def test_selection_that_no_unit_has(cat, photos, tmp_path, capsys, no_figures):
     for images, shown in (([cat], cat), ([cat, photos / "coffee.png"], photos / "coffee.png")):
         assert explain(*images, *SMALL, "--selection", "98,99", output=tmp_path / "out") == 1
         printed = capsys.readouterr()

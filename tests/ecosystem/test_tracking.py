@@ -1,4 +1,4 @@
-"""Panels and numbers in TensorBoard, MLflow and Lightning"""
+"""Figures and numbers in TensorBoard, MLflow and Lightning"""
 
 import numpy as np
 import pytest

@@ -155,6 +155,18 @@ def contrast(colour, other):
     return (bright + 0.05) / (dark + 0.05)
 
 
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_what_belongs_to_a_mean_is_smaller(page, media):
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
+    cell = find(page, f"{TABLE} td:nth-child(3)")
+    sizes = [
+        float(element.value_of_css_property("font-size").removesuffix("px"))
+        for element in (cell, cell.find_element(By.TAG_NAME, "small"))
+    ]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert sizes[1] < sizes[0]
+
+
 def test_all_parts_are_printed(page):
     assert find_all(page, "details:not([open])")
     page.execute_script("dispatchEvent(new Event('beforeprint'))")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -116,6 +117,8 @@ def test_an_explanation_for_those_who_know_nothing_of_it(shown):
     assert "What do I see?" in text
     assert "AVX" in text
     assert "relevance" in text
+    for heading in shown.all("thead th"):
+        assert re.split(r" [↑↓(]", heading.text)[0].casefold() in text.casefold()
 
 
 def test_the_explanation_is_printed(shown):
@@ -124,6 +127,24 @@ def test_the_explanation_is_printed(shown):
     assert shown.find("#help").get_attribute("open") is not None
     shown.run("dispatchEvent(new Event('afterprint'))")
     assert shown.find("#help").get_attribute("open") is None
+
+
+def test_lines_of_the_table_are_printed_across_all_columns(shown):
+    shown.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    # A sticky cell hides the lines of the table below its ground.
+    position = shown.find("tbody th").value_of_css_property("position")
+    shown.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert position == "static"
+
+
+def test_a_tall_image_fits_the_window(browser, tmp_path):
+    net = network(Net)
+    advise = LayerAdvise(net, net.layer, pixel_space=PixelSpace.identity())
+    path = tmp_path / "page.html"
+    path.write_text(visualization.page(advise.explain(images(1, height=144, width=24))), "utf-8")
+    browser.get(path.as_uri())
+    for stage in browser.find_elements("css selector", "svg.stage"):
+        assert 100 < stage.size["height"] < 500
 
 
 @pytest.mark.parametrize("width", [320, 400, 700, 1280])
