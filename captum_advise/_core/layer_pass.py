@@ -6,7 +6,6 @@ It uses Captum's own hooks, so a layer has the same meaning as in Captum.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,12 +22,13 @@ from torch.utils.checkpoint import CheckpointError
 from captum_advise._core.grad_cam import unit_contributions
 from captum_advise._core.targets import Target, resolve_target
 from captum_advise._utils.checks import check_outputs
+from captum_advise._utils.locks import lock_of_threads
 from captum_advise._utils.randomness import random_states
 from captum_advise.layouts import ReshapeTransform, Tokens
 
 # A hook sees every call of its module, also from other threads, and scoring runs the model too.
 # Two models may share a layer, so there is one lock for all of them.
-_one_at_a_time = threading.RLock()
+_one_at_a_time = lock_of_threads()
 
 # A layer's tensors, one tuple per device in the order of the batch.
 _ByDevice: TypeAlias = tuple[tuple[Tensor, ...], ...]

@@ -6,7 +6,6 @@ Face and torchvision call. For one pass it is replaced by the same in steps, in 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captum_advise._utils.locks import lock_of_threads
 from captum_advise.layouts import Tokens
 from captum_advise.zoo.layer_probe import layout_of
 
 # It replaces a function of torch.
-_one_at_a_time = threading.RLock()
+_one_at_a_time = lock_of_threads()
 
 
 @dataclass
