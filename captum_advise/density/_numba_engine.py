@@ -24,7 +24,10 @@ def estimate_compiled(block: Block) -> Tensor:
         for tensor in (block.counts, block.lengths, block.windows, block.segment)
     ]
     n_parts = min(torch.get_num_threads(), -(-n_rows * longest // _POINTS_PER_THREAD), n_rows)
-    ends = [n_rows * part // n_parts for part in range(n_parts + 1)]
+    # Rows come in the order of their grids' lengths: as many points to each thread, not rows.
+    points = block.lengths.cumsum(0)
+    shares = torch.arange(1, n_parts, device=points.device) * points[-1] // n_parts
+    ends = [0, *torch.searchsorted(points, shares).tolist(), n_rows]
 
     def run(part: int) -> None:
         rows = ends[part], ends[part + 1]

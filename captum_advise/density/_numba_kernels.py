@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 from captum_advise.density._local_costs import NARROW
 from captum_advise.density._numba_scale_space import (
@@ -33,13 +34,19 @@ from captum_advise.density._stiffness_search import BRACKET, COST_ROUNDING, GOLD
 _FAST_MATH = {"contract", "nsz", "reassoc"}
 # On longer grids, Gaussians are applied in scale space and cut off where they are negligible.
 LONGEST_DIRECT = 256
-# Up to here the whole grid is summed, wherever its samples lie.
-_FEW_POINTS = 100
-# Signals that one matrix product takes: larger products would start threads of their own.
+# Signals that one matrix product takes, and its multiplications: larger products would start
+# threads of their own.
 _SIGNALS = 10
+_LARGEST_PRODUCT = 1 << 18
 # Up to here ten terms of the series of exp are exact to rounding.
 _LONGEST_SERIES = 0.0625
 _PENALTY = 2 / math.sqrt(2 * math.pi)
+# The Gaussians of few bins are added one by one: where there is one for so many points, or fewer.
+_PER_BIN = 4
+_MINUS_HALF_LOG2_E = -0.5 / math.log(2)
+_LN_2 = math.log(2)
+_ROUNDING = 1.5 * 2.0**52
+_C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11 = (1 / math.factorial(n) for n in range(2, 12))
 
 
 @njit(nogil=True, cache=True)
@@ -57,7 +64,7 @@ def estimate_rows(counts, lengths, windows, segment, first, last, density, bandw
         bandwidth: Result, likewise.
     """
     current = -1
-    matrices = np.empty((0, 0, 0, 0))
+    kernels, matrices = np.empty((0, 0)), np.empty((0, 0, 0, 0))
     steps = np.empty((0, 0))
     for row in range(first, last):
         length = lengths[row]
@@ -66,10 +73,11 @@ def estimate_rows(counts, lengths, windows, segment, first, last, density, bandw
             current = length
             steps = _cumulative_gaussians(widths, length)
             if length <= LONGEST_DIRECT:
-                matrices = _smoothing_matrices(widths, length)
+                kernels = _smoothing_kernels(widths, length)
+                matrices = _smoothing_matrices(kernels, length)
         histogram = counts[row, :length].copy()
         if length <= LONGEST_DIRECT:
-            optimal = _optimal_bandwidths(histogram, widths, matrices)
+            optimal = _optimal_bandwidths(histogram, widths, kernels, matrices)
         else:
             optimal = _optimal_bandwidths_of_long_grid(histogram, widths)
         values, inverse = density[row, :length], bandwidth[row, :length]
@@ -78,6 +86,21 @@ def estimate_rows(counts, lengths, windows, segment, first, last, density, bandw
         for k in range(length):
             values[k] *= (length - 1) / total
             inverse[k] = 1 / (inverse[k] * (length - 1))
+
+
+# Signals
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def _add(values, factor, total):
+    for k in range(len(total)):
+        total[k] += factor * values[k]
+
+
+@njit(nogil=True, cache=True)
+def _multiply(values, factors, products):
+    for k in range(len(products)):
+        products[k] = values[k] * factors[k]
 
 
 # Local costs (steps 4 and 5)
@@ -114,22 +137,43 @@ def _smoothing_kernel(width, length):
 
 
 @njit(nogil=True, cache=True)
-def _smoothing_matrices(widths, length):
-    """What smooths the even and the odd part of a signal with each window, (M, 2, H, H).
+def _smoothing_kernels(widths, length):
+    """Each window's Gaussian on its circle, at distances from 1 - L to L - 1, (M, 2 L - 1)."""
+    kernels = np.empty((len(widths), 2 * length - 1))
+    for i in range(len(widths)):
+        kernels[i, length - 1 :] = _smoothing_kernel(widths[i], length)
+        kernels[i, :length] = kernels[i, length - 1 :][::-1]
+    return kernels
+
+
+@njit(nogil=True, cache=True)
+def _smoothing_matrices(kernels, length):
+    """What smooths the even and the odd part of signals, (2, G, H, W).
 
     A symmetric Toeplitz matrix keeps even signals even and odd ones odd: two products with
-    matrices of half the side do the work of one.
+    matrices of half the side do the work of one. The matrices of several windows stand side by
+    side, as many as one product may take.
     """
     half = (length + 1) // 2
-    matrices = np.empty((len(widths), 2, half, half))
-    for i in range(len(widths)):
-        kernel = _smoothing_kernel(widths[i], length)
+    n_windows = len(kernels)
+    at_once = min(n_windows, max(1, _LARGEST_PRODUCT // (_SIGNALS * half * half)))
+    matrices = np.zeros((2, -(-n_windows // at_once), half, at_once * half))
+    for i in range(n_windows):
+        kernel = kernels[i, length - 1 :]
+        group, place = i // at_once, i % at_once * half
         for m in range(half):
             for k in range(half):
                 near, far = kernel[abs(m - k)], kernel[length - 1 - m - k]
-                matrices[i, 0, m, k] = (near + far) / 2
-                matrices[i, 1, m, k] = (near - far) / 2
+                matrices[0, group, m, place + k] = (near + far) / 2
+                matrices[1, group, m, place + k] = (near - far) / 2
     return matrices
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def _local_cost(counts, smoothed, width, cost):
+    penalty = _PENALTY / width
+    for k in range(len(counts)):
+        cost[k] = smoothed[k] * smoothed[k] - 2 * counts[k] * smoothed[k] + counts[k] * penalty
 
 
 @njit(nogil=True, cache=True)
@@ -143,73 +187,50 @@ def _fold(values, even, odd):
         odd[k] = first - second
 
 
-@njit(nogil=True, cache=True)
-def _smooth(matrices, even, odd, smooth_even, smooth_odd):
-    """Smooth folded signals (M, H)."""
-    for first in range(0, len(even), _SIGNALS):
-        last = first + _SIGNALS
-        np.dot(even[first:last], matrices[0], smooth_even[first:last])
-        np.dot(odd[first:last], matrices[1], smooth_odd[first:last])
-
-
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def _local_cost(counts, smoothed, width, cost):
-    penalty = _PENALTY / width
-    for k in range(len(counts)):
-        cost[k] = smoothed[k] * smoothed[k] - 2 * counts[k] * smoothed[k] + counts[k] * penalty
-
-
-@njit(nogil=True, cache=True)
-def _keep_less(values, number, least, best):
+def _keep_less(even, odd, sign, number, least, best):
+    """Note the number of signals ``even`` + ``sign`` * ``odd`` where they are the least so far."""
     for k in range(len(least)):
-        if values[k] < least[k]:
-            least[k] = values[k]
-            best[k] = number
-
-
-@njit(nogil=True, cache=True, fastmath={"contract"})
-def _keep_less_of_parts(even, odd, number, least, best):
-    """:func:`_keep_less` for the first half, and for the second one from its end."""
-    for k in range(len(best[0])):
-        value = even[k] + odd[k]
-        if value < least[0, k]:
-            least[0, k] = value
-            best[0, k] = number
-        value = even[k] - odd[k]
-        if value < least[1, k]:
-            least[1, k] = value
-            best[1, k] = number
+        value = even[k] + sign * odd[k]
+        best[k] = number if value < least[k] else best[k]
+        least[k] = value if value < least[k] else least[k]
 
 
 @njit(nogil=True, cache=True)
-def _optimal_bandwidths(counts, widths, matrices):
+def _optimal_bandwidths(counts, widths, kernels, matrices):
     """The number (M, L) of the bandwidth of least cost around each point, for each window."""
     n_windows, length = len(widths), len(counts)
-    half = (length + 1) // 2
+    n_groups, half, n_columns = matrices.shape[1:]
     even, odd = np.empty((n_windows, half)), np.empty((n_windows, half))
-    smooth_even, smooth_odd = np.empty((n_windows, half)), np.empty((n_windows, half))
-    _fold(counts, even[0], odd[0])
-    for j in range(n_windows):
-        _smooth(matrices[j], even[:1], odd[:1], smooth_even[j : j + 1], smooth_odd[j : j + 1])
     smoothed, cost = np.empty(length), np.empty(length)
     for j in range(n_windows):
-        for k in range(length // 2):
-            smoothed[length - 1 - k] = smooth_even[j, k] - smooth_odd[j, k]
-        for k in range(half):
-            smoothed[k] = smooth_even[j, k] + smooth_odd[j, k]
+        smoothed[:] = 0.0
+        for k in range(length):
+            if counts[k]:
+                _add(kernels[j, length - 1 - k : 2 * length - 1 - k], counts[k], smoothed)
         _local_cost(counts, smoothed, widths[j], cost)
         _fold(cost, even[j], odd[j])
     best = np.zeros((n_windows, length), dtype=np.int16)
-    least, number = np.empty((2, half)), np.empty((2, half), dtype=np.int16)
-    for i in range(n_windows):
-        _smooth(matrices[i], even, odd, smooth_even, smooth_odd)
-        least[:] = math.inf
-        number[:] = 0
+    smooth_even, smooth_odd = np.empty((n_windows, n_columns)), np.empty((n_windows, n_columns))
+    # Arrays of their own: rows of one array would keep the compiler from using vectors.
+    least, number = np.empty(n_columns), np.empty(n_columns)
+    least_of_end, number_of_end = np.empty(n_columns), np.empty(n_columns)
+    for group in range(n_groups):
+        for first in range(0, n_windows, _SIGNALS):
+            last = first + _SIGNALS
+            np.dot(even[first:last], matrices[0, group], smooth_even[first:last])
+            np.dot(odd[first:last], matrices[1, group], smooth_odd[first:last])
+        least[:], least_of_end[:] = math.inf, math.inf
+        number[:], number_of_end[:] = 0.0, 0.0
         for j in range(n_windows):
-            _keep_less_of_parts(smooth_even[j], smooth_odd[j], j, least, number)
-        best[i, :half] = number[0]
-        for k in range(length // 2):
-            best[i, length - 1 - k] = number[1, k]
+            _keep_less(smooth_even[j], smooth_odd[j], 1.0, float(j), least, number)
+            _keep_less(smooth_even[j], smooth_odd[j], -1.0, float(j), least_of_end, number_of_end)
+        start = group * (n_columns // half)
+        for i in range(start, min(n_windows, start + n_columns // half)):
+            place = (i - start) * half
+            for k in range(half):
+                best[i, length - 1 - k] = number_of_end[place + k]
+                best[i, k] = number[place + k]
     return best
 
 
@@ -249,12 +270,15 @@ def _optimal_bandwidths_of_long_grid(counts, widths):
     levels = build_pyramid(costs, layout)
     best = np.zeros((n_windows, length), dtype=np.int16)
     every = np.empty((n_windows, length))
-    least = np.empty(length)
+    least, number = np.empty(length), np.empty(length)
     for i in range(n_windows):
         _smooth_long(levels, layout, length, widths[i], every)
         least[:] = math.inf
+        number[:] = 0.0
         for j in range(n_windows):
-            _keep_less(every[j], j, least, best[i])
+            _keep_less(every[j], every[j], 0.0, float(j), least, number)
+        for k in range(length):
+            best[i, k] = number[k]
     return best
 
 
@@ -279,35 +303,46 @@ def _cumulative_gaussian(width, length, sums):
 
 
 @njit(nogil=True, cache=True)
-def _ratios(optimal, widths):
-    """For each window and point the greatest ratio of the windows from there on, and the least.
+def _thresholds(optimal, widths):
+    """For each point the stiffnesses up to which its windows are reached, (L, M + 2), falling.
 
     A window qualifies at a point if the ratio of its optimal bandwidth to its width is at least
-    the stiffness. The number of the last one is the number of running maxima that qualify.
+    the stiffness. The last one that qualifies is chosen, so window i is reached up to the greatest
+    ratio of the windows from there on; up to the least ratio of all, the widest bandwidth is taken.
     """
     n_windows, length = optimal.shape
-    ceiling = np.empty((n_windows, length))
-    floor = np.full(length, math.inf)
-    for i in range(n_windows - 1, -1, -1):
-        for k in range(length):
+    # Three windows, ratios 1.2, 0.7 and 0.8 at a point:
+    # [1.2, 0.8, 0.8, 0.7, -1] < thresholds
+    thresholds = np.empty((length, n_windows + 2))
+    for k in range(length):
+        ceiling, floor = 0.0, math.inf
+        for i in range(n_windows - 1, -1, -1):
             ratio = widths[optimal[i, k]] / widths[i]
-            floor[k] = min(floor[k], ratio)
-            ceiling[i, k] = ratio if i == n_windows - 1 else max(ratio, ceiling[i + 1, k])
-    return ceiling, floor
+            ceiling, floor = max(ceiling, ratio), min(floor, ratio)
+            thresholds[k, i] = ceiling
+        thresholds[k, n_windows] = floor
+        thresholds[k, n_windows + 1] = -1.0
+    return thresholds
 
 
 @njit(nogil=True, cache=True)
-def _choose_windows(ceiling, floor, stiffness, choice):
-    """The number of each point's window; the number of windows where the widest one is taken."""
-    n_windows, length = ceiling.shape
-    choice[:] = -1
-    for i in range(n_windows):
-        row = ceiling[i]
-        for k in range(length):
-            choice[k] += row[k] >= stiffness
-    for k in range(length):
-        if floor[k] >= stiffness:
-            choice[k] = n_windows
+def _choose_windows(thresholds, stiffness, choice):
+    """Move each point to its window; the number of windows where the widest one is taken.
+
+    Returns:
+        The stiffnesses between which no choice changes, the lower one left out.
+    """
+    # The first threshold is one or more, and no stiffness exceeds one.
+    above, below = math.inf, -1.0
+    for k in range(len(choice)):
+        window = choice[k]
+        while thresholds[k, window + 1] >= stiffness:
+            window += 1
+        while thresholds[k, window] < stiffness:
+            window -= 1
+        choice[k] = window
+        above, below = min(above, thresholds[k, window]), max(below, thresholds[k, window + 1])
+    return below, above
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
@@ -338,14 +373,6 @@ def _smooth_choice(choice, widths, steps, stiffness, own_steps, mass, mean):
         width = own_width if window == n_windows else widths[window]
         _add_run(sums[length - start :], sums[length - stop :], width, mass, mean)
         start = stop
-
-
-@njit(nogil=True, cache=True)
-def _differs(choice, other):
-    different = 0
-    for k in range(len(choice)):
-        different |= choice[k] ^ other[k]
-    return different != 0
 
 
 # The balloon estimator and its cost (step 6)
@@ -387,23 +414,9 @@ def _add_eight_distances(right, left, factor, ratio, decay, density):
         density[k] = f
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST_MATH)
-def _add_eight_samples(samples, factor, ratio, decay, density):
-    """Add eight samples in a row, from the nearest one on, at points that lie before them."""
-    for k in range(len(factor)):
-        q, r, c, f = factor[k], ratio[k], decay[k], density[k]
-        for step in range(8):
-            f += q * samples[step]
-            q *= r
-            r -= r * c
-        factor[k] = q if q > 1e-290 else 0.0
-        ratio[k] = r
-        density[k] = f
-
-
 @njit(nogil=True, cache=True)
-def _density_within(margined, inverse, factor, ratio, decay, density):
-    """Density where samples lie; ``margined`` is their histogram with zeros on both sides."""
+def _dense_density(margined, inverse, factor, ratio, decay, density):
+    """Density from many bins; ``margined`` is the histogram with zeros on both sides."""
     length, margin = len(inverse), len(factor) + 8
     _one_minus_first_ratio(inverse, ratio)
     density[:length] = margined[margin : margin + length]
@@ -418,50 +431,61 @@ def _density_within(margined, inverse, factor, ratio, decay, density):
         density[k] *= inverse[k]
 
 
-@njit(nogil=True, cache=True)
-def _density_outside(samples, inverse, factor, ratio, decay, density):
-    """Density at distances 1, 2, ... from the first of the samples, away from them."""
-    _one_minus_first_ratio(inverse, ratio)
-    for k in range(len(inverse)):
-        square = inverse[k] * inverse[k]
-        factor[k] = math.exp(-0.5 * square * (k + 1) * (k + 1))
-        decay[k] = ratio[k] * (2.0 - ratio[k])
-        ratio[k] = math.exp(-square * (k + 1.5))
-        density[k] = 0.0
-    for first in range(0, len(samples), 8):
-        _add_eight_samples(samples[first : first + 8], factor, ratio, decay, density)
-    for k in range(len(inverse)):
-        density[k] *= inverse[k]
+@intrinsic
+def _bits_of(_context, number):
+    """The 64 bits of a float, as an integer."""
+
+    def generate(context, builder, _signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.int64))
+
+    return types.int64(number), generate
 
 
-@njit(nogil=True, cache=True)
-def _direct_density(samples, begin, end, inverse, factor, ratio, decay, padded, density):
-    """Density on a short grid whose samples lie from ``begin`` to ``end`` - 1.
+@intrinsic
+def _float_of(_context, bits):
+    """The float that has these 64 bits."""
 
-    Args:
-        samples: Three histograms of that range: padded, padded in reverse, with margins.
-        begin: Number of the first bin that has a sample.
-        end: Number of the bin after the last one that has a sample.
-        inverse: (L,) inverse of the bandwidth.
-        factor: Temporary, as long as the grid or longer; likewise the next three.
-        ratio: Temporary.
-        decay: Temporary.
-        padded: Temporary.
-        density: (L,) result.
+    def generate(context, builder, _signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.float64))
+
+    return types.float64(bits), generate
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def _powers_of_two(exponents):
+    """Replace exponents of at most 0 by their powers of 2; those below 2^-1000 become 0.
+
+    A function of the C library would take one number at a time: this loop takes eight.
     """
-    forward, backward, margined = samples
-    n = len(forward)
-    _density_within(margined, inverse[begin:end], factor[:n], ratio[:n], decay[:n], padded[:n])
-    density[begin:end] = padded[: end - begin]
-    if begin > 0:
-        n = -(-begin // 8) * 8
-        towards = inverse[:begin][::-1].copy()
-        _density_outside(forward, towards, factor[:n], ratio[:n], decay[:n], padded[:n])
-        density[:begin] = padded[:begin][::-1]
-    if end < len(density):
-        n = -(-(len(density) - end) // 8) * 8
-        _density_outside(backward, inverse[end:], factor[:n], ratio[:n], decay[:n], padded[:n])
-        density[end:] = padded[: len(density) - end]
+    for k in range(len(exponents)):
+        exponent = max(exponents[k], -1000.0)
+        # Adding a number of this size rounds, and leaves the integer in the last bits.
+        rounded = exponent + _ROUNDING
+        x = (exponent - (rounded - _ROUNDING)) * _LN_2
+        # The series of exp: rounding is all that is left after 12 terms, as |x| < 0.35.
+        square = x * x
+        fourth = square * square
+        first = 1 + x + square * (_C2 + _C3 * x)
+        second = _C4 + _C5 * x + square * (_C6 + _C7 * x)
+        third = _C8 + _C9 * x + square * (_C10 + _C11 * x)
+        power = first + fourth * (second + fourth * third)
+        scaled = _float_of(_bits_of(power) + (_bits_of(rounded) << 52))
+        exponents[k] = scaled if exponents[k] > -1000.0 else 0.0
+
+
+@njit(nogil=True, cache=True)
+def _sparse_density(exponents, masses, inverse, square, gaussians, density):
+    """Density from few bins; ``exponents`` (B, L) are those of Gaussians of one cell's width."""
+    length = len(inverse)
+    for k in range(length):
+        square[k] = inverse[k] * inverse[k]
+        density[k] = 0.0
+    for b in range(len(masses)):
+        _multiply(exponents[b], square, gaussians[b * length : (b + 1) * length])
+    _powers_of_two(gaussians)
+    for b in range(len(masses)):
+        _add(gaussians[b * length : (b + 1) * length], masses[b], density)
+    _multiply(density, inverse, density)
 
 
 @njit(nogil=True, cache=True)
@@ -498,52 +522,36 @@ def _cost(counts, density, inverse):
 
 
 @njit(nogil=True, cache=True)
-def _occupied(counts):
-    """The first bin that has a sample, and the bin after the last one.
-
-    All bins where most lie between, or there are few: parting them would cost more than it saves.
-    """
-    begin, end = 0, len(counts)
-    while end > begin + 1 and counts[end - 1] == 0:
-        end -= 1
-    while begin < end - 1 and counts[begin] == 0:
-        begin += 1
-    if 4 * (end - begin) > 3 * len(counts) or len(counts) < _FEW_POINTS:
-        return 0, len(counts)
-    return begin, end
-
-
-@njit(nogil=True, cache=True)
 def _search(counts, widths, optimal, steps, density, inverse):
     length, n_windows = len(counts), len(widths)
     is_long = length > LONGEST_DIRECT
-    ceiling, floor = _ratios(optimal, widths)
-    choice = np.empty(length, dtype=np.int16)
-    earlier = np.full(length, -1, dtype=np.int16)
+    bins = np.flatnonzero(counts)
+    is_sparse = not is_long and len(bins) * _PER_BIN <= length
+    thresholds = _thresholds(optimal, widths)
+    choice = np.zeros(length, dtype=np.int64)
     own_steps = np.empty(2 * length + 1)
     mass, mean = np.empty(length), np.empty(length)
     if is_long:
         layout = pyramid_layout(length, widths.max())
         levels = build_pyramid(counts.reshape(1, length), layout)
-    else:
-        # Points are padded to a multiple of eight, and eight distances are added at once.
-        n_points = -(-length // 8) * 8
-        # Arrays of their own: rows of one array would keep the compiler from using vectors.
-        factor, ratio, decay = np.zeros(n_points), np.zeros(n_points), np.zeros(n_points)
-        padded = np.zeros(n_points)
-        begin, end = _occupied(counts)
-        n_within = -(-(end - begin) // 8) * 8
-        margined = np.zeros(3 * n_within + 16)
-        forward, backward = margined[n_within + 8 : 2 * n_within + 8], np.zeros(n_within)
-        forward[: end - begin] = counts[begin:end]
-        backward[: end - begin] = counts[begin:end][::-1]
-        samples = forward, backward, margined
+    # Points are padded to a multiple of eight, and eight distances are added at once.
+    n_points = -(-length // 8) * 8
+    # Arrays of their own: rows of one array would keep the compiler from using vectors.
+    factor, ratio, decay = np.zeros(n_points), np.zeros(n_points), np.zeros(n_points)
+    padded, margined = np.zeros(n_points), np.zeros(3 * n_points + 16)
+    margined[n_points + 8 : n_points + 8 + length] = counts
+    if is_sparse:
+        masses, gaussians = counts[bins], np.empty(len(bins) * length)
+        exponents = np.empty((len(bins), length))
+        for b in range(len(bins)):
+            for k in range(length):
+                exponents[b, k] = _MINUS_HALF_LOG2_E * (k - bins[b]) ** 2
 
     low, high = LOW, 1.0
     left = GOLDEN * low + (1 - GOLDEN) * high
     right = (1 - GOLDEN) * low + GOLDEN * high
-    left_cost = right_cost = 0.0
-    stiffness, is_left = left, True
+    left_cost = right_cost = below = above = 0.0
+    stiffness, is_left, has_widest = left, True, False
     # Two evaluations to begin with, and one in each step.
     for step in range(MAX_STEPS + 2):
         if step == 1:
@@ -559,21 +567,25 @@ def _search(counts, widths, optimal, steps, density, inverse):
             else:
                 low, left, left_cost = left, right, right_cost
                 right = stiffness = (1 - GOLDEN) * low + GOLDEN * high
-        _choose_windows(ceiling, floor, stiffness, choice)
-        widest = choice.max() == n_windows
-        if widest and choice.min() == n_windows:
+        is_changed = not below < stiffness <= above
+        if is_changed:
+            below, above = _choose_windows(thresholds, stiffness, choice)
+            has_widest = choice.max() == n_windows
+        if has_widest and choice.min() == n_windows:
             inverse[:] = 1 / widths.max()
         else:
             # The Gaussian of the widest window alone depends on the stiffness.
-            if widest or _differs(choice, earlier):
+            if has_widest or is_changed:
                 _smooth_choice(choice, widths, steps, stiffness, own_steps, mass, mean)
-                earlier[:] = choice
             for k in range(length):
                 inverse[k] = mass[k] / (stiffness * mean[k])
-        if is_long:
+        if is_sparse:
+            _sparse_density(exponents, masses, inverse, factor, gaussians, density)
+        elif is_long:
             _long_density(levels[0], layout, inverse, density)
         else:
-            _direct_density(samples, begin, end, inverse, factor, ratio, decay, padded, density)
+            _dense_density(margined, inverse, factor, ratio, decay, padded)
+            density[:] = padded[:length]
         cost = _cost(counts, density, inverse)
         if is_left:
             left_cost = cost
