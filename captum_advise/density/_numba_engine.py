@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from captum_advise.density._blocks import Block
-from captum_advise.density._numba_kernels import estimate_rows
+from captum_advise.density._numba_kernels import (
+    LONGEST_DIRECT,
+    estimate_long_rows,
+    estimate_rows,
+)
 
 # Fewer points are not worth a thread.
 _POINTS_PER_THREAD = 1 << 13
@@ -27,11 +31,15 @@ def estimate_compiled(block: Block) -> Tensor:
     # Rows come in the order of their grids' lengths: as many points to each thread, not rows.
     points = block.lengths.cumsum(0)
     shares = torch.arange(1, n_parts, device=points.device) * points[-1] // n_parts
+    n_short = int((block.lengths <= LONGEST_DIRECT).sum())
     ends = [0, *torch.searchsorted(points, shares).tolist(), n_rows]
 
     def run(part: int) -> None:
-        rows = ends[part], ends[part + 1]
-        estimate_rows(*arrays, *rows, *results)  # type: ignore[call-arg]
+        first, last = ends[part], ends[part + 1]
+        middle = min(max(first, n_short), last)
+        estimate_rows(*arrays, first, middle, *results)  # type: ignore[call-arg]
+        if middle < last:
+            estimate_long_rows(*arrays, middle, last, *results)  # type: ignore[call-arg]
 
     if n_parts == 1:
         run(0)

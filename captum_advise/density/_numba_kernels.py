@@ -53,6 +53,8 @@ _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11 = (1 / math.factorial(n) for 
 def estimate_rows(counts, lengths, windows, segment, first, last, density, bandwidth):
     """Fill rows ``first`` to ``last`` - 1 of ``density`` and ``bandwidth``, both (B, L).
 
+    Those of long grids have a function of their own, so that others do not wait for its compiler.
+
     Args:
         counts: (B, L) histograms, zero after the end of a row's grid.
         lengths: (B,) points of each row's grid, in order.
@@ -64,7 +66,25 @@ def estimate_rows(counts, lengths, windows, segment, first, last, density, bandw
         bandwidth: Result, likewise.
     """
     current = -1
-    kernels, matrices = np.empty((0, 0)), np.empty((0, 0, 0, 0))
+    steps, kernels, matrices = np.empty((0, 0)), np.empty((0, 0)), np.empty((0, 0, 0, 0))
+    for row in range(first, last):
+        length = lengths[row]
+        widths = windows[segment[row]]
+        if length != current:
+            current = length
+            steps = _cumulative_gaussians(widths, length)
+            kernels = _smoothing_kernels(widths, length)
+            matrices = _smoothing_matrices(kernels, length)
+        histogram = counts[row, :length].copy()
+        optimal = _optimal_bandwidths(histogram, widths, kernels, matrices)
+        results = density[row, :length], bandwidth[row, :length]
+        _search(histogram, widths, optimal, steps, None, *results)
+
+
+@njit(nogil=True, cache=True)
+def estimate_long_rows(counts, lengths, windows, segment, first, last, density, bandwidth):
+    """:func:`estimate_rows` on grids of more than ``LONGEST_DIRECT`` points."""
+    current = -1
     steps = np.empty((0, 0))
     for row in range(first, last):
         length = lengths[row]
@@ -72,20 +92,12 @@ def estimate_rows(counts, lengths, windows, segment, first, last, density, bandw
         if length != current:
             current = length
             steps = _cumulative_gaussians(widths, length)
-            if length <= LONGEST_DIRECT:
-                kernels = _smoothing_kernels(widths, length)
-                matrices = _smoothing_matrices(kernels, length)
         histogram = counts[row, :length].copy()
-        if length <= LONGEST_DIRECT:
-            optimal = _optimal_bandwidths(histogram, widths, kernels, matrices)
-        else:
-            optimal = _optimal_bandwidths_of_long_grid(histogram, widths)
-        values, inverse = density[row, :length], bandwidth[row, :length]
-        _search(histogram, widths, optimal, steps, values, inverse)
-        total = values.sum()
-        for k in range(length):
-            values[k] *= (length - 1) / total
-            inverse[k] = 1 / (inverse[k] * (length - 1))
+        layout = pyramid_layout(length, widths.max())
+        levels = build_pyramid(histogram.reshape(1, length), layout)
+        optimal = _optimal_bandwidths_of_long_grid(histogram, widths, levels, layout)
+        results = density[row, :length], bandwidth[row, :length]
+        _search(histogram, widths, optimal, steps, (levels[0], layout), *results)
 
 
 # Signals
@@ -141,8 +153,10 @@ def _smoothing_kernels(widths, length):
     """Each window's Gaussian on its circle, at distances from 1 - L to L - 1, (M, 2 L - 1)."""
     kernels = np.empty((len(widths), 2 * length - 1))
     for i in range(len(widths)):
-        kernels[i, length - 1 :] = _smoothing_kernel(widths[i], length)
-        kernels[i, :length] = kernels[i, length - 1 :][::-1]
+        kernel = _smoothing_kernel(widths[i], length)
+        for distance in range(length):
+            kernels[i, length - 1 + distance] = kernel[distance]
+            kernels[i, length - 1 - distance] = kernel[distance]
     return kernels
 
 
@@ -258,10 +272,9 @@ def _smooth_long(levels, layout, length, width, out):
 
 
 @njit(nogil=True, cache=True)
-def _optimal_bandwidths_of_long_grid(counts, widths):
+def _optimal_bandwidths_of_long_grid(counts, widths, one, layout):
+    """:func:`_optimal_bandwidths` from the pyramid of the counts."""
     n_windows, length = len(widths), len(counts)
-    layout = pyramid_layout(length, widths.max())
-    one = build_pyramid(counts.reshape(1, length), layout)
     costs = np.empty((n_windows, length))
     smoothed = np.empty((1, length))
     for j in range(n_windows):
@@ -415,20 +428,19 @@ def _add_eight_distances(right, left, factor, ratio, decay, density):
 
 
 @njit(nogil=True, cache=True)
-def _dense_density(margined, inverse, factor, ratio, decay, density):
+def _dense_density(margined, inverse, factor, ratio, decay, padded, density):
     """Density from many bins; ``margined`` is the histogram with zeros on both sides."""
     length, margin = len(inverse), len(factor) + 8
     _one_minus_first_ratio(inverse, ratio)
-    density[:length] = margined[margin : margin + length]
     for k in range(length):
+        padded[k] = margined[margin + k]
         factor[k] = 1.0
         decay[k] = ratio[k] * (2.0 - ratio[k])
         ratio[k] = 1.0 - ratio[k]
     for first in range(margin + 1, margin + length, 8):
         right, left = margined[first:], margined[2 * margin - first - 7 :]
-        _add_eight_distances(right, left, factor, ratio, decay, density)
-    for k in range(length):
-        density[k] *= inverse[k]
+        _add_eight_distances(right, left, factor, ratio, decay, padded)
+    _multiply(padded, inverse, density)
 
 
 @intrinsic
@@ -522,25 +534,23 @@ def _cost(counts, density, inverse):
 
 
 @njit(nogil=True, cache=True)
-def _search(counts, widths, optimal, steps, density, inverse):
+def _search(counts, widths, optimal, steps, pyramid, density, inverse):
+    """Fill density and bandwidth, both per span of the grid. Only long grids have a pyramid."""
     length, n_windows = len(counts), len(widths)
-    is_long = length > LONGEST_DIRECT
     bins = np.flatnonzero(counts)
-    is_sparse = not is_long and len(bins) * _PER_BIN <= length
+    is_sparse = len(bins) * _PER_BIN <= length
     thresholds = _thresholds(optimal, widths)
     choice = np.zeros(length, dtype=np.int64)
     own_steps = np.empty(2 * length + 1)
     mass, mean = np.empty(length), np.empty(length)
-    if is_long:
-        layout = pyramid_layout(length, widths.max())
-        levels = build_pyramid(counts.reshape(1, length), layout)
     # Points are padded to a multiple of eight, and eight distances are added at once.
     n_points = -(-length // 8) * 8
     # Arrays of their own: rows of one array would keep the compiler from using vectors.
     factor, ratio, decay = np.zeros(n_points), np.zeros(n_points), np.zeros(n_points)
     padded, margined = np.zeros(n_points), np.zeros(3 * n_points + 16)
-    margined[n_points + 8 : n_points + 8 + length] = counts
-    if is_sparse:
+    for k in range(length):
+        margined[n_points + 8 + k] = counts[k]
+    if pyramid is None and is_sparse:
         masses, gaussians = counts[bins], np.empty(len(bins) * length)
         exponents = np.empty((len(bins), length))
         for b in range(len(bins)):
@@ -579,15 +589,18 @@ def _search(counts, widths, optimal, steps, density, inverse):
                 _smooth_choice(choice, widths, steps, stiffness, own_steps, mass, mean)
             for k in range(length):
                 inverse[k] = mass[k] / (stiffness * mean[k])
-        if is_sparse:
+        if pyramid is not None:
+            _long_density(*pyramid, inverse, density)
+        elif is_sparse:
             _sparse_density(exponents, masses, inverse, factor, gaussians, density)
-        elif is_long:
-            _long_density(levels[0], layout, inverse, density)
         else:
-            _dense_density(margined, inverse, factor, ratio, decay, padded)
-            density[:] = padded[:length]
+            _dense_density(margined, inverse, factor, ratio, decay, padded, density)
         cost = _cost(counts, density, inverse)
         if is_left:
             left_cost = cost
         else:
             right_cost = cost
+    total = density.sum()
+    for k in range(length):
+        density[k] *= (length - 1) / total
+        inverse[k] = 1 / (inverse[k] * (length - 1))

@@ -67,7 +67,9 @@ def build_pyramid(signals, layout):
     n_signals = len(signals)
     last = layout[-1]
     levels = np.zeros((n_signals, last[0] + last[1]))
-    levels[:, : layout[0, 1]] = signals
+    for j in range(n_signals):
+        for k in range(layout[0, 1]):
+            levels[j, k] = signals[j, k]
     for level in range(1, len(layout)):
         below, below_size, below_origin, _ = layout[level - 1]
         start, size, origin, _ = layout[level]
