@@ -8,7 +8,8 @@ Positions and bandwidths are counted in *cells*: the step of a row's grid is one
 padded with zeros to a multiple of eight points, because loops take eight steps at once.
 """
 
-# mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
+# mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator, call-arg"
+# mypy: disable-error-code="unreachable, var-annotated"
 
 from __future__ import annotations
 
