@@ -48,13 +48,9 @@ def check_finite(finite: Tensor) -> None:
     """Require examples, bool (N,), all of which have finite contributions."""
     if not bool(finite.all()):
         examples = (finite == 0).nonzero().flatten().tolist()
+        more = f", ... ({len(examples)} in all)" if len(examples) > 5 else ""
         raise ValueError(
             f"Activations or gradients of the layer are NaN, infinite or overflow for examples "
-            f"{_first_few(examples)}: leave them out, or run the model in float32 or float64, and "
-            "check its inputs and weights."
+            f"{', '.join(map(str, examples[:5]))}{more}: leave them out, or run the model in "
+            "float32 or float64, and check its inputs and weights."
         )
-
-
-def _first_few(examples: list[int]) -> str:
-    shown = ", ".join(map(str, examples[:5]))
-    return f"{shown}, ... ({len(examples)} in all)" if len(examples) > 5 else shown

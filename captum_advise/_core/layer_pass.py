@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
@@ -238,24 +238,20 @@ class LayerCall:
         counts = tuple(max(map(len, runs[layer].values()), default=1) for layer in self.layers)
         if self.layer_run is not None:
             for layer, count in zip(self.layers, counts, strict=True):
+                if count > 1 and not -count <= self.layer_run < count:
+                    raise ValueError(
+                        f"The layer ran {count} times in the forward pass: layer_run must be from "
+                        f"0 to {count - 1}, got {self.layer_run}."
+                    )
                 if count > 1:
-                    chosen = self._run_of(count)
-                    saved[layer] = {device: every[chosen] for device, every in runs[layer].items()}
+                    chosen = {d: every[self.layer_run] for d, every in runs[layer].items()}
+                    saved[layer] = chosen
         ids = _extract_device_ids(self.forward_func, saved, self.device_ids)
         leaves = tuple(
             tuple(tuple(saved[layer][d]) for d in _sort_key_list(list(saved[layer]), ids))
             for layer in self.layers
         )
         return leaves, outputs, counts
-
-    def _run_of(self, count: int) -> int:
-        assert self.layer_run is not None
-        if not -count <= self.layer_run < count:
-            raise ValueError(
-                f"The layer ran {count} times in the forward pass: layer_run must be from 0 to "
-                f"{count - 1}, got {self.layer_run}."
-            )
-        return self.layer_run
 
     def _joined(self, layers: tuple[_ByDevice, ...]) -> tuple[Tensor, ...]:
         """The tensors of layers, each from all devices, as (N, C, *spatial)."""
@@ -365,19 +361,16 @@ def _recorded_runs(
         if values and isinstance(values[0], Tensor):
             runs[layer].setdefault(values[0].device, []).append(values)
 
-    handles = []
-    for layer in layers:
-        runs[layer] = {}
-        handles.append(
-            layer.register_forward_pre_hook(lambda _, inputs, layer=layer: record(layer, inputs))
-            if of_inputs
-            else layer.register_forward_hook(lambda _, __, out, layer=layer: record(layer, out))
-        )
-    try:
+    with ExitStack() as hooks:
+        for layer in layers:
+            runs[layer] = {}
+            # Not the module that hooks are given: that of a device may be a replica.
+            hooks.enter_context(
+                layer.register_forward_pre_hook(lambda _, given, own=layer: record(own, given))
+                if of_inputs
+                else layer.register_forward_hook(lambda _, __, out, own=layer: record(own, out))
+            )
         yield runs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _copies(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:

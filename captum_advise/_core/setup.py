@@ -23,13 +23,6 @@ class LayerSetup:
 
     forward_func: Callable[..., Any]
     device_ids: list[int] | None
-    pixel_space: PixelSpace | None
-    confidence: Callable[[Tensor], Tensor]
-    layer_run: int | None
-    # The confidence, if the caller did not choose it and may have to; None if the caller knows.
-    _asked_confidence: Callable[[Tensor], Tensor] | None
-    _layers: tuple[Module, ...]
-    _transforms: tuple[ReshapeTransform | None, ...]
 
     def _set_up(
         self,
@@ -44,6 +37,7 @@ class LayerSetup:
         self.pixel_space = pixel_space
         self.confidence = default_confidence(forward_func) if confidence is None else confidence
         is_given = confidence is not None or isinstance(forward_func, HasConfidence)
+        # None if the caller knows; else the confidence, which may have to be chosen.
         self._asked_confidence = None if is_given else self.confidence
         self.layer_run = layer_run
         self._layers, self._transforms = layers, transforms

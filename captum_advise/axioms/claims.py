@@ -282,10 +282,6 @@ def _axiom(run: Callable[[Subject, Case], None], **options: Any) -> Axiom:
     return Axiom(run.__name__, checks.claim_of(run), run, **options)
 
 
-def _lower(claim: str) -> str:
-    return claim[:1].lower() + claim[1:]
-
-
 def _of_any_model(
     check: Callable[[Subject, nn.Module, nn.Module, Tensor, Tensor], None], **options: Any
 ) -> Axiom:
@@ -319,11 +315,12 @@ _ALL = (
     *(
         Axiom(
             name,
-            f"Implementation invariance: {_lower(checks.claim_of(rewrite.build))}",
+            f"Implementation invariance: {claim[:1].lower()}{claim[1:]}",
             partial(implementation_invariance, rewrite),
             rewrite.needs,
         )
         for name, rewrite in REWRITES.items()
+        for claim in [checks.claim_of(rewrite.build)]
     ),
     _axiom(dummy_unit),
     _axiom(dummy_location, allowed=_FLAT),

@@ -9,7 +9,6 @@ import pytest
 from captum.attr import LayerGradCam, LayerGradientXActivation, LayerIntegratedGradients
 from hypothesis import HealthCheck, Phase, given
 from hypothesis.errors import Flaky
-from torch import nn
 
 from captum_advise.axioms.checks import AxiomViolation, Subject
 from captum_advise.axioms.claims import AXIOMS, Axiom
@@ -174,10 +173,6 @@ def _layer_advise(selection: str | int, activation_range: ActivationRange) -> Su
     )
 
 
-def _with_stem(model: nn.Module, layer: nn.Module) -> GatedGradCam:
-    return GatedGradCam(model, [model.get_submodule("stem"), layer])
-
-
 _AS_GRAD_CAM = {
     "dummy_location": _AVERAGED,
     "sensitivity_affine": _CANCELLED,
@@ -193,7 +188,7 @@ REFERENCES: tuple[Subject, ...] = (
     ),
     Subject(
         "GatedGradCam, stem and layer",
-        _with_stem,
+        lambda model, layer: GatedGradCam(model, [model.stem, layer]),
         spatial_dims=(2,),
         does_not_hold={
             "dummy_location": _ENLARGED,

@@ -6,7 +6,7 @@ import errno
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -141,10 +141,8 @@ def explained(image: Image.Image, network: zoo.Network, **how: Any) -> Explanati
 
 
 def _selection(text: str) -> UnitSelection:
-    if text == "avx":
-        return "avx"
-    if text == "average_drop":
-        return "average_drop"
+    if text in ("avx", "average_drop"):
+        return cast("UnitSelection", text)
     if re.fullmatch(r"[0-9]+(,[0-9]+)*", text):
         return [int(relevance) for relevance in text.split(",")]
     raise ValueError(

@@ -98,26 +98,19 @@ def _part(name: str, title: str, higher_is_better: bool) -> Metric:
     return Metric(name, title, higher_is_better, "protocol", lambda m, i: m.protocol[i][name])
 
 
-def _place(name: str, title: str, metric: Callable[[Tensor, Any], Tensor], of: Items) -> Metric:
-    """A metric of maps and the region of the object."""
-    return Metric(
-        name,
-        title,
-        True,
-        "location",
-        lambda m, i: metric(m.results[i].mask, m.item.region),
-        of=of,
-    )
+def _place(name: str, title: str, metric: Callable[..., Tensor], of: Items) -> Metric:
+    """A metric of maps and the region of the object; of pairs, also that of the other object."""
+
+    def value(maps: MapsOfImage, i: int) -> Tensor:
+        others = (maps.item.other_region,) if of == "pairs" else ()
+        return metric(maps.results[i].mask, maps.item.region, *others)
+
+    return Metric(name, title, True, "location", value, of=of)
 
 
 def _pointing(mask: Tensor, region: Any) -> Tensor:
     """The pointing game, with its tolerance of 15 pixels for images of 224."""
     return pointing_game(mask, region, tolerance=round(15 / 224 * min(mask.shape[2:])))
-
-
-def _energy_against(maps: MapsOfImage, i: int) -> Tensor:
-    assert maps.item.region is not None
-    return energy_pointing_game(maps.results[i].mask, maps.item.region, maps.item.other_region)
 
 
 def _cost(name: str, title: str, digits: int) -> Metric:
@@ -139,14 +132,7 @@ METRICS = (
     _place("pointing", "pointing game", _pointing, "regions"),
     _place("energy", "energy in the object", energy_pointing_game, "regions"),
     _place("top_pixels", "top pixels in the object", top_pixels, "regions"),
-    Metric(
-        "energy_against",
-        "energy against the other object",
-        True,
-        "location",
-        _energy_against,
-        of="pairs",
-    ),
+    _place("energy_against", "energy against the other object", energy_pointing_game, "pairs"),
     Metric(
         "sparseness", "sparseness", True, "location", lambda m, i: sparseness(m.results[i].mask[0])
     ),

@@ -9,8 +9,7 @@ import numpy as np
 
 from captum_advise.visualization.heat import heat_of, heat_picture
 from captum_advise.visualization.html import data_uri, filled, template
-from captum_advise.visualization.maps import images_of, is_selected, units_and_avx
-from captum_advise.visualization.methods import shown_name
+from captum_advise.visualization.maps import images_of, is_selected, shown_name, units_and_avx
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -14,7 +14,6 @@ from torch import Tensor
 from captum_advise._utils.errors import warn_caller
 from captum_advise.explanation import avx_in_words
 from captum_advise.visualization.heat import draw_heat, evidence_bar
-from captum_advise.visualization.methods import n_units, shown_name
 from captum_advise.visualization.style import as_image, as_images, axes_grid
 
 if TYPE_CHECKING:
@@ -24,6 +23,11 @@ if TYPE_CHECKING:
     from captum_advise.visualization.style import Array, ManyAxes, Pixels
 
 _LETTERS = 28  # of a title, as wide as an image
+_SHOWN = {
+    "gated-grad-cam": "GatedGradCam",
+    "layer-advise": "LayerAdvise",
+    "grad-cam": "Grad-CAM",
+}
 
 
 def overlay(
@@ -132,7 +136,9 @@ def gallery(explanation: Explanation) -> tuple[Figure, ManyAxes]:
     for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
         _draw_image(row[0], image)
         row[0].set_title(_caption(explanation, index), fontsize="medium", parse_math=False)
-        _draw_maps(row[1:], image, explanation, index)
+        for ax, (method, maps) in zip(row[1:], explanation.maps.items(), strict=True):
+            title = f"{shown_name(method)}\n{units_and_avx(explanation, method, index)}"
+            _draw_map(ax, image, maps[index], title)
     evidence_bar(figure, grid)
     return figure, grid
 
@@ -161,12 +167,6 @@ def _draw_image(ax: Axes, image: Pixels) -> None:
     ax.set_axis_off()
 
 
-def _draw_maps(row: ManyAxes, image: Pixels, explanation: Explanation, index: int) -> None:
-    for ax, (method, maps) in zip(row, explanation.maps.items(), strict=True):
-        title = f"{shown_name(method)}\n{units_and_avx(explanation, method, index)}"
-        _draw_map(ax, image, maps[index], title)
-
-
 def _draw_map(ax: Axes, image: Pixels, values: Array, title: str) -> None:
     values = torch.as_tensor(values)
     draw_heat(ax, image, values.sum(0) if values.dim() == 3 else values)
@@ -177,12 +177,22 @@ def _positions(maps: Array) -> str:
     return "{} x {} positions".format(*maps.shape[-2:])
 
 
+def shown_name(method: str) -> str:
+    """The name that is shown for a method: its class, where the method is one of ours.
+
+    Args:
+        method: In kebab case, as in ``Explanation.maps``.
+    """
+    return _SHOWN.get(method, method)
+
+
 def units_and_avx(explanation: Explanation, method: str, index: int) -> str:
-    """What a map of an explanation is made of, and its AVX; else its size."""
-    count = n_units(explanation, method, index)
-    if count is None:
+    """How many units make a map of an explanation, and its AVX; else its size."""
+    if method not in ("layer-advise", "grad-cam"):
         return _positions(explanation.maps[method])
-    is_all = count == explanation.selected_units.shape[1]
+    selected = explanation.selected_units[index]
+    is_all = method == "grad-cam" or bool(selected.all())
+    count = len(selected) if is_all else int(selected.sum())
     text = f"{'all ' * is_all}{count} unit{'s' * (count != 1)}"
     metrics = explanation.map_metrics.get(method)
     return text + avx_in_words(None if metrics is None else metrics[index])

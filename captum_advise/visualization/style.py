@@ -21,17 +21,9 @@ if TYPE_CHECKING:
     ManyAxes: TypeAlias = npt.NDArray[np.object_]
     Pixels: TypeAlias = npt.NDArray[np.floating]
 
-# The palette: four colours of Okabe and Ito's colour-blind-safe set, and three greys.
-BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 LIGHT_GREY, GREY, DARK_GREY = "#b9c4cc", "#8a939a", "#404040"
-
-# What the colours mean in every figure.
-ADVISE, GRAD_CAM = VERMILION, BLUE
-# Methods without a meaning of their own take these in turn, ADVISE first.
-METHODS = (ADVISE, GRAD_CAM, DARK_GREY, GREEN, PURPLE)
-
-# Inches: an image among several, with a title of two lines.
-SIDE, ROW = 2.6, 3.35
+# Of methods in turn: four colours of Okabe and Ito's colour-blind-safe set, and a grey.
+METHODS = ("#d55e00", "#0072b2", DARK_GREY, "#009e73", "#cc79a7")
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
@@ -55,7 +47,7 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
 
 def axes_grid(rows: int, columns: int) -> tuple[Figure, ManyAxes]:
     """A new figure and its axes (rows, columns), each for an image with a title of two lines."""
-    figure = Figure(figsize=(SIDE * columns, ROW * rows), layout="constrained")
+    figure = Figure(figsize=(2.6 * columns, 3.35 * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

@@ -60,16 +60,9 @@ def _convnext() -> nn.Module:
 def _plain() -> nn.Module:
     layers: list[nn.Module] = []
     inputs = 3
-    for channels, pool in (
-        (32, True),
-        (48, False),
-        (64, True),
-        (96, False),
-        (96, True),
-        (128, False),
-    ):
+    for index, channels in enumerate((32, 48, 64, 96, 96, 128)):
         layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.ReLU(inplace=True)]
-        layers += [nn.MaxPool2d(2)] if pool else []
+        layers += [] if index % 2 else [nn.MaxPool2d(2)]
         inputs = channels
     features = nn.Sequential(*layers)
     pixels = (SIZE // 16) ** 2

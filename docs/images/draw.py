@@ -19,7 +19,7 @@ from captum_advise.evaluation import scene
 from captum_advise.metrics import top_pixels
 from captum_advise.pixels import normalize_maps, upsample_maps
 from captum_advise.visualization import overlay
-from captum_advise.visualization.methods import shown_name
+from captum_advise.visualization.maps import shown_name
 
 HERE = Path(__file__).parent
 IMAGES = ("chelsea", "coffee", "camera", "rocket")

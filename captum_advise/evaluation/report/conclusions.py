@@ -25,7 +25,12 @@ def conclusions(
     if len(methods) == 1:
         return [f"The run has one method, {baseline}: there is nothing to compare."]
     judged = [metric for metric in metrics if metric.judges or metric.name == "avx"]
-    return [*_differences(table, judged, baseline), *_favoured(methods, metrics, by_avx)]
+    sentences = list(_differences(table, judged, baseline))
+    own = [method for method in methods if method in by_avx]
+    if own and any(metric.name == "avx" for metric in metrics):
+        verb = "selects" if len(own) == 1 else "select"
+        sentences.append(f"AVX and its parts favour {_listed(own)}, which {verb} by AVX.")
+    return sentences
 
 
 def _differences(table: pd.DataFrame, judged: Sequence[Metric], baseline: str) -> Iterator[str]:
@@ -46,15 +51,6 @@ def _differences(table: pd.DataFrame, judged: Sequence[Metric], baseline: str) -
     if titles and not alike:
         over = _listed([*titles.values()], "or")
         yield f"No method differs significantly from {baseline} in {over}."
-
-
-def _favoured(
-    methods: Sequence[str], metrics: Sequence[Metric], by_avx: Sequence[str]
-) -> Iterator[str]:
-    own = [method for method in methods if method in by_avx]
-    if own and any(metric.name == "avx" for metric in metrics):
-        verb = "selects" if len(own) == 1 else "select"
-        yield f"AVX and its parts favour {_listed(own)}, which {verb} by AVX."
 
 
 def _listed(names: Sequence[str], word: str = "and") -> str:

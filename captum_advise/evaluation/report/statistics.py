@@ -71,12 +71,13 @@ def compare_methods(
     rows: list[dict[str, Any]] = []
     for i, metric in enumerate(metrics):
         merits = tables[i] if metric.higher_is_better else -tables[i]
-        means, ranks = values[i].mean(0), _mean_ranks(-merits)
+        known = merits.loc[:, merits.notna().all()]
+        means, ranks = values[i].mean(0), (-known).rank(axis=1).mean()
         for j, method in enumerate(methods):
             row = {"method": method, "metric": metric.name, "images": len(merits)}
             row |= {"mean": means[j], "low": low[i, j], "high": high[i, j]}
             if metric.tested:
-                row["rank"] = ranks[method]
+                row["rank"] = ranks.get(method, np.nan)
             if metric.tested and method != baseline:
                 difference = float((tables[i][method] - tables[i][baseline]).to_numpy().mean())
                 gain = (merits[method] - merits[baseline]).to_numpy(dtype=np.float64)
@@ -199,9 +200,3 @@ def p_value_of(gain: _Values) -> float:
         return 1.0
     stats = import_optional("scipy.stats", "evaluation")
     return float(stats.wilcoxon(gain).pvalue)
-
-
-def _mean_ranks(losses: pd.DataFrame) -> pd.Series[float]:
-    """Mean ranks of the columns of (images, methods), the smallest first."""
-    known = losses.loc[:, losses.notna().all()]
-    return known.rank(axis=1).mean().reindex(losses.columns)

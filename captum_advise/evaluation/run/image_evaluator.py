@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_advise._core.scoring import MapScorer, as_masks
-from captum_advise._core.setting_warnings import extreme_pixels, suspicious_pixels
+from captum_advise._core.setting_warnings import extreme_pixels, suspicious_pixels, warn_of
 from captum_advise._core.targets import resolve_target
-from captum_advise._utils.errors import first_line, reason, warn_caller
+from captum_advise._utils.errors import first_line, reason
 from captum_advise._utils.io import ENCODING
 from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.evaluation.columns import Metric
@@ -29,6 +29,7 @@ from captum_advise.evaluation.run.passes import counted_passes, fixed_size_batch
 from captum_advise.evaluation.run.store import Row, packed
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.pixels import black
+from captum_advise.zoo.network import place_of
 
 
 class MethodError(RuntimeError):
@@ -57,8 +58,7 @@ class ImageEvaluator:
     @cached_property
     def device(self) -> torch.device:
         """Where the model is."""
-        parameter = next(self.model.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
+        return place_of(self.model)[0]
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -85,8 +85,7 @@ class ImageEvaluator:
             suspicious_pixels(extreme_pixels(inputs, space), space),
             suspicious_confidence(outputs, self.context.confidence),
         )
-        for message in filter(None, suspicions if warns else ()):
-            warn_caller(message)
+        warn_of(suspicions if warns else ())
         for name in self.methods:
             self._layers_of(name, inputs)
 
