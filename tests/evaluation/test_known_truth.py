@@ -27,6 +27,16 @@ def test_the_tables_are_those_of_the_rows(script):
     assert script.leaderboard(rows) in script.LEADERBOARD.read_text(encoding="utf-8")
 
 
+def test_ties_go_up_as_on_the_page(script):
+    # What sums in different orders leave of an exact tie.
+    assert {script.two_digits(mean) for mean in (0.825, 0.82499999999999, 0.82500000000001)} == {
+        "0.83"
+    }
+    (row,) = (line for line in script.PAGE.read_text().splitlines() if line.startswith("| ARCC"))
+    mean = row.split("|")[-2].partition("/")[0].strip()
+    assert f"ARCC ({mean})" in (script.EXPLANATION / "known-truth.md").read_text()
+
+
 def test_the_board_ranks_methods_by_truth(script):
     rows = pandas.read_csv(script.ROWS)
     rows.loc[rows["method"] == "winsor-cam", list(script.TRUTH)] = 2.0
