@@ -110,12 +110,25 @@ def test_the_numbers_are_those_of_the_results():
         assert {f"{means.at[method, metric.name]:.{metric.digits}f}" for method in GAINS} <= texts
     road = made.comparison.set_index(["method", "metric"]).loc["layer-advise", "road"]
     assert f"[{road['low']:.3f}, {road['high']:.3f}]" in texts
-    assert f"▲ {road['difference']:+.3f}, p < 0.001" in texts
+    # It breaks after the comma alone.
+    assert f"▲\u00a0{road['difference']:+.3f}, p\u00a0<\u00a00.001" in texts
     assert {"0: image 0.jpg", "1: image 1.jpg", "2: image 2.jpg"} <= texts
     assert "The maps explain dog, probability 0.750; the predicted class." in texts
     assert "The maps explain dog, probability 0.750; the predicted class is cat." in texts
     pictures = [own["alt"] for tag, own in outline.elements if tag == "img"]
     assert pictures[:4] == ["The image image 0.jpg", *(f"The map of {name}" for name in GAINS)]
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    made = report({"layer-advise": 1e-4, "grad-cam": 0.0, "random": -1e-4})
+    for metric in SHOWN:
+        gain = made.results["method"].map({"layer-advise": 1e-5, "grad-cam": 0, "random": -1e-5})
+        made.results[metric.name] = gain + 1e-7 * made.results["index"] - 2e-6
+    texts = Outline(page_of(made)).texts
+    zeros = {text for text in texts if re.search(r"[+-]0\.0+\b(?!\d)", text)}
+    assert not zeros
+    assert any(text.startswith("▲\u00a00.000, ") for text in texts)
+    assert "[0.000, 0.000]" in texts
 
 
 def test_what_is_not_known_has_no_value():

@@ -83,6 +83,13 @@ class Items:
         """Whether an item is a mosaic."""
         return _has(self._places[index][0], "has_cells")
 
+    def image(self, index: int) -> str | int:
+        """What counts once: an item, or the image or scene that several items show parts of."""
+        part = self._places[index][0]
+        # A cell of a mosaic is named by the mosaic and its image, an object by its scene.
+        is_part = _has(part, "has_cells") or _has(part, "has_pairs")
+        return (is_part and self.names[index].partition(": ")[2]) or index
+
     def first(self, attribute: str) -> Any:
         """An attribute of the first part that has it, as the network of image files; else None."""
         return next(filter(None, (getattr(part, attribute, None) for part in self.parts)), None)

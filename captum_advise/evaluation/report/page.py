@@ -111,10 +111,11 @@ def page(report: Report, pictures: Mapping[int, Sequence[str]]) -> str:
 
 def _facts(report: Report) -> dict[str, Any]:
     configuration, ended = report.information["configuration"], report.information["ended"]
+    shown = report.results[report.results["index"].isin(report.images)]
     facts = {
         "Network": configuration.get("network"),
         "Layer": configuration["layer"],
-        "Images": len(report.images),
+        "Images": shown.get("image", shown["index"]).nunique(),
         "Run": str(ended).replace("T", " ").replace("+00:00", " UTC"),
     }
     return {name: value for name, value in facts.items() if value}
@@ -151,13 +152,20 @@ def _cells(metric: Metric, rows: pd.DataFrame) -> _Cells:
         cell["is_best"] = metric.tested and row["mean"] == best
         if math.isfinite(row["p_holm"]):
             mark, cell["outcome"] = _OUTCOMES[outcome(row)]
-            p_value = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
-            cell["difference"] = f"{mark} {row['difference']:+.{metric.digits}f}, {p_value}"
+            p_value = "< 0.001" if row["p_holm"] < 0.001 else f"= {row['p_holm']:.3f}"
+            difference = _number(row["difference"], metric.digits, "+")
+            # A line breaks after the comma alone.
+            parts = f"{mark} {difference}", f"p {p_value}"
+            cell["difference"] = ", ".join(part.replace(" ", "\u00a0") for part in parts)
     return cells
 
 
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+def _number(value: float, digits: int, sign: str = "-") -> str:
+    """A number; with ``sign="+"`` plus is said too, and zero has no sign."""
+    if not math.isfinite(value):
+        return "-"
+    rounded = round(value, digits)
+    return f"{rounded:{sign}.{digits}f}" if rounded else f"{0:.{digits}f}"
 
 
 def _gallery(report: Report, pictures: Mapping[int, Sequence[str]]) -> Iterator[dict[str, Any]]:

@@ -42,8 +42,8 @@ def compare_methods(
     Args:
         results: One row per item and method: ``index``, ``method`` and the metrics' columns. Where
             a metric has no value for any method, it leaves the item out. The column ``image``, if
-            there is one, names what several items show a part of, an image in mosaics or a scene:
-            it counts once, with its mean over these items.
+            there is one, is the same for items that show parts of one image, as cells of mosaics
+            and objects of a scene do: it counts once, with its mean over these items.
         methods: Names, in the order of the tables.
         metrics: Which columns.
         seed: Seed of the bootstrap.
@@ -111,9 +111,7 @@ def _by_image(
     results: pd.DataFrame, methods: Sequence[str], metrics: Sequence[Metric]
 ) -> list[pd.DataFrame]:
     """The values of each metric, a row per image and a column per method."""
-    image = results["index"]
-    if "image" in results:
-        image = results["image"].where(results["image"].notna(), image)
+    image = results.get("image", results["index"]).combine_first(results["index"])
     names = [metric.name for metric in metrics]
     means = results.groupby([image.rename("image"), "method"])[names].mean()
     tables = []

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -30,9 +30,6 @@ from captum_advise.evaluation.run.processes import Processes
 from captum_advise.evaluation.run.results import Evaluation, information
 from captum_advise.evaluation.run.store import FILE, Key, Row, Setting, Store, unpacked
 from captum_advise.pixels import to_pixels
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FAILURE_COLUMNS = ("index", "file", "reason")
 # The run gives up when this many images fail at the start, before any succeeds.
@@ -212,7 +209,7 @@ class Run:
             write_table(self.output / "results.csv", table)
             results = printable(table)
             report = Report(
-                results=self._with_images(results),
+                results=results.assign(image=results["index"].map(self.items.image)),
                 methods=tuple(self.settings),
                 metrics=self.metrics,
                 information=described,
@@ -234,14 +231,6 @@ class Run:
             values = {k: v for k, v in row.values.items() if not isinstance(v, list)}
             own = {"index": index, "file": self.items.names[index], "method": method}
             yield {**own, "content": key.content, **values}
-
-    def _with_images(self, results: pd.DataFrame) -> pd.DataFrame:
-        """The results with the image that counts once, where several items show parts of it."""
-        in_mosaic = results["index"].map(self.items.in_mosaic)
-        # A cell of a mosaic is named by the mosaic and its image, an object by its scene.
-        is_part = in_mosaic | self.items.have("pairs")
-        image = results["file"].str.partition(": ")[2].where(is_part)
-        return results.assign(image=image) if is_part.any() else results
 
     def _shown(
         self, store: Store, index: int, keys: Mapping[str, Key]

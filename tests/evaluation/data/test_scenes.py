@@ -187,7 +187,7 @@ def test_the_gallery_shows_scenes_and_not_the_mosaics_of_them(tmp_path):
         progress=False,
     )
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Images: 4" in page
+    assert "Images: 2" in page
     shown = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="The image ([^"]+)"', page)
     assert [name for _, name in shown] == list(scenes.names)
     for (data, _), (inputs, *_) in zip(shown, scenes, strict=True):
@@ -195,3 +195,40 @@ def test_the_gallery_shows_scenes_and_not_the_mosaics_of_them(tmp_path):
         pixels = network.pixel_space.to_pixels(inputs[None])[0].permute(1, 2, 0).numpy()
         assert picture.shape == pixels.shape
         assert np.abs(picture - pixels).mean() < 0.05
+
+
+class Named(list):
+    """A data set as a user writes one, with names."""
+
+    def __init__(self, items, names, **attributes):
+        super().__init__(items)
+        self.names = names
+        self.__dict__.update(attributes)
+
+
+@pytest.mark.parametrize("names", [None, ["a.jpg", "cat: b.jpg", "cat: c.jpg", "dog: b.jpg"]])
+def test_photographs_next_to_scenes_count_one_by_one(names, tmp_path):
+    network = zoo.load("scenes-plain", weights="random")
+    scenes = SceneDataset(network, (3, 5), split="search")
+    photographs = [(torch.rand(3, 64, 64), 1) for _ in range(4)]
+    # Objects that say nothing of their images, and so are one each.
+    pairs = Named([scenes[0], scenes[1]], ["left", "right"], has_regions=True, has_pairs=True)
+    found = evaluate(
+        network.model,
+        network.layer,
+        ConcatDataset([Named(photographs, names), scenes, pairs]),
+        ["grad-cam", "random"],
+        tmp_path,
+        metrics=["insertion", "top_pixels"],
+        pixel_space=network.pixel_space,
+        progress=False,
+    )
+    images = found.summary.set_index(["method", "metric"])["images"]
+    assert images["grad-cam", "insertion"] == 4 + 2 + 2
+    assert images["grad-cam", "top_pixels"] == 2 + 2
+    own = found.results[found.results["method"] == "grad-cam"]["insertion"].to_numpy()
+    mean = np.mean([*own[:4], own[4:6].mean(), own[6:8].mean(), *own[8:]])
+    assert found.summary.set_index(["method", "metric"])["mean"][
+        "grad-cam", "insertion"
+    ] == pytest.approx(mean, abs=1e-6)
+    assert "Images: 8" in (tmp_path / "report.html").read_text(encoding="utf-8")
