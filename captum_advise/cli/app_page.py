@@ -36,6 +36,9 @@ _SELECTIONS: dict[str, UnitSelection] = {
 # Gradio leaves a list of choices open where a tab leads away from it.
 _STYLE = """
 div:not(:focus-within) > div:has(> ul[role=listbox]) { display: none; }
+textarea:focus-visible { outline: 2px solid currentColor !important; }
+.source-selection button { color: inherit; }
+#result .html-container { padding: 0; }
 #result iframe { width: 100%; height: 40rem; border: 0; }
 #result [role=alert] {
   margin: 0; padding: .8rem 1rem; border: 2px solid #a32a00; border-left-width: .6rem;
@@ -86,7 +89,7 @@ def build(network: zoo.Network) -> Any:
                     max_length=200,
                 )
             with gradio.Column():
-                selection = gradio.Dropdown(list(_SELECTIONS), label="Units of the map")
+                selection = gradio.Dropdown(list(_SELECTIONS), label="Units of LayerAdvise's map")
                 button = gradio.Button("Explain", variant="primary")
         result = gradio.HTML(label="Explanation", elem_id="result", padding=False)
 

@@ -476,7 +476,9 @@ def test_in_a_browser(server):
         wait.until(lambda _: any(x.is_displayed() for x in lists(driver)) or layer.click())
         driver.switch_to.active_element.send_keys(Keys.TAB)
         wait.until(lambda _: not [x for x in lists(driver) if x.is_displayed()])
-        assert driver.switch_to.active_element.tag_name in ("input", "textarea")
+        field = driver.switch_to.active_element
+        assert field.accessible_name.startswith("Class")
+        assert field.value_of_css_property("outline-style") == "solid"  # the focus is seen
         button("Explain").click()
         frame = wait.until(lambda _: driver.find_element("css selector", "#result iframe"))
         assert driver.find_element("css selector", "[aria-label='Layer']").get_attribute("value")
@@ -486,6 +488,8 @@ def test_in_a_browser(server):
         # The frame is as high as its page, also after it is narrower.
         for width in (1280, 500):
             driver.set_window_size(width, 1000)
+            # Chromium pauses a frame that is out of sight.
+            driver.execute_script("arguments[0].scrollIntoView()", frame)
             wait.until(lambda _: frame.size["height"] == height_of_page(driver, frame) > 1000)
         driver.switch_to.frame(frame)
         wait.until(lambda _: "cat" in driver.find_element("css selector", "h2").text)
