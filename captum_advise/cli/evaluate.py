@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,6 @@ from captum_advise import evaluation
 from captum_advise.cli import options
 from captum_advise.cli.console import show, show_message
 from captum_advise.cli.networks import load_network
-
-if TYPE_CHECKING:
-    from captum_advise.evaluation import Evaluation
 
 EXAMPLES = """\b
 Examples:
@@ -167,15 +164,6 @@ def evaluate(
     # Under torchrun, the process with another status than 0 ends the others: only the first has it.
     if int(os.getenv("RANK", "0")) != 0:
         return 0
-    _show(result)
-    return 1 if len(result.failures) else 0
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _show(result: Evaluation) -> None:
     # What was reused, what was computed, and why.
     reasons = ", ".join(f"{reason}: {number}" for reason, number in result.reasons.items())
     rows = f"{result.reused} reused, {result.computed} computed{f' ({reasons})' * bool(reasons)}"
@@ -183,3 +171,8 @@ def _show(result: Evaluation) -> None:
     if len(result.failures):
         show(f"Failed images: {len(result.failures)}, see {result.folder / 'failures.csv'}.")
     show(f"Report: {result.folder / 'report.html'}")
+    return 1 if len(result.failures) else 0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

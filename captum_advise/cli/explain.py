@@ -15,11 +15,7 @@ from captum_advise._utils.errors import USER_ERRORS, first_line, on_one_line
 from captum_advise._utils.io import atomic_write
 from captum_advise.cli import options
 from captum_advise.cli.console import make_folder, progress, show, show_error, show_message
-from captum_advise.cli.image_results import (
-    content_of,
-    output_names,
-    show_result,
-)
+from captum_advise.cli.image_results import content_of, output_names, show_result
 from captum_advise.cli.image_sources import find_sources
 from captum_advise.cli.networks import load_network
 

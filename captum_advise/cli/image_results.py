@@ -81,8 +81,8 @@ def show_result(
     assert confidences is not None
     assert target is not None
     ordered = confidences[0].argsort(descending=True, stable=True)[:_TOP].tolist()
-    shares, explained = confidences[0].tolist(), int(target[0])
-    names = {index: f"{setup.class_names[index]} ({index})" for index in (explained, *ordered)}
+    shares, explained, classes = confidences[0].tolist(), int(target[0]), setup.class_names
+    names = {index: f"class {index} ({classes[index]})" for index in (explained, *ordered)}
     units = f"LayerAdvise: {explanation.describe_units()}"
     if in_one_line:
         show(f"{shown}: {names[explained]}, confidence {shares[explained]:.1%}; {units}")

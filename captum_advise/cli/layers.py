@@ -20,19 +20,19 @@ Examples:
 def layers(model: options.Model = "efficientnet-lite0") -> int:
     """List the layers of a network that can be explained.
 
-    In the order in which they run: name, for --layer; class; output, units x height x width. Marks
-    the layer that is explained by default, and those that GatedGradCam combines. Nothing is
-    downloaded: networks of the zoo have random weights here.
+    In the order in which they run: name, for --layer; class; output, units x height x width. The
+    last column marks the layer that is explained without --layer, by default, and those that
+    GatedGradCam combines. Nothing is downloaded: networks of the zoo have random weights here.
     """
     from captum_advise.zoo.layer_probe import feature_layers
     from captum_advise.zoo.recognition import unwrapped
 
     network = load_network(model, weights="default" if ":" in model else "random")
-    table = Table("layer", "class", "output", "taken by")
+    table = Table("layer", "class", "output", "explained")
     for name, shape in feature_layers(network).items():
         module = unwrapped(network.model).get_submodule(name)
-        taken = ["default"] * (name == network.layer_name)
-        taken += ["GatedGradCam"] * (name in network.layer_names)
+        taken = ["by default"] * (name == network.layer_name)
+        taken += ["by GatedGradCam"] * (name in network.layer_names)
         cells = type(module).__name__, " x ".join(map(str, shape)), ", ".join(taken)
         table.add_row(escape(name), *cells)
     show(table)

@@ -37,7 +37,7 @@ def read_json(path: Path) -> dict:
 
 
 def class_of(result: dict, index: int) -> str:
-    return f"{result['setup']['class_names'][index]} ({index})"
+    return f"class {index} ({result['setup']['class_names'][index]})"
 
 
 def units_of(result: dict) -> list[int]:
@@ -397,7 +397,7 @@ def test_a_line_per_image(photos, tmp_path, capsys, no_figures):
         result = read_json(output / f"{name}.json")
         (target,), units = result["target"], len(units_of(result))
         assert line == (
-            f"{photos / name}.png: {result['setup']['class_names'][target]} ({target}), confidence "
+            f"{photos / name}.png: {class_of(result, target)}, confidence "
             f"{result['confidence'][0]:.1%}; LayerAdvise: relevance {result['selected'][0]} "
             f"selected, {units} of 96 units, AVX {result['metrics']['avx'][0]:.3f}"
         )
@@ -497,7 +497,7 @@ def test_target_by_name(cat, tmp_path, capsys):
     assert explain(cat, *SMALL, "--target", "EGYPTIAN", output=tmp_path) == 0
     result = read_json(tmp_path / "cat.json")
     assert result["target"] == [285]
-    assert "explained: Egyptian cat (285)" in capsys.readouterr().out
+    assert "explained: class 285 (Egyptian cat)" in capsys.readouterr().out
 
 
 def test_selection_of_relevances(cat, tmp_path, capsys):

@@ -27,14 +27,14 @@ def test_classes_and_shapes(capsys):
     found = rows(capsys, "--model", "torchvision/resnet18")
     assert found["conv1"][:2] == ["Conv2d", "64 x 112 x 112"]
     assert found["layer3"][:2] == ["Sequential", "256 x 14 x 14"]
-    assert found["layer4"] == ["Sequential", "512 x 7 x 7", "default, GatedGradCam"]
+    assert found["layer4"] == ["Sequential", "512 x 7 x 7", "by default, by GatedGradCam"]
     assert not {"avgpool", "fc"} & set(found)
     assert (*found,)[:: len(found) - 1] == ("conv1", "layer4")
 
 
 def test_tokens(capsys):
     found = rows(capsys, "--model", "timm/test_vit")
-    assert found["blocks.5.norm1"] == ["LayerNorm", "64 x 10 x 10", "default"]
+    assert found["blocks.5.norm1"] == ["LayerNorm", "64 x 10 x 10", "by default"]
 
 
 def test_every_layer_of_the_list_can_be_loaded(capsys):
