@@ -17,7 +17,7 @@ from captum_advise._core.scoring import MapScorer
 from captum_advise._core.unit_choice import Candidates, has_relevance, on_host
 from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.probabilities import score_traits, suspicious_confidence
-from captum_advise._utils.randomness import unsteady
+from captum_advise._utils.randomness import RANDOM_OUTPUTS, unsteady
 from captum_advise.pixels import PixelSpace
 
 # Bicubic resizing of tensors leaves [0, 1] by a little.
@@ -90,13 +90,7 @@ def random_outputs(layer_pass: LayerPass) -> str | None:
     call = layer_pass.call
     if not layer_pass.draws or unsteady(call.forward_func, *call.layers):
         return None
-    if torch.equal(call.outputs(), layer_pass.outputs):
-        return None
-    return (
-        "The model draws random numbers in evaluation mode, as functional dropout does with "
-        "training=True, and its outputs differ from pass to pass: switch this off, or average the "
-        "maps of several calls."
-    )
+    return None if torch.equal(call.outputs(), layer_pass.outputs) else RANDOM_OUTPUTS
 
 
 def extreme_pixels(images: Tensor, pixel_space: PixelSpace | None) -> Tensor:

@@ -13,7 +13,13 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
+RANDOM_OUTPUTS = (
+    "The model draws random numbers in evaluation mode, as functional dropout does with "
+    "training=True, and its outputs differ from pass to pass: switch this off, or average the "
+    "results of several calls."
+)
 # How far functions, partials and methods are followed.
 _DEPTH = 4
 
@@ -87,7 +93,10 @@ def _differs_in_training(module: Module) -> bool:
         return False
     if isinstance(module, _InstanceNorm):
         return module.track_running_stats
-    if isinstance(module, _BatchNorm):
+    is_normalised = any(
+        isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values()
+    )
+    if is_normalised or isinstance(module, _BatchNorm):
         return True
     if not _reads_training(kind):
         return False

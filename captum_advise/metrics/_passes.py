@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_advise._utils.checks import check_class_range, check_count, check_outputs
 from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.probabilities import default_confidence, suspicious_confidence
-from captum_advise._utils.randomness import unsteady
+from captum_advise._utils.randomness import RANDOM_OUTPUTS, random_states, unsteady
 
 
 def target_confidences(
@@ -39,15 +39,20 @@ def target_confidences(
         strict=True,
     )
     for batch, example in batches:
+        states = [] if found else random_states([batch])
         outputs = forward_func(batch)
         check_outputs(outputs)
         confidences = convert(outputs)
         if not found:  # once: a GPU waits for the answers
+            first, draws = (batch, outputs), random_states([batch]) != states
             if confidence is None and (message := suspicious_confidence(outputs, convert)):
                 warn_caller(message)
             check_class_range(target, confidences.shape[1])
             target = target.to(confidences.device)
         found.append(target_confidence(confidences, target[example]))
+    # Last, so that it changes no number of the passes before.
+    if draws and not unsteadiness and not torch.equal(forward_func(first[0]), first[1]):
+        warn_caller(RANDOM_OUTPUTS)
     return torch.cat(found)
 
 

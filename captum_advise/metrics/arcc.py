@@ -37,7 +37,7 @@ def arcc(maps: Tensor, maps_of_masked: Tensor, road: Tensor) -> Tensor:
         >>> arcc(maps, maps, torch.tensor([1.0]))
         tensor([0.7500])
     """
-    return _harmonic_mean(maps, maps_of_masked, road)
+    return _harmonic_mean(maps, maps_of_masked, road, least=-1)
 
 
 def adcc(maps: Tensor, maps_of_masked: Tensor, average_drop: Tensor) -> Tensor:
@@ -57,10 +57,13 @@ def adcc(maps: Tensor, maps_of_masked: Tensor, average_drop: Tensor) -> Tensor:
         tensor([0.7500])
     """
     check_real(average_drop=average_drop)
-    return _harmonic_mean(maps, maps_of_masked, 1 - average_drop)
+    # Confidences in half precision may leave [0, 1].
+    return _harmonic_mean(maps, maps_of_masked, 1 - average_drop, least=-0.1)
 
 
-def _harmonic_mean(maps: Tensor, maps_of_masked: Tensor, faithfulness: Tensor) -> Tensor:
+def _harmonic_mean(
+    maps: Tensor, maps_of_masked: Tensor, faithfulness: Tensor, *, least: float
+) -> Tensor:
     check_real(faithfulness=faithfulness)
     coherency = (class_sensitivity(maps, maps_of_masked).double() + 1) / 2
     if faithfulness.shape != (len(maps),):
@@ -68,7 +71,7 @@ def _harmonic_mean(maps: Tensor, maps_of_masked: Tensor, faithfulness: Tensor) -
             f"There must be one value per map, ({len(maps)},), got {tuple(faithfulness.shape)}."
         )
     check_finite(faithfulness)
-    if faithfulness.numel() and not faithfulness.abs().max() <= 1:
+    if not bool(((faithfulness >= least) & (faithfulness <= 1)).all()):
         raise ValueError("Pass the values of road or average_drop, which are at most 1.")
     if maps.numel() and not (maps.min() >= 0 and maps.max() <= 1):
         raise ValueError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -66,7 +67,7 @@ def overlay(
     ax = ax or Figure(figsize=(4.5, 4.7), layout="constrained").subplots()
     figure = cast(Figure, ax.figure)
     draw_heat(ax, pixels, attribution)
-    _warn_of_another_aspect(attribution, pixels)
+    _warn_of_another_aspect([(attribution, pixels)])
     ax.set_title(title or "")
     if new:
         evidence_bar(figure, np.array(ax))
@@ -107,7 +108,7 @@ def overlays(
         _draw_image(row[0], image)
         for ax, (name, of_method) in zip(row[1:], maps.items(), strict=True):
             _draw_map(ax, image, of_method[index], f"{name}\n{_positions(of_method)}")
-            _warn_of_another_aspect(of_method, image)
+    _warn_of_another_aspect(product(maps.values(), pixels))
     evidence_bar(figure, grid)
     return figure, grid
 
@@ -209,10 +210,13 @@ def _caption(explanation: Explanation, index: int) -> str:
     return "\n".join(parts)
 
 
-def _warn_of_another_aspect(attribution: Array, image: Pixels) -> None:
-    (h, w), (height, width) = attribution.shape[-2:], image.shape[:2]
-    if abs(h * width - w * height) > max(height, width):  # by more than a cell
-        warn_caller(
-            f"A map of {h} x {w} is stretched over an image of {height} x {width}, of another "
-            "aspect. Draw it over the image that the model saw, resized and cropped."
-        )
+def _warn_of_another_aspect(pairs: Iterable[tuple[Array, Pixels]]) -> None:
+    """Warn of the first of some maps that does not have its image's aspect."""
+    for attribution, image in pairs:
+        (h, w), (height, width) = attribution.shape[-2:], image.shape[:2]
+        if abs(h * width - w * height) > max(height, width):  # by more than a cell
+            warn_caller(
+                f"A map of {h} x {w} is stretched over an image of {height} x {width}, of another "
+                "aspect. Draw it over the image that the model saw, resized and cropped."
+            )
+            return

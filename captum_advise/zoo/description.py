@@ -52,9 +52,10 @@ def describe(
     passed is not looked for. The model is left unchanged.
 
     Args:
-        model: An image classifier. Compiled models, ``DataParallel`` and models of PEFT are
-            explained as the model in them; :class:`captum_advise.targets.Output` takes the scores
-            out of what a model returns. A :class:`Network`, of which what is passed changes.
+        model: An image classifier. Compiled models, ``DataParallel``, ``AveragedModel`` and models
+            of PEFT are explained as the model in them; :class:`captum_advise.targets.Output` takes
+            the scores out of what a model returns. A :class:`Network`, of which what is passed
+            changes.
         layer: The module to explain, or its dotted name.
         transform: PIL image to model input (C, H, W), or an image processor of Hugging Face. The
             default is that of timm's data configuration, of torchvision's default weights for this

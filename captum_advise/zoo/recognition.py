@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.pixels import PixelSpace
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Any weights of torchvision with the usual transform: 256, central 224, the usual normalisation.
 _USUAL = "AlexNet_Weights.DEFAULT"
+# What wraps a model and returns what it returns.
+_AROUND = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 # As a share of the range from black to white; 8-bit images are exact to half of 1/255.
 _TOLERANCE = 0.02
 
@@ -34,10 +37,10 @@ class Inputs:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile``, ``DataParallel``, PEFT and ``targets.Output``."""
+    """The model in ``torch.compile``, ``DataParallel``, averages, PEFT and ``targets.Output``."""
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        if isinstance(model, _AROUND):
             inner = model.module
         elif isinstance(model, Output):
             inner = model.model

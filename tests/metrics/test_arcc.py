@@ -47,6 +47,12 @@ def test_pytorch_grad_cam_s_arcc():
     np.testing.assert_allclose(arcc(MAPS, OTHERS, values), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("drop", [-0.5, 1.5, 2.0])
+def test_average_drops_are_shares(drop):
+    with pytest.raises(ValueError, match="values of road or average_drop, which are at most 1"):
+        adcc(MAPS, OTHERS, torch.tensor([0.5, 0.5, drop]))
+
+
 @pytest.mark.parametrize(
     ("maps", "values", "sentence"),
     [

@@ -19,6 +19,7 @@ from toy_networks import Apply, Net, images, network
 from captum_advise import GatedGradCam, LayerAdvise, PixelSpace, explain, targets
 from captum_advise._utils.randomness import unsteady
 from captum_advise.layouts import Tokens
+from captum_advise.metrics import deletion_auc, insertion_auc, mu_fidelity, road
 
 SPACE = PixelSpace.identity()
 
@@ -185,6 +186,10 @@ def test_modes_that_make_results_random():
         assert name in unsteady(model)
         assert name in unsteady(lambda x, model=model: model(x))
         assert unsteady(model.eval()) is None
+    # As a hook, it changes its vectors in training mode.
+    model = nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 4, 3)))
+    assert "Conv2d" in unsteady(model)
+    assert unsteady(model.eval()) is None
 
 
 X = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -206,6 +211,10 @@ def test_models_that_are_random_in_evaluation_mode():
     ):
         (message,) = (text for text in said(call) if "evaluation mode" in text)
         assert "its outputs differ from pass to pass" in message
+    of_metric = torch.rand(2, 1, 64, 64), torch.ones(2, dtype=torch.int64)
+    for metric in (insertion_auc, deletion_auc, road, mu_fidelity):
+        (message,) = said(lambda metric=metric: metric(net, X, *of_metric))
+        assert "its outputs differ from pass to pass" in message
 
     class Seeded(Sampling):
         def forward(self, x):
@@ -216,6 +225,7 @@ def test_models_that_are_random_in_evaluation_mode():
     assert not any(
         "evaluation" in m for m in said(lambda: LayerAdvise(seeded, seeded.layer).attribute(X, 1))
     )
+    assert said(lambda: road(seeded, X, *of_metric)) == []
 
 
 @pytest.mark.case("quantised model, whose modules keep the mode of training", "no such warning")

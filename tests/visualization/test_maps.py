@@ -30,6 +30,12 @@ def test_a_map_of_another_aspect_is_told(recwarn, shape, fits):
     assert told == ([] if fits else [__file__, __file__])
 
 
+def test_overlays_tell_of_another_aspect_once(recwarn):
+    maps = {str(side): torch.rand(2, 1, side, 2 * side) for side in (7, 8, 14)}
+    visualization.overlays(torch.rand(2, 3, 64, 64), maps)
+    assert len([found for found in recwarn if "of another aspect" in str(found.message)]) == 1
+
+
 def test_heat_is_the_positive_part_stretched(image):
     values = np.linspace(-1, 3, 224 * 224).reshape(224, 224)
     _, axes = visualization.overlay(image, values)

@@ -62,6 +62,9 @@ def test_models_in_models(chelsea):
         network = zoo.describe(wrapped)
         assert network.model is model
         assert network.layer is model.layer4
+    average = torch.optim.swa_utils.AveragedModel(model)
+    assert zoo.describe(average).model is average.module
+    assert zoo.describe(average, layer="module.layer3").layer is average.module.layer3
 
 
 # --- Hugging Face
