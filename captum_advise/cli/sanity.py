@@ -105,7 +105,7 @@ def sanity(
     for method, value in rows[is_end].groupby("method", sort=False)["absolute"].mean().items():
         depends = abs(value) < _DEPENDS_BELOW
         verdict = "depends on the parameters" if depends else "does NOT depend on the parameters"
-        show(f"{method} {verdict}: with random ones, rank correlation {value:.2f}.")
+        show(f"{method} {verdict}: with random ones, rank correlation {round(value, 2) or 0:.2f}.")
     for path in files:
         show(f"  {path}")
     return 0

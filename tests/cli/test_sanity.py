@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from captum_advise import PixelSpace, cli, zoo
+from captum_advise import PixelSpace, cli, evaluation, zoo
 
 
 @pytest.fixture
@@ -88,3 +88,18 @@ def test_sanity_without_layers_for_advise(cat, tmp_path, capsys, small, monkeypa
 def test_bad_input_to_sanity(tmp_path, capsys):
     assert cli.main(["sanity", str(tmp_path / "none.png"), "--weights", "random"]) == 2
     assert "There is no image" in capsys.readouterr().err
+
+
+def test_a_correlation_that_rounds_to_zero_has_no_sign(cat, tmp_path, capsys, small, monkeypatch):
+    randomize = evaluation.randomize_parameters
+
+    def slightly_negative(*arguments, **options):
+        run = randomize(*arguments, **options)
+        tiny = {name: own * 0 - 1e-3 for name, own in run.absolute_correlation.items()}
+        return dataclasses.replace(run, absolute_correlation=tiny)
+
+    monkeypatch.setattr(evaluation, "randomize_parameters", slightly_negative)
+    assert cli.main(["sanity", str(cat), "--output", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "with random ones, rank correlation 0.00." in out
+    assert "-0.00" not in out
