@@ -150,7 +150,7 @@ def _explained(
     *,
     unit_selection: UnitSelection = "avx",
     baselines: Any = None,
-    internal_batch_size: int = 8,
+    internal_batch_size: int | None = None,
     with_metrics: bool = True,
     keep_units: bool = False,
 ) -> Explanation:

@@ -23,7 +23,6 @@ from captum_advise._core.setting_warnings import (
 )
 from captum_advise._core.setup import LayerSetup
 from captum_advise._core.targets import resolve_target
-from captum_advise._utils.checks import check_count
 from captum_advise._utils.probabilities import suspicious_confidence
 from captum_advise.layouts import ReshapeTransform
 from captum_advise.pixels import PixelSpace
@@ -115,7 +114,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         grad_kwargs: dict[str, Any] | None = None,
         *,
         n_occlusions: int = 0,
-        internal_batch_size: int = 8,
+        internal_batch_size: int | None = None,
     ) -> Tensor:
         """Computes the map of each example, at the size of its image.
 
@@ -129,7 +128,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
                         was measured. Needs class scores N x K, one input that holds
                         images, and torchvision. 0: no correction.
             internal_batch_size (int, optional): Number of occluded images in one
-                        forward pass. Bounds memory.
+                        forward pass. Bounds memory. Default: 4 on a CPU, 32 on a GPU
 
         Returns:
             *Tensor* of **attributions**, N x 1 x H x W, without a graph. They go from 0 up to the
@@ -162,7 +161,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         """
         grad_kwargs = arguments.as_grad_kwargs(grad_kwargs)
         check_occlusions(n_occlusions)
-        check_count("internal_batch_size", internal_batch_size, at_least=1)
+        arguments.check_batch_size(internal_batch_size)
         call = self._layer_call(inputs, additional_forward_args, attribute_to_layer_input)
         arguments.check_examples(call.inputs)
         _images(call)  # before the model runs
@@ -179,7 +178,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
         target: TargetType,
         grad_kwargs: dict[str, Any],
         n_occlusions: int = 0,
-        internal_batch_size: int = 8,
+        internal_batch_size: int | None = None,
         *,
         keep_graph: bool = False,
     ) -> tuple[Tensor, list[str | None]]:

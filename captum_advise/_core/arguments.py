@@ -47,15 +47,20 @@ def as_grad_kwargs(grad_kwargs: object) -> dict[str, Any]:
     return grad_kwargs or {}
 
 
+def check_batch_size(internal_batch_size: int | None) -> None:
+    if internal_batch_size is not None:
+        check_count("internal_batch_size", internal_batch_size, at_least=1)
+
+
 def choice_arguments(
     unit_selection: object,
     target: TargetType,
     grad_kwargs: object,
     baselines: BaselineType,
-    internal_batch_size: int,
+    internal_batch_size: int | None,
 ) -> dict[str, Any]:
     """The arguments of a choice in canonical form, by name."""
-    check_count("internal_batch_size", internal_batch_size, at_least=1)
+    check_batch_size(internal_batch_size)
     return {
         "selection": as_selection(unit_selection),
         "target": target,

@@ -19,6 +19,9 @@ from captum_advise.pixels import PixelSpace, black, masked_images, normalize_map
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# Masked examples in one pass: few, so that a CPU keeps their memory, and many to fill a GPU.
+_ON_CPU, _ON_GPU = 4, 32
+
 
 def maskable_inputs(layer_pass: LayerPass) -> tuple[int, ...]:
     """Indices of the inputs that a map of the layer can mask.
@@ -147,14 +150,15 @@ class MaskedModel:
     outputs: Tensor  # of the unmasked examples
 
     @classmethod
-    def of(cls, layer_pass: LayerPass, **fields: Any) -> Self:
+    def of(cls, layer_pass: LayerPass, *, internal_batch_size: int | None, **fields: Any) -> Self:
         """A model and the examples of a forward pass."""
-        call = layer_pass.call
+        call, on_cpu = layer_pass.call, layer_pass.outputs.device.type == "cpu"
         model = cls(
             forward_func=call.forward_func,
             inputs=tuple(tensor.detach() for tensor in call.inputs),
             additional_forward_args=call.additional_forward_args,
             outputs=layer_pass.outputs.detach(),
+            internal_batch_size=internal_batch_size or (_ON_CPU if on_cpu else _ON_GPU),
             **fields,
         )
         model._check_arguments()

@@ -83,7 +83,7 @@ def corrected_by_occlusion(
     n_occlusions: int,
     pixel_space: PixelSpace | None,
     confidence: Callable[[Tensor], Tensor],
-    internal_batch_size: int,
+    internal_batch_size: int | None,
 ) -> Tensor:
     """Maps, corrected by the confidence lost in occluded images.
 
