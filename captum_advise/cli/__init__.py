@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from captum_advise.cli.garbage import begin_imports
+from captum_advise.cli.process import begin_imports
 
 __all__ = ["main"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from captum_advise import zoo
 from captum_advise._utils.errors import did_you_mean, reason
-from captum_advise.cli.garbage import end_imports
+from captum_advise.cli.process import end_imports
 
 if TYPE_CHECKING:
     from torch import nn

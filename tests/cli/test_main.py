@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import warnings
 from functools import partial
@@ -48,6 +50,29 @@ def test_only_a_process_of_its_own_looks_for_less_garbage():
     code = MAIN.replace("main())", "main() or gc.get_threshold()[0] > 10_000)")
     command = ["layers", "--model", "scenes-plain"]
     assert subprocess.run([sys.executable, "-c", f"import gc; {code}", *command]).returncode == 0
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="tells glibc what to keep"
+)
+def test_memory_is_used_again():
+    # 64 MB, as a pass makes and frees them: the system clears their pages once.
+    code = """
+        import resource, numpy
+        from captum_advise.cli.process import begin_imports, end_imports
+        begin_imports()
+        end_imports()
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            numpy.full(1 << 23, 1.0)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        first, second = faults(), faults()
+        assert second < first / 10, (first, second)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_the_package_runs_as_a_module():
