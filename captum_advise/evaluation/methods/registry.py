@@ -166,7 +166,7 @@ def get_methods(
         ['layer-advise', 'rise']
     """
     settings = settings or {}
-    known = [name for method in _METHODS.values() for name in method.settings]
+    known = dict.fromkeys(name for method in _METHODS.values() for name in method.settings)
     for name, value in settings.items():
         if name not in known:
             raise ValueError(
