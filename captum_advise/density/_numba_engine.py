@@ -37,7 +37,8 @@ def estimate_compiled(block: Block) -> Tensor:
     def run(part: int) -> None:
         first, last = ends[part], ends[part + 1]
         middle = min(max(first, n_short), last)
-        estimate_rows(*arrays, first, middle, *results)  # type: ignore[call-arg]
+        if first < middle:
+            estimate_rows(*arrays, first, middle, *results)  # type: ignore[call-arg]
         if middle < last:
             estimate_long_rows(*arrays, middle, last, *results)  # type: ignore[call-arg]
 

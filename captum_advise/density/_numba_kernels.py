@@ -47,7 +47,8 @@ _PER_BIN = 4
 _MINUS_HALF_LOG2_E = -0.5 / math.log(2)
 _LN_2 = math.log(2)
 _ROUNDING = 1.5 * 2.0**52
-_C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11 = (1 / math.factorial(n) for n in range(2, 12))
+_C2, _C3, _C4, _C5, _C6, _C7 = (1 / math.factorial(n) for n in range(2, 8))
+_C8, _C9, _C10, _C11, _C12 = (1 / math.factorial(n) for n in range(8, 13))
 
 
 @njit(nogil=True, cache=True)
@@ -475,12 +476,12 @@ def _powers_of_two(exponents):
         # Adding a number of this size rounds, and leaves the integer in the last bits.
         rounded = exponent + _ROUNDING
         x = (exponent - (rounded - _ROUNDING)) * _LN_2
-        # The series of exp: rounding is all that is left after 12 terms, as |x| < 0.35.
+        # The series of exp: rounding is all that is left after 13 terms, as |x| < 0.35.
         square = x * x
         fourth = square * square
         first = 1 + x + square * (_C2 + _C3 * x)
         second = _C4 + _C5 * x + square * (_C6 + _C7 * x)
-        third = _C8 + _C9 * x + square * (_C10 + _C11 * x)
+        third = _C8 + _C9 * x + square * (_C10 + _C11 * x + square * _C12)
         power = first + fourth * (second + fourth * third)
         scaled = _float_of(_bits_of(power) + (_bits_of(rounded) << 52))
         exponents[k] = scaled if exponents[k] > -1000.0 else 0.0

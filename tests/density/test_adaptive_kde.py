@@ -374,3 +374,14 @@ def test_scaling_the_axis_of_a_bandwidth_ratio(rows, scale):
     here = adaptive_kde(samples, grid, n_bandwidths=8).density.isnan()
     there = adaptive_kde(samples * scale, grid * scale, n_bandwidths=8).density.isnan()
     assert torch.equal(here, there)
+
+
+def test_powers_of_two_are_exact_to_rounding():
+    kernels = pytest.importorskip("captum_advise.density._numba_kernels")
+    exponents = -np.concatenate([np.linspace(0, 3, 3001), np.linspace(3, 1000, 3001)[:-1]])
+    expected = np.exp2(exponents.astype(np.longdouble))
+    powers = np.append(exponents, [-1000.0, -5000.0])
+    kernels._powers_of_two(powers)
+    assert powers[-2:].tolist() == [0.0, 0.0]
+    # A few roundings of 1e-16; without the last term of the series it is 9e-15.
+    assert np.abs(powers[:-2] / expected - 1).max() < 1e-15
