@@ -100,12 +100,15 @@ def probe(
                 "captum_advise.targets.Output(model, key)."
             )
         if layer is None:
-            layer = _last_that_matters(_maps(outputs), logits, name)
+            # Not a map before tokens whose grid is not known: these would be explained.
+            gridless = [n for n, one in enumerate(outputs.values(), 1) if one.layout == Tokens()]
+            after = dict(list(outputs.items())[gridless[-1] if gridless else 0 :])
+            layer = _last_that_matters(_maps(after), logits, name)
         else:
             _check_layer(layer, model, outputs, name, is_reshaped=reshape_transform is not None)
         maps = _maps(outputs)
         passed = _passed_before(layer, maps, source, _edge(logits))
-    layouts = {key: output.layout for key, output in outputs.items() if output.layout is not None}
+    layouts = {k: one.layout for k, one in outputs.items() if one.layout not in (None, Tokens())}
     if reshape_transform is not None:
         layouts[layer] = reshape_transform
     layers = _layers_of_gated_grad_cam(layer, maps, passed)
@@ -158,7 +161,8 @@ def _recorded(model: nn.Module, size: tuple[int, int]) -> Iterator[dict[str, _Ou
         is_map, layout = layout_of(output, size)
         # Tokens only where they are normalised: elsewhere they grow from block to block.
         if isinstance(layout, Tokens):
-            is_map = "norm" in type(module).__name__.lower()
+            is_norm = "norm" in type(module).__name__.lower()
+            is_map, layout = is_map and is_norm, layout if is_norm or is_map else None
         # A hook on a module that is called again sees several values and keeps only one.
         if key in outputs or _INSIDE_ATTENTION.search(key):
             is_map = False
@@ -228,17 +232,30 @@ def _no_head_at_zero(model: nn.Module) -> Iterator[None]:
 
 
 def layout_of(output: Any, size: tuple[int, int]) -> tuple[bool, ReshapeTransform | None]:
-    """Whether a module's output is a feature map, and its layout unless that is (N, C, H, W)."""
+    """Whether a module's output is a feature map, and its layout unless that is (N, C, H, W).
+
+    The layout of tokens that may be a grid with a remainder of the image is ``Tokens()``.
+    """
 
     def alike(height: int, width: int) -> bool:
         return height > 1 and height * size[1] == width * size[0]
 
+    def nearly(height: int, width: int) -> bool:
+        # One stride gives both sides, up to rounding and what lacks padding; squares stay squares.
+        if size[0] == size[1] or min(height, width) < 2:
+            return False
+        least = max(size[0] / (height + 2), size[1] / (width + 2))
+        return least < min(size[0] / (height - 1), size[1] / (width - 1))
+
     if not isinstance(output, Tensor) or output.dim() not in (3, 4) or len(output) != 1:
         return False, None
     if output.dim() == 4:
-        if alike(*output.shape[2:]):
-            return True, None
-        return (True, channels_last) if alike(*output.shape[1:3]) else (False, None)
+        for fits in (alike, nearly):
+            if fits(*output.shape[2:]):
+                return True, None
+            if fits(*output.shape[1:3]):
+                return True, channels_last
+        return False, None
     for n_prefix in range(_MOST_PREFIX_TOKENS + 1):
         patches = output.shape[1] - n_prefix
         height = math.isqrt(max(patches, 0) * size[0] // size[1])
@@ -247,7 +264,9 @@ def layout_of(output: Any, size: tuple[int, int]) -> tuple[bool, ReshapeTransfor
             width = patches // height
             if alike(height, width):
                 return True, Tokens(n_prefix, (height, width))
-    return False, None
+    counts = range(output.shape[1] - _MOST_PREFIX_TOKENS, output.shape[1] + 1)
+    grids = ((side, n // side) for n in counts for side in range(2, n) if n % side == 0)
+    return False, Tokens() if size[0] != size[1] and any(nearly(*one) for one in grids) else None
 
 
 def _check_layer(

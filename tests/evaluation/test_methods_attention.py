@@ -236,3 +236,12 @@ def test_attention_in_windows_is_refused(inputs):
         find_layers(swin, swin.norm, "attention", inputs)
     with pytest.raises(ValueError, match="it needs attention"):
         find_layers(nn.Sequential(nn.Flatten(), nn.Linear(3072, 5)), swin.norm, "attention", inputs)
+
+
+def test_attention_of_patches_with_a_border_has_no_grid():
+    # 1 + 4 x 9 patches of 32 x 66 pixels: the last column is cut. 6 x 6 would be another grid.
+    options = {"dynamic_img_size": True, "dynamic_img_pad": True}
+    model = timm.create_model("vit_tiny_patch16_224", **SETTINGS, **options).eval()
+    method = get_methods(["generic-attention"])["generic-attention"]
+    with pytest.raises(ValueError, match="all patches"):
+        method(model, model.blocks[-1], torch.rand(1, 3, 32, 66), CLASSES[:1], Context())

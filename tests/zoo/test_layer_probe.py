@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 from messages import one_sentence
+from timm import create_model
 from torch import nn
+from torchvision import models
 from torchvision.transforms import v2
 
-from captum_advise.layouts import Tokens
+from captum_advise.layouts import Tokens, channels_last
 from captum_advise.zoo import describe, load
 from captum_advise.zoo.layer_probe import feature_layers, layout_of, probe
 
@@ -47,6 +49,56 @@ def hooks(model):
 )
 def test_tokens_are_read_as_grids_that_models_have(n_tokens, size, tokens):
     assert layout_of(torch.zeros(1, n_tokens, 8), size) == (tokens is not None, tokens)
+
+
+class Strided(nn.Sequential):
+    """Halves the image five times; padded or not, in either layout."""
+
+    def __init__(self, kernel=3, padding=1, is_last=False):
+        stages = [nn.Conv2d(3, 8, kernel, 2, padding)]
+        stages += [nn.Conv2d(8, 8, kernel, 2, padding) for _ in range(4)]
+        super().__init__(*stages, *([Permuted()] if is_last else []), Pooled(is_last))
+
+
+class Permuted(nn.Module):
+    def forward(self, maps):
+        return maps.movedim(1, -1)
+
+
+class Pooled(nn.Module):
+    def __init__(self, is_last):
+        super().__init__()
+        self.positions = (1, 2) if is_last else (2, 3)
+
+    def forward(self, maps):
+        return maps.mean(self.positions)
+
+
+@pytest.mark.parametrize(
+    "size", [(360, 640), (240, 320), (225, 400), (300, 200), (333, 500), (180, 320)]
+)
+@pytest.mark.parametrize("options", [{}, {"padding": 0}, {"kernel": 7, "padding": 3}])
+def test_the_default_layer_of_images_whose_sides_strides_do_not_divide(size, options):
+    # As of square images: the last map, not the last one with exactly the aspect of the image.
+    plain, last = (probe(Strided(is_last=own, **options), size, "strided") for own in (False, True))
+    assert (plain.layer, plain.layers, plain.layouts) == ("4", ("3", "4"), {})
+    assert (last.layer, last.layouts) == ("5", {"5": channels_last})
+
+
+@pytest.mark.parametrize("size", [(360, 640), (240, 320)])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "swin_t"])
+def test_networks_have_the_layers_of_square_images_for_others(name, size):
+    model = getattr(models, name)().eval()
+    square, wide = (probe(model, own, name) for own in ((224, 224), size))
+    assert (wide.layer, wide.layers) == (square.layer, square.layers)
+
+
+def test_no_layer_before_tokens_of_an_unknown_grid_is_taken_for_the_last():
+    vit = create_model("test_vit", dynamic_img_size=True, dynamic_img_pad=True).eval()
+    assert probe(vit, (160, 240), "vit").layer == probe(vit, (160, 160), "vit").layer
+    with pytest.raises(ValueError, match="no layer with a feature map") as error:
+        probe(vit, (168, 248), "vit")  # 11 x 16 patches, with a border
+    one_sentence(error)
 
 
 def test_a_reused_module_is_not_the_default_layer():

@@ -74,7 +74,7 @@ class AttentionPass:
         shape = (len(inputs), n_tokens, n_tokens)
         layout = layout_of(torch.empty(1, n_tokens, 1), (inputs.shape[2], inputs.shape[3]))[1]
         alike = all((len(b.weights), *b.weights.shape[2:]) == shape for b in blocks)
-        if not (alike and isinstance(layout, Tokens)):
+        if not (alike and isinstance(layout, Tokens) and layout.size):
             raise ValueError(
                 "its formula needs attention of all patches to all patches in every block, and the "
                 "model has attention in windows, of a class token alone, or at several resolutions"
