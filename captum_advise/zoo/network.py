@@ -76,20 +76,15 @@ class Network:
                 Upper and lower case are the same, and so are spaces and underscores.
 
         Raises:
-            ValueError: The text fits no class, or more than one.
+            ValueError: The text fits no class, or more than one, as a number that names another.
         """
-        classes = len(self.class_names)
-        try:
-            index = int(text)
-        except ValueError:
-            pass
-        else:
-            if not 0 <= index < classes:
-                raise ValueError(f"{self.name} has the classes 0 to {classes - 1}, not {index}.")
-            return index
-        wanted = plain(text)
+        classes, wanted = len(self.class_names), plain(text)
         names = [plain(name) for name in self.class_names]
         matches = [index for index, name in enumerate(names) if name == wanted]
+        if re.fullmatch(r"[+-]?\d+", wanted):
+            matches = sorted({*matches, int(wanted)} & {*range(classes)})
+            if not matches:
+                raise ValueError(f"{self.name} has the classes 0 to {classes - 1}, not {wanted}.")
         if not matches and wanted:
             words = re.compile(rf"\b{re.escape(wanted)}\b")
             matches = [index for index, name in enumerate(names) if words.search(name)]
@@ -100,7 +95,7 @@ class Network:
             more = f", ... ({len(matches)} in all)" if len(matches) > 20 else ""
             raise ValueError(
                 f"{text!r} can mean {len(matches)} classes of {self.name}: {shown}{more}. Give the "
-                "whole name or the index."
+                "whole name or the index, in Python as an int."
             )
         raise ValueError(
             f"{self.name} has no class {text!r}{did_you_mean(wanted, names)}; "

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from messages import one_sentence
 
@@ -56,3 +58,17 @@ def test_class_index_errors(lite0, text, message):
     with pytest.raises(ValueError, match=message) as error:
         lite0.class_index(text)
     one_sentence(error)
+
+
+def test_a_number_that_is_the_name_of_another_class_is_not_clear(lite0):
+    # As torchvision's ImageFolder orders folders.
+    network = replace(lite0, class_names=("0", "1", "10", "11", "2", *map(str, range(3, 10))))
+    assert network.class_index("1") == 1
+    with pytest.raises(ValueError, match=r"can mean 2 .*: 10 \(2\), 8 \(10\)") as error:
+        network.class_index("10")
+    one_sentence(error)
+    from_one = replace(lite0, class_names=("1", "2", "3"))
+    assert from_one.class_index("3") == 2
+    assert from_one.class_index("0") == 0
+    with pytest.raises(ValueError, match="in Python as an int"):
+        from_one.class_index("1")

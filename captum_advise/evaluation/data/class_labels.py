@@ -23,7 +23,10 @@ class ClassLabels:
     def __init__(self, network: zoo.Network) -> None:
         self.network = network
         self._indices: dict[str, set[int]] = defaultdict(set)
-        wordnet_ids = _wordnet_ids(network.class_names)
+        # ImageNet's, if the classes are those in the usual order.
+        is_imagenet = tuple(network.class_names) == imagenet_or_numbers(1000)
+        timm = import_optional("timm.data", "zoo") if is_imagenet else None
+        wordnet_ids = timm.ImageNetInfo().label_names() if timm else ()
         for names in (network.class_names, wordnet_ids):
             for index, name in enumerate(names):
                 self._indices[plain(name)].add(index)
@@ -31,20 +34,14 @@ class ClassLabels:
         #: What :meth:`find` takes, for a message.
         self.accepted = f"class index (0 to {len(network.class_names) - 1}){others}"
 
-    def find(self, text: str) -> int | None:
+    def find(self, text: str, *, is_name: bool = False) -> int | None:
         """The class that a text names, or None if it names none, or more than one.
 
-        Upper and lower case are the same, and so are spaces and underscores.
+        Upper and lower case are the same, and so are spaces and underscores. A number is an index
+        unless it ``is_name``.
         """
         known = plain(text)
         matches = set(self._indices.get(known, ()))
-        if _INDEX.fullmatch(known) and float(known) < len(self.network.class_names):
+        if not is_name and _INDEX.fullmatch(known) and float(known) < len(self.network.class_names):
             matches.add(int(float(known)))
         return matches.pop() if len(matches) == 1 else None
-
-
-def _wordnet_ids(class_names: tuple[str, ...]) -> list[str]:
-    """The WordNet id of each class if they are those of ImageNet, in the usual order."""
-    if len(class_names) != 1000 or tuple(class_names) != imagenet_or_numbers(1000):
-        return []
-    return list(import_optional("timm.data", "zoo").ImageNetInfo().label_names())

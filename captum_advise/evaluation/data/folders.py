@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from captum_advise.evaluation.data.class_labels import ClassLabels
 from captum_advise.zoo.images import ENDINGS
+from captum_advise.zoo.loading import numbered
+from captum_advise.zoo.network import plain
 
 
 def entries(folder: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
@@ -41,7 +44,9 @@ def _classes(
     by_folder: Mapping[str, Sequence[Path]], folder: Path, labels: ClassLabels
 ) -> dict[str, int]:
     """The class index of each folder that holds images."""
-    classes = {name: index for name in by_folder if (index := labels.find(name)) is not None}
+    are_names = all(labels.find(name, is_name=True) is not None for name in by_folder)
+    found = {name: labels.find(name, is_name=are_names) for name in by_folder}
+    classes = {name: index for name, index in found.items() if index is not None}
     unclear = [name for name in by_folder if name not in classes]
     is_one_each = len(unclear) == len(by_folder) == len(labels.network.class_names)
     # Of train and val, which hold folders of classes, the images lie deeper.
@@ -52,6 +57,17 @@ def _classes(
             f"The folder {unclear[0]!r} in {folder} is not a class of {labels.network.name}: name "
             f"folders by {labels.accepted}, give the folder that holds the folders of classes, or "
             "a CSV file with the columns file and class."
+        )
+    are_numbers = all(re.fullmatch(r"(class )?[0-9]+", plain(name)) for name in by_folder)
+    all_classes = labels.network.class_names
+    is_told = are_names and all_classes != numbered(len(all_classes))
+    if are_numbers and not is_told and [*classes.values()] != sorted(classes.values()):
+        warnings.warn(
+            f"The folders in {folder} count as the classes of their numbers, and torchvision's "
+            "ImageFolder numbers them by text, 10 before 2: if the model learnt from that, give "
+            "the network class_names, those of its ImageFolder.",
+            UserWarning,
+            stacklevel=4,
         )
     return classes
 

@@ -15,7 +15,7 @@ from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise._utils.probabilities import default_confidence
 from captum_advise.evaluation.columns import get_metrics
 from captum_advise.evaluation.data.items import Items
-from captum_advise.evaluation.methods.interface import Context, Method
+from captum_advise.evaluation.methods.interface import Context
 from captum_advise.evaluation.methods.registry import MethodLike, as_method, get_methods
 from captum_advise.evaluation.metric_values import MetricSettings
 from captum_advise.evaluation.randomness import kept_random_states
@@ -126,12 +126,14 @@ def evaluate(
             f"The model is a {type(model).__name__}, not a torch.nn.Module, and methods need its "
             "layers: give the module, or wrap the function in one."
         )
+    if not isinstance(methods, Mapping):
+        methods = get_methods([methods] if isinstance(methods, str) else methods)
     check_count("seed", seed, at_least=0)
     check_count("internal_batch_size", internal_batch_size, at_least=1)
     evaluator = ImageEvaluator(
         model=model,
         layer=layer,
-        methods=_named(methods),
+        methods={name: as_method(method) for name, method in methods.items()},
         context=Context(pixel_space, confidence or default_confidence(model), internal_batch_size),
         settings=settings,
         seed=seed,
@@ -147,12 +149,6 @@ def evaluate(
         run.check_same_data(group)
         shares = group.gather(run.evaluate_share(group, progress=progress))
         return group.first_does(lambda: run.finish(shares, prune=prune))
-
-
-def _named(methods: Mapping[str, MethodLike] | Iterable[str]) -> dict[str, Method]:
-    if isinstance(methods, Mapping):
-        return {name: as_method(method) for name, method in methods.items()}
-    return get_methods([methods] if isinstance(methods, str) else methods)
 
 
 def _check(evaluator: ImageEvaluator, items: Items, again: Iterable[str]) -> None:

@@ -97,7 +97,9 @@ class Run:
                 error = self._evaluate(index, store, share, warns=group.rank == 0)
                 if error is None:
                     continue
-                name, sentence = self.items.names[index], _sentence(error)
+                is_plain = isinstance(error, ValueError | OSError | MethodError)
+                kind = "" if is_plain else f"{type(error).__name__}: "
+                name, sentence = self.items.names[index], f"{kind}{reason(error)}."
                 share.failures.append({"index": index, "file": name, "reason": sentence})
                 n_failed += isinstance(error, MethodError)
                 if n_failed >= _MAX_FAILURES_AT_START and not share.keys:
@@ -258,9 +260,3 @@ def _joined(stored: Row | None, row: Row) -> Row:
     if stored is None:
         return row
     return Row({**stored.values, **row.values}, row.map)
-
-
-def _sentence(error: Exception) -> str:
-    """The reason for a failure, for ``failures.csv``."""
-    is_plain = isinstance(error, ValueError | OSError | MethodError)
-    return f"{reason(error)}." if is_plain else f"{type(error).__name__}: {reason(error)}."

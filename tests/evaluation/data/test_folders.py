@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torchvision
 
 from captum_advise import zoo
 from captum_advise.evaluation import image_dataset
+from captum_advise.zoo.loading import numbered
 
 
 @pytest.fixture
@@ -63,6 +66,35 @@ def test_folders_are_classes(folders, classes, layout, three_classes):
     assert dataset.targets == tuple(c for c in classes for _ in range(2))
     assert dataset.names[:2] == (f"{folders[0]}/a.PNG", f"{folders[0]}/deeper/b.png")
     assert dataset[0][1] == classes[0]
+
+
+def labelled(*class_names):
+    return SimpleNamespace(name="net", class_names=class_names)
+
+
+@pytest.mark.parametrize("name", ["{}", "class_{}"])
+def test_numbers_that_imagefolder_would_order_by_text(name, layout):
+    root = layout(*(f"{name.format(index)}/a.png" for index in range(12)))
+    by_text = torchvision.datasets.ImageFolder(root)
+    network = labelled(*numbered(12))
+    with pytest.warns(UserWarning, match=r"classes of their numbers.*class_names") as caught:
+        dataset = image_dataset(root, network)
+    assert "\n" not in str(caught[0].message)
+    numbers = [int(name.split("/")[0].removeprefix("class_")) for name in dataset.names]
+    assert numbers == list(dataset.targets)
+    # What the warning says to do.
+    told = image_dataset(root, labelled(*by_text.classes))
+    assert list(told.targets) == by_text.targets
+    assert told.names[2] == f"{name.format(10)}/a.png"
+
+
+def test_numbers_that_are_in_one_order_give_no_warning(layout, recwarn):
+    root = layout(*(f"{index:02d}/a.png" for index in range(12)))
+    assert image_dataset(root, labelled(*numbered(12))).targets == tuple(range(12))
+    assert image_dataset(root, labelled(*map(str, range(12)))).targets == tuple(range(12))
+    other = layout(*(f"{index}/a.png" for index in range(12)), root="told")
+    image_dataset(other, labelled(*map(str, range(12))))
+    assert not recwarn.list
 
 
 def test_a_subset_of_imagenet_is_known_by_wordnet_ids(layout, imagenet_classes):
