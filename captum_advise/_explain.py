@@ -114,7 +114,8 @@ def explain(
         input_shape=None if inputs is None else (inputs.shape[1], inputs.shape[2], inputs.shape[3]),
     )
     if inputs is None:
-        inputs = _stacked([network.transform(_as_pil(one)) for one in _as_list(image)])
+        images: Any = image if isinstance(image, list | tuple) else [image]
+        inputs = _stacked([network.transform(_as_pil(one)) for one in images])
     else:
         _warn_of_pixels(inputs, network.pixel_space)
     advise = LayerAdvise(
@@ -212,15 +213,9 @@ def _as_pil(image: ImageLike) -> Image.Image:
     return whole
 
 
-def _as_list(images: ImageLike | Sequence[ImageLike] | Tensor) -> Sequence[ImageLike]:
-    if not isinstance(images, list | tuple):
-        return [images]  # type: ignore[list-item]
-    if not images:
-        raise ValueError("There is no image to explain: the sequence is empty.")
-    return images
-
-
 def _stacked(inputs: Sequence[Tensor]) -> Tensor:
+    if not inputs:
+        raise ValueError("There is no image to explain: the sequence is empty.")
     shapes = sorted({tuple(one.shape) for one in inputs})
     if len(shapes) > 1:
         raise ValueError(

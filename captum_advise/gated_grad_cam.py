@@ -208,7 +208,13 @@ class GatedGradCam(LayerSetup, GradientAttribution):
                 suspicious_pixels(extreme_pixels(tensors[i], self.pixel_space), self.pixel_space)
                 for i in images
             ]
-        return maps, [*messages, _zero_maps(maps)]
+        zero = ~maps.flatten(1).any(1)
+        if bool(zero.any()):
+            messages.append(
+                f"{int(zero.sum())} of {len(zero)} examples have no evidence for the target that "
+                "the layers agree on, so their maps by GatedGradCam are zero."
+            )
+        return maps, messages
 
     def _check_feature_maps(self, layer_pass: LayerPass) -> None:
         """Require one feature map N x C x H x W per layer, and one row per example."""
@@ -243,13 +249,3 @@ def _images(call: LayerCall) -> tuple[tuple[int, ...], tuple[int, int]]:
             f"inputs, and they are {shapes}: use LayerAdvise for other inputs."
         )
     return images, sizes.pop()
-
-
-def _zero_maps(maps: Tensor) -> str | None:
-    zero = ~maps.flatten(1).any(1)
-    if not bool(zero.any()):
-        return None
-    return (
-        f"{int(zero.sum())} of {len(zero)} examples have no evidence for the target that the "
-        "layers agree on, so their maps by GatedGradCam are zero."
-    )

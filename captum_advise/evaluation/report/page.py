@@ -170,9 +170,11 @@ def _number(value: float, digits: int, sign: str = "-") -> str:
 
 def _gallery(report: Report, pictures: Mapping[int, Sequence[str]]) -> Iterator[dict[str, Any]]:
     rows = report.results.set_index(["index", "method"])
+    names = dict(enumerate(report.class_names))
     for index, (image, *maps) in pictures.items():
         first = rows.loc[index].iloc[0]
-        target, predicted = (_class_name(report, first[name]) for name in ("target", "predicted"))
+        classes = int(first["target"]), int(first["predicted"])
+        target, predicted = (names.get(one, f"class {one}") for one in classes)
         verdict = (
             "the predicted class" if target == predicted else f"the predicted class is {predicted}"
         )
@@ -183,8 +185,3 @@ def _gallery(report: Report, pictures: Mapping[int, Sequence[str]]) -> Iterator[
             "image": image,
             "maps": dict(zip(report.methods, maps, strict=True)),
         }
-
-
-def _class_name(report: Report, index: float) -> str:
-    names, index = report.class_names, int(index)
-    return names[index] if index < len(names) else f"class {index}"

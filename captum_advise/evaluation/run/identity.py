@@ -9,10 +9,14 @@ stands for their code.
 
 from __future__ import annotations
 
+import argparse
 import collections
+import dataclasses
 import enum
 import functools
 import hashlib
+import operator
+import re
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -33,12 +37,15 @@ _STANDARD = {"builtins", *sys.stdlib_module_names}
 _OPAQUE = {"torch", *_STANDARD} - {"argparse", "functools", "types"}
 
 _PLAIN = (
-    *(bool, int, float, complex, str, bytes, range, slice, PurePath),
+    *(bool, int, float, complex, str, bytes, bytearray, range, slice, PurePath),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
 )
-# What a function may read from its module and seldom changes there. Lists and dictionaries may be
-# traces of its use.
-_FIXED = (*_PLAIN, tuple, Tensor, np.ndarray, types.ModuleType)
+# What a function may read from its module and seldom changes there, beside dataclasses. Lists,
+# dictionaries and other objects may be traces of its use.
+_FIXED = (
+    *(*_PLAIN, tuple, frozenset, enum.Enum, re.Pattern, Tensor, np.ndarray),
+    *(types.ModuleType, types.SimpleNamespace, argparse.Namespace),
+)
 # In these, two definitions of one class may differ although they do the same.
 _CLASS_DETAILS = {
     *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__"),
@@ -118,6 +125,10 @@ class _Stream:
                 return _name(type(value)), *value
             case list() | collections.deque():
                 return "list", *value
+            case re.Pattern():
+                return "pattern", value.pattern, value.flags
+            case operator.itemgetter() | operator.attrgetter() | operator.methodcaller():
+                return "getter", *value.__reduce__()
             case set() | frozenset():
                 return "set", *sorted(value, key=_order)
             case dict() | types.MappingProxyType():
@@ -213,7 +224,7 @@ def _name(value: Any) -> str:
 
 def _order(value: Any) -> str:
     """An order of keys and members that is the same in every process."""
-    return repr(value) if isinstance(value, _PLAIN) else ""
+    return repr(value) if isinstance(value, (*_PLAIN, tuple, enum.Enum)) else ""
 
 
 def _code(code: types.CodeType) -> tuple[Any, ...]:
@@ -246,7 +257,7 @@ def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         else:
             found = {name: value}
         for key, own in found.items():
-            if isinstance(own, _FIXED) or callable(own):
+            if isinstance(own, _FIXED) or callable(own) or dataclasses.is_dataclass(own):
                 yield key, own
 
 

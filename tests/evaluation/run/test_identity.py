@@ -107,6 +107,35 @@ REDEFINITIONS = {
     ),
 }
 
+# What a module sets in other ways than by a number.
+SETTINGS = {
+    "enumeration": ("import enum\nclass E(enum.Enum):\n    A = 1\n    B = 2", "E.A", "E.B"),
+    "frozen set": ("", "frozenset({('a', 1), ('b', 2)})", "frozenset({('a', 1), ('b', 3)})"),
+    "options of a command": (
+        "import argparse",
+        "argparse.Namespace(k=1)",
+        "argparse.Namespace(k=2)",
+    ),
+    "namespace": ("import types", "types.SimpleNamespace(k=1)", "types.SimpleNamespace(k=2)"),
+    "pattern": ("import re", "re.compile('a')", "re.compile('a', re.I)"),
+    "getter": ("import operator", "operator.itemgetter(1)", "operator.itemgetter(2)"),
+    "bytes": ("", "bytearray(b'1')", "bytearray(b'2')"),
+    "frozen settings": (
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass C:\n    k: int = 1",
+        "C(1)",
+        "C(2)",
+    ),
+}
+for what, (given, *values) in SETTINGS.items():
+    globally, inside = (
+        tuple(text.format(given=given, value=value) for value in values)
+        for text in (
+            "{given}\nK = {value}\ndef method(x): return K",
+            "{given}\ndef make(k): return lambda x: k\nmethod = make({value})",
+        )
+    )
+    REDEFINITIONS |= {f"{what} of the module": globally, f"{what} in a closure": inside}
+
 
 @pytest.mark.parametrize("what", REDEFINITIONS)
 def test_a_redefinition_is_noticed_and_a_repetition_is_not(what):
