@@ -12,6 +12,9 @@ from captum_advise._utils.checks import check_real
 
 __all__ = ["PixelSpace", "masked_images", "normalize_maps", "upsample_maps"]
 
+# Of interpolation, by the number of spatial dimensions.
+_MODES = {1: "linear", 2: "bicubic", 3: "trilinear"}
+
 
 @dataclass(frozen=True)
 class PixelSpace:
@@ -157,18 +160,15 @@ def upsample_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
         torch.Size([1, 1, 224, 224])
     """
     spatial = maps.dim() - 2
-    if spatial != len(size) or spatial not in (1, 2, 3):
+    if spatial != len(size) or spatial not in _MODES:
         raise ValueError(
             f"Cannot upsample maps of shape {tuple(maps.shape)} to {tuple(size)}: "
             "one to three spatial dimensions are needed, as many as the size has."
         )
-    if spatial == 2:
-        # antialias changes nothing when enlarging, but selects a = -0.5 instead of -0.75.
-        larger = F.interpolate(maps, size, mode="bicubic", antialias=True, align_corners=False)
-    else:
-        larger = F.interpolate(
-            maps, size, mode={1: "linear", 3: "trilinear"}[spatial], align_corners=False
-        )
+    # Of 2 dimensions, antialias changes nothing when enlarging, but selects a = -0.5, not -0.75.
+    larger = F.interpolate(
+        maps, size, mode=_MODES[spatial], align_corners=False, antialias=spatial == 2
+    )
     return larger.clamp(0, 1)
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 # What bad input raises. Anything else is a bug and ends in a traceback.
 USER_ERRORS = (ValueError, OSError, RuntimeError, ImportError)
 # Frames that lie between a user's call and a warning.
-_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _INNER = ("captum_advise", "captum", "torch")
+# Letters that turn the direction of writing, which hides how a name ends.
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def warn_caller(message: str) -> None:
@@ -33,7 +34,6 @@ def on_one_line(text: str) -> str:
     """Text in which nothing that a file name may hold begins a line, or steers a terminal."""
 
     def is_plain(letter: str) -> bool:
-        # What turns the direction of writing hides how a name ends.
         turns = unicodedata.bidirectional(letter) in _TURNS
         return unicodedata.category(letter) not in ("Cc", "Zl", "Zp") and not turns
 

@@ -23,24 +23,23 @@ def lazy_names(
     importing such a module would replace what the name stands for. Errors of missing packages name
     the ``extra`` that brings them.
     """
-    parts: list[str] = []
-    homes: dict[str, str] = {}
-    for line in ast.parse(pkgutil.get_data(package, "__init__.pyi") or b"").body:
-        if isinstance(line, ast.ImportFrom):
-            names = [alias.name for alias in line.names]
-            parts += names if line.module is None else []
-            homes |= dict.fromkeys(names, line.module) if line.module else {}
+    stub = ast.parse(pkgutil.get_data(package, "__init__.pyi") or b"")
+    homes = {
+        alias.name: line.module
+        for line in stub.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    }
 
     def get(name: str) -> Any:
-        if name in parts:
-            return importlib.import_module(f"{package}.{name}")
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        home = (
-            import_optional(homes[name], extra) if extra else importlib.import_module(homes[name])
-        )
+        module = homes[name]
+        if module is None:
+            return importlib.import_module(f"{package}.{name}")
+        home = import_optional(module, extra) if extra else importlib.import_module(module)
         found = getattr(home, name)
         setattr(sys.modules[package], name, found)
         return found
 
-    return get, lambda: [*homes, *parts], list(homes)
+    return get, lambda: list(homes), [name for name, module in homes.items() if module]

@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +18,6 @@ from captum_advise._utils.errors import first_line
 from captum_advise._utils.io import require_file
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
     from typing_extensions import Self
 
 T = TypeVar("T")
@@ -43,18 +42,12 @@ class TensorRecord:
         return numbers
 
 
-def _items(record: Any) -> list[tuple[str, Any]]:
-    instance: DataclassInstance = record
-    return [(field.name, getattr(instance, field.name)) for field in fields(instance)]
-
-
 def mapped(value: Any, of_tensor: Callable[[Tensor], Tensor]) -> Any:
     """The same with what is made of each tensor in its place."""
     if isinstance(value, Tensor):
         return of_tensor(value)
     if isinstance(value, TensorRecord):
-        parts = {name: mapped(part, of_tensor) for name, part in _items(value)}
-        return replace(value, **parts)  # type: ignore[type-var]
+        return type(value)(**mapped(vars(value), of_tensor))
     if isinstance(value, tuple):
         return tuple(mapped(part, of_tensor) for part in value)
     if isinstance(value, dict):
@@ -69,8 +62,8 @@ def plain(value: Any, of_tensor: Callable[[Tensor, str], Any], name: str = "") -
     """
     if isinstance(value, Tensor):
         return of_tensor(value, name)
-    if is_dataclass(value) and not isinstance(value, type):
-        value = dict(_items(value))
+    if is_dataclass(value):
+        value = vars(value)
     prefix = f"{name}." if name else ""
     if isinstance(value, dict):
         return {key: plain(part, of_tensor, f"{prefix}{key}") for key, part in value.items()}

@@ -33,7 +33,7 @@ from captum_advise.axioms import checks
 from captum_advise.axioms.checks import AxiomViolation, Subject
 from captum_advise.axioms.networks import SmallNetwork, draw_parameters, generator
 from captum_advise.axioms.rewrites import REWRITES, Rewrite
-from captum_advise.axioms.strategies import Case, cases, network_specs
+from captum_advise.axioms.strategies import Case, cases
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,8 @@ class Axiom:
 
     def cases(self, subject: Subject) -> st.SearchStrategy[Case]:
         """The cases to try, among those that the subject takes."""
-        specs = network_specs(
-            **{"spatial_dims": subject.spatial_dims, "channels": subject.channels, **self.allowed}
-        )
-        return cases(specs, examples=self.examples)
+        of_subject = {"spatial_dims": subject.spatial_dims, "channels": subject.channels}
+        return cases(self.examples, **{**of_subject, **self.allowed})
 
 
 def implementation_invariance(rewrite: Rewrite, subject: Subject, case: Case) -> None:
@@ -80,19 +78,17 @@ def implementation_invariance(rewrite: Rewrite, subject: Subject, case: Case) ->
 
     Tolerance: none where the pair is bitwise equal, else that of this module.
     """
-    pair = rewrite(case.spec, case.rewrite_seed)
-    original = _attributions(subject, case, pair.original)
-    rewritten = _attributions(subject, case, pair.rewritten)
+    network, unit_map = rewrite(case.spec, case.rewrite_seed)
+    original = _attributions(subject, case, SmallNetwork(case.spec))
+    rewritten = _attributions(subject, case, network)
     expected = original
     if original.shape[1] > 1 or rewritten.shape[1] > 1:
-        if rewritten.shape[1] != len(pair.unit_map):
+        if rewritten.shape[1] != len(unit_map):
             raise AxiomViolation(
-                f"{subject.name} returned {rewritten.shape[1]} maps for {len(pair.unit_map)} units."
+                f"{subject.name} returned {rewritten.shape[1]} maps for {len(unit_map)} units."
             )
         zero = torch.zeros_like(original[:, 0])
-        expected = torch.stack(
-            [zero if unit is None else original[:, unit] for unit in pair.unit_map], 1
-        )
+        expected = torch.stack([zero if u is None else original[:, u] for u in unit_map], 1)
     name = rewrite.build.__name__
     what = f"{name}: equivalent networks ({rewrite.reason}) have different attributions"
     require = checks.require_equal if rewrite.is_bitwise else checks.require_close

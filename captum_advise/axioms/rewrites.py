@@ -1,4 +1,4 @@
-"""Pairs of networks that compute the same function, and how their layers correspond."""
+"""Ways to write a network differently that leave its function as it is."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from torch.nn.utils import fuse_conv_bn_eval
 from captum_advise.axioms.networks import Convolution, NetworkSpec, SmallNetwork, generator
 
 
-class EquivalentPair(NamedTuple):
-    """Two networks with equal outputs on all inputs, and the map between their layers."""
+class Rewritten(NamedTuple):
+    """A network with the outputs of another one on all inputs, and the map between their layers."""
 
-    original: SmallNetwork
-    rewritten: SmallNetwork
-    # For each unit of the rewritten layer, the unit of the original layer whose activations it has
-    # up to a positive factor. None for an added unit, on which the outputs do not depend.
-    unit_map: tuple[int | None, ...]
+    network: SmallNetwork
+    # For each unit, the unit of the other network whose activations it has up to a positive factor.
+    # None for an added unit, on which the outputs do not depend.
+    unit_map: Sequence[int | None]
 
 
-_Build = Callable[[NetworkSpec, torch.Generator], EquivalentPair]
+_Build = Callable[[SmallNetwork, torch.Generator], Rewritten]
 
 
 class Rewrite(NamedTuple):
@@ -36,9 +35,9 @@ class Rewrite(NamedTuple):
     reason: str  # why they are, or are not
     needs: Mapping[str, tuple[Any, ...]]  # values of the spec's attributes, of what it can rewrite
 
-    def __call__(self, spec: NetworkSpec, seed: int) -> EquivalentPair:
-        """Rewrite a network."""
-        return self.build(spec, generator(seed))
+    def __call__(self, spec: NetworkSpec, seed: int) -> Rewritten:
+        """Rewrite the network that a spec describes."""
+        return self.build(SmallNetwork(spec), generator(seed))
 
 
 REWRITES: dict[str, Rewrite] = {}
@@ -56,15 +55,15 @@ def _rewrite(
 
 
 @_rewrite("the head adds the units in another order", is_bitwise=False)
-def permuted_units(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair:
+def permuted_units(network: SmallNetwork, source: torch.Generator) -> Rewritten:
     """Units in another order."""
-    return _reordered(spec, torch.randperm(spec.units, generator=source).tolist())
+    return _reordered(network, torch.randperm(network.spec.units, generator=source).tolist())
 
 
 @_rewrite("zeros among the terms of a sum change the order of its evaluation", is_bitwise=False)
-def dead_units(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
+def dead_units(network: SmallNetwork, _source: torch.Generator) -> Rewritten:
     """Units added that nothing reads."""
-    return _reordered(spec, [*range(spec.units), None])
+    return _reordered(network, [*range(network.spec.units), None])
 
 
 @_rewrite(
@@ -72,10 +71,10 @@ def dead_units(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
     is_bitwise=True,
     activation=("relu", "leaky_relu", "none"),  # f(s x) = s f(x) for s > 0
 )
-def rescaled_units(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair:
+def rescaled_units(network: SmallNetwork, source: torch.Generator) -> Rewritten:
     """Units rescaled, and scaled back after the layer."""
+    spec = network.spec
     factors = torch.exp2(torch.randint(-4, 5, (spec.units,), generator=source, dtype=torch.float64))
-    network = SmallNetwork(spec)
     with torch.no_grad():
         if spec.batch_norm and spec.layer == "convolution":
             # The batch norm reads the units, and takes the factor away.
@@ -86,31 +85,29 @@ def rescaled_units(spec: NetworkSpec, source: torch.Generator) -> EquivalentPair
         else:
             _scale_rows(network.norm if spec.batch_norm else network.convolution, factors)
             network.outgoing().div_(factors[:, None])
-    return _pair(network)
+    return Rewritten(network, range(network.spec.units))
 
 
 @_rewrite("a product of two matrices is rounded at another step", is_bitwise=False)
-def split_head(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
+def split_head(network: SmallNetwork, _source: torch.Generator) -> Rewritten:
     """The last linear map as a product of two."""
-    network = SmallNetwork(spec)
     last = network.last
     left, right = torch.linalg.qr(last.weight.detach())
     with torch.random.fork_rng(devices=[]):
         first = nn.Linear(last.in_features, len(right), bias=False)
-        second = nn.Linear(len(right), spec.classes)
+        second = nn.Linear(len(right), last.out_features)
     first.weight.data, second.weight.data, second.bias.data = right, left, last.bias.data
     network.head[-1] = nn.Sequential(first, second)
-    return _pair(network)
+    return Rewritten(network, range(network.spec.units))
 
 
 @_rewrite("x * 1 + y * 0 is x", is_bitwise=True)
-def inserted_identity(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
+def inserted_identity(network: SmallNetwork, _source: torch.Generator) -> Rewritten:
     """Identity layers inserted."""
-    network = SmallNetwork(spec)
     convolution = network.convolution
     network.stem.append(_identity_convolution(convolution, convolution.in_channels))
-    network.head.insert(0, _identity_convolution(convolution, spec.units))
-    return _pair(network)
+    network.head.insert(0, _identity_convolution(convolution, convolution.out_channels))
+    return Rewritten(network, range(network.spec.units))
 
 
 @_rewrite(
@@ -119,12 +116,11 @@ def inserted_identity(spec: NetworkSpec, _source: torch.Generator) -> Equivalent
     batch_norm=(True,),
     layer=("norm", "activation"),
 )
-def folded_batch_norm(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
+def folded_batch_norm(network: SmallNetwork, _source: torch.Generator) -> Rewritten:
     """Batch norm folded into the convolution."""
-    network = SmallNetwork(spec)
     network.convolution = fuse_conv_bn_eval(network.convolution, cast(nn.BatchNorm2d, network.norm))
     network.norm = nn.Identity()
-    return _pair(network)
+    return Rewritten(network, range(network.spec.units))
 
 
 class _Function(nn.Module):
@@ -139,25 +135,19 @@ class _Function(nn.Module):
 
 
 @_rewrite("the same functions are called", is_bitwise=True)
-def functional_form(spec: NetworkSpec, _source: torch.Generator) -> EquivalentPair:
+def functional_form(network: SmallNetwork, _source: torch.Generator) -> Rewritten:
     """Activations and pooling written as functions, not as modules."""
-    network = SmallNetwork(spec)
     for parent in (network, network.stem, network.head):
         for name, child in parent.named_children():
             if not child.state_dict():
                 setattr(parent, name, _Function(child.forward))
-    return _pair(network)
-
-
-def _pair(network: SmallNetwork) -> EquivalentPair:
-    """The network and the one from which it was rewritten, with the same units."""
-    return EquivalentPair(SmallNetwork(network.spec), network, tuple(range(network.spec.units)))
+    return Rewritten(network, range(network.spec.units))
 
 
 @torch.no_grad()
-def _reordered(spec: NetworkSpec, order: Sequence[int | None]) -> EquivalentPair:
+def _reordered(original: SmallNetwork, order: Sequence[int | None]) -> Rewritten:
     """The units in another order; None is a new unit that nothing reads."""
-    original, network = SmallNetwork(spec), SmallNetwork(replace(spec, units=len(order)))
+    network = SmallNetwork(replace(original.spec, units=len(order)))
     new = [position for position, unit in enumerate(order) if unit is not None]
     old = [unit for unit in order if unit is not None]
     originals = original.state_dict()
@@ -168,7 +158,7 @@ def _reordered(spec: NetworkSpec, order: Sequence[int | None]) -> EquivalentPair
             values.copy_(originals[name])
     network.outgoing().zero_()
     network.outgoing()[:, new] = original.outgoing()[:, old]
-    return EquivalentPair(original, network, tuple(order))
+    return Rewritten(network, order)
 
 
 def _scale_rows(module: nn.Module, factors: Tensor) -> None:

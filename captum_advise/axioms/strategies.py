@@ -84,14 +84,12 @@ def network_specs(draw: st.DrawFn, /, **allowed: Sequence[Any]) -> NetworkSpec:
 
 
 @st.composite
-def cases(
-    draw: st.DrawFn,
-    specs: st.SearchStrategy[NetworkSpec] = network_specs(),  # noqa: B008 - immutable
-    *,
-    examples: tuple[int, int] = (1, 3),
-) -> Case:
-    """A network with inputs and valid targets; ``examples`` are their least and largest number."""
-    spec = draw(specs)
+def cases(draw: st.DrawFn, /, examples: tuple[int, int] = (1, 3), **allowed: Sequence[Any]) -> Case:
+    """A network with inputs and valid targets, as many as ``examples`` say, at least and at most.
+
+    ``allowed`` is as in :func:`network_specs`.
+    """
+    spec = draw(network_specs(**allowed))
     classes = st.integers(0, spec.classes - 1)
     targets = draw(st.lists(classes, min_size=examples[0], max_size=examples[1]))
     return Case(spec, tuple(targets), draw(_SEEDS), draw(_SEEDS))

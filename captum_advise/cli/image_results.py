@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captum_advise import visualization
 from captum_advise._version import __version__
 from captum_advise.cli.console import show
 from captum_advise.cli.image_sources import Source
-from captum_advise.visualization.html import finite
 
 if TYPE_CHECKING:
     from captum_advise import Explanation
@@ -65,11 +65,21 @@ def content_of(ending: str, explanation: Explanation, shown: str) -> str | bytes
     if ending == ".json":
         record = replace(explanation, images=None, units=None).to_dict()
         # By its first field, a file is known to be ours.
-        numbers = {"captum_advise": __version__, "image": shown, **record}
-        return json.dumps(finite(numbers, digits=5)) + "\n"
+        return json.dumps(for_json({"captum_advise": __version__, "image": shown, **record})) + "\n"
     from captum_advise.visualization.style import to_png
 
     return to_png(visualization.gallery(explanation)[0])
+
+
+def for_json(value: Any) -> Any:
+    """The same with numbers of five digits, and None, JSON's null, for those that JSON has not."""
+    if isinstance(value, dict):
+        return {key: for_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [for_json(item) for item in value]
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def show_result(

@@ -86,8 +86,7 @@ class _Grid:
     @property
     def total(self) -> Tensor:
         """The sum of the weights around missing pixels, and one elsewhere."""
-        ones = torch.ones_like(self.gain)
-        return torch.where(self.gain > 0, self.gain, ones).reciprocal()
+        return self.gain.where(self.gain > 0, 1.0).reciprocal()
 
     def inverse(self) -> Tensor:
         """The inverse of the system of the missing pixels of each image, (P, h*w, h*w).
@@ -98,9 +97,8 @@ class _Grid:
         size, n_pixels = self.missing.shape[-2:], self.missing.shape[-2:].numel()
         unit = torch.eye(n_pixels, dtype=self.gain.dtype, device=self.gain.device)
         neighbours = _sum_of_neighbours(unit.view(1, n_pixels, *size)).view(n_pixels, n_pixels)
-        n_images = self.missing.shape[1] // self.channels
-        missing = self.missing[0, :n_images].reshape(n_images, n_pixels, 1)
-        total = self.total[0, :n_images].reshape(n_images, n_pixels)
+        missing = self.missing_once.reshape(-1, n_pixels, 1)
+        total = self.total[:, : len(missing)].reshape(-1, n_pixels)
         system = torch.diag_embed(total) - missing * neighbours * missing.mT
         return torch.cholesky_inverse(torch.linalg.cholesky(system))
 

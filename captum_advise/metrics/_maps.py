@@ -1,4 +1,4 @@
-"""Maps that rank pixels: the checks and the order that several metrics share."""
+"""Maps and regions of images: the checks and the order that several metrics share."""
 
 from __future__ import annotations
 
@@ -31,6 +31,22 @@ def check_finite(*maps: Tensor) -> None:
     """Require finite values."""
     if not bool(torch.stack([tensor.isfinite().all() for tensor in maps]).all()):
         raise ValueError("The maps hold values that are not finite, which have no rank.")
+
+
+def check_regions(maps: Tensor, regions: Tensor) -> None:
+    """Require finite maps (N, M, H, W), and masks, bool (N, 1, H, W), with a pixel each."""
+    check_real(maps=maps, regions=regions)
+    check_finite(maps)
+    if maps.dim() != 4 or not maps.numel():
+        raise ValueError(f"maps must be (N, M, H, W), got {tuple(maps.shape)}.")
+    expected = (len(maps), 1, *maps.shape[2:])
+    if regions.dtype != torch.bool or regions.shape != expected:
+        raise ValueError(
+            f"Maps of shape {tuple(maps.shape)} need regions that are masks, bool {expected}, got "
+            f"{regions.dtype} of shape {tuple(regions.shape)}."
+        )
+    if not bool(regions.flatten(1).any(1).all()):
+        raise ValueError("A region holds no pixel of its image: leave the image out.")
 
 
 def pixel_ranks(maps: Tensor) -> Tensor:

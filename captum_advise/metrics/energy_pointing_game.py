@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from captum_advise.metrics._maps import floating, single
-from captum_advise.metrics._regions import check_regions
+from captum_advise.metrics._maps import check_regions, floating, single
 
 
 def energy_pointing_game(

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_advise._utils.checks import check_count
-from captum_advise.metrics._maps import numbers, single
-from captum_advise.metrics._regions import check_regions
+from captum_advise.metrics._maps import check_regions, numbers, single
 
 
 def pointing_game(maps: Tensor, regions: Tensor, *, tolerance: int = 15) -> Tensor:

@@ -84,6 +84,7 @@ def road(
     n_examples, n_maps, height, width = maps.shape
     n_pixels = height * width
     ranks = pixel_ranks(maps)
+    orders = torch.stack([n_pixels - 1 - ranks, ranks])  # the least and the most relevant first
     # One seed for all devices, whatever the defaults are.
     added = noise * torch.randn(inputs.shape, dtype=torch.float32, device="cpu").to(inputs)
 
@@ -99,13 +100,8 @@ def road(
         # Map by map: rounding depends on the number of images that are imputed together.
         for of_map in torch.split(rows, 2 * len(counts)):
             for part in torch.split(of_map, internal_batch_size):
-                example, map_index, is_most, count = part.T
-                rank, count, is_most = (
-                    ranks[example, map_index][:, None],
-                    count.view(-1, 1, 1, 1),
-                    is_most.view(-1, 1, 1, 1),
-                )
-                known = torch.where(is_most == 1, rank >= count, rank < n_pixels - count)
+                example, map_index, order, count = part.T
+                known = orders[order, example, map_index][:, None] >= count.view(-1, 1, 1, 1)
                 imputed = impute(inputs[example], known)
                 yield torch.where(known, imputed, imputed + added[example])
 

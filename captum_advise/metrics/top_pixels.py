@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_advise.metrics._maps import numbers, single
-from captum_advise.metrics._regions import check_regions
+from captum_advise.metrics._maps import check_regions, numbers, single
 
 
 def top_pixels(maps: Tensor, regions: Tensor) -> Tensor:

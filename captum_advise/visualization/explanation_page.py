@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from captum_advise.visualization.heat import heat_of, heat_picture
-from captum_advise.visualization.html import data_uri, filled, template
-from captum_advise.visualization.maps import images_of, is_selected, shown_name, units_and_avx
+from captum_advise.visualization.html import data_uri, filled
+from captum_advise.visualization.maps import images_of, shown_name, units_and_avx
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -82,7 +82,7 @@ def page(explanation: Explanation, *, names: Sequence[str] | None = None) -> str
         "metrics": _METRICS,
         "examples": examples,
     }
-    return filled(template("captum_advise.visualization", "page_template"), parts)
+    return filled("captum_advise.visualization", parts)
 
 
 def _example(explanation: Explanation, index: int, image: Pixels, name: str | None) -> _Parts:
@@ -97,14 +97,14 @@ def _example(explanation: Explanation, index: int, image: Pixels, name: str | No
         for method, maps in explanation.maps.items()
         for found in [explanation.map_metrics.get(method)]
     ]
-    selected = explanation.selected_units[index]
+    selected = explanation.selected_units[index].nonzero().squeeze(1)
     groups = [
         {
             "name": title,
             "note": note,
             "heat": _heat(candidate.attributions, size),
             "metrics": _metrics(candidate.metrics),
-            "is_selected": is_selected(candidate, selected),
+            "is_selected": candidate.units.equal(selected),
         }
         for candidate in explanation.candidates[index]
         for title, _, note in [candidate.describe().partition(": ")]

@@ -42,16 +42,7 @@ def heat_picture(heat: Pixels) -> Image.Image:
 
 
 def draw_heat(ax: Axes, image: Pixels, attribution: Array) -> None:
-    """Draw a map over the grey image.
-
-    Args:
-        ax: Where to draw.
-        image: (H, W, 3) in [0, 1].
-        attribution: A map, (h, w) with or without leading dimensions of size 1, of any size.
-
-    Raises:
-        ValueError: The map has another shape or is not finite.
-    """
+    """Draw a map, as :func:`heat_of` takes it, over the grey image (H, W, 3) in [0, 1]."""
     heat = heat_of(attribution, image.shape[:2])
     ax.imshow(image.mean(2), cmap="gray", vmin=0, vmax=1)
     ax.imshow(heat, cmap=heat_colours(), vmin=0, vmax=1)
@@ -62,7 +53,7 @@ def heat_of(attribution: Array, size: tuple[int, ...]) -> Pixels:
     """A map as heat in [0, 1] of the image's size, as the protocol makes a mask of it.
 
     Args:
-        attribution: As in :func:`draw_heat`.
+        attribution: A map, (h, w) with or without leading dimensions of size 1, of any size.
         size: Height and width of the image.
 
     Raises:

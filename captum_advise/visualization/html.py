@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import math
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from captum_advise._utils.optional_dependencies import import_optional
@@ -19,13 +17,7 @@ GENERATOR = "captum-advise"
 
 
 def data_uri(image: Any, kind: str = "JPEG", quality: int = 92) -> str:
-    """An image as an address that an HTML file holds itself.
-
-    Args:
-        image: PIL image, or (H, W, 3) or (H, W) in [0, 1].
-        kind: ``"JPEG"`` or ``"PNG"``.
-        quality: Of a JPEG, 1 to 95.
-    """
+    """A PIL image, or one (H, W, 3) or (H, W) in [0, 1], as an address that HTML holds itself."""
     # Imported here: a command's help does not wait for NumPy.
     np, pil = import_optional("numpy", "demo"), import_optional("PIL.Image", "demo")
     is_pil = isinstance(image, pil.Image)
@@ -36,26 +28,12 @@ def data_uri(image: Any, kind: str = "JPEG", quality: int = 92) -> str:
         return f"data:image/{kind.lower()};base64,{content}"
 
 
-def template(package: str, folder: str) -> dict[str, str]:
-    """The parts of a template: ``page``, ``style`` and ``script``, as far as there are files.
+def filled(package: str, parts: Mapping[str, Any]) -> str:
+    """A page made of the template of a package, in which texts are escaped.
 
     Args:
-        package: Dotted name of the package that has the folder.
-        folder: With one HTML file, one CSS file, and JavaScript files, which are joined by name.
-    """
-    kinds = {".html": "page", ".css": "style", ".js": "script"}
-    parts: dict[str, str] = {}
-    for file in sorted(resources.files(package).joinpath(folder).iterdir(), key=str):
-        if part := kinds.get(Path(file.name).suffix):
-            parts[part] = parts.get(part, "") + file.read_text(encoding="utf-8")
-    return parts
-
-
-def filled(template: Mapping[str, str], parts: Mapping[str, Any]) -> str:
-    """A page made of a template of Jinja, in which texts are escaped.
-
-    Args:
-        template: From :func:`template`.
+        package: Dotted name. Its folder ``page_template`` has one HTML file, a template of Jinja,
+            one CSS file and one JavaScript file.
         parts: What the template names. ``style``, ``script``, ``version`` and ``generator`` are
             known, and ``policy``: only this style and this script are used, and nothing is fetched,
             whatever the texts hold.
@@ -64,37 +42,26 @@ def filled(template: Mapping[str, str], parts: Mapping[str, Any]) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    rules = ["default-src 'none'", "img-src data:"]
-    rules += [
-        f"{part}-src '{_digest(template[part])}'"
-        for part in ("style", "script")
-        if part in template
-    ]
+    folder = resources.files(package).joinpath("page_template")
+
+    def content(ending: str) -> str:
+        (file,) = (file for file in folder.iterdir() if file.name.endswith(ending))
+        return file.read_text(encoding="utf-8")
+
+    style, script = content(".css"), content(".js")
     known = {
-        **{part: Markup(content) for part, content in template.items()},
-        "policy": "; ".join([*rules, "base-uri 'none'", "form-action 'none'"]),
+        "style": Markup(style),
+        "script": Markup(script),
+        "policy": f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
+        f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'",
         "generator": GENERATOR,
         "version": __version__,
         **parts,
     }
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = page.from_string(template["page"]).render(known)
+    text = page.from_string(content(".html")).render(known)
     # Names of files may hold bytes that are not UTF-8.
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def finite(value: Any, digits: int | None = None) -> Any:
-    """The same with None, JSON's null, for the numbers that JSON does not have.
-
-    ``digits`` rounds to so many significant digits.
-    """
-    if isinstance(value, dict):
-        return {key: finite(item, digits) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item, digits) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return float(f"{value:.{digits}g}") if digits and isinstance(value, float) else value
 
 
 def _digest(text: str) -> str:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from captum_advise._utils.errors import warn_caller
 from captum_advise.explanation import avx_in_words
 from captum_advise.visualization.heat import draw_heat, evidence_bar
-from captum_advise.visualization.style import as_image, as_images, axes_grid
+from captum_advise.visualization.style import as_image, as_images
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from captum_advise.explanation import Candidate, Explanation
+    from captum_advise.explanation import Explanation
     from captum_advise.visualization.style import Array, ManyAxes, Pixels
 
+_TITLE: dict[str, Any] = {"fontsize": "medium", "parse_math": False}
 _LETTERS = 28  # of a title, as wide as an image
 _SHOWN = {
     "gated-grad-cam": "GatedGradCam",
@@ -103,14 +103,9 @@ def overlays(
             raise ValueError(
                 f"{len(pixels)} images need as many maps of {name}, got {len(of_method)}."
             )
-    figure, grid = axes_grid(len(pixels), 1 + len(maps))
-    for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
-        _draw_image(row[0], image)
-        for ax, (name, of_method) in zip(row[1:], maps.items(), strict=True):
-            _draw_map(ax, image, of_method[index], f"{name}\n{_positions(of_method)}")
+    figure, axes = _rows(pixels, maps, lambda name, _: f"{name}\n{_positions(maps[name])}")
     _warn_of_another_aspect(product(maps.values(), pixels))
-    evidence_bar(figure, grid)
-    return figure, grid
+    return figure, axes
 
 
 def gallery(explanation: Explanation) -> tuple[Figure, ManyAxes]:
@@ -132,24 +127,18 @@ def gallery(explanation: Explanation) -> tuple[Figure, ManyAxes]:
 
         >>> figure, axes = gallery(LayerAdvise(net, net.conv4).explain(images))
     """
-    pixels = images_of(explanation)
-    figure, grid = axes_grid(len(pixels), 1 + len(explanation.maps))
-    for index, (image, row) in enumerate(zip(pixels, grid, strict=True)):
-        _draw_image(row[0], image)
-        row[0].set_title(_caption(explanation, index), fontsize="medium", parse_math=False)
-        for ax, (method, maps) in zip(row[1:], explanation.maps.items(), strict=True):
-            title = f"{shown_name(method)}\n{units_and_avx(explanation, method, index)}"
-            _draw_map(ax, image, maps[index], title)
-    evidence_bar(figure, grid)
-    return figure, grid
+    figure, axes = _rows(
+        images_of(explanation),
+        explanation.maps,
+        lambda name, index: f"{shown_name(name)}\n{units_and_avx(explanation, name, index)}",
+    )
+    for index, ax in enumerate(axes[:, 0]):
+        ax.set_title(_caption(explanation, index), **_TITLE)
+    return figure, axes
 
 
 def images_of(explanation: Explanation) -> list[Pixels]:
-    """The images of an explanation as arrays (H, W, 3) in [0, 1].
-
-    Raises:
-        ValueError: There are none.
-    """
+    """The images of an explanation as arrays (H, W, 3) in [0, 1]; a ValueError if it has none."""
     if explanation.images is None:
         raise ValueError(
             "The explanation has no images to draw, because its inputs are not images: "
@@ -158,20 +147,22 @@ def images_of(explanation: Explanation) -> list[Pixels]:
     return as_images(explanation.images)
 
 
-def is_selected(candidate: Candidate, selected: Tensor) -> bool:
-    """Whether the selected units of an example, bool (C,), are those of a candidate."""
-    return int(selected.sum()) == len(candidate.units) and bool(selected[candidate.units].all())
-
-
-def _draw_image(ax: Axes, image: Pixels) -> None:
-    ax.imshow(image)
-    ax.set_axis_off()
-
-
-def _draw_map(ax: Axes, image: Pixels, values: Array, title: str) -> None:
-    values = torch.as_tensor(values)
-    draw_heat(ax, image, values.sum(0) if values.dim() == 3 else values)
-    ax.set_title(title, fontsize="medium", parse_math=False)
+def _rows(
+    images: Sequence[Pixels], maps: Mapping[str, Array], title: Callable[[str, int], str]
+) -> tuple[Figure, ManyAxes]:
+    """A row per image: the image and its map of each method, with a title of two lines."""
+    columns = 1 + len(maps)
+    figure = Figure(figsize=(2.6 * columns, 3.35 * len(images)), layout="constrained")
+    axes: ManyAxes = figure.subplots(len(images), columns, squeeze=False)
+    for index, (image, row) in enumerate(zip(images, axes, strict=True)):
+        row[0].imshow(image)
+        row[0].set_axis_off()
+        for ax, (name, of_method) in zip(row[1:], maps.items(), strict=True):
+            values = torch.as_tensor(of_method[index])
+            draw_heat(ax, image, values.sum(0) if values.dim() == 3 else values)
+            ax.set_title(title(name, index), **_TITLE)
+    evidence_bar(figure, axes)
+    return figure, axes
 
 
 def _positions(maps: Array) -> str:
@@ -179,11 +170,7 @@ def _positions(maps: Array) -> str:
 
 
 def shown_name(method: str) -> str:
-    """The name that is shown for a method: its class, where the method is one of ours.
-
-    Args:
-        method: In kebab case, as in ``Explanation.maps``.
-    """
+    """The name that is shown for a method: its class, where the method is one of ours."""
     return _SHOWN.get(method, method)
 
 

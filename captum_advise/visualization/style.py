@@ -27,12 +27,7 @@ METHODS = ("#d55e00", "#0072b2", DARK_GREY, "#009e73", "#cc79a7")
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
-    """The content of a PNG file, which says that captum-advise made it.
-
-    Args:
-        figure: Any figure.
-        dpi: Pixels per inch.
-    """
+    """The content of a PNG file, which says that captum-advise made it."""
     with io.BytesIO() as stream:
         figure.savefig(
             stream,
@@ -45,18 +40,8 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
         return stream.getvalue()
 
 
-def axes_grid(rows: int, columns: int) -> tuple[Figure, ManyAxes]:
-    """A new figure and its axes (rows, columns), each for an image with a title of two lines."""
-    figure = Figure(figsize=(2.6 * columns, 3.35 * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
 def as_images(images: Array | Image.Image | Sequence[Array | Image.Image]) -> list[Pixels]:
-    """A batch, a sequence of images or a single image as arrays (H, W, 3) in [0, 1].
-
-    Raises:
-        ValueError: One of them is not an image.
-    """
+    """A batch, a sequence of images or one image, each as :func:`as_image` makes it."""
     if isinstance(images, Tensor | np.ndarray):
         is_one = images.ndim == 2 or (images.ndim == 3 and _has_image_channels(images))
         return [as_image(image) for image in ([images] if is_one else images)]

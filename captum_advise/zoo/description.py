@@ -110,10 +110,9 @@ def describe(
         with in_eval_mode(classifier):
             probed = probe(
                 inner,
-                inputs.shape[1:],
+                inputs.shape,
                 name,
                 layer=layer_name,
-                channels=inputs.shape[0],
                 forward=classifier,
                 reshape_transform=reshape_transform,
             )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -53,11 +54,10 @@ class Probe:
 
 def probe(
     model: nn.Module,
-    size: tuple[int, int],
+    shape: tuple[int, int, int],
     name: str,
     *,
     layer: str | None = None,
-    channels: int = 3,
     forward: Callable[[Tensor], Tensor] | None = None,
     reshape_transform: ReshapeTransform | None = None,
 ) -> Probe:
@@ -73,10 +73,9 @@ def probe(
 
     Args:
         model: An image classifier in eval mode.
-        size: Height and width of its inputs.
+        shape: (C, H, W) of its inputs.
         name: The network's, for a message.
         layer, reshape_transform: The layer to explain and its layout, where they are known.
-        channels: Of its inputs.
         forward: Inputs to class scores, for a model that returns something else.
 
     Raises:
@@ -86,11 +85,11 @@ def probe(
         # Also where the caller switched gradients off.
         torch.inference_mode(False),
         torch.enable_grad(),
-        _recorded(model, size) as outputs,
+        _recorded(model, shape[1:]) as outputs,
         _no_head_at_zero(model),
     ):
         # Not a leaf, which a model could not change in place.
-        image = noise(1, channels, *size).to(*place_of(model)).requires_grad_().clone()
+        image = noise(1, *shape).to(*place_of(model)).requires_grad_().clone()
         source = _edge(image)
         logits = (forward or model)(image)
         if not isinstance(logits, Tensor) or logits.dim() != 2:
@@ -107,12 +106,15 @@ def probe(
         else:
             _check_layer(layer, model, outputs, name, is_reshaped=reshape_transform is not None)
         maps = _maps(outputs)
-        passed = _passed_before(layer, maps, source, _edge(logits))
+        scales = _scales_before(layer, maps, source, _edge(logits))
     layouts = {k: one.layout for k, one in outputs.items() if one.layout not in (None, Tokens())}
     if reshape_transform is not None:
         layouts[layer] = reshape_transform
-    layers = _layers_of_gated_grad_cam(layer, maps, passed)
-    return Probe(layer, layouts, logits.shape[1], layers, _finer_layers(layer, maps, passed))
+    # Of each larger size, the last map before the layer that all paths pass.
+    last = {scale: name for name, scale in scales.items() if min(scale) > 1}
+    finer = tuple(name for name in scales if name in last.values())
+    layers = _layers_of_gated_grad_cam(layer, maps, scales)
+    return Probe(layer, layouts, logits.shape[1], layers, finer)
 
 
 def feature_layers(network: Network) -> dict[str, tuple[int, int, int]]:
@@ -145,8 +147,7 @@ class _Output:
     """What a module returned in its last call."""
 
     module: nn.Module
-    words: str
-    has_positions: bool  # whether it can be a feature map, if only after rearranging
+    flat: torch.Size | None  # its shape if it has no positions, and cannot be a feature map
     map: Tensor | None  # the output if it is a feature map, and the module's only one
     layout: ReshapeTransform | None  # how to rearrange it, unless it is (N, C, H, W)
     edge: _Edge
@@ -169,8 +170,7 @@ def _recorded(model: nn.Module, size: tuple[int, int]) -> Iterator[dict[str, _Ou
         is_tensor = isinstance(output, Tensor)
         outputs[key] = _Output(
             module,
-            _words(output),
-            not is_tensor or output.dim() > 2,
+            output.shape if is_tensor and output.dim() < 3 else None,
             output if is_map else None,
             layout,
             # Now, because a module after it may change the tensor in place.
@@ -277,10 +277,10 @@ def _check_layer(
         problem = f"{name} has no layer {layer!r}"
     elif layer not in outputs:
         problem = f"The layer {layer!r} of {name} does not run when it classifies an image"
-    elif is_reshaped or outputs[layer].has_positions:
+    elif (flat := outputs[layer].flat) is None or is_reshaped:
         return
     else:
-        words = outputs[layer].words
+        words = f"a tensor of the shape {tuple(flat)}"
         problem = f"The layer {layer!r} of {name} returns {words}, not a feature map"
     maps = _maps(outputs)
     last = [key for key in reversed(maps) if not _is_part(key, maps)]
@@ -312,48 +312,39 @@ def _last_that_matters(maps: dict[str, _Output], logits: Tensor, name: str) -> s
     return next(reversed(maps))
 
 
-def _passed_before(
+def _scales_before(
     layer: str, maps: Mapping[str, _Output], source: _Edge, start: _Edge
-) -> dict[str, tuple[int, int]]:
-    """Height and width of the maps before the layer that all paths pass, in order."""
-    names = list(maps)
-    before = names[: names.index(layer)] if layer in maps else []
+) -> dict[str, tuple[float, float]]:
+    """The maps before the layer that all paths pass, in order: their size by that of the layer."""
+    if layer not in maps:
+        return {}
+    _, height, width = _shape(maps[layer])
+    before = takewhile(lambda name: name != layer, maps)
     passed = [name for name in before if _all_paths_pass(maps[name].edge, start, source)]
-    return {name: _shape(maps[name])[1:] for name in passed}
+    shapes = {name: _shape(maps[name]) for name in passed}
+    return {name: (h / height, w / width) for name, (_, h, w) in shapes.items()}
 
 
 def _layers_of_gated_grad_cam(
-    layer: str, maps: Mapping[str, _Output], passed: dict[str, tuple[int, int]]
+    layer: str, maps: Mapping[str, _Output], scales: dict[str, tuple[float, float]]
 ) -> tuple[str, ...]:
     """The layers of ``GatedGradCam``, the last of which is ``layer``; see :func:`probe`."""
     # In a transformer, methods that read attention are better: docs/explanation/known-truth.md.
-    if not passed or isinstance(maps[layer].layout, Tokens):
+    if not scales or isinstance(maps[layer].layout, Tokens):
         return ()
-    _, height, width = _shape(maps[layer])
-    scales = {
-        name: (round(size[0] / height), round(size[1] / width))
-        for name, size in reversed(passed.items())
+    last_first = {
+        name: (round(rows), round(columns))
+        for name, (rows, columns) in reversed(scales.items())
         if maps[name].edge != maps[layer].edge  # else they are the same tensor
     }
-    finer = next((name for name, scale in scales.items() if scale == (2, 2)), None)
+    finer = next((name for name, scale in last_first.items() if scale == (2, 2)), None)
     if finer is None:
         return ()
-    for name, scale in scales.items():
+    for name, scale in last_first.items():
         is_block = next(maps[name].module.children(), None) is not None
         if scale == (1, 1) and is_block and not finer.startswith(f"{name}."):
             return finer, name, layer
     return finer, layer
-
-
-def _finer_layers(
-    layer: str, maps: Mapping[str, _Output], passed: dict[str, tuple[int, int]]
-) -> tuple[str, ...]:
-    """Of each larger size, the last map before the layer that all paths pass."""
-    if not passed:
-        return ()
-    _, height, width = _shape(maps[layer])
-    last = {size: name for name, size in passed.items() if size[0] > height and size[1] > width}
-    return tuple(name for name in passed if name in last.values())
 
 
 def _all_paths_pass(edge: _Edge, start: _Edge, source: _Edge) -> bool:

@@ -77,7 +77,7 @@ def load(
         assert entry.layer is not None
         probed = Probe(entry.layer, {}, 1000, (*entry.finer_layers, entry.layer))
     else:
-        probed = probe(model, inputs.shape[1:], name, layer=layer or entry.layer)
+        probed = probe(model, inputs.shape, name, layer=layer or entry.layer)
     compose = import_optional("torchvision.transforms", "zoo").Compose
     return Network(
         name=name,

@@ -29,17 +29,15 @@ def test_pairs_compute_the_same(rewrite):
     @settings(max_examples=40)
     @given(network_specs(**make.needs), st.integers(0, 2**31 - 1), st.integers(0, 1000))
     def agrees(spec, rewrite_seed, seed):
-        pair = make(spec, rewrite_seed)
-        inputs = pair.original.spec.inputs(3, seed)
-        outputs, maps = outputs_and_maps(pair.original, pair.original.layer, inputs)
-        others, other_maps = outputs_and_maps(pair.rewritten, pair.rewritten.layer, inputs)
+        original, (rewritten, unit_map) = SmallNetwork(spec), make(spec, rewrite_seed)
+        inputs = spec.inputs(3, seed)
+        outputs, maps = outputs_and_maps(original, original.layer, inputs)
+        others, other_maps = outputs_and_maps(rewritten, rewritten.layer, inputs)
         exact = {"rtol": 0, "atol": 0} if make.is_bitwise else {}
         torch.testing.assert_close(others, outputs, **exact)
-        assert len(pair.unit_map) == other_maps.shape[1]
-        assert {unit for unit in pair.unit_map if unit is not None} == set(
-            range(pair.original.spec.units)
-        )
-        for position, unit in enumerate(pair.unit_map):
+        assert len(unit_map) == other_maps.shape[1]
+        assert {unit for unit in unit_map if unit is not None} == set(range(spec.units))
+        for position, unit in enumerate(unit_map):
             if unit is None:
                 continue
             ratio = other_maps[:, position].abs().max() / maps[:, unit].abs().max()

@@ -181,7 +181,7 @@ def test_tokens_of_torchvision():
 
     model = VisionTransformer(64, 16, 12, 2, 16, 32, num_classes=10).eval()
     assert not model.heads.head.weight.any()
-    result = probe(model, (64, 64), "vit")
+    result = probe(model, (3, 64, 64), "vit")
     assert not model.heads.head.weight.any()
     assert result.layer == "encoder.layers.encoder_layer_11.ln_1"
     assert result.layouts[result.layer] == Tokens(1, (4, 4))

@@ -27,8 +27,8 @@ def names_of(network):
 def test_fixed_layers_are_those_of_the_probe(name):
     entry = find_entry(name)
     network = zoo.load(name, weights="random")
-    size = network.transform(zoo.example_image()).shape[1:]
-    assert network.layer_names == probe(network.model, size, name, layer=entry.layer).layers
+    shape = network.transform(zoo.example_image()).shape
+    assert network.layer_names == probe(network.model, shape, name, layer=entry.layer).layers
 
 
 def test_lite0(lite0):
@@ -82,5 +82,5 @@ class Residual(nn.Module):
 
 
 def test_branches_are_passed_over_and_blocks_are_found():
-    found = probe(Residual().eval(), (8, 8), "residual")
+    found = probe(Residual().eval(), (3, 8, 8), "residual")
     assert found.layers == ("stem", "block", "last")

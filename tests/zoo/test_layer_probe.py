@@ -80,7 +80,9 @@ class Pooled(nn.Module):
 @pytest.mark.parametrize("options", [{}, {"padding": 0}, {"kernel": 7, "padding": 3}])
 def test_the_default_layer_of_images_whose_sides_strides_do_not_divide(size, options):
     # As of square images: the last map, not the last one with exactly the aspect of the image.
-    plain, last = (probe(Strided(is_last=own, **options), size, "strided") for own in (False, True))
+    plain, last = (
+        probe(Strided(is_last=own, **options), (3, *size), "strided") for own in (False, True)
+    )
     assert (plain.layer, plain.layers, plain.layouts) == ("4", ("3", "4"), {})
     assert (last.layer, last.layouts) == ("5", {"5": channels_last})
 
@@ -89,21 +91,21 @@ def test_the_default_layer_of_images_whose_sides_strides_do_not_divide(size, opt
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "swin_t"])
 def test_networks_have_the_layers_of_square_images_for_others(name, size):
     model = getattr(models, name)().eval()
-    square, wide = (probe(model, own, name) for own in ((224, 224), size))
+    square, wide = (probe(model, (3, *own), name) for own in ((224, 224), size))
     assert (wide.layer, wide.layers) == (square.layer, square.layers)
 
 
 def test_no_layer_before_tokens_of_an_unknown_grid_is_taken_for_the_last():
     vit = create_model("test_vit", dynamic_img_size=True, dynamic_img_pad=True).eval()
-    assert probe(vit, (160, 240), "vit").layer == probe(vit, (160, 160), "vit").layer
+    assert probe(vit, (3, 160, 240), "vit").layer == probe(vit, (3, 160, 160), "vit").layer
     with pytest.raises(ValueError, match="no layer with a feature map") as error:
-        probe(vit, (168, 248), "vit")  # 11 x 16 patches, with a border
+        probe(vit, (3, 168, 248), "vit")  # 11 x 16 patches, with a border
     one_sentence(error)
 
 
 def test_a_reused_module_is_not_the_default_layer():
     model = Reusing()
-    result = probe(model, (8, 8), "reusing")
+    result = probe(model, (3, 8, 8), "reusing")
     assert (result.layer, result.layouts, result.classes) == ("second", {}, 2)
     assert hooks(model) == []
 
@@ -111,14 +113,14 @@ def test_a_reused_module_is_not_the_default_layer():
 def test_no_hook_is_left_when_the_pass_fails():
     model = Failing()
     with pytest.raises(RuntimeError, match="broken"):
-        probe(model, (8, 8), "failing")
+        probe(model, (3, 8, 8), "failing")
     assert hooks(model) == []
 
 
 def test_a_model_that_is_not_a_classifier_is_refused():
     model = nn.Conv2d(3, 2, 3)
     with pytest.raises(ValueError, match=r"class scores \(N, K\)") as error:
-        probe(model, (8, 8), "convolution")
+        probe(model, (3, 8, 8), "convolution")
     one_sentence(error)
     assert hooks(model) == []
 
@@ -126,7 +128,7 @@ def test_a_model_that_is_not_a_classifier_is_refused():
 def test_a_head_at_zero_stays_at_zero():
     model = nn.Sequential(Reusing(), nn.Linear(2, 3))
     nn.init.zeros_(model[1].weight)
-    result = probe(model, (8, 8), "zero head")
+    result = probe(model, (3, 8, 8), "zero head")
     assert (result.layer, result.classes) == ("0.second", 3)
     assert not model[1].weight.any()
 
@@ -134,7 +136,7 @@ def test_a_head_at_zero_stays_at_zero():
 def test_the_global_random_state_is_left_alone():
     model = Reusing()
     before = torch.get_rng_state()
-    probe(model, (8, 8), "reusing")
+    probe(model, (3, 8, 8), "reusing")
     assert torch.equal(torch.get_rng_state(), before)
 
 

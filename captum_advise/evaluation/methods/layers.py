@@ -149,7 +149,7 @@ def _noise(model: nn.Module, inputs: Tensor) -> Tensor:
 def _probed(model: nn.Module, layer: nn.Module, inputs: Tensor) -> Probe:
     names = {module: name for name, module in model.named_modules()}
     _, channels, height, width = inputs.shape
-    return probe(model, (height, width), "The model", layer=names[layer], channels=channels)
+    return probe(model, (channels, height, width), "The model", layer=names[layer])
 
 
 def _call_of(maps: Sequence[_Call], layer: nn.Module) -> _Call | None:

@@ -21,7 +21,7 @@ from captum_advise.evaluation.report.statistics import (
     mean_ranks,
     outcome,
 )
-from captum_advise.visualization.html import filled, template
+from captum_advise.visualization.html import filled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,7 @@ def page(report: Report, pictures: Mapping[int, Sequence[str]]) -> str:
         "tables": _tables(report),
         "gallery": _gallery(report, pictures),
     }
-    return filled(template("captum_advise.evaluation.report", "page_template"), parts)
+    return filled("captum_advise.evaluation.report", parts)
 
 
 def _facts(report: Report) -> dict[str, Any]:
