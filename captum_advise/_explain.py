@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from captum_advise import zoo
 from captum_advise._core.arguments import choice_arguments
 from captum_advise._core.unit_choice import UnitSelection
 from captum_advise._utils.errors import did_you_mean, warn_caller
@@ -20,14 +21,12 @@ from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.explanation import GATED_GRAD_CAM, Explanation, Setup
 from captum_advise.gated_grad_cam import GatedGradCam
 from captum_advise.layer_advise import LayerAdvise
-from captum_advise.layouts import Tokens, channels_last
+from captum_advise.layouts import ReshapeTransform, Tokens, channels_last
 from captum_advise.pixels import PixelSpace
+from captum_advise.zoo.network import Network, place_of
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from captum_advise.layouts import ReshapeTransform
-    from captum_advise.zoo import Network
 
     ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image"
 
@@ -91,10 +90,6 @@ def explain(
         >>> {name: tuple(maps.shape[2:]) for name, maps in explanation.maps.items()}
         {'gated-grad-cam': (224, 224), 'layer-advise': (7, 7), 'grad-cam': (7, 7)}
     """
-    # Imported here: the zoo is not needed by LayerAdvise.
-    from captum_advise import zoo
-    from captum_advise.zoo.network import place_of
-
     known = inspect.signature(_explained).parameters.keys() - {"advise", "gated", "inputs"}
     known |= _OF_LAYER_ADVISE
     for name in options.keys() - known:
@@ -199,11 +194,8 @@ def setup_of(network: Network, input_size: tuple[int, int]) -> Setup:
 
 
 def _as_pil(image: ImageLike) -> Image.Image:
-    # Imported here: the zoo is not needed by LayerAdvise.
-    from captum_advise.zoo import open_image
-
     if isinstance(image, str | os.PathLike):
-        return open_image(Path(image))
+        return zoo.open_image(Path(image))
     if not isinstance(image, import_optional("PIL.Image", "zoo").Image):
         raise TypeError(
             "An image must be a path or a PIL image, or all of them inputs of the model, a tensor "

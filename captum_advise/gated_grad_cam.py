@@ -202,8 +202,7 @@ class GatedGradCam(LayerSetup, GradientAttribution):
                 internal_batch_size=internal_batch_size,
             )
             if self._asked_confidence is not None:
-                asked = self._asked_confidence
-                messages.append(suspicious_confidence(layer_pass.outputs, asked))
+                messages.append(suspicious_confidence(layer_pass.outputs, self._asked_confidence))
             messages += [
                 suspicious_pixels(extreme_pixels(tensors[i], self.pixel_space), self.pixel_space)
                 for i in images

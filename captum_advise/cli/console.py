@@ -69,12 +69,9 @@ def progress(items: Iterable[T], label: str, *, hidden: bool = False) -> Iterabl
 
 def make_folder(folder: Path) -> None:
     """Make an output folder."""
-    if folder.exists() and not folder.is_dir():
-        raise OSError(
-            f"The output folder {folder} cannot be made: a file has this name; give another "
-            "--output."
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"The output folder {folder} cannot be made: {error.strerror}.") from error
+        taken = "a file has this name; give another --output"
+        why = taken if folder.exists() else error.strerror
+        raise OSError(f"The output folder {folder} cannot be made: {why}.") from error

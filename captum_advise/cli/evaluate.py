@@ -44,7 +44,7 @@ def evaluate(
         typer.Option(
             help="Names separated by commas. captum_advise.evaluation.list_methods() lists them, "
             "and so does a name that is unknown.",
-            show_default=f"{','.join(_DEFAULT)}",
+            show_default=",".join(_DEFAULT),
         ),
     ] = None,
     layer: options.Layer = None,

@@ -98,8 +98,8 @@ class Detection(Wrapper):
         """
         boxes, labels = self._targets(inputs, boxes, labels)
         found = self._detections(inputs, labels)
-        targets = boxes.expand(len(inputs), -1, -1), labels.expand(len(inputs), -1)
-        scores = torch.stack([_scores(*image) for image in zip(found, *targets, strict=True)])
+        boxes, labels = boxes.expand(len(inputs), -1, -1), labels.expand(len(inputs), -1)
+        scores = torch.stack([_scores(*image) for image in zip(found, boxes, labels, strict=True)])
         if torch.is_grad_enabled():
             _warn_of_zeros(scores, boxes, labels)
         return scores
@@ -242,10 +242,9 @@ def _warn_of_zeros(scores: Tensor, boxes: Tensor, labels: Tensor) -> None:
     if not bool(is_zero.any()):
         return
     image, column = is_zero.nonzero()[0].tolist()
-    row = image if len(boxes) > 1 else 0
-    box = [round(value, 1) for value in boxes[row, column].tolist()]
+    box = [round(value, 1) for value in boxes[image, column].tolist()]
     warn_caller(
-        f"No detection of label {int(labels[row, column])} in image {image} overlaps the box "
+        f"No detection of label {int(labels[image, column])} in image {image} overlaps the box "
         f"{box}, so its score and gradients are zero: take the target from `detect`, or build the "
         "detector with a lower score threshold."
     )

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from captum_advise._utils.optional_dependencies import import_optional
+import numpy as np
+from PIL import Image
+
 from captum_advise._version import __version__
 
 # Files of ours are known by it: see captum_advise.cli.image_results.
@@ -18,12 +20,10 @@ GENERATOR = "captum-advise"
 
 def data_uri(image: Any, kind: str = "JPEG", quality: int = 92) -> str:
     """A PIL image, or one (H, W, 3) or (H, W) in [0, 1], as an address that HTML holds itself."""
-    # Imported here: a command's help does not wait for NumPy.
-    np, pil = import_optional("numpy", "demo"), import_optional("PIL.Image", "demo")
-    is_pil = isinstance(image, pil.Image)
-    picture = image if is_pil else pil.fromarray(np.rint(image * 255).astype(np.uint8))
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(np.rint(image * 255).astype(np.uint8))
     with io.BytesIO() as stream:
-        picture.save(stream, format=kind, quality=quality, subsampling=0, optimize=kind == "JPEG")
+        image.save(stream, format=kind, quality=quality, subsampling=0, optimize=kind == "JPEG")
         content = base64.b64encode(stream.getvalue()).decode()
         return f"data:image/{kind.lower()};base64,{content}"
 
@@ -38,7 +38,7 @@ def filled(package: str, parts: Mapping[str, Any]) -> str:
             known, and ``policy``: only this style and this script are used, and nothing is fetched,
             whatever the texts hold.
     """
-    # Imported here: a command's help does not wait for it.
+    # Imported here: figures do not wait for it.
     from jinja2 import Environment
     from markupsafe import Markup
 
