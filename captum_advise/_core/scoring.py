@@ -73,7 +73,7 @@ class MapScorer(MaskedModel):
         """
         examples, maps = candidates.examples, candidates.pair_maps
         sensitivity = _sensitivity(maps, candidates.pair_maps_from(runner_up_contributions))
-        # On the CPU, so that only two steps wait for a GPU: those that look for what is enough.
+        # On the CPU, so that only two steps may wait for a GPU: those that look for what is enough.
         n_maps = candidates.pairs[:, 1].bincount()
         contested = (n_maps[candidates.pairs[:, 1]] > 1).nonzero().squeeze(1).to(maps.device)
         several = (n_maps > 1).nonzero().squeeze(1).to(maps.device)
@@ -82,28 +82,41 @@ class MapScorer(MaskedModel):
         # SSIM, FSIMc, which is at most one, and MSE.
         similarity = self._whole[0].new_ones(3, len(maps))
         avx = similarity.new_zeros(len(maps)).index_fill_(0, contested, -torch.inf)
+        if self._takes_as_long_for_one and len(contested) <= self.internal_batch_size:
+            found = self._score(examples[contested], maps[contested], sensitivity[contested])
+            avx[contested] = found.avx
+            return avx
 
-        def run(pairs: Tensor) -> None:
-            for part in self._chunks(pairs):
-                known = similarity[:, part], sensitivity[part]
-                avx[part] = self._compare(examples[part], maps[part], *known).avx
+        def masked(part: Tensor) -> tuple[Tensor, ...]:
+            return self.mask(examples[part], maps[part], self.protocol.masks)
+
+        def run(part: Tensor, inputs: tuple[Tensor, ...]) -> None:
+            known = similarity[:, part], sensitivity[part]
+            avx[part] = self._compare(examples[part], inputs, *known).avx
 
         for part in self._chunks(contested):
-            quick = self._quick_similarity(examples[part], maps[part])
+            quick = self._quick_similarity(examples[part], masked(part))
             similarity[0, part], similarity[2, part] = quick
         bound = highest_avx(*similarity)
         most_similar = candidates.selected_pairs(candidates.table(bound).argmax(0))[several]
         for part in self._chunks(most_similar):
-            similarity[1, part] = self._fsim(examples[part], maps[part])
-        run(most_similar)
+            inputs = masked(part)
+            similarity[1, part] = self._fsim(examples[part], inputs)
+            run(part, inputs)
 
         enough = candidates.table(avx).amax(0)[examples] - TIE
         bound[most_similar] = -torch.inf
         pairs = contested[(bound >= enough)[contested]]
         for part in self._chunks(pairs):
-            similarity[1, part] = self._fsim(examples[part], maps[part])
-        run(pairs[(highest_avx(*similarity) >= enough)[pairs]])
+            similarity[1, part] = self._fsim(examples[part], masked(part))
+        for part in self._chunks(pairs[(highest_avx(*similarity) >= enough)[pairs]]):
+            run(part, masked(part))
         return avx
+
+    @property
+    def _takes_as_long_for_one(self) -> bool:
+        """Whether a forward pass of a full batch takes hardly longer than that of one example."""
+        return self.outputs.device.type != "cpu"
 
     @cached_property
     def confidences(self) -> Tensor:
@@ -136,22 +149,26 @@ class MapScorer(MaskedModel):
 
     @torch.no_grad()
     def _score(self, examples: Tensor, maps: Tensor, sensitivity: Tensor) -> VisualExplainability:
+        inputs = self.mask(examples, maps, self.protocol.masks)
         if not self.compares_images:
             absent = self.confidences.new_full((3, len(examples)), torch.nan)
-            return replace(self._compare(examples, maps, absent, sensitivity), avx=absent[0])
-        ssim, error = self._quick_similarity(examples, maps)
-        similarity = torch.stack([ssim, self._fsim(examples, maps), error])
-        return self._compare(examples, maps, similarity, sensitivity)
+            return replace(self._compare(examples, inputs, absent, sensitivity), avx=absent[0])
+        ssim, error = self._quick_similarity(examples, inputs)
+        similarity = torch.stack([ssim, self._fsim(examples, inputs), error])
+        return self._compare(examples, inputs, similarity, sensitivity)
 
     def _compare(
-        self, examples: Tensor, maps: Tensor, similarity: Tensor, sensitivity: Tensor
+        self,
+        examples: Tensor,
+        inputs: tuple[Tensor, ...],
+        similarity: Tensor,
+        sensitivity: Tensor,
     ) -> VisualExplainability:
-        """All metrics of maps whose SSIM, FSIMc and MSE (3, P) are known."""
-        inputs = self.mask(examples, maps, self.protocol.masks)
+        """All metrics of masked inputs whose SSIM, FSIMc and MSE (3, P) are known."""
         masked_confidences = self.masked_confidences(examples, inputs)
         classes = self.target[examples].classes
         ssim, fsim, error = similarity
-        with _full_precision(maps):
+        with _full_precision(similarity):
             return compare(
                 *(ssim, fsim, error),
                 self.confidences[examples],
@@ -161,18 +178,20 @@ class MapScorer(MaskedModel):
                 self.protocol,
             )
 
-    def _quick_similarity(self, examples: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """SSIM and MSE (P,)."""
-        images, statistics, _ = (features[examples] for features in self._whole)
-        with _full_precision(maps):
-            masked = self._masked_images(examples, maps)
-            return ssim_with(masked, images, statistics), mse(masked, images)
+    def _quick_similarity(
+        self, examples: Tensor, inputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """SSIM and MSE (P,) of masked inputs."""
+        whole, statistics = (features[examples] for features in self._whole[:2])
+        with _full_precision(whole):
+            images = self._images(examples, inputs)
+            return ssim_with(images, whole, statistics), mse(images, whole)
 
-    def _fsim(self, examples: Tensor, maps: Tensor) -> Tensor:
-        """FSIMc (P,), which costs more than the others."""
-        with _full_precision(maps):
-            features = fsim_features(self._masked_images(examples, maps))
-            return fsim_of_features(features, self._whole[2][examples])
+    def _fsim(self, examples: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        """FSIMc (P,) of masked inputs, which costs more than the others."""
+        whole = self._whole[2][examples]
+        with _full_precision(whole):
+            return fsim_of_features(fsim_features(self._images(examples, inputs)), whole)
 
     @cached_property
     def _whole(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,9 +201,8 @@ class MapScorer(MaskedModel):
             images = in_pixels(inputs, self.pixel_space, inputs)
             return images, local_statistics(images), fsim_features(images)
 
-    def _masked_images(self, examples: Tensor, maps: Tensor) -> Tensor:
+    def _images(self, examples: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         which = self.maskable[0]
-        inputs = self.mask(examples, maps, self.protocol.masks)
         return in_pixels(inputs[which], self.pixel_space, self.inputs[which][examples])
 
 

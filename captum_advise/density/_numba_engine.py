@@ -15,7 +15,7 @@ from captum_advise.density._numba_kernels import (
 )
 
 # Fewer points are not worth a thread.
-_POINTS_PER_THREAD = 1 << 13
+_POINTS_PER_THREAD = 1 << 14
 
 
 def estimate_compiled(block: Block) -> Tensor:

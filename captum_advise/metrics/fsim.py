@@ -98,41 +98,46 @@ def _phase_congruency(luminance: Tensor) -> Tensor:
     smallest = torch.finfo(luminance.dtype).eps
     size = luminance.shape[1:]
     spectrum = torch.fft.rfft2(luminance)[:, None]
-    energy = torch.full_like(luminance, smallest)
     amplitude = torch.full_like(luminance, smallest)
+    agreeing, finest = [], []
+    filters, noise = _filters(*size, luminance.dtype, luminance.device)
     # One orientation at a time stays in a processor's cache.
-    for even_filters, odd_filters, noise in _filters(*size, luminance.dtype, luminance.device):
+    for even_filters, odd_filters in filters:
         even = torch.fft.irfft2(spectrum * even_filters, size)
         odd = torch.fft.irfft2(spectrum * odd_filters, size)
         power = even.square().addcmul_(odd, odd)
-        threshold = noise * power[:, 0].flatten(1).median(1).values.sqrt()
+        finest.append(power[:, 0].clone())
         amplitude += power.sqrt_().sum(1)
         # The direction of the mean response; what agrees with it, less what does not.
         mean_even, mean_odd = even.sum(1), odd.sum(1)
         length = mean_even.square().addcmul_(mean_odd, mean_odd).sqrt_() + smallest
-        agreeing = length - smallest
         across = even.mul_((mean_odd / length)[:, None])
         across -= odd.mul_((mean_even / length)[:, None])
-        agreeing -= across.abs_().sum(1)
-        energy += (agreeing - threshold[:, None, None]).clamp_(min=0)
+        agreeing.append(length.sub_(smallest).sub_(across.abs_().sum(1)))
+    # All medians at once, on all threads.
+    medians = torch.stack(finest).flatten(2).median(2).values.sqrt()
+    energy = torch.full_like(luminance, smallest)
+    for share, threshold in zip(agreeing, noise[:, None] * medians, strict=True):
+        energy += (share - threshold[:, None, None]).clamp_(min=0)
     return energy / amplitude
 
 
 @lru_cache(maxsize=8)
 def _filters(
     height: int, width: int, dtype: torch.dtype, device: torch.device
-) -> list[tuple[Tensor, Tensor, Tensor]]:
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """Log-Gabor filters of each orientation, which cost as much as the features of an image.
 
     For the even and the odd part of the responses, both (scales, h, w // 2 + 1) in the frequency
-    domain. With the noise threshold for a median squared amplitude of one.
+    domain. With the noise thresholds (orientations,) for a median squared amplitude of one.
     """
     filters = _log_gabor_filters(height, width, torch.empty(0, dtype=dtype, device=device))
     # At minus each frequency.
     mirrored = filters.flip((2, 3)).roll((1, 1), (2, 3))
     half = slice(0, width // 2 + 1)
     even, odd = (filters + mirrored) / 2, (filters - mirrored) / 2j
-    return list(zip(even[..., half], odd[..., half], _noise_thresholds(filters), strict=True))
+    pairs = list(zip(even[..., half], odd[..., half], strict=True))
+    return pairs, _noise_thresholds(filters)
 
 
 def _log_gabor_filters(height: int, width: int, like: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from toy_networks import Net, network
 
 from captum_advise import LayerAdvise, layer_advise, relevance
 from captum_advise._core import setting_warnings, unit_choice
+from captum_advise._core.scoring import MapScorer
 
 on_host = unit_choice.on_host
 # Their results, or the shapes of them, are numbers of the host.
@@ -54,17 +55,20 @@ class Waits(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
-@pytest.mark.parametrize(("selection", "at_most"), [(None, 0), (1, 2), ("avx", 6)])
-def test_the_host_waits_for_few_answers(monkeypatch, selection, at_most):
+@pytest.mark.parametrize(
+    ("selection", "batch_size", "at_most"), [(None, 2, 0), (1, 2, 1), ("avx", 2, 5), ("avx", 50, 3)]
+)
+def test_the_host_waits_for_few_answers(monkeypatch, selection, batch_size, at_most):
     net = network(Net, classes=30)
     # Not square: a square layer of few units is asked whether it holds attention weights.
     images = torch.rand(12, 3, 24, 30, generator=torch.Generator().manual_seed(0))
     advise = LayerAdvise(net, net.layer, activation_range="minmax")
     explanation = advise.explain(images, keep_units=True)
     assert min(map(len, explanation.candidates)) > 1
-    # The GPU's kernel waits for nothing, those of CPUs do.
+    # The GPU's kernels wait for nothing, those of CPUs do.
     for module in (layer_advise, relevance):
         monkeypatch.setattr(module, "unit_densities", lambda *_: explanation.units.densities)
+    monkeypatch.setattr(MapScorer, "_takes_as_long_for_one", True)
     with Waits() as waits:
         copy = torch.Tensor.tolist
 
@@ -75,5 +79,22 @@ def test_the_host_waits_for_few_answers(monkeypatch, selection, at_most):
         monkeypatch.setattr(torch.Tensor, "tolist", counted)
         for module in (unit_choice, setting_warnings):
             monkeypatch.setattr(module, "on_host", waits.copied)
-        advise.attribute(images, unit_selection=selection, internal_batch_size=2)
+        advise.attribute(images, unit_selection=selection, internal_batch_size=batch_size)
     assert waits.counts.total() <= at_most, waits.counts
+
+
+def test_a_gpu_selects_what_a_cpu_selects(monkeypatch):
+    """It runs the network on all groups where they fill one pass at most."""
+    net = network(Net, classes=30)
+    images = torch.rand(6, 3, 24, 30, generator=torch.Generator().manual_seed(1))
+    advise = LayerAdvise(net, net.layer, activation_range="minmax")
+    expected = advise.attribute(images)
+    passes = []
+    net.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
+    monkeypatch.setattr(MapScorer, "_takes_as_long_for_one", True)
+    for batch_size in (50, 3):
+        passes.clear()
+        torch.testing.assert_close(
+            advise.attribute(images, internal_batch_size=batch_size), expected
+        )
+        assert (len(passes) == 2) == (batch_size == 50), passes

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captum_advise import count_modes
-from captum_advise.density import _engine, _triton_engine
+from captum_advise.density import _engine, _triton_engine, _triton_modes
+from captum_advise.density._torch_modes import count_in_torch
 
 GOLDEN_KDE = np.load(Path(__file__).parents[1] / "golden" / "kde_reference.npz")
 CPU = torch.device("cpu")
@@ -117,12 +118,32 @@ def test_rows_are_independent_and_duplicates_are_estimated_once(monkeypatch):
     assert empty.shape == (2, 0, 9)
 
 
+rows_of_heights = st.integers(1, 12).flatmap(
+    lambda n: st.lists(st.lists(st.integers(-2, 4), min_size=n, max_size=n), min_size=1, max_size=9)
+)
+
+
+@given(rows_of_heights, st.sampled_from([0, 1e-6, 0.3, 0.9]))
+@settings(max_examples=25)
+def test_modes(rows, min_prominence):
+    rows = torch.tensor([*rows, [math.nan] * len(rows[0])], dtype=torch.float64)
+    least = min_prominence * rows.amax(1)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(_triton_modes, "_BLOCK", 4)
+        found = _triton_modes.count_in_triton(rows, least)
+    assert torch.equal(found, count_in_torch(rows, least))
+
+
 def test_check_before_the_first_use(monkeypatch, caplog):
     caplog.set_level("DEBUG")
-    assert _engine.compiled_for_gpu.__wrapped__(CPU, 12) is _triton_engine.estimate_in_triton
+    kernels = _triton_engine.estimate_in_triton, _triton_modes.count_in_triton
+    assert _engine.compiled_for_gpu.__wrapped__(CPU, 12) == kernels
     assert not caplog.records
     # A device on which the kernel's result is wrong.
     monkeypatch.setattr(_engine, "estimate_in_torch", lambda block: 1.001 * block.counts[None])
     assert _engine.compiled_for_gpu.__wrapped__(CPU, 12) is None
     assert len(caplog.records) == 1
     assert "torch estimates densities on cpu, not Triton" in caplog.text
+    monkeypatch.undo()
+    monkeypatch.setattr(_triton_modes, "count_in_triton", lambda rows, least: 0 * least.long())
+    assert _engine.compiled_for_gpu.__wrapped__(CPU, 12) is None

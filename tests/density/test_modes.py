@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from captum_advise import count_modes
+from captum_advise.density import _engine
+from captum_advise.density._torch_modes import count_in_torch
 
 
 @given(st.lists(st.integers(0, 4), min_size=3, max_size=25))
@@ -37,6 +39,15 @@ def _prominent_peaks(row, min_prominence):
     return int((peak_prominences(row, peaks)[0] >= min_prominence * row.max()).sum())
 
 
+@given(rows_of_heights, st.floats(0, 0.99))
+def test_kernel_and_torch_agree(rows, min_prominence):
+    rows = torch.tensor(rows, dtype=torch.float64) - 2
+    counter = _engine.mode_counter_for(rows.device, rows.shape[1])
+    least = min_prominence * rows.amax(1)
+    assert torch.equal(counter(rows, least), count_in_torch(rows, least))
+
+
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("min_prominence", [1e-6, 0.3, 0.9])
 def test_noise(min_prominence):
     """Thousands of modes a row. What is computed grows with the row, not with its square."""
@@ -82,13 +93,6 @@ def test_rounding_far_from_samples_is_not_a_mode():
     density = torch.tensor([1.0, 3.0, 1.0, 1e-20, 3e-20, 1e-20, 2e-30, 0.0], dtype=torch.float64)
     assert count_modes(density) == 1
     assert count_modes(density, min_prominence=0) == 2
-
-
-def test_blocks_change_nothing(monkeypatch):
-    density = torch.rand(20, 30, generator=torch.Generator().manual_seed(0))
-    counts = count_modes(density, min_prominence=0.3)
-    monkeypatch.setattr("captum_advise.density._modes._BLOCK", 1)
-    assert torch.equal(count_modes(density, min_prominence=0.3), counts)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12))

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from captum_advise import adaptive_kde
+from captum_advise import adaptive_kde, count_modes
 from captum_advise.density import _engine, _stiffness_search, _working_grids
 
 triton = pytest.importorskip("triton")
-from captum_advise.density import _triton_engine  # noqa: E402
+from captum_advise.density import _triton_engine, _triton_modes  # noqa: E402
 
 
 def test_on_the_interpreter():
@@ -34,18 +34,26 @@ def test_compiles(capability, tmp_path, monkeypatch):
     compiler = pytest.importorskip("triton.compiler")
     backends = pytest.importorskip("triton.backends.compiler")
     from captum_advise.density._triton_kernel import density_kernel
+    from captum_advise.density._triton_modes import modes_kernel
 
     if version(triton) < (3, 3) or not hasattr(density_kernel, "params"):
         pytest.skip("Triton compiles for a GPU that is there, or interprets")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    tiles = {"block": 64, "chunk": _triton_engine._CHUNK, "depth": _triton_engine._DEPTH}
-    integers = ("bins", "lengths", "n_bins")
-    types = {name: "*i32" if name in integers else "*fp64" for name in density_kernel.arg_names}
-    types |= {"n_windows": "i32", "n_distances": "i32"} | dict.fromkeys(tiles, "constexpr")
-    source = compiler.ASTSource(fn=density_kernel, signature=types, constexprs=tiles)
     target = backends.GPUTarget("cuda", capability, 32)
-    program = triton.compile(source, target=target, options={"num_warps": 4})
-    assert program.asm["cubin"]
+
+    def compiled(kernel, tiles, types, n_warps):
+        types = dict.fromkeys(kernel.arg_names, "*fp64") | types | dict.fromkeys(tiles, "constexpr")
+        source = compiler.ASTSource(fn=kernel, signature=types, constexprs=tiles)
+        program = triton.compile(source, target=target, options={"num_warps": n_warps})
+        assert program.asm["cubin"]
+        return program
+
+    integers = dict.fromkeys(("n_rows", "n_points"), "i32") | {"counts": "*i64"}
+    compiled(modes_kernel, {"block": _triton_modes._BLOCK}, integers, 1)
+    tiles = {"block": 64, "chunk": _triton_engine._CHUNK, "depth": _triton_engine._DEPTH}
+    integers = dict.fromkeys(("bins", "lengths", "n_bins"), "*i32")
+    integers |= {"n_windows": "i32", "n_distances": "i32"}
+    program = compiled(density_kernel, tiles, integers, 4)
     # Literals would have been rounded to single precision.
     for name in ("GOLDEN", "BRACKET", "COST_ROUNDING"):
         number = struct.pack(">d", getattr(_stiffness_search, name)).hex().upper()
@@ -71,6 +79,10 @@ def test_nothing_is_asked_of_the_gpu(monkeypatch):
     estimate = adaptive_kde(torch.empty(5, 49, device=meta), grid, n_bandwidths=10)
     assert estimate.density.is_meta
     assert estimate.density.shape == estimate.bandwidth.shape == (5, 49)
+    monkeypatch.setattr(_triton_modes, "modes_kernel", NoKernel())
+    counter = _triton_modes.count_in_triton
+    monkeypatch.setattr("captum_advise.density._modes.mode_counter_for", lambda *_: counter)
+    assert count_modes(estimate.density).is_meta
 
 
 @pytest.mark.parametrize("n_points", [2, 30, 256])
