@@ -36,8 +36,7 @@ def axioms(
         ),
     ] = None,
     axiom: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this axiom; may be repeated."),
+        list[str] | None, typer.Option(metavar="NAME", help="Only this axiom; may be repeated.")
     ] = None,
     spatial_dims: Annotated[
         list[int] | None,

@@ -27,11 +27,7 @@ Layer = Annotated[
     ),
 ]
 Weights = Annotated[
-    str,
-    typer.Option(
-        metavar="[default|random]",
-        help="Pretrained weights, or random ones.",
-    ),
+    str, typer.Option(metavar="[default|random]", help="Pretrained weights, or random ones.")
 ]
 Target = Annotated[
     str | None,

@@ -179,12 +179,7 @@ def compare(
     is_hit = hit(masked_confidences, target)
     less = 1 - (confidence - masked_confidence).abs()
     penalty = torch.where(is_hit, torch.ones_like(drop), less)
-    mean = _harmonic_mean(
-        ssim * penalty,
-        fsim * penalty,
-        1 - mse * penalty,
-        1 - drop * penalty,
-    )
+    mean = _harmonic_mean(ssim * penalty, fsim * penalty, 1 - mse * penalty, 1 - drop * penalty)
     usable = is_hit | (class_sensitivity.abs() <= _MAX_CLASS_SENSITIVITY)
     useless = torch.zeros_like(mean).masked_fill(class_sensitivity.isnan(), torch.nan)
     return VisualExplainability(

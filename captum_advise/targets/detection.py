@@ -71,10 +71,7 @@ class Detection(Wrapper):
     labels: Tensor | None
 
     def __init__(
-        self,
-        model: Callable[..., Any],
-        boxes: Tensor | None = None,
-        labels: Tensor | None = None,
+        self, model: Callable[..., Any], boxes: Tensor | None = None, labels: Tensor | None = None
     ) -> None:
         super().__init__(model)
         import_optional("torchvision.ops", "zoo")

@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 _TITLE: dict[str, Any] = {"fontsize": "medium", "parse_math": False}
 _LETTERS = 28  # of a title, as wide as an image
-_SHOWN = {
-    "gated-grad-cam": "GatedGradCam",
-    "layer-advise": "LayerAdvise",
-    "grad-cam": "Grad-CAM",
-}
+_SHOWN = {"gated-grad-cam": "GatedGradCam", "layer-advise": "LayerAdvise", "grad-cam": "Grad-CAM"}
 
 
 def overlay(
@@ -75,8 +71,7 @@ def overlay(
 
 
 def overlays(
-    images: Array | Image.Image | Sequence[Array | Image.Image],
-    maps: Mapping[str, Array],
+    images: Array | Image.Image | Sequence[Array | Image.Image], maps: Mapping[str, Array]
 ) -> tuple[Figure, ManyAxes]:
     """Images, each followed by the maps that several methods make of it.
 

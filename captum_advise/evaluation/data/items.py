@@ -84,11 +84,19 @@ class Items:
         return _has(self._places[index][0], "has_cells")
 
     def image(self, index: int) -> str | int:
-        """What counts once: an item, or the image or scene that several items show parts of."""
+        """What counts once: an item, or the file, image or scene that several items are about."""
         part = self._places[index][0]
         # A cell of a mosaic is named by the mosaic and its image, an object by its scene.
         is_part = _has(part, "has_cells") or _has(part, "has_pairs")
-        return (is_part and self.names[index].partition(": ")[2]) or index
+        shown = is_part and self.names[index].partition(": ")[2]
+        return shown or self._files.get((id(part), self.names[index]), index)
+
+    @cached_property
+    def _files(self) -> dict[tuple[int, str], int]:
+        """The first item of each image file, which a table may list with several classes."""
+        keys = [(id(part), name) for (part, _), name in zip(self._places, self.names, strict=True)]
+        files = {id(part) for part in self.parts if hasattr(part, "folder")}
+        return {keys[n]: n for n in reversed(range(len(keys))) if keys[n][0] in files}
 
     def first(self, attribute: str) -> Any:
         """An attribute of the first part that has it, as the network of image files; else None."""

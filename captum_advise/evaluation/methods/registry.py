@@ -60,10 +60,7 @@ _LIME = {"lime_samples": 1000, "lime_grid": 8}
 
 _advise = partial(MethodAt, "layer", selects_by_avx=True)
 _smooth_grad = of_inputs(
-    lambda model: NoiseTunnel(Saliency(model)),
-    options.smooth_grad,
-    one_by_one=True,
-    then=torch.abs,
+    lambda model: NoiseTunnel(Saliency(model)), options.smooth_grad, one_by_one=True, then=torch.abs
 )
 _lime, _kernel_shap = (
     # All channels are alike.

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -33,9 +34,12 @@ from quick_runs import (
     run,
     table,
 )
+from scipy import stats
 from scipy.integrate import trapezoid
-from squares import SPACE, Squares, squares_network
+from squares import SIZE, SPACE, Squares, squares_network
+from torchvision.transforms import v2
 
+from captum_advise import zoo
 from captum_advise._utils.probabilities import HasConfidence
 from captum_advise.evaluation import (
     Context,
@@ -44,6 +48,7 @@ from captum_advise.evaluation import (
     OutputError,
     evaluate,
     get_methods,
+    image_dataset,
 )
 from captum_advise.evaluation.run import steps
 from captum_advise.evaluation.run.store import FILE, Store
@@ -602,3 +607,28 @@ def test_unusual_methods_have_no_part_in_other_rows(tmp_path):
     both = run(tmp_path / "both", Squares(2), {"bright": bright, "dark": dark})
     of_dark = table(both)[both.results["method"] == "dark"].reset_index(drop=True)
     pd.testing.assert_frame_equal(of_dark, table(alone))
+
+
+def test_a_file_with_several_classes_is_one_image(photos, tmp_path):
+    names = sorted(path.name for path in photos.iterdir())
+    rows = ["file,class", *(f"{name},{label}" for name in names for label in (0, 2))]
+    (photos / "classes.csv").write_text("\n".join(rows))
+    (tmp_path / "more").mkdir()
+    shutil.copy(photos / "coffee.png", tmp_path / "more")
+    model = squares_network()
+    to_float = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    transform = v2.Compose([v2.Resize((SIZE, SIZE)), to_float])
+    network = zoo.describe(model, transform=transform, pixel_space=SPACE)
+    data = image_dataset(photos / "classes.csv", network)
+    # Another folder may have another image of the same name.
+    data += image_dataset(tmp_path / "more", network)
+    methods = ["grad-cam", "gaussian"]
+    found = evaluate(model, model[1], data, methods, tmp_path / "out", metrics=["insertion_black"])
+    assert len(found.results) == 2 * 7
+    summary = found.summary.set_index(["method", "metric"]).loc["gaussian", "insertion_black"]
+    own = found.results.assign(image=[0] * 4 + [1] * 4 + [2] * 4 + [3] * 2)
+    values = own.pivot_table("insertion_black", "image", "method")
+    assert summary["images"] == 4
+    assert summary["mean"] == pytest.approx(values["gaussian"].mean())
+    gain = values["gaussian"] - values["grad-cam"]
+    assert summary["p_value"] == pytest.approx(stats.wilcoxon(gain).pvalue)
