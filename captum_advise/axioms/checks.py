@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from captum_advise._utils.modes import in_eval_mode
 
 TOLERANCE = 1e-9
-Factory = Callable[..., Attribution]
 
 
 class AxiomViolation(AssertionError):  # noqa: N818 - named after what it reports
@@ -47,7 +46,7 @@ class Subject:
     """
 
     name: str
-    attribution: Factory = field(repr=False)
+    attribution: Callable[..., Attribution] = field(repr=False)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     spatial_dims: tuple[int, ...] = (1, 2, 3)
     channels: tuple[int, ...] = (1, 2, 3)

@@ -78,11 +78,10 @@ def find_entry(name: str) -> Entry:
 
 def architectures(family: str) -> list[str]:
     """The names of a family's members; none for an unknown family."""
+    members: list[str] = []
     if family == "torchvision":
         models = import_optional("torchvision.models", "zoo")
-        classifiers: list[str] = models.list_models(module=models)
-        return classifiers
-    if family == "timm":
-        members: list[str] = import_optional("timm", "zoo").list_models()
-        return members
-    return []
+        members = models.list_models(module=models)
+    elif family == "timm":
+        members = import_optional("timm", "zoo").list_models()
+    return members
