@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -65,21 +64,20 @@ def content_of(ending: str, explanation: Explanation, shown: str) -> str | bytes
     if ending == ".json":
         record = replace(explanation, images=None, units=None).to_dict()
         # By its first field, a file is known to be ours.
-        return json.dumps(for_json({"captum_advise": __version__, "image": shown, **record})) + "\n"
+        return as_json({"captum_advise": __version__, "image": shown, **record}) + "\n"
     from captum_advise.visualization.style import to_png
 
     return to_png(visualization.gallery(explanation)[0])
 
 
-def for_json(value: Any) -> Any:
-    """The same with numbers of five digits, and None, JSON's null, for those that JSON has not."""
-    if isinstance(value, dict):
-        return {key: for_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [for_json(item) for item in value]
-    if not isinstance(value, float):
-        return value
-    return float(f"{value:.5g}") if math.isfinite(value) else None
+def as_json(content: Any) -> str:
+    """JSON with five significant digits, and null for NaN and infinity, which JSON has not."""
+    short = json.loads(
+        json.dumps(content),
+        parse_float=lambda number: float(f"{float(number):.5g}"),
+        parse_constant=lambda _: None,
+    )
+    return json.dumps(short)
 
 
 def show_result(

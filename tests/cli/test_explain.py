@@ -20,7 +20,7 @@ from torch import nn
 import captum_advise
 from captum_advise import GatedGradCam, cli, visualization, zoo
 from captum_advise.cli import explain as explain_command
-from captum_advise.cli.image_results import for_json
+from captum_advise.cli.image_results import as_json
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random")
 
@@ -561,9 +561,6 @@ def test_an_output_folder_that_cannot_be_made(tmp_path, capsys):
 
 
 def test_numbers_of_json():
-    assert for_json({"a": [float("nan"), 1.0], "b": float("inf"), "c": (2, True, "x")}) == {
-        "a": [None, 1.0],
-        "b": None,
-        "c": [2, True, "x"],
-    }
-    assert json.dumps(for_json([1 / 3, 123456.7, 1e-9 / 3])) == "[0.33333, 123460.0, 3.3333e-10]"
+    content = {"a": [float("nan"), 1.0], "b": -float("inf"), "c": (2, True, "x"), "d": 1 / 3}
+    assert as_json(content) == '{"a": [null, 1.0], "b": null, "c": [2, true, "x"], "d": 0.33333}'
+    assert as_json([123456.7, 1e-9 / 3, 123456]) == "[123460.0, 3.3333e-10, 123456]"
