@@ -134,25 +134,33 @@ def _grey_input(transform: Callable[[Image.Image], Tensor], image: Image.Image) 
 
 def _torchvision(model: nn.Module) -> Inputs:
     models = import_optional("torchvision.models", "zoo")
-    count = _parameters_with_1000_classes(model)
-    for name in models.list_models(module=models):
-        if models.get_model_builder(name).__module__ != type(model).__module__:
-            continue
+    counts, module = _parameter_counts(model), type(model).__module__
+    names = models.list_models(module=models)
+    names = [name for name in names if models.get_model_builder(name).__module__ == module]
+    for name in names:
         enum = models.get_model_weights(name)
         for weights in (enum.DEFAULT, *enum):
-            if weights.meta["num_params"] == count:
+            if weights.meta["num_params"] in counts:
                 return torchvision_inputs(weights)
     return replace(torchvision_inputs(models.get_weight(_USUAL)), source="ImageNet's defaults")
 
 
-def _parameters_with_1000_classes(model: nn.Module) -> int:
-    """How many parameters a model has, or had before its last linear layer got other classes."""
+def _parameter_counts(model: nn.Module) -> set[int]:
+    """How many parameters a model with 1000 classes has, whatever linear layers its head got."""
     count = sum(parameter.numel() for parameter in model.parameters())
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not linear:
-        return count
-    per_class = linear[-1].in_features + (linear[-1].bias is not None)
-    return count + per_class * (1000 - linear[-1].out_features)
+        return {count}
+    # Those of auxiliary heads, too.
+    heads = [one for one in linear if one.out_features == linear[-1].out_features]
+    missing = [
+        (one.in_features + (one.bias is not None)) * (1000 - one.out_features) for one in heads
+    ]
+    *_, last = model.children()
+    own = [module for module in last.modules() if isinstance(module, nn.Linear)] or linear[-1:]
+    of_head = sum(parameter.numel() for one in own for parameter in one.parameters())
+    whole = count - of_head + 1000 * (own[0].in_features + 1)
+    return {count + missing[-1], count + sum(missing), whole}
 
 
 def torchvision_inputs(weights: Any) -> Inputs:

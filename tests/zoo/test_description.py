@@ -12,7 +12,7 @@ from torch import nn
 
 from captum_advise import LayerAdvise, PixelSpace, explain, zoo
 from captum_advise.layouts import Tokens
-from captum_advise.zoo.recognition import unwrapped
+from captum_advise.zoo.recognition import recognize, unwrapped
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,36 @@ def test_the_transform_of_torchvision(build, name, chelsea):
     assert network.transform(chelsea).equal(weights.transforms()(chelsea))
     assert list(network.class_names) == weights.meta["categories"]
     assert network.layer is model.get_submodule(network.layer_name)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("efficientnet_b3", "classifier"),
+        ("efficientnet_v2_s", "classifier"),
+        ("swin_v2_t", "head"),
+        ("convnext_tiny", "classifier.2"),
+        ("resnet50", "fc"),
+        ("inception_v3", "fc"),
+    ],
+)
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_torchvision_with_a_head_of_the_user_s_own(name, head, is_deep):
+    options = {"init_weights": False} if name == "inception_v3" else {}
+    with torch.device("meta"):
+        model = getattr(torchvision.models, name)(**options)
+        known = recognize(model, None)
+        old = [part for part in model.get_submodule(head).modules() if isinstance(part, nn.Linear)]
+        layers = [nn.Linear(old[0].in_features, 256), nn.ReLU(), nn.Linear(256, 5)]
+        if not is_deep:
+            layers = [nn.Linear(old[0].in_features, 5)]
+            if name == "inception_v3":  # as in PyTorch's tutorial on fine-tuning
+                model.AuxLogits.fc = nn.Linear(768, 5)
+        parent, _, last = head.rpartition(".")
+        setattr(model.get_submodule(parent), last, nn.Sequential(nn.Dropout(0.3), *layers))
+    found = recognize(model, None)
+    assert (found.shape, found.source) == (known.shape, known.source)
+    assert found.pixel_space == known.pixel_space
 
 
 def test_torchvision_with_another_head_and_another_width(chelsea):
