@@ -24,16 +24,17 @@ def end_imports() -> None:
     if gc.get_threshold() == _WHILE_IMPORTING:
         gc.freeze()
         gc.set_threshold(*_USUAL)
-        if sys.platform == "linux":
-            _keep_freed_memory()
+        keep_freed_memory()
 
 
-def _keep_freed_memory() -> None:
-    """Have the C library use freed memory again, instead of returning it to the system.
+def keep_freed_memory() -> None:
+    """Have the C library of Linux use freed memory again, instead of returning it to the system.
 
     The system clears memory before it gives it back. With the activations of forward passes, that
     is a third of the work of ``evaluate``.
     """
+    if sys.platform != "linux":
+        return
     import ctypes
 
     # Of glibc: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD.

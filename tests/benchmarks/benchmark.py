@@ -5,7 +5,8 @@
         [--tables attribution,density,large,peers,start]
 
 Compared methods take turns, after a warm-up. A time is the median of the repeats, and a ratio is
-one of medians. Memory is the peak above what the process held before the call; on a CPU, Linux
+one of medians. As in a command, freed memory is kept: the system would clear it again, which takes
+more or less time from process to process. Memory is the peak above what the process held before the call; on a CPU, Linux
 counts it. The four networks of the paper have random weights (seed 0), EfficientNet-Lite0 has its
 ImageNet weights. Needs the extra `test`.
 """
@@ -40,6 +41,7 @@ from skimage import data
 from threadpoolctl import threadpool_limits
 
 from captum_advise import LayerAdvise, adaptive_kde, unit_relevance, zoo
+from captum_advise.cli.process import keep_freed_memory
 from captum_advise.density import _engine
 
 NETWORKS = {
@@ -390,6 +392,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown networks {sorted(unknown)}; the networks are {sorted(NETWORKS)}")
 
+    keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore", message=".*no group of units.*")
     device = torch.device(arguments.device)
