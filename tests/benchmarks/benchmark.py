@@ -5,10 +5,10 @@
         [--tables attribution,density,large,peers,start]
 
 Compared methods take turns, after a warm-up. A time is the median of the repeats, and a ratio is
-one of medians. As in a command, freed memory is kept: the system would clear it again, which takes
-more or less time from process to process. Memory is the peak above what the process held before the call; on a CPU, Linux
-counts it. The four networks of the paper have random weights (seed 0), EfficientNet-Lite0 has its
-ImageNet weights. Needs the extra `test`.
+one of medians. Freed memory is kept, as in a command: the system would clear it again, which takes
+more time in some processes than in others. Memory is the peak above what the process held before
+the call; on a CPU, Linux counts it. The four networks of the paper have random weights (seed 0),
+EfficientNet-Lite0 has its ImageNet weights. Needs the extra `test`.
 """
 
 from __future__ import annotations
