@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captum_advise._core.layer_pass import LayerPass, run_model
 from captum_advise._core.targets import Target
-from captum_advise.metrics import blurred
+from captum_advise.metrics.insertion_deletion import blurred
 from captum_advise.pixels import PixelSpace, black, masked_images, normalize_maps, upsample_maps
 
 if TYPE_CHECKING:

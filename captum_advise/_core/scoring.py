@@ -13,7 +13,8 @@ from captum_advise._core.layer_pass import LayerPass
 from captum_advise._core.masked_model import MaskedModel, as_masks
 from captum_advise._core.targets import Target
 from captum_advise._core.unit_choice import TIE, Candidates
-from captum_advise.metrics import AVXProtocol, VisualExplainability, target_confidence
+from captum_advise._utils.probabilities import target_confidence
+from captum_advise.metrics import AVXProtocol, VisualExplainability
 from captum_advise.metrics.class_sensitivity import correlation
 from captum_advise.metrics.fsim import fsim_features, fsim_of_features
 from captum_advise.metrics.mse import mse

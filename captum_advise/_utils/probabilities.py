@@ -32,6 +32,11 @@ def softmax_over_classes(outputs: Tensor) -> Tensor:
     return outputs.softmax(1)
 
 
+def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:
+    """The confidence (N,) in the target (N,), from that in all classes (N, K)."""
+    return confidences.gather(1, target[:, None]).squeeze(1)
+
+
 def default_confidence(forward_func: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
     """What makes probabilities of a model's outputs where the caller does not say it.
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from captum_advise._core.scoring import MapScorer
 from captum_advise._utils.checks import check_count
 from captum_advise.evaluation.data.items import Item
-from captum_advise.metrics import AVXProtocol, blurred, mu_fidelity, road
-from captum_advise.metrics.insertion_deletion import curves_between
+from captum_advise.metrics import AVXProtocol, mu_fidelity, road
+from captum_advise.metrics.insertion_deletion import blurred, curves_between
 from captum_advise.pixels import masked_images
 
 # The first and the last image of each curve.

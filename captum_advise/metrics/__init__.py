@@ -3,14 +3,11 @@
 Every function is batch first and returns one value per example. One metric per module.
 """
 
-# For the package itself, and not in ``__all__``.
-from captum_advise.metrics._passes import target_confidence as target_confidence
 from captum_advise.metrics.arcc import adcc, arcc
 from captum_advise.metrics.class_sensitivity import class_sensitivity
 from captum_advise.metrics.confidence import average_drop, increase_in_confidence
 from captum_advise.metrics.energy_pointing_game import energy_pointing_game
 from captum_advise.metrics.fsim import fsim
-from captum_advise.metrics.insertion_deletion import blurred as blurred
 from captum_advise.metrics.insertion_deletion import deletion_auc, insertion_auc
 from captum_advise.metrics.mse import mse
 from captum_advise.metrics.mu_fidelity import mu_fidelity

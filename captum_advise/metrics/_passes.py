@@ -9,7 +9,11 @@ from torch import Tensor
 
 from captum_advise._utils.checks import check_class_range, check_count, check_outputs
 from captum_advise._utils.errors import warn_caller
-from captum_advise._utils.probabilities import default_confidence, suspicious_confidence
+from captum_advise._utils.probabilities import (
+    default_confidence,
+    suspicious_confidence,
+    target_confidence,
+)
 from captum_advise._utils.randomness import RANDOM_OUTPUTS, random_states, unsteady
 
 
@@ -54,11 +58,6 @@ def target_confidences(
     if draws and not unsteadiness and not torch.equal(forward_func(first[0]), first[1]):
         warn_caller(RANDOM_OUTPUTS)
     return torch.cat(found)
-
-
-def target_confidence(confidences: Tensor, target: Tensor) -> Tensor:
-    """The confidence (N,) in the target (N,), from that in all classes (N, K)."""
-    return confidences.gather(1, target[:, None]).squeeze(1)
 
 
 def _rebatched(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:

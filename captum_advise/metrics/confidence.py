@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from captum_advise._utils.checks import check_real, check_same_shape
-from captum_advise._utils.probabilities import check_confidences
-from captum_advise.metrics._passes import target_confidence
+from captum_advise._utils.probabilities import check_confidences, target_confidence
 
 
 def average_drop(confidence: Tensor, masked_confidence: Tensor) -> Tensor:

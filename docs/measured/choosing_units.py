@@ -23,7 +23,8 @@ from captum_advise._core.scoring import MapScorer, as_masks
 from captum_advise._core.targets import resolve_target
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.evaluation import image_dataset
-from captum_advise.metrics import AVXProtocol, blurred
+from captum_advise.metrics import AVXProtocol
+from captum_advise.metrics.insertion_deletion import blurred
 from captum_advise.pixels import black
 
 # Rules use the confidence at eighths of the pixels; the metrics "between" use odd sixteenths.

@@ -9,12 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from captum_advise import PixelSpace
-from captum_advise.metrics import (
-    blurred,
-    deletion_auc,
-    insertion_auc,
-)
-from captum_advise.metrics.insertion_deletion import curves_between
+from captum_advise.metrics import deletion_auc, insertion_auc
+from captum_advise.metrics.insertion_deletion import blurred, curves_between
 
 IDENTITY = nn.Identity()
 

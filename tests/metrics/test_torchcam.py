@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from toy_networks import images, network
 
+from captum_advise._utils.probabilities import target_confidence
 from captum_advise.metrics import (
     average_drop,
     deletion_auc,
     increase_in_confidence,
     insertion_auc,
-    target_confidence,
 )
 
 
