@@ -47,8 +47,9 @@ class MapScorer(MaskedModel):
         self, candidates: Candidates, runner_up_contributions: Tensor | None
     ) -> VisualExplainability:
         """Metrics of the map of each of the pairs."""
-        rivals = candidates.pair_maps_from(runner_up_contributions)
-        return self(candidates.examples, candidates.pair_maps, rivals)
+        rivals = candidates.maps_from(runner_up_contributions)
+        of_pairs = None if rivals is None else rivals[candidates.places]
+        return self(candidates.examples, candidates.pair_maps, of_pairs)
 
     def criterion(
         self,
@@ -57,36 +58,36 @@ class MapScorer(MaskedModel):
         runner_up_contributions: Tensor | None,
         metrics: VisualExplainability | None = None,
     ) -> Tensor:
-        """A number (P,) that is highest for the best candidate of an example."""
+        """A number (S, N) that is highest for the best candidate of an example."""
         if selection == "avx" and metrics is None:
             return self._highest_avx(candidates, runner_up_contributions)
         metrics = metrics or self.metrics(candidates, runner_up_contributions)
-        return metrics.avx if selection == "avx" else -metrics.average_drop
+        return candidates.table(metrics.avx if selection == "avx" else -metrics.average_drop)
 
     @torch.no_grad()
     def _highest_avx(
         self, candidates: Candidates, runner_up_contributions: Tensor | None
     ) -> Tensor:
-        """AVX (P,) of maps, minus infinity where another map of the example has certainly more.
+        """AVX (S, N) of maps, minus infinity where another map of the example has certainly more.
 
         Similarity bounds AVX from above: the network runs, and FSIMc is computed, only where AVX
         could still be the highest. The only map of an example needs no AVX; it has zero.
         """
+        rivals = candidates.maps_from(runner_up_contributions)
+        n_groups, n_examples = len(candidates.maps) - 1, len(candidates.fallback)
+        if self._takes_as_long_for_one and n_groups * n_examples <= self.internal_batch_size:
+            return self._avx_of_groups(candidates, rivals)
         examples, maps = candidates.examples, candidates.pair_maps
-        sensitivity = _sensitivity(maps, candidates.pair_maps_from(runner_up_contributions))
-        # On the CPU, so that only two steps may wait for a GPU: those that look for what is enough.
+        sensitivity = _sensitivity(maps, None if rivals is None else rivals[candidates.places])
+        # On the CPU: only two more steps wait for a GPU, those that look for what is enough.
         n_maps = candidates.pairs[:, 1].bincount()
         contested = (n_maps[candidates.pairs[:, 1]] > 1).nonzero().squeeze(1).to(maps.device)
         several = (n_maps > 1).nonzero().squeeze(1).to(maps.device)
         if not len(contested):
-            return maps.new_zeros(len(maps))
+            return candidates.table(maps.new_zeros(len(maps)))
         # SSIM, FSIMc, which is at most one, and MSE.
         similarity = self._whole[0].new_ones(3, len(maps))
         avx = similarity.new_zeros(len(maps)).index_fill_(0, contested, -torch.inf)
-        if self._takes_as_long_for_one and len(contested) <= self.internal_batch_size:
-            found = self._score(examples[contested], maps[contested], sensitivity[contested])
-            avx[contested] = found.avx
-            return avx
 
         def masked(part: Tensor) -> tuple[Tensor, ...]:
             return self.mask(examples[part], maps[part], self.protocol.masks)
@@ -112,7 +113,17 @@ class MapScorer(MaskedModel):
             similarity[1, part] = self._fsim(examples[part], masked(part))
         for part in self._chunks(pairs[(highest_avx(*similarity) >= enough)[pairs]]):
             run(part, masked(part))
-        return avx
+        return candidates.table(avx)
+
+    def _avx_of_groups(self, candidates: Candidates, rivals: Tensor | None) -> Tensor:
+        """AVX (S, N) of all groups; of those without evidence, too, to ask a GPU for none."""
+        # The last candidate is all units, which is never compared.
+        maps, n_examples = candidates.maps[:-1].flatten(0, 1), len(candidates.fallback)
+        examples = torch.arange(n_examples, device=maps.device).repeat(len(maps) // n_examples)
+        found = self(examples, maps, None if rivals is None else rivals[:-1].flatten(0, 1))
+        avx = found.avx.nan_to_num(nan=-1e9).view(-1, n_examples)
+        avx = torch.cat([avx, avx.new_zeros(1, n_examples)])
+        return avx.masked_fill(~candidates.eligible, -torch.inf)
 
     @property
     def _takes_as_long_for_one(self) -> bool:

@@ -64,9 +64,14 @@ class Candidates:
     relevance: Sequence[int]  # what the units of each share, or SEVERAL
     units: Tensor  # bool (S, N, C)
     maps: Tensor  # (S, N, 1, *spatial)
-    # int64 (P, 2), on the CPU: the eligible (candidate, example), by candidate, then by example
-    pairs: Tensor
+    eligible: Tensor  # bool (S, N)
     fallback: Tensor  # bool (N,), whether no group of the example has evidence
+
+    @cached_property
+    def pairs(self) -> Tensor:
+        """int64 (P, 2), on the CPU: the eligible (candidate, example), by candidate."""
+        (known,) = on_host(self.eligible)
+        return known.nonzero()
 
     @cached_property
     def places(self) -> tuple[Tensor, ...]:
@@ -83,21 +88,20 @@ class Candidates:
         r"""(P, 1, \*spatial) the map of each pair."""
         return self.maps[self.places]
 
-    def pair_maps_from(self, contributions: Tensor | None) -> Tensor | None:
-        r"""(P, 1, \*spatial) the maps of the same units for another class; None without one."""
-        return None if contributions is None else _maps(self.units, contributions)[self.places]
+    def maps_from(self, contributions: Tensor | None) -> Tensor | None:
+        r"""(S, N, 1, \*spatial) the maps of the same units for another class; None without one."""
+        return None if contributions is None else _maps(self.units, contributions)
 
     def best(self, criterion: Tensor | None) -> Tensor:
-        """int64 (N,) the candidate with the largest criterion (P,), the first one on ties.
+        """int64 (N,) the candidate with the largest criterion (S, N), the first one on ties.
 
         Without a criterion, the first candidate.
         """
         if criterion is None:
             return torch.zeros_like(self.fallback, dtype=torch.int64)
-        table = self.table(criterion)
         # Groups with evidence at a single, common position have equal masks. Without a margin,
         # rounding would decide such ties, and differently from batch to batch.
-        return (table >= table.amax(0) - TIE).int().argmax(0)
+        return (criterion >= criterion.amax(0) - TIE).int().argmax(0)
 
     def units_of(self, selected: Tensor) -> Tensor:
         """Bool (N, C), the units of the candidate (N,) that each example selects."""
@@ -114,13 +118,12 @@ class Candidates:
         if criterion is None:
             return torch.zeros_like(self.fallback)
         least = 0.0 if selection == "avx" else -1.0
-        compared = self.pairs[:, 1].bincount(minlength=len(self.fallback)) > 1
-        return compared.to(criterion.device) & (self.table(criterion).amax(0) <= least + TIE)
+        return (self.eligible.sum(0) > 1) & (criterion.amax(0) <= least + TIE)
 
-    def table(self, criterion: Tensor) -> Tensor:
-        """A criterion (P,) as (S, N), minus infinity for what is not eligible."""
-        table = criterion.new_full(self.units.shape[:2], -torch.inf)
-        table[self.places] = criterion.nan_to_num(nan=-1e9)
+    def table(self, of_pairs: Tensor) -> Tensor:
+        """Values (P,) of the pairs as (S, N), minus infinity for what is not eligible."""
+        table = of_pairs.new_full(self.eligible.shape, -torch.inf)
+        table[self.places] = of_pairs.nan_to_num(nan=-1e9)
         return table
 
 
@@ -167,15 +170,14 @@ def _groups(relevance: Tensor, values: Sequence[int], contributions: Tensor) -> 
     maps = _maps(units, contributions)
     eligible = (maps > 0).flatten(2).any(2)
     eligible[-1] = ~eligible[:-1].any(0)
-    (known,) = on_host(eligible)
-    return Candidates([*values, SEVERAL], units, maps, known.nonzero(), eligible[-1])
+    return Candidates([*values, SEVERAL], units, maps, eligible, eligible[-1])
 
 
 def _only(shared: int, units: Tensor, contributions: Tensor) -> Candidates:
     """The only candidate is some units (N, C), which have a ``shared`` relevance."""
     maps = _maps(units[None], contributions)
-    pairs = torch.ones(1, len(units), device="cpu").nonzero()
-    return Candidates([shared], units[None], maps, pairs, units.new_zeros(len(units)))
+    nobody = units.new_zeros(len(units))
+    return Candidates([shared], units[None], maps, ~nobody[None], nobody)
 
 
 def _maps(units: Tensor, contributions: Tensor) -> Tensor:

@@ -56,7 +56,8 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("selection", "batch_size", "at_most"), [(None, 2, 0), (1, 2, 1), ("avx", 2, 5), ("avx", 50, 3)]
+    ("selection", "batch_size", "at_most"),
+    [(None, 2, 0), (1, 2, 1), ("avx", 2, 5), ("avx", 200, 2)],
 )
 def test_the_host_waits_for_few_answers(monkeypatch, selection, batch_size, at_most):
     net = network(Net, classes=30)
