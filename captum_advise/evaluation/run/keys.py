@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from torch import nn
 
 from captum_advise._version import __version__
-from captum_advise.evaluation.data.items import Item
-from captum_advise.evaluation.digests import digest, weights_digest
+from captum_advise.evaluation.digests import weights_digest
 from captum_advise.evaluation.run.identity import PACKAGES, identity, version_of
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
-from captum_advise.evaluation.run.store import Key, Setting
+from captum_advise.evaluation.run.store import Setting
 
 # Counts up when the same settings give other rows.
 FORMAT = 5
@@ -38,16 +37,9 @@ def settings_of(evaluator: ImageEvaluator) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for name, method in evaluator.methods.items():
         packages = versions((getattr(method, "needs", None) or ())[:1])
-        own = {"the method": identity(method)}
-        own["the versions of packages"] = json.dumps(packages)
+        own = {"the method": identity(method), "the versions of packages": json.dumps(packages)}
         found[name] = Setting(name, {**parts, **own})
     return found
-
-
-def keys_of(item: Item, settings: Mapping[str, Setting]) -> dict[str, Key]:
-    """The key of each method's row for an image."""
-    image = digest(item.name)
-    return {name: Key(image, item.fingerprint, own.id) for name, own in settings.items()}
 
 
 def layer_name(model: nn.Module, layer: nn.Module) -> str:

@@ -25,7 +25,6 @@ from captum_advise.evaluation.run.image_evaluator import (
     MethodError,
     UnsuitableMethodError,
 )
-from captum_advise.evaluation.run.keys import keys_of
 from captum_advise.evaluation.run.processes import Processes
 from captum_advise.evaluation.run.results import Evaluation, information
 from captum_advise.evaluation.run.store import FILE, Key, Row, Setting, Store, unpacked
@@ -114,17 +113,18 @@ class Run:
         evaluator = self.evaluator
         try:
             item = self.items[index]
-            keys = keys_of(item, self.settings)
+            image, content = digest(item.name), item.fingerprint
         except Exception as error:
             return error
+        keys = {name: Key(image, content, own.id) for name, own in self.settings.items()}
         metrics = [metric for metric in self.metrics if metric.applies_to(item)]
-        stored = {name: store.row(key) for name, key in keys.items()}
+        stored = {name: store.row(key) or Row({}) for name, key in keys.items()}
         # What is lacking of any method is computed for all that lack something.
         lacking = {
-            name: {m.name for m in metrics if row is None or m.name not in row.values}
+            name: {metric.name for metric in metrics} - row.values.keys()
             for name, row in stored.items()
         }
-        methods = [name for name, own in lacking.items() if own or stored[name] is None]
+        methods = [name for name, own in lacking.items() if own or not stored[name].values]
         if methods:
             names = set().union(*lacking.values())
             try:
@@ -136,13 +136,15 @@ class Run:
                 raise
             except Exception as error:
                 return error
-            latest = store.latest(digest(item.name))
-            reasons = [self._reason(name, keys[name], stored[name], latest) for name in methods]
-            store.add(
-                {keys[name]: _joined(stored[name], row) for name, row in rows.items()},
-                [self.settings[name] for name in rows],
+            latest = store.latest(image)
+            share.reasons.update(
+                self._reason(name, keys[name], stored[name], latest) for name in methods
             )
-            share.reasons.update(reasons)
+            joined = {
+                keys[name]: Row({**stored[name].values, **row.values}, row.map)
+                for name, row in rows.items()
+            }
+            store.add(joined, [self.settings[name] for name in rows])
         share.keys[index] = keys
         return None
 
@@ -150,11 +152,11 @@ class Run:
         self,
         method: str,
         key: Key,
-        stored: Row | None,
+        stored: Row,
         latest: Mapping[str, tuple[str, Mapping[str, str]]],
     ) -> str:
         """Why a row is computed: what differs from the latest one of the image and the method."""
-        if stored is not None:
+        if stored.values:
             return "new metric"
         if method in self.again:
             return "asked for again"
@@ -229,10 +231,11 @@ class Run:
         self, store: Store, keys: Mapping[int, Mapping[str, Key]]
     ) -> Iterator[dict[str, Any]]:
         """The rows of ``results.csv``, image by image."""
-        for index, method, key, row in _rows(store, keys):
-            values = {k: v for k, v in row.values.items() if not isinstance(v, list)}
-            own = {"index": index, "file": self.items.names[index], "method": method}
-            yield {**own, "content": key.content, **values}
+        for index, own in keys.items():
+            about = {"index": index, "file": self.items.names[index]}
+            for method, row in _rows(store, own).items():
+                values = {k: v for k, v in row.values.items() if not isinstance(v, list)}
+                yield {**about, "method": method, "content": own[method].content, **values}
 
     def _shown(
         self, store: Store, index: int, keys: Mapping[str, Key]
@@ -240,23 +243,10 @@ class Run:
         """The image (3, H, W) in [0, 1] at a position, and each method's map (1, 1, h, w)."""
         inputs = self.items[index].inputs
         pixels = to_pixels(inputs, self.evaluator.context.pixel_space, inputs)[0].clamp(0, 1)
-        maps = {method: unpacked(row.map) for _, method, _, row in _rows(store, {index: keys})}
+        maps = {method: unpacked(row.map) for method, row in _rows(store, keys).items()}
         return pixels.expand(3, -1, -1).float(), maps
 
 
-def _rows(
-    store: Store, keys: Mapping[int, Mapping[str, Key]]
-) -> Iterator[tuple[int, str, Key, Row]]:
-    """The rows of images by position and method."""
-    for index, own in keys.items():
-        for method, key in own.items():
-            row = store.row(key)
-            if row is not None:
-                yield index, method, key, row
-
-
-def _joined(stored: Row | None, row: Row) -> Row:
-    """A row with what is stored of other metrics."""
-    if stored is None:
-        return row
-    return Row({**stored.values, **row.values}, row.map)
+def _rows(store: Store, keys: Mapping[str, Key]) -> dict[str, Row]:
+    """The rows of an image by method. It has one of every method."""
+    return {method: row for method, key in keys.items() if (row := store.row(key))}
