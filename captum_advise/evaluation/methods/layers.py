@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,18 +27,11 @@ _MOST_SHOWN = 8
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers that a method explains.
+    """The layers that a method explains."""
 
-    Attributes:
-        modules: From the first to the last. Empty if the method explains none.
-        name: Their names, joined by ``+``, of many the first and the last; ``input``,
-            ``attention`` or ``-`` if there are none.
-        reshape_transforms: One per module, for those that are not (N, C, H, W).
-    """
-
-    modules: tuple[nn.Module, ...]
-    name: str
-    reshape_transforms: tuple[ReshapeTransform | None, ...] = ()
+    modules: tuple[nn.Module, ...]  # from the first to the last; empty if it explains none
+    name: str  # the column ``layer`` of the results
+    reshape_transforms: tuple[ReshapeTransform | None, ...] = ()  # None where (N, C, H, W)
 
 
 def find_layers(
@@ -50,13 +43,9 @@ def find_layers(
 ) -> Layers:
     """The modules that a method explains, with their layouts. The model runs on noise.
 
-    Args:
-        model: In eval mode.
-        layer: The layer of the run.
-        choice: As the attribute ``layers`` of a :class:`Method`.
-        inputs: (N, C, H, W); only the shape and the type count.
-        reshape_transform: How to rearrange what ``layer`` returns. None: found by its shape, as
-            for other modules.
+    ``layer`` is that of the run, and ``choice`` the attribute ``layers`` of a :class:`Method`. Of
+    ``inputs``, (N, C, H, W), only the shape and the type count. ``reshape_transform`` is for
+    ``layer``; without it, and for other modules, layouts are found by their shapes.
 
     Raises:
         ValueError: There is no such choice, no layer of its kind, or the tokens of a layer are not
@@ -66,25 +55,27 @@ def find_layers(
         raise ValueError(
             f"A method's attribute layers is one of {', '.join(KINDS)}, got {choice!r}."
         )
-    if choice in (INPUT, NONE):
-        return Layers((), choice)
     if choice == ATTENTION:
         AttentionPass.run(model, _noise(model, inputs))
-        return Layers((), ATTENTION)
+    if choice in (INPUT, NONE, ATTENTION):
+        return Layers((), choice)
     names = {module: name for name, module in model.named_modules()}
-    calls = [] if choice == "gated-grad-cam" else _calls(model, inputs)
-    layouts = {call.module: call.layout for call in calls}
+    calls: _Calls = {} if choice == "gated-grad-cam" else _calls(model, inputs)
+    layouts = {module: call.layout for module, call in calls.items()}
     # Of these modules, a hook sees one feature map.
-    maps = [call for call in calls if call.is_only and call.layout != Tokens()]
+    maps = {m: call for m, call in calls.items() if call.is_only and call.layout != Tokens()}
     modules: Sequence[nn.Module] = (layer,)
     if choice == "activation":
         modules = (_after_activation(maps, layer),)
-    elif choice == "stages":
-        modules = _stages(model, layer, inputs, maps)
-    elif choice == "convolutions":
-        modules = _convolutions(model, layer, maps)
+    elif choice in ("stages", "convolutions"):
+        # Tokens have one size, and no convolutions.
+        modules = _of_tokens(names, layer, maps) or (
+            _stages(model, names[layer], inputs, maps)
+            if choice == "stages"
+            else _convolutions(layer, maps)
+        )
     elif choice == "gated-grad-cam":
-        found = _probed(model, layer, inputs)
+        found = _probed(model, names[layer], inputs)
         layouts = {model.get_submodule(name): layout for name, layout in found.layouts.items()}
         modules = [model.get_submodule(name) for name in found.layers]
         if not modules:
@@ -109,7 +100,6 @@ def find_layers(
 class _Call(NamedTuple):
     """The last call of a module that returns a tensor of three or four dimensions."""
 
-    module: nn.Module
     given: Any
     output: Tensor
     layout: ReshapeTransform | None  # Tokens() if tokens do not form a grid of the image
@@ -117,7 +107,10 @@ class _Call(NamedTuple):
     is_only: bool  # the only call of the module
 
 
-def _calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
+_Calls: TypeAlias = Mapping[nn.Module, _Call]
+
+
+def _calls(model: nn.Module, inputs: Tensor) -> _Calls:
     """The calls of modules in one pass on noise, in the order of their first calls."""
     calls: dict[nn.Module, _Call] = {}
 
@@ -131,14 +124,13 @@ def _calls(model: nn.Module, inputs: Tensor) -> list[_Call]:
         is_activation = bool((output >= 0).all())
         is_activation |= type(module).__module__ == "torch.nn.modules.activation"
         first = given[0] if given else None
-        is_only = module not in calls
-        calls[module] = _Call(module, first, output, layout, is_activation, is_only)
+        calls[module] = _Call(first, output, layout, is_activation, module not in calls)
 
     with ExitStack() as hooks, torch.no_grad():
         for module in model.modules():
             hooks.enter_context(module.register_forward_hook(record))
         model(_noise(model, inputs))
-    return list(calls.values())
+    return calls
 
 
 def _noise(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -146,84 +138,78 @@ def _noise(model: nn.Module, inputs: Tensor) -> Tensor:
     return noise(1, *inputs.shape[1:]).to(parameter.device, inputs.dtype)
 
 
-def _probed(model: nn.Module, layer: nn.Module, inputs: Tensor) -> Probe:
-    names = {module: name for name, module in model.named_modules()}
+def _probed(model: nn.Module, name: str, inputs: Tensor) -> Probe:
     _, channels, height, width = inputs.shape
-    return probe(model, (channels, height, width), "The model", layer=names[layer])
+    return probe(model, (channels, height, width), "The model", layer=name)
 
 
-def _call_of(maps: Sequence[_Call], layer: nn.Module) -> _Call | None:
-    return next((call for call in maps if call.module is layer), None)
+def _before(maps: _Calls, layer: nn.Module) -> dict[nn.Module, _Call]:
+    """The calls before that of a layer, of which there is one, with its layout."""
+    modules = list(maps)
+    before = modules[: modules.index(layer)]
+    return {m: maps[m] for m in before if maps[m].layout == maps[layer].layout}
 
 
-def _after_activation(maps: Sequence[_Call], layer: nn.Module) -> nn.Module:
+def _after_activation(maps: _Calls, layer: nn.Module) -> nn.Module:
     """The layer, or the module after it that applies its activation function.
 
     Normalisation may lie between the two. Without an activation function, the layer.
     """
     reached = None
-    for call in maps:
+    for module, call in maps.items():
         follows = reached is not None and call.given is reached.output
-        if call.module is layer or (follows and call.output.shape == call.given.shape):
+        if module is layer or (follows and call.output.shape == call.given.shape):
             reached = call
             if call.is_activation:
-                return call.module
+                return module
     return layer
 
 
-def _stages(
-    model: nn.Module, layer: nn.Module, inputs: Tensor, maps: Sequence[_Call]
-) -> Sequence[nn.Module]:
+def _stages(model: nn.Module, name: str, inputs: Tensor, maps: _Calls) -> Sequence[nn.Module]:
     """The last activation of each size of feature maps, from the largest to the layer's.
 
-    Without activations, the last map that all paths pass; of tokens, which have one size, the
-    normalisations like the layer in all blocks.
+    Without activations, the last map that all paths pass.
     """
-    if tokens := _alike(model, layer, maps):
-        return tokens
-    last = _after_activation(maps, layer)
-    plain = [call for call in maps if call.layout is None]
-    own = _call_of(plain, last)
+    last = _after_activation(maps, model.get_submodule(name))
     by_size: dict[torch.Size, nn.Module] = {}
-    if own is not None:
-        side = own.output.shape[2:]
-        for call in plain[: plain.index(own)]:
+    if last in maps and maps[last].layout is None:
+        side = maps[last].output.shape[2:]
+        for module, call in _before(maps, last).items():
             size = call.output.shape[2:]
             is_larger = all(a > b for a, b in zip(size, side, strict=True))
             # As many channels as the input: what a module that normalises it returns.
             if is_larger and call.is_activation and call.output.shape[1] > inputs.shape[1]:
-                by_size[size] = call.module
+                by_size[size] = module
     if not by_size:
-        found = _probed(model, layer, inputs)
-        return [*(model.get_submodule(name) for name in found.finer_layers), last]
+        found = _probed(model, name, inputs)
+        return [*(model.get_submodule(finer) for finer in found.finer_layers), last]
     return [*(by_size[size] for size in sorted(by_size, reverse=True)), last]
 
 
-def _convolutions(model: nn.Module, layer: nn.Module, maps: Sequence[_Call]) -> Sequence[nn.Module]:
+def _convolutions(layer: nn.Module, maps: _Calls) -> Sequence[nn.Module]:
     """All convolutions that run before the layer, and the layer.
 
-    Normalisations instead where the layer is channels last, and what is like it of tokens.
+    Normalisations instead where the layer is channels last.
     """
-    if tokens := _alike(model, layer, maps):
-        return tokens
-    own = _call_of(maps, layer)
-    if own is None:
+    if layer not in maps:
         raise ValueError("it needs a layer that returns a feature map: name another one")
-    before = [call for call in maps[: maps.index(own)] if call.layout == own.layout]
-    if own.layout is None:
-        return [*(c.module for c in before if isinstance(c.module, nn.Conv2d)), layer]
-    return [*(c.module for c in before if "norm" in type(c.module).__name__.lower()), layer]
+    before = _before(maps, layer)
+    if maps[layer].layout is None:
+        return [*(module for module in before if isinstance(module, nn.Conv2d)), layer]
+    return [*(module for module in before if "norm" in type(module).__name__.lower()), layer]
 
 
-def _alike(model: nn.Module, layer: nn.Module, maps: Sequence[_Call]) -> list[nn.Module]:
-    """A layer of tokens and the same of earlier blocks; empty if the layer is of another kind."""
-    own = _call_of(maps, layer)
-    if own is None or not isinstance(own.layout, Tokens):
-        return []
-    # blocks.*.norm1 of blocks.0.norm1.
-    kinds: dict[nn.Module, str] = {}
-    for name, module in model.named_modules():
-        head, _, last = name.rpartition(".")
-        kinds[module] = re.sub(r"\d+", "*", head) + last
-    alike = [call for call in maps if call.layout == own.layout]
-    return [call.module for call in alike if kinds[call.module] == kinds[layer]]
+def _of_tokens(
+    names: Mapping[nn.Module, str], layer: nn.Module, maps: _Calls
+) -> Sequence[nn.Module]:
+    """A layer of tokens and the same of all other blocks; empty if it is of another kind."""
+    if layer not in maps or not isinstance(maps[layer].layout, Tokens):
+        return ()
+
+    def kind(module: nn.Module) -> str:
+        """That of blocks.0.norm1 is blocks.*.norm1."""
+        head, _, last = names[module].rpartition(".")
+        return re.sub(r"\d+", "*", head) + last
+
+    own = kind(layer), maps[layer].layout
+    return [module for module, call in maps.items() if (kind(module), call.layout) == own]
