@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,34 +25,24 @@ _one_at_a_time = lock_of_threads()
 
 @dataclass
 class Attention:
-    """Attention of one block, for T tokens of which the patches are the last.
+    """Attention of one block, for T tokens of which the patches are the last."""
 
-    Attributes:
-        scores: (N, heads, T, T) of a query (row) and a key, before softmax.
-        weights: The same after it.
-        tokens: (N, T, C) that attention gets, normalised where the network does so.
-        block: The module that holds attention and what follows it up to the next block.
-        output: (N, T, C), of the block.
-    """
-
-    scores: Tensor
-    weights: Tensor
-    tokens: Tensor
-    block: nn.Module
-    output: Tensor | None = None
+    scores: Tensor  # (N, heads, T, T) of a query (row) and a key, before softmax
+    weights: Tensor  # the same after it
+    tokens: Tensor  # (N, T, C) that attention gets, normalised where the network does so
+    block: nn.Module  # holds attention and what follows it up to the next block
+    output: Tensor = field(init=False)  # (N, T, C), of the block
 
 
 @dataclass(frozen=True)
 class AttentionPass:
-    """A forward pass with the attention of all blocks, from the first to the last.
+    """A forward pass with the attention of all blocks, from the first to the last."""
 
-    Attributes:
-        layout: The tokens as a map of patches.
-    """
-
+    model: nn.Module
+    inputs: Tensor
     blocks: tuple[Attention, ...]
     outputs: Tensor
-    layout: Tokens
+    layout: Tokens  # the tokens as a map of patches
 
     @classmethod
     def run(cls, model: nn.Module, inputs: Tensor) -> AttentionPass:
@@ -79,16 +69,12 @@ class AttentionPass:
                 "its formula needs attention of all patches to all patches in every block, and the "
                 "model has attention in windows, of a class token alone, or at several resolutions"
             )
-        return cls(tuple(blocks), outputs, layout)
+        return cls(model, inputs, tuple(blocks), outputs, layout)
 
     def gradients(self, target: Tensor, of: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Of each image's class score."""
         score = self.outputs.gather(1, target[:, None]).sum()
         return torch.autograd.grad(score, of, retain_graph=True)
-
-    def maps(self, relevance: Tensor) -> Tensor:
-        """(N, T), one number per token, to (N, 1, h, w) of the patches."""
-        return self.layout(relevance[..., None]).detach()
 
     def read(self, last_gradient: Tensor, rows: Tensor) -> Tensor:
         """The mean row (N, T) of (N, T, T), of the tokens from which class scores are computed.

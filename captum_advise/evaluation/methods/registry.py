@@ -96,7 +96,7 @@ _METHODS: dict[str, MethodAt] = {
     "generic-attention": MethodAt(ATTENTION, of_attention(generic_attention)),
     "attention-guided-cam": MethodAt(ATTENTION, of_attention(attention_guided_cam)),
     "cdam": MethodAt(ATTENTION, of_attention(cdam)),
-    "legrad": MethodAt(ATTENTION, legrad),
+    "legrad": MethodAt(ATTENTION, of_attention(legrad)),
     "guided-backpropagation": captum(GuidedBackprop),
     "integrated-gradients": MethodAt(
         INPUT,
@@ -171,7 +171,7 @@ def get_methods(
                 f"{', '.join(known)}."
             )
         check_count(name, value, at_least=1)
-    methods: dict[str, MethodAt] = {}
+    methods: dict[str, Method] = {}
     for name in wanted:
         if name not in _METHODS:
             hint = did_you_mean(name.casefold(), _METHODS)
@@ -182,8 +182,8 @@ def get_methods(
         if method.needs:
             import_optional(*method.needs)
         own = {key: settings.get(key, default) for key, default in method.settings.items()}
-        methods[name] = replace(method, settings=own) if own else method
-    return dict(methods)
+        methods[name] = replace(method, settings=own)
+    return methods
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, int]:

@@ -18,8 +18,8 @@ def of_attention(formula: Callable[[AttentionPass, Tensor], Tensor]) -> Callable
     def method(
         model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
     ) -> Tensor:
-        attention_pass = AttentionPass.run(model, inputs)
-        return attention_pass.maps(formula(attention_pass, target))
+        run = AttentionPass.run(model, inputs)
+        return run.layout(formula(run, target)[..., None]).detach()
 
     return method
 
@@ -71,18 +71,15 @@ def cdam(run: AttentionPass, target: Tensor) -> Tensor:
     return (gradients * tokens).sum(2)
 
 
-def legrad(
-    model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
-) -> Tensor:
+def legrad(run: AttentionPass, target: Tensor) -> Tensor:
     """LeGrad (Bousselham et al., ICCV 2025), https://arxiv.org/abs/2404.03214.
 
     A block's score is the class score of the mean of its tokens, by the network's last norm and
     head. The map is the sum over blocks of the positive gradient of this score with respect to the
     block's attention, averaged over heads and queries.
     """
-    run = AttentionPass.run(model, inputs)
     last = run.blocks[-1].block
-    means = [block.output.mean(1, keepdim=True) for block in run.blocks if block.output is not None]
+    means = [block.output.mean(1, keepdim=True) for block in run.blocks]
     n_tokens = run.blocks[-1].weights.shape[-1]
 
     def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -91,10 +88,10 @@ def legrad(
 
     # What follows the last block gives the class scores of all means, in one pass.
     with torch.enable_grad(), last.register_forward_hook(replace):
-        outputs = model(inputs.detach().repeat(len(means), 1, 1, 1))
-    scores = outputs.gather(1, target.repeat(len(means))[:, None]).split(len(inputs))
-    relevance = torch.zeros(len(inputs), n_tokens).to(outputs)
+        outputs = run.model(run.inputs.detach().repeat(len(means), 1, 1, 1))
+    scores = outputs.gather(1, target.repeat(len(means))[:, None]).split(len(target))
+    relevance = torch.zeros(len(target), n_tokens).to(outputs)
     for block, score in zip(run.blocks, scores, strict=True):
         (gradient,) = torch.autograd.grad(score.sum(), block.weights, retain_graph=True)
         relevance += gradient.relu().mean((1, 2))
-    return run.maps(relevance)
+    return relevance
