@@ -59,42 +59,28 @@ class MetricSettings:
 
 @dataclass(frozen=True)
 class MapOfMethod:
-    """A method's result for one image.
+    """A method's result for one image."""
 
-    Attributes:
-        maps: (1, 1, h, w).
-        mask: The same stretched to [0, 1] and enlarged to the image, (1, 1, H, W).
-        runner_up_maps: For the runner-up class, like ``maps``; None: not known, or not needed.
-        forward_passes: Images that went through the model for it.
-        seconds: How long it took.
-        explain: From inputs (N, C, H, W) and classes (N,) to masks, with the same random numbers.
-    """
-
-    maps: Tensor
-    mask: Tensor
-    runner_up_maps: Tensor | None
-    forward_passes: float
+    maps: Tensor  # (1, 1, h, w)
+    mask: Tensor  # the same stretched to [0, 1] and enlarged to the image, (1, 1, H, W)
+    runner_up_maps: Tensor | None  # of the runner-up class; None: not known, or not needed
+    forward_passes: float  # images that went through the model for it
     seconds: float
-    explain: Callable[[Tensor, Tensor], Tensor]
+    # From other inputs (1, C, H, W) to their mask, with the same random numbers.
+    explain: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class MapsOfImage:
-    """An image with a map of each method, and what several metrics share.
-
-    Attributes:
-        item: The image.
-        scorer: Applies the protocol. It has the model, for passes in batches of one size, and the
-            class that is explained.
-        areas: Names of the metrics of this call that are areas under curves.
-        seeded: Sets random numbers for a purpose; they are the same for every method.
-    """
+    """An image with a map of each method, and what several metrics share."""
 
     item: Item
     results: Sequence[MapOfMethod]
+    # It has the model, for passes in batches of one size, and the class that is explained.
     scorer: MapScorer
     settings: MetricSettings
-    areas: Collection[str]
+    areas: Collection[str]  # names of the metrics of this call that are areas under curves
+    # Sets random numbers for a purpose; they are the same for every method.
     seeded: Callable[[str], AbstractContextManager[None]]
 
     @property
@@ -177,5 +163,4 @@ class MapsOfImage:
         """ARCC or ADCC: coherence is with the map of the masked image."""
         inputs, result = self.item.inputs, self.results[i]
         masked = masked_images(inputs, result.mask, self.scorer.baselines[0]).to(inputs)
-        of_masked = result.explain(masked, self.scorer.target.classes)
-        return metric(result.mask, of_masked, result.mask.new_tensor([value]))
+        return metric(result.mask, result.explain(masked), result.mask.new_tensor([value]))

@@ -277,7 +277,7 @@ def test_an_evaluation_leaves_the_caller_s_random_state(name, network, inputs):
         seed=0,
     )
     before = _random_states()
-    item, metrics = Item(0, "image", inputs[:1], 2), get_metrics(["insertion", "avx"])
+    item, metrics = Item("image", inputs[:1], 2), get_metrics(["insertion", "avx"])
     values = evaluator.rows(item, [name], metrics)[name].values
     assert _random_states() == before
     random.random()
@@ -300,7 +300,7 @@ def test_a_method_may_not_know_the_map_of_another_class(network, inputs):
         settings=MetricSettings(steps=1),
         seed=0,
     )
-    item, metrics = Item(0, "image", inputs[:1], 2), get_metrics(["class_sensitivity", "ssim"])
+    item, metrics = Item("image", inputs[:1], 2), get_metrics(["class_sensitivity", "ssim"])
     values = evaluator.rows(item, ["known"], metrics)["known"].values
     assert np.isnan(values["class_sensitivity"])
     assert np.isfinite(values["ssim"])

@@ -206,7 +206,7 @@ def test_every_method_gives_a_map_of_a_real_network():
         seed=0,
     )
     hooks = [len(m._forward_hooks) + len(m._backward_hooks) for m in network.model.modules()]
-    item = Item(0, "image", inputs, 282)
+    item = Item("image", inputs, 282)
     scorer = evaluator._scorer(item)
     for name in OF_CONVOLUTIONS:
         maps = evaluator._explained(name, item, scorer, needs_runner_up=False).maps

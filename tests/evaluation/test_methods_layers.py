@@ -118,7 +118,7 @@ def test_a_row_names_the_layer_and_the_method_is_given_it(network, squares):
         network, network[3], methods, Context(), MetricSettings(steps=1), seed=0
     )
     method.layers = "stages"
-    item = Item(0, "image", squares.inputs[0][None], 2)
+    item = Item("image", squares.inputs[0][None], 2)
     found = evaluator.rows(item, list(methods), get_metrics(["sparseness"]))
     rows = [row.values for row in found.values()]
     assert [row["layer"] for row in rows] == ["1+4", "3", "4", "1+4", "input"]
@@ -136,7 +136,7 @@ def test_layers_that_there_are_not(choice, network, squares):
     evaluator = ImageEvaluator(
         network, network[3], {"mine": mine}, Context(), MetricSettings(steps=1), seed=0
     )
-    item = Item(0, "image", squares.inputs[0][None], 2)
+    item = Item("image", squares.inputs[0][None], 2)
     sentence = r"The method mine cannot be run: .* one of layer, activation, stages, convol"
     with pytest.raises(ValueError, match=sentence):
         evaluator.rows(item, ["mine"], get_metrics(["sparseness"]))

@@ -18,7 +18,6 @@ from captum_advise.evaluation.digests import digest, tensor_bytes
 class Item:
     """An item that has been read."""
 
-    index: int
     name: str  # random numbers depend on it
     inputs: Tensor  # (1, C, H, W), as the network gets it
     target: int | None
@@ -117,7 +116,6 @@ class Items:
         if self.dtype is not None and inputs.is_floating_point():
             inputs = inputs.to(self.dtype)
         return Item(
-            index,
             self.names[index],
             inputs[None].contiguous(),  # transforms give channels last, which a model may refuse
             _label(label),

@@ -160,7 +160,7 @@ class ImageEvaluator:
             runner_up_maps=runner_up_maps,
             forward_passes=float(passes.count),
             seconds=seconds,
-            explain=partial(self._masks, method, item),
+            explain=partial(self._mask_of_another, method, item, scorer.target.classes),
         )
 
     def _maps_of_another(
@@ -176,14 +176,10 @@ class ImageEvaluator:
             maps = result.of_class(classes)
         return _checked_maps(maps, method)
 
-    def _masks(self, method: str, item: Item, inputs: Tensor, target: Tensor) -> Tensor:
-        """From inputs and classes to masks, one image at a time, with the same random numbers."""
-        # Noise may have changed the type.
-        images = [replace(item, inputs=part) for part in torch.split(inputs.to(item.inputs), 1)]
-        made = [
-            self._made(method, *pair) for pair in zip(images, torch.split(target, 1), strict=True)
-        ]
-        return torch.cat([as_masks(_checked_maps(own, method), inputs.shape[-2:]) for own in made])
+    def _mask_of_another(self, method: str, item: Item, target: Tensor, inputs: Tensor) -> Tensor:
+        """The mask of other inputs than the item's, with the same random numbers."""
+        made = self._made(method, replace(item, inputs=inputs), target)
+        return as_masks(_checked_maps(made, method), inputs.shape[-2:])
 
     def _layers_of(self, method: str, inputs: Tensor) -> Layers:
         """The layers that a method explains, found for the first image of each size."""

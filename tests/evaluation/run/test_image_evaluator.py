@@ -28,12 +28,12 @@ def rows(evaluator, image, target, methods=None):
     """The values and curves of each method, without the time."""
     metrics = [m for m in get_metrics(["default", "mu_fidelity"]) if m.of == "images"]
     wanted = methods or list(evaluator.methods)
-    found = evaluator.rows(Item(0, "image", image, target), wanted, metrics)
+    found = evaluator.rows(Item("image", image, target), wanted, metrics)
     return {name: {**row.values, "seconds": 0} for name, row in found.items()}
 
 
 def maps(evaluator, image, target, name="image"):
-    item = Item(0, name, image, target)
+    item = Item(name, image, target)
     scorer = evaluator._scorer(item)
     return {own: evaluator._explained(own, item, scorer, False).maps for own in evaluator.methods}
 
