@@ -31,31 +31,20 @@ _ORDER_OF_PIXELS = ("pointing", "top_pixels", "grid_top")
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the results.
-
-    Attributes:
-        name: The column's name.
-        title: The title in tables and figures.
-        higher_is_better: Direction.
-        kind: What it is about: faithfulness to the network, where the map lies, the ADVISE paper's
-            protocol, or the cost of a map.
-        value: Its value for one of the maps of an image.
-        default: Whether it is computed unless others are asked for.
-        of: What has it: images, images that say where their objects are, those that also say where
-            an object of another class is, or mosaics.
-        has_curve: Whether it summarises a curve, which the store keeps.
-        digits: Decimal places in tables.
-    """
+    """A column of the results."""
 
     name: str
-    title: str
+    title: str  # in tables and figures
     higher_is_better: bool
+    # Faithfulness to the network, where the map lies, the ADVISE paper's protocol, or its cost.
     kind: Literal["faithfulness", "location", "protocol", "cost"]
-    value: Value
-    default: bool = True
+    value: Value  # for one of the maps of an image
+    default: bool = True  # whether it is computed unless others are asked for
+    # What has it: images, images that say where their objects are, those that also say where an
+    # object of another class is, or mosaics.
     of: Items = "images"
-    has_curve: bool = False
-    digits: int = 3
+    has_curve: bool = False  # whether it summarises a curve, which the store keeps
+    digits: int = 3  # decimal places in tables
 
     @property
     def tested(self) -> bool:
@@ -80,13 +69,13 @@ class Metric:
         return known[self.of] is not None
 
 
-def _area(name: str, title: str, higher_is_better: bool, **options: Any) -> Metric:
+def _area(name: str, title: str, higher_is_better: bool) -> Metric:
     """The area under a curve."""
 
     def area(maps: MapsOfImage, i: int) -> Tensor:
         return torch.trapezoid(maps.curves[name][i], dx=1 / maps.settings.steps)
 
-    return Metric(name, title, higher_is_better, "faithfulness", area, has_curve=True, **options)
+    return Metric(name, title, higher_is_better, "faithfulness", area, has_curve=True)
 
 
 def _on_request(name: str, title: str, value: Value) -> Metric:

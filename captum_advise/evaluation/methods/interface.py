@@ -119,22 +119,15 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class MethodAt:
-    """A function that makes maps, with what is known of it.
+    """A :class:`Method` from a function that takes settings as further arguments.
 
     It gets layers of tokens or channels last as feature maps (N, C, H, W).
-
-    Attributes:
-        layers: What it explains, as the attribute of a :class:`Method`.
-        function: Called as a :class:`Method`, with the settings as further arguments.
-        settings: Their values by name.
-        needs: The module that it needs, and the extra that brings it.
-        selects_by_avx: Whether it selects by AVX.
     """
 
     layers: str
     function: Callable[..., Tensor | ClassMaps]
     settings: Mapping[str, int] = field(default_factory=dict)
-    needs: tuple[str, str] | None = None
+    needs: tuple[str, str] | None = None  # a module, and the extra that brings it
     selects_by_avx: bool = False
 
     def __call__(

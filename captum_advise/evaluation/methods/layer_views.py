@@ -35,13 +35,13 @@ class LayerViews(nn.Module):
         # Compiled code would not call the hooks.
         self.model = getattr(model, "_orig_mod", model)
         self.training = model.training
-        pairs = list(zip(layers, reshape_transforms, strict=True))
-        self.views = nn.ModuleList(nn.Identity() for _, transform in pairs if transform)
-        views = iter(self.views)
         self._seen = [
-            (layer, next(views), transform) for layer, transform in pairs if transform is not None
+            (layer, nn.Identity(), transform)
+            for layer, transform in zip(layers, reshape_transforms, strict=True)
+            if transform is not None
         ]
-        view_of = {layer: view for layer, view, _ in self._seen}
+        self.views = nn.ModuleList(view for _, view, _ in self._seen)
+        view_of: dict[nn.Module, nn.Module] = {layer: view for layer, view, _ in self._seen}
         self.layers = tuple(view_of.get(layer, layer) for layer in layers)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:

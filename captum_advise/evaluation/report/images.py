@@ -23,11 +23,9 @@ def chosen_images(indices: Sequence[int], n_methods: int) -> list[int]:
 
 
 def embedded(pixels: Tensor, maps: Mapping[str, Tensor]) -> list[str]:
-    """An image, and each method's map as heat over it, as ``data:`` addresses.
+    """An image (3, H, W) in [0, 1], and each method's map (1, 1, h, w) as heat over it.
 
-    Args:
-        pixels: (3, H, W) in [0, 1].
-        maps: By method, (1, 1, h, w).
+    They are ``data:`` addresses.
     """
     colours, grey = heat_colours(), pixels.mean(0, keepdim=True)
     shown = [pixels]

@@ -39,29 +39,16 @@ _OUTCOMES = {1: ("▲", "better"), -1: ("▼", "worse"), 0: ("=", "same")}
 
 @dataclass(frozen=True)
 class Report:
-    """What a report is about.
+    """What a report is about."""
 
-    Attributes:
-        results: One row per item and method: ``index``, ``file``, ``method``, ``target``,
-            ``predicted``, ``confidence``, and the metrics, empty where an item has none. The
-            column ``image`` is that of :func:`.statistics.compare_methods`.
-        methods: Names, in the order of the tables.
-        metrics: Which columns.
-        information: The content of ``run.json``.
-        images: The positions of the items other than mosaics.
-        class_names: By class index; empty if they are not known.
-        failures: The number of items that could not be evaluated.
-        by_avx: The methods that select by AVX.
-    """
-
-    results: pd.DataFrame
+    results: pd.DataFrame  # results.csv, with the column image of compare_methods
     methods: Sequence[str]
     metrics: Sequence[Metric]
-    information: Mapping[str, Any]
-    images: Sequence[int]
-    class_names: Sequence[str] = ()
-    failures: int = 0
-    by_avx: Sequence[str] = ()
+    information: Mapping[str, Any]  # of run.json
+    images: Sequence[int]  # the positions of the items other than mosaics
+    class_names: Sequence[str] = ()  # empty if they are not known
+    failures: int = 0  # the number of items that could not be evaluated
+    by_avx: Sequence[str] = ()  # the methods that select by AVX
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
@@ -85,8 +72,7 @@ def write_report(
 ) -> pd.DataFrame:
     """Write ``summary.csv`` and ``report.html``, and return the summary.
 
-    ``shown`` takes the position of an image. It gives the image, (3, H, W) in [0, 1], and the map
-    (1, 1, h, w) of each method.
+    ``shown`` takes the position of an image and gives what :func:`.images.embedded` takes.
     """
     summary = report.comparison
     write_table(folder / "summary.csv", summary)

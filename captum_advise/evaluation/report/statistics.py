@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.columns import Metric
@@ -49,20 +50,9 @@ def compare_methods(
         seed: Seed of the bootstrap.
 
     Returns:
-        One row per ``method`` and ``metric``:
-
-        - ``images``: their number; ``mean``; ``low`` and ``high``: the 95% percentile bootstrap
-          interval of the mean, NaN for one image;
-        - ``rank``: the mean over images of the method's rank. The best method has rank 1, and ties
-          share. NaN for a method with images of which the metric is not known, and for costs;
-        - ``difference``: the mean over images of the method's value minus the baseline's;
-          ``beats_baseline``: the share of images on which the method is strictly better;
-        - ``direction``: 1 if it is better by the mean and by the test's signed ranks, -1 if it is
-          worse by both, 0 if they disagree;
-        - ``p_value``: of the paired, two-sided Wilcoxon signed-rank test; ``p_holm``: corrected by
-          Holm's method for all tests of the table, those on mosaics apart.
-
-        What compares with the baseline is NaN for the baseline, and for costs.
+        One row per ``method`` and ``metric``, the columns of ``summary.csv`` that
+        docs/reference/evaluation-report.md describes. ``rank`` is NaN for a method with images of
+        which the metric is not known. What compares is NaN for the baseline, and for costs.
     """
     baseline = baseline_of(methods)
     tables = _by_image(results, methods, metrics)
@@ -90,8 +80,10 @@ def compare_methods(
     compared = found[found["direction"].notna()]
     for _, family in compared.groupby(of_mosaics):
         found.loc[family.index, "p_holm"] = holm(family["p_value"])
-    order = found["method"].map({method: j for j, method in enumerate(methods)})
-    return found.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+    place = {method: j for j, method in enumerate(methods)}
+    return found.sort_values(
+        "method", key=lambda own: own.map(place), kind="stable", ignore_index=True
+    )
 
 
 def outcome(row: Any) -> int:
@@ -124,13 +116,9 @@ def _by_image(
 
 
 def holm(p_values: npt.ArrayLike) -> _Values:
-    """P values corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """P values (n,) corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979).
 
-    Args:
-        p_values: (n,). Those that are NaN do not count, and stay so.
-
-    Returns:
-        (n,). The probability of any false rejection is at most the level of the test.
+    Those that are NaN do not count, and stay so.
     """
     p_values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p_values)[: np.isfinite(p_values).sum()]
@@ -155,7 +143,7 @@ def _intervals(
         if len(images) < 2:
             continue
         of_group = np.stack([values[row] for row in rows])
-        bootstrap = import_optional("scipy.stats", "evaluation").bootstrap(
+        bootstrap = stats.bootstrap(
             (np.nan_to_num(of_group),),
             np.mean,
             axis=1,
@@ -178,7 +166,7 @@ def _better(gain: _Values) -> dict[str, float]:
     if np.isnan(gain).any():
         return {"beats_baseline": np.nan, "direction": 0}
     differing = gain[gain != 0]  # as the test has it
-    ranks = import_optional("scipy.stats", "evaluation").rankdata(np.abs(differing))
+    ranks = stats.rankdata(np.abs(differing))
     by_mean, by_ranks = np.sign(gain.mean()), np.sign((np.sign(differing) * ranks).sum())
     return {
         "beats_baseline": float((gain > 0).mean()),
@@ -196,5 +184,4 @@ def p_value_of(gain: _Values) -> float:
     # Without any difference the test has nothing to rank.
     if not gain.any():
         return 1.0
-    stats = import_optional("scipy.stats", "evaluation")
     return float(stats.wilcoxon(gain).pvalue)
