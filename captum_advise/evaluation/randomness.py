@@ -14,17 +14,13 @@ import torch
 def kept_random_states() -> Iterator[None]:
     """Leave the random states of all three as they are, whatever draws or sets numbers inside."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    torch_state = torch.get_rng_state()
     in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    gpu_states = torch.cuda.get_rng_state_all() if in_use else []
-
     try:
-        yield
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if in_use else ()):
+            yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
-        torch.cuda.set_rng_state_all(gpu_states)
 
 
 @contextmanager

@@ -113,18 +113,15 @@ def randomize_parameters(
         raise ValueError(f'mode must be "cascading" or "independent", got {mode!r}.')
     blocks = parameter_blocks(model, inputs)
     explainers = {
-        name: _explainer(name, method, model, layer, inputs, reshape_transform)
+        name: _explainer(name, method, model, layer, inputs, target, context, reshape_transform)
         for name, method in methods.items()
     }
 
     def maps(network: nn.Module) -> dict[str, Tensor]:
-        return {
-            name: explain(network, inputs, target, context).cpu()
-            for name, explain in explainers.items()
-        }
+        return {name: explain(network).cpu() for name, explain in explainers.items()}
 
     original = maps(copy.deepcopy(model))
-    randomized: dict[str, list[Tensor]] = {name: [] for name in methods}
+    randomized: list[dict[str, Tensor]] = []
     network = copy.deepcopy(model)
     for step, block in enumerate(progress(list(blocks))):
         if mode == "independent":
@@ -135,21 +132,20 @@ def randomize_parameters(
             for name in blocks[block]:
                 reset_parameters(network.get_submodule(name))
         network.to(inputs.device)
-        for method, values in maps(network).items():
-            randomized[method].append(values)
+        randomized.append(maps(network))
 
     def correlations(prepare: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         return {
             name: torch.stack(
-                [rank_correlation(prepare(original[name]), prepare(step)) for step in steps]
+                [rank_correlation(prepare(own), prepare(step[name])) for step in randomized]
             )
-            for name, steps in randomized.items()
+            for name, own in original.items()
         }
 
     return ParameterRandomization(
         steps=tuple(blocks),
         original=original,
-        maps={name: tuple(steps) for name, steps in randomized.items()},
+        maps={name: tuple(step[name] for step in randomized) for name in methods},
         absolute_correlation=correlations(torch.abs),
         signed_correlation=correlations(torch.positive),
     )
@@ -161,12 +157,6 @@ def parameter_blocks(model: nn.Module, inputs: Tensor) -> dict[str, tuple[str, .
 
     The top runs last in a forward pass. A block is a child of the model. If the child is a
     ``Sequential`` or ``ModuleList``, its children are blocks instead.
-
-    Returns:
-        Block name to module names.
-
-    Raises:
-        ValueError: The model has no parameters.
     """
     called: list[str] = []
     network = copy.deepcopy(model)
@@ -236,12 +226,11 @@ def _explainer(
     model: nn.Module,
     layer: str,
     inputs: Tensor,
+    target: Tensor,
+    context: Context,
     reshape_transform: ReshapeTransform | None,
-) -> Callable[[nn.Module, Tensor, Tensor, Context], Tensor]:
-    """From networks like a model, inputs, classes and the context to the maps of a method.
-
-    The networks have the model's layers under their names.
-    """
+) -> Callable[[nn.Module], Tensor]:
+    """From networks with the layers of a model to the maps of a method."""
     method = as_method(given)
     choice = getattr(method, "layers", "layer")
     names = {module: name for name, module in model.named_modules()}
@@ -250,7 +239,7 @@ def _explainer(
     except ValueError as error:
         raise ValueError(f"The method {title} cannot be run: {reason(error)}.") from error
 
-    def explain(network: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> Tensor:
+    def explain(network: nn.Module) -> Tensor:
         layers = tuple(network.get_submodule(names[module]) for module in found.modules)
         last = layers[-1] if layers else network.get_submodule(layer)
         seen = replace(context, layers=layers, reshape_transforms=found.reshape_transforms)

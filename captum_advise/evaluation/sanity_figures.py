@@ -14,6 +14,8 @@ from captum_advise.visualization import overlay, style
 if TYPE_CHECKING:
     import pandas as pd
 
+_COLUMNS = 7  # of maps, which are those of steps evenly spread
+
 
 def curves(rows: pd.DataFrame) -> Figure:
     """Rank correlation with the original map after each step, a column per mode.
@@ -60,10 +62,10 @@ def curves(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def maps(image: Tensor, result: ParameterRandomization, *, columns: int = 7) -> Figure:
+def maps(image: Tensor, result: ParameterRandomization) -> Figure:
     """Maps over an image (3, H, W) in [0, 1], a row per method: the original, then spaced steps."""
     titles = ["original", *(f"… {step}" for step in result.steps)]
-    positions = np.linspace(0, len(titles) - 1, min(columns, len(titles))).round().astype(int)
+    positions = np.linspace(0, len(titles) - 1, min(_COLUMNS, len(titles))).round().astype(int)
     figure = Figure(figsize=(1.9 * len(positions), 2.1 * len(result.maps)), layout="constrained")
     axes = figure.subplots(len(result.maps), len(positions), squeeze=False)
     for row, (method, randomized) in zip(axes, result.maps.items(), strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from torch.utils.data import Dataset
 
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.errors import reason
-from captum_advise._utils.io import ENCODING
 from captum_advise._utils.probabilities import default_confidence
 from captum_advise.evaluation.data.items import Items
+from captum_advise.evaluation.digests import digest
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,9 @@ def mosaic_dataset(
     mosaics: dict[frozenset[int], dict[int, int]] = {}  # images to classes with positions
     for number in itertools.count():
         n_before = len(mosaics)
-        order = sorted(range(len(items)), key=lambda i: _place(items.names[i], seed, number))
+        # More images leave the order of the others.
+        prefix = f"{seed} {number} " if number else f"{seed} "
+        order = sorted(range(len(items)), key=lambda i: digest(prefix, items.names[i]))
         for mosaic in _round(order, sure_class, n_cells, count - n_before):
             mosaics.setdefault(frozenset(mosaic.values()), mosaic)
         if len(mosaics) in (n_before, count):
@@ -198,9 +199,3 @@ def _round(
                 mosaic[label] = index
                 break
     return [mosaic for mosaic in mosaics if len(mosaic) == n_cells]
-
-
-def _place(name: str, seed: int, number: int) -> bytes:
-    """What orders the images in a round. More images leave the order of the others."""
-    of_round = f"{number} " if number else ""
-    return hashlib.sha256(f"{seed} {of_round}{name}".encode(**ENCODING)).digest()

@@ -144,8 +144,7 @@ def _regular(corners: int, *radii: float) -> Inside:
     """A polygon with corners at equal angles, whose radii take turns."""
     angles = 2 * np.pi * np.arange(corners) / corners
     radius = np.resize(np.array(radii), corners)
-    corners_at = np.column_stack([radius * np.cos(angles), radius * np.sin(angles)])
-    return _polygon(*((float(x), float(y)) for x, y in corners_at))
+    return _polygon(*zip(radius * np.cos(angles), radius * np.sin(angles), strict=True))
 
 
 def _cross(x: Coordinates, y: Coordinates) -> Any:

@@ -19,7 +19,7 @@ import operator
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any
@@ -56,7 +56,6 @@ _CLASS_DETAILS = {
 _DETAILS = set(vars(nn.Module()))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
-
 # The packages whose versions every row depends on anyway.
 PACKAGES = ("captum", "captum_advise", "torch")
 
@@ -80,9 +79,7 @@ def version_of(package: str) -> str:
         return ""
 
 
-@functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    return metadata.packages_distributions()
+_distributions = functools.cache(metadata.packages_distributions)
 
 
 class _Stream:
@@ -95,9 +92,7 @@ class _Stream:
         self._seen: dict[int, tuple[int, Any]] = {}
 
     def add(self, value: Any) -> None:
-        if value is None or value is ... or value is NotImplemented:
-            self._write("constant", str(value))
-        elif isinstance(value, _PLAIN) and not isinstance(value, enum.Enum):
+        if isinstance(value, _PLAIN) and not isinstance(value, enum.Enum):
             self._write(type(value).__name__, value if isinstance(value, bytes) else str(value))
         elif id(value) in self._seen:
             self._write("again", str(self._seen[id(value)][0]))
