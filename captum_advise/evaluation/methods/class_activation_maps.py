@@ -15,15 +15,15 @@ def grad_cam_plus_plus(
     model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, context: Context
 ) -> Tensor:
     """Grad-CAM++ (Chattopadhay et al., WACV 2018), equations 10 to 19, for exp(class score)."""
-    layer_pass = LayerCall(model, (layer,), (inputs,)).run()
-    return _plus_plus(layer_pass.feature_maps[0], layer_pass.gradients(target)[0])
+    ((maps, gradients),) = _of_layers(model, (layer,), inputs, target)
+    return _plus_plus(maps, gradients)
 
 
 def _plus_plus(maps: Tensor, gradients: Tensor) -> Tensor:
     positive = gradients.relu()
     # Equation 19 is g^2 / (2 g^2 + sum(A) g^3): the squares, which may underflow, cancel.
     weights = positive / (2 + maps.sum((2, 3), keepdim=True) * positive)
-    return (weights.sum((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu().detach()
+    return (weights.sum((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
 
 
 def refine_cam(
@@ -87,9 +87,8 @@ def _of_layers(
 
 def _enlarged(maps: Tensor, inputs: Tensor) -> Tensor:
     """Maps at the size of the inputs, stretched to [0, 1], in single precision."""
-    size = (inputs.shape[2], inputs.shape[3])
-    enlarged = F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
-    return normalize_maps(enlarged)
+    size = inputs.shape[2:]
+    return normalize_maps(F.interpolate(maps.float(), size, mode="bilinear", align_corners=False))
 
 
 def eigen_cam(

@@ -64,16 +64,16 @@ def find_layers(
     layouts = {module: call.layout for module, call in calls.items()}
     # Of these modules, a hook sees one feature map.
     maps = {m: call for m, call in calls.items() if call.is_only and call.layout != Tokens()}
+    tokens = _of_tokens(names, layer, maps)
     modules: Sequence[nn.Module] = (layer,)
     if choice == "activation":
         modules = (_after_activation(maps, layer),)
-    elif choice in ("stages", "convolutions"):
-        # Tokens have one size, and no convolutions.
-        modules = _of_tokens(names, layer, maps) or (
-            _stages(model, names[layer], inputs, maps)
-            if choice == "stages"
-            else _convolutions(layer, maps)
-        )
+    elif choice in ("stages", "convolutions") and tokens:  # of one size, without convolutions
+        modules = tokens
+    elif choice == "stages":
+        modules = _stages(model, names[layer], inputs, maps)
+    elif choice == "convolutions":
+        modules = _convolutions(layer, maps)
     elif choice == "gated-grad-cam":
         found = _probed(model, names[layer], inputs)
         layouts = {model.get_submodule(name): layout for name, layout in found.layouts.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -64,11 +64,6 @@ class ImageEvaluator:
     def dtype(self) -> torch.dtype | None:
         """Of the model's parameters, None if it has none."""
         return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), None)
-
-    @cached_property
-    def forward_func(self) -> Callable[[Tensor], Tensor]:
-        """The model for passes without gradients, in batches of one size."""
-        return fixed_size_batches(self.model, self.context.internal_batch_size)
 
     def check(self, inputs: Tensor, *, warns: bool) -> None:
         """Check the methods with the first image (1, C, H, W).
@@ -129,7 +124,7 @@ class ImageEvaluator:
             )
         context = self.context
         return MapScorer(
-            forward_func=self.forward_func,
+            forward_func=fixed_size_batches(self.model, context.internal_batch_size),
             inputs=(item.inputs,),
             outputs=outputs,
             target=target,
