@@ -30,7 +30,6 @@ from captum_advise.evaluation.run.results import Evaluation, information
 from captum_advise.evaluation.run.store import FILE, Key, Row, Setting, Store, unpacked
 from captum_advise.pixels import to_pixels
 
-FAILURE_COLUMNS = ("index", "file", "reason")
 # The run gives up when this many images fail at the start, before any succeeds.
 _MAX_FAILURES_AT_START = 3
 
@@ -176,8 +175,9 @@ class Run:
         """
         keys = dict(sorted(pair for share in shares for pair in share.keys.items()))
         failed = [failure for share in shares for failure in share.failures]
+        failed.sort(key=lambda failure: failure["index"])
         pandas = import_optional("pandas", "evaluation")
-        failures = pandas.DataFrame(failed, columns=FAILURE_COLUMNS).sort_values("index")
+        failures = pandas.DataFrame(failed, columns=["index", "file", "reason"])
         reasons = sum((share.reasons for share in shares), Counter())
         with closing(Store(self.output)) as store:
             store.merge()
@@ -186,14 +186,14 @@ class Run:
                 write_table(path, failures)
             else:
                 path.unlink(missing_ok=True)
-            failures = printable(failures).reset_index(drop=True)
+            failures = printable(failures)
             if not keys:
                 raise ValueError(
                     f"None of the {len(self.items)} images could be evaluated ({path}); the first, "
                     f"{failures['file'][0]}: {failures['reason'][0]}"
                 )
-            used = {key for own in keys.values() for key in own.values()}
             if prune:
+                used = {key for own in keys.values() for key in own.values()}
                 store.keep(used, {digest(failure["file"]) for failure in failed})
             counts: dict[str, Any] = {
                 "reused": sum(map(len, keys.values())) - reasons.total(),
