@@ -167,6 +167,9 @@ def _recorded(model: nn.Module, size: tuple[int, int]) -> Iterator[dict[str, _Ou
         # A hook on a module that is called again sees several values and keeps only one.
         if key in outputs or _INSIDE_ATTENTION.search(key):
             is_map = False
+        # Pooled to a size of its own, which nearly fits some images by chance.
+        if is_map and isinstance(module, nn.AdaptiveAvgPool2d):
+            is_map = output.shape[2] * size[1] == output.shape[3] * size[0]
         is_tensor = isinstance(output, Tensor)
         outputs[key] = _Output(
             module,

@@ -95,6 +95,15 @@ def test_networks_have_the_layers_of_square_images_for_others(name, size):
     assert (wide.layer, wide.layers) == (square.layer, square.layers)
 
 
+def test_maps_that_are_pooled_to_a_size_of_their_own_fit_by_chance():
+    # The last maps are 7 x 10.
+    vgg = models.vgg11(num_classes=3).eval()
+    wide, fitting = (probe(vgg, size, "vgg") for size in ((3, 240, 320), (3, 256, 448)))
+    assert (wide.layer, wide.layers) == ("features", ("features.19", "features"))
+    assert wide == fitting
+    assert probe(vgg, (3, 224, 224), "vgg").layer == "avgpool"
+
+
 def test_no_layer_before_tokens_of_an_unknown_grid_is_taken_for_the_last():
     vit = create_model("test_vit", dynamic_img_size=True, dynamic_img_pad=True).eval()
     assert probe(vit, (3, 160, 240), "vit").layer == probe(vit, (3, 160, 160), "vit").layer
