@@ -73,4 +73,5 @@ def _local_means(*images: Tensor) -> tuple[Tensor, ...]:
     for shape in ((-1, 1), (1, -1)):
         kernel = window.view(1, 1, *shape).expand(n_planes, -1, -1, -1)
         planes = F.conv2d(planes, kernel, groups=n_planes)
-    return torch.split(planes, [tensor.shape[1] for tensor in images], 1)
+    # Planes of their own again, for what is computed of each pixel.
+    return torch.split(planes.contiguous(), [tensor.shape[1] for tensor in images], 1)
