@@ -13,7 +13,7 @@ from captum_advise.evaluation import MetricSettings, evaluate, get_methods
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 # Captum and TorchCAM draw their samples on the device.
-DRAWN_ON_DEVICE = {"smooth-grad", "smooth-grad-cam++", "expected-gradients", "lime", "kernel-shap"}
+DRAWN_ON_DEVICE = {"smooth-grad-cam++", "lime", "kernel-shap"}
 SETTINGS = {"lime_samples": 20, "lime_grid": 3, "rise_masks": 40}
 
 

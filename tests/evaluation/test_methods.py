@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from captum_advise.evaluation.methods.registry import as_method, parse_settings
 from captum_advise.evaluation.run.image_evaluator import ImageEvaluator
 from captum_advise.evaluation.run.passes import counted_passes
 
+SAMPLES = "expected_gradients_samples"
 CHEAP = {
     "integrated_gradients_steps": 4,
-    "expected_gradients_samples": 10,
+    SAMPLES: 10,
     "smooth_grad_samples": 10,
     "rise_masks": 30,
     "lime_samples": 30,
@@ -39,9 +41,9 @@ CONTEXT = Context(SPACE)
 CLASSES = torch.tensor([2, 5])
 
 
-def maps_of(name, network, inputs, target=CLASSES):
+def maps_of(name, network, inputs, target=CLASSES, context=CONTEXT, settings=CHEAP):
     torch.manual_seed(3)
-    result = get_methods([name], CHEAP)[name](network, network[3], inputs, target, CONTEXT)
+    result = get_methods([name], settings)[name](network, network[3], inputs, target, context)
     return result.maps if isinstance(result, ClassMaps) else result
 
 
@@ -79,13 +81,37 @@ def test_every_method_takes_networks_in_half_precision(name, dtype, network, inp
     with torch.no_grad():
         # Every unit speaks for every class, and for the first two more.
         network[7].weight.abs_()[:2] *= 40
-    np.random.seed(0)  # noqa: NPY002 - Captum's expected gradients draw from it
-    expected = maps_of(name, network, inputs, torch.tensor([0, 1]))
-    np.random.seed(0)  # noqa: NPY002
-    maps = maps_of(name, network.to(dtype), inputs.to(dtype), torch.tensor([0, 1]))
+    # Of few samples, those that activate other units would decide.
+    options = {"target": torch.tensor([0, 1]), "settings": CHEAP | {SAMPLES: 100}}
+    expected = maps_of(name, network, inputs, **options)
+    maps = maps_of(name, network.to(dtype), inputs.to(dtype), **options)
     assert maps.shape == expected.shape
     both = torch.stack([maps.float().flatten(), expected.flatten()])
     assert torch.corrcoef(both)[0, 1] > 0.97 or not both.any()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", OF_CONVOLUTIONS)
+def test_batch_sizes_of_the_model_change_nothing(name, network, inputs):
+    expected = maps_of(name, network, inputs)
+    context = replace(CONTEXT, internal_batch_size=3)
+    maps = maps_of(name, network, inputs, context=context)
+    torch.testing.assert_close(maps, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_sampled_gradients_of_a_linear_model(inputs):
+    """Its gradient is the same everywhere: SmoothGrad gives it, expected gradients a difference."""
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(inputs[0].numel(), 7))
+    weights = linear[1].weight[CLASSES].view_as(inputs).detach()
+    smooth, expected = (
+        get_methods([name], CHEAP)[name](linear, linear[1], inputs, CLASSES, CONTEXT)
+        for name in ("smooth-grad", "expected-gradients")
+    )
+    torch.testing.assert_close(smooth, weights.abs())
+    # Divided by the weights, the image less the mean baseline, which has one colour.
+    colours = inputs - expected / weights
+    assert (colours.std((2, 3)) < 1e-3).all()
 
 
 def test_torchcam_reads_the_layer_before_an_in_place_activation(network, inputs):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from captum.attr import Attribution, GradientShap, GuidedGradCam, LayerAttribution
+from captum.attr import Attribution, GuidedGradCam, LayerAttribution, Saliency
 from torch import Tensor, nn
 
 from captum_advise.evaluation.methods.interface import Context, MethodAt
@@ -89,16 +89,6 @@ def integrated_gradients(
     }
 
 
-def smooth_grad(image: Tensor, context: Context, smooth_grad_samples: int) -> Options:
-    """Options of SmoothGrad (Smilkov et al., 2017): the mean gradient of noisy images."""
-    return {
-        "nt_samples": smooth_grad_samples,
-        "nt_samples_batch_size": context.internal_batch_size,
-        "stdevs": _NOISE * float(image.max() - image.min()),
-        "abs": False,
-    }
-
-
 def occlusion(inputs: Tensor, context: Context, occlusion_windows: int) -> Options:
     """Options of occlusion by a black window that moves by half of its side."""
     window = [max(1, side // occlusion_windows) for side in inputs.shape[-2:]]
@@ -128,6 +118,27 @@ def rectangles(inputs: Tensor, grid: int) -> Tensor:
     return (row[:, None] * min(grid, width) + column)[None, None]
 
 
+def smooth_grad(
+    model: nn.Module,
+    layer: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    context: Context,
+    smooth_grad_samples: int,
+) -> Tensor:
+    """SmoothGrad (Smilkov et al., 2017): the magnitude of the mean gradient of noisy images."""
+    total = _exact(torch.zeros_like(inputs))
+    every = torch.arange(smooth_grad_samples, device="cpu")
+    for i, image in enumerate(_exact(inputs)):
+        deviation = _NOISE * (image.max() - image.min())
+        for part in torch.split(every, context.internal_batch_size):
+            # One by one, so that numbers do not depend on how many go through the model at once.
+            noise = torch.stack([_drawn(torch.randn, *image.shape) for _ in part]).to(image)
+            noisy = (image + deviation * noise).to(inputs.dtype)
+            total[i] += _gradients(model, noisy, target[i]).sum(0)
+    return (total / smooth_grad_samples).abs()
+
+
 def expected_gradients(
     model: nn.Module,
     layer: nn.Module,
@@ -137,18 +148,30 @@ def expected_gradients(
     expected_gradients_samples: int,
 ) -> Tensor:
     """Expected gradients (Erion et al., 2021), with images of one random colour as baselines."""
-    n_samples, n_at_once = expected_gradients_samples, context.internal_batch_size
-    total = torch.zeros_like(inputs)
-    for start in range(0, n_samples, n_at_once):
-        n = min(n_at_once, n_samples - start)
-        colours = torch.rand(n, inputs.shape[1], 1, 1).to(inputs).expand(n, *inputs.shape[1:])
-        for i in range(len(inputs)):
-            image = inputs[i : i + 1].detach()
-            total[i] += n * attribute(
-                GradientShap(model),
-                inputs[i : i + 1],
-                target[i : i + 1],
-                baselines=from_pixels(colours, context.pixel_space, image),
-                n_samples=n,
-            )[0].to(total)
-    return total / n_samples
+    n, total = expected_gradients_samples, _exact(torch.zeros_like(inputs))
+    every = torch.arange(n, device="cpu")
+    colours = _drawn(torch.rand, n, inputs.shape[1], 1, 1).to(total)
+    shares = _drawn(torch.rand, n, 1, 1, 1).to(total)
+    for i, image in enumerate(_exact(inputs)):
+        for part in torch.split(every, context.internal_batch_size):
+            flat = colours[part].expand(-1, *image.shape)
+            baselines = from_pixels(flat, context.pixel_space, image[None])
+            difference = image - baselines
+            between = (baselines + shares[part] * difference).to(inputs.dtype)
+            total[i] += (difference * _gradients(model, between, target[i])).sum(0)
+    return total / n
+
+
+def _exact(images: Tensor) -> Tensor:
+    """In single precision at least, for sums."""
+    return images.detach().to(torch.promote_types(images.dtype, torch.float32))
+
+
+def _drawn(draw: Callable[..., Tensor], *shape: int) -> Tensor:
+    """The same random numbers on every device."""
+    return draw(shape, dtype=torch.float32, device="cpu")
+
+
+def _gradients(model: nn.Module, images: Tensor, label: Tensor) -> Tensor:
+    """Of a class score at images (P, C, H, W)."""
+    return attribute(Saliency(model), images, label.expand(len(images)), abs=False)

@@ -8,7 +8,6 @@ from functools import partial
 from inspect import isclass
 from typing import Any, TypeAlias, cast
 
-import torch
 from captum.attr import (
     Attribution,
     GuidedBackprop,
@@ -18,9 +17,7 @@ from captum.attr import (
     LayerGradCam,
     LayerGradientXActivation,
     Lime,
-    NoiseTunnel,
     Occlusion,
-    Saliency,
 )
 
 from captum_advise._utils.checks import check_count
@@ -59,9 +56,6 @@ _TORCHCAM, _GRAD_CAM = ("torchcam", "peers"), ("pytorch_grad_cam", "peers")
 _LIME = {"lime_samples": 1000, "lime_grid": 8}
 
 _advise = partial(MethodAt, "layer", selects_by_avx=True)
-_smooth_grad = of_inputs(
-    lambda model: NoiseTunnel(Saliency(model)), options.smooth_grad, one_by_one=True, then=torch.abs
-)
 _lime, _kernel_shap = (
     # All channels are alike.
     of_inputs(attribution, options.superpixels, one_by_one=True, then=lambda maps: maps[:, :1])
@@ -106,7 +100,7 @@ _METHODS: dict[str, MethodAt] = {
     "expected-gradients": MethodAt(
         INPUT, options.expected_gradients, {"expected_gradients_samples": 32}
     ),
-    "smooth-grad": MethodAt(INPUT, _smooth_grad, {"smooth_grad_samples": 32}),
+    "smooth-grad": MethodAt(INPUT, options.smooth_grad, {"smooth_grad_samples": 32}),
     "occlusion": MethodAt(INPUT, of_inputs(Occlusion, options.occlusion), {"occlusion_windows": 7}),
     "lime": MethodAt(INPUT, _lime, _LIME, _SKLEARN),
     "kernel-shap": MethodAt(INPUT, _kernel_shap, _LIME, _SKLEARN),
