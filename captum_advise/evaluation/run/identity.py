@@ -10,11 +10,14 @@ stands for their code.
 from __future__ import annotations
 
 import argparse
+import array
 import collections
 import dataclasses
+import datetime
 import enum
 import functools
 import hashlib
+import numbers
 import operator
 import re
 import sys
@@ -40,10 +43,15 @@ _PLAIN = (
     *(bool, int, float, complex, str, bytes, bytearray, range, slice, PurePath),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
 )
+# Of the standard library, what never changes.
+_VALUES = (
+    *(re.Pattern, operator.itemgetter, operator.attrgetter, operator.methodcaller),
+    *(numbers.Number, datetime.date, datetime.time, datetime.timedelta),
+)
 # What a function may read from its module and seldom changes there, beside dataclasses. Lists,
 # dictionaries and other objects may be traces of its use.
 _FIXED = (
-    *(*_PLAIN, tuple, frozenset, enum.Enum, re.Pattern, Tensor, np.ndarray),
+    *(*_PLAIN, *_VALUES, tuple, frozenset, enum.Enum, Tensor, np.ndarray),
     *(types.ModuleType, types.SimpleNamespace, argparse.Namespace),
 )
 # In these, two definitions of one class may differ although they do the same.
@@ -118,12 +126,8 @@ class _Stream:
                 return "member", value.name, value.value, type(value)
             case tuple():
                 return _name(type(value)), *value
-            case list() | collections.deque():
+            case list() | collections.deque() | array.array():
                 return "list", *value
-            case re.Pattern():
-                return "pattern", value.pattern, value.flags
-            case operator.itemgetter() | operator.attrgetter() | operator.methodcaller():
-                return "getter", *value.__reduce__()
             case set() | frozenset():
                 return "set", *sorted(value, key=_order)
             case dict() | types.MappingProxyType():
@@ -135,6 +139,11 @@ class _Stream:
             case np.ndarray() | np.generic():
                 plain = value.tolist() if value.dtype.hasobject else digest(value.tobytes())
                 return "array", value.dtype.str, value.shape, plain
+            case re.Pattern():
+                return "pattern", value.pattern, value.flags
+            case _ if isinstance(value, _VALUES):
+                # What makes an equal one, for a pickle.
+                return "value", *value.__reduce_ex__(2)
             case nn.Module():
                 return self._module(value)
             case types.ModuleType():

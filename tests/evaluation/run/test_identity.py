@@ -119,6 +119,10 @@ SETTINGS = {
     "namespace": ("import types", "types.SimpleNamespace(k=1)", "types.SimpleNamespace(k=2)"),
     "pattern": ("import re", "re.compile('a')", "re.compile('a', re.I)"),
     "getter": ("import operator", "operator.itemgetter(1)", "operator.itemgetter(2)"),
+    "decimal": ("import decimal", "decimal.Decimal('0.1')", "decimal.Decimal('0.2')"),
+    "fraction": ("import fractions", "fractions.Fraction(1, 3)", "fractions.Fraction(2, 3)"),
+    "time": ("import datetime", "datetime.timedelta(1)", "datetime.timedelta(2)"),
+    "date": ("import datetime", "datetime.date(2026, 1, 1)", "datetime.date(2026, 1, 2)"),
     "bytes": ("", "bytearray(b'1')", "bytearray(b'2')"),
     "frozen settings": (
         "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass C:\n    k: int = 1",
