@@ -52,8 +52,8 @@ def entries(path: Path, labels: ClassLabels) -> list[tuple[str, int | None]]:
             target = labels.find(label) if label else None
             if label and target is None:
                 raise ValueError(
-                    f"{where} has {label!r} as class: give a {labels.accepted} of "
-                    f"{labels.network.name}, or leave it empty."
+                    f"{where} has {label!r} as class, which names none, or several: give a "
+                    f"{labels.accepted} of {labels.network.name}, or leave it empty."
                 )
             key = os.path.normpath(file), target
             if key in found:
