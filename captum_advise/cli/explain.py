@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -88,6 +89,10 @@ def explain(
         "keep_units": html,
     }
     make_folder(output)
+    from captum_advise.density._engine import must_compile  # torch is imported by now
+
+    if sys.stderr.isatty() and must_compile():
+        show_message("numba compiles the density kernels, once: about ten seconds")
     if skipped:
         show_message(skipped)
     endings = [".png", ".json", *[".html"] * html]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -77,6 +78,15 @@ def compiled() -> tuple[Callable[[Block], Tensor], ModeCounter] | None:
     except (ImportError, RuntimeError):
         return None
     return estimate_compiled, count_compiled
+
+
+def must_compile() -> bool:
+    """Whether numba is there, and has not kept compiled kernels on disk yet."""
+    if compiled() is None:
+        return False
+    from captum_advise.density._numba_kernels import estimate_rows
+
+    return not any(Path(str(estimate_rows.stats.cache_path)).glob("*estimate_rows*.nbi"))
 
 
 @cache

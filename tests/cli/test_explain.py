@@ -21,6 +21,7 @@ import captum_advise
 from captum_advise import GatedGradCam, cli, visualization, zoo
 from captum_advise.cli import explain as explain_command
 from captum_advise.cli.image_results import as_json
+from captum_advise.density import _engine
 
 SMALL = ("--model", "timm/test_resnet", "--weights", "random")
 
@@ -417,6 +418,27 @@ def test_a_stopped_run_keeps_what_is_done(photos, tmp_path, capsys, monkeypatch,
     assert capsys.readouterr().err == "stopped after 2 of 3 images\n"
     names = [f"{name}.{end}" for name in ("astronaut", "chelsea") for end in ("json", "png")]
     assert files(tmp_path / "out") == names
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_is_told_of_compilation(
+    is_terminal, cat, tmp_path, capsys, monkeypatch, no_figures
+):
+    monkeypatch.setattr(_engine, "must_compile", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    assert explain(cat, *SMALL, output=tmp_path) == 0
+    assert ("compiles" in capsys.readouterr().err) == is_terminal
+
+
+def test_kernels_are_compiled_once(tmp_path):
+    pytest.importorskip("numba")
+    code = "from captum_advise.density._engine import must_compile; print(must_compile())"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    first = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert first.stdout == "True\n"
+    captum_advise.unit_relevance(torch.rand(1, 1, 7, 7))
+    assert not _engine.must_compile()
 
 
 # --- files of the user
