@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_advise.metrics._image_pairs import check_image_pair
+from captum_advise.metrics._maps import check_image_pair
 
 _SCALES, _ORIENTATIONS = 4, 4
 _LEAST_WAVELENGTH = 6

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_advise.metrics._image_pairs import check_image_pair
+from captum_advise.metrics._maps import check_image_pair
 
 _WINDOW, _SIGMA = 11, 1.5
 # The paper's constants for luminance and contrast.

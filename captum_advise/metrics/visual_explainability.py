@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_advise._utils.checks import check_classes
 from captum_advise._utils.probabilities import check_confidences, target_confidence
 from captum_advise._utils.records import TensorRecord
-from captum_advise.metrics._image_pairs import check_image_pair
+from captum_advise.metrics._maps import check_image_pair
 from captum_advise.metrics.confidence import average_gain, hit, share_lost
 from captum_advise.metrics.fsim import fsim_features, fsim_of_features
 from captum_advise.metrics.mse import mse
