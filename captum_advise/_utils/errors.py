@@ -30,6 +30,14 @@ def did_you_mean(text: str, known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
+def require_known(kind: str, name: str, known: Iterable[str]) -> None:
+    """Require one of the known names; an error lists them, and first those most like it."""
+    known = list(known)
+    if name not in known:
+        hint = did_you_mean(name.casefold(), known)
+        raise ValueError(f"There is no {kind} {name!r}{hint}: the {kind}s are {', '.join(known)}.")
+
+
 def on_one_line(text: str) -> str:
     """Text in which nothing that a file name may hold begins a line, or steers a terminal."""
 

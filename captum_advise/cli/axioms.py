@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from captum_advise import axioms as library
-from captum_advise._utils.errors import did_you_mean, reason
+from captum_advise._utils.errors import reason, require_known
 from captum_advise.cli.console import progress, show, show_message
 from captum_advise.cli.networks import named_object
 
@@ -57,11 +57,7 @@ def axioms(
     """
     known = library.AXIOMS  # which names the extra where a package is missing
     for one in axiom or ():
-        if one not in known:
-            raise ValueError(
-                f"There is no axiom {one!r}{did_you_mean(one, known)}: the axioms are "
-                f"{', '.join(known)}."
-            )
+        require_known("axiom", one, known)
     source, separator, name = method.rpartition(":")
     if not separator:
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from captum_advise._utils.errors import did_you_mean
+from captum_advise._utils.errors import require_known
 from captum_advise.evaluation.data.items import Item
 from captum_advise.evaluation.metric_values import MapsOfImage
 from captum_advise.metrics import (
@@ -150,11 +150,7 @@ def get_metrics(names: Iterable[str] | None = None) -> tuple[Metric, ...]:
     known |= {"default": tuple(metric for metric in METRICS if metric.default), "all": METRICS}
     names = ["default"] if names is None else [names] if isinstance(names, str) else list(names)
     for name in names:
-        if name not in known:
-            raise ValueError(
-                f"There is no metric {name!r}{did_you_mean(name, known)}: the metrics are "
-                f"{', '.join(known)}."
-            )
+        require_known("metric", name, known)
         wanted |= {metric.name for metric in known[name]}
     if not names:
         raise ValueError(f"Name at least one metric: {', '.join(known)}.")

@@ -21,7 +21,7 @@ from captum.attr import (
 )
 
 from captum_advise._utils.checks import check_count
-from captum_advise._utils.errors import did_you_mean
+from captum_advise._utils.errors import require_known
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.methods import captum_methods as options
 from captum_advise.evaluation.methods import own_methods
@@ -159,19 +159,11 @@ def get_methods(
     settings = settings or {}
     known = dict.fromkeys(name for method in _METHODS.values() for name in method.settings)
     for name, value in settings.items():
-        if name not in known:
-            raise ValueError(
-                f"There is no setting {name!r}{did_you_mean(name, known)}: the settings are "
-                f"{', '.join(known)}."
-            )
+        require_known("setting", name, known)
         check_count(name, value, at_least=1)
     methods: dict[str, Method] = {}
     for name in wanted:
-        if name not in _METHODS:
-            hint = did_you_mean(name.casefold(), _METHODS)
-            raise ValueError(
-                f"There is no method {name!r}{hint}: the methods are {', '.join(_METHODS)}."
-            )
+        require_known("method", name, _METHODS)
         method = _METHODS[name]
         if method.needs:
             import_optional(*method.needs)
