@@ -50,8 +50,7 @@ def sanity(
     from captum_advise.evaluation import sanity_figures as figures
     from captum_advise.visualization.style import to_png
 
-    pd = import_optional("pandas", "evaluation")
-
+    import_optional("pandas", "evaluation")  # before the networks run
     network = load_network(model, layer=layer, weights=weights)
     opened = zoo.example_image() if image is None else zoo.open_image(image)
     inputs = network.transform(opened).unsqueeze(0).contiguous()
@@ -77,20 +76,7 @@ def sanity(
         for mode in ("cascading", "independent")
         for seed in range(seeds)
     }
-    rows = pd.DataFrame(
-        {
-            "mode": mode,
-            "seed": seed,
-            "step": step,
-            "block": block,
-            "method": method,
-            "absolute": float(run.absolute_correlation[method][step - 1].mean()),
-            "signed": float(run.signed_correlation[method][step - 1].mean()),
-        }
-        for (mode, seed), run in runs.items()
-        for method in methods
-        for step, block in enumerate(run.steps, start=1)
-    )
+    rows = figures.table(runs)
     pixels = network.pixel_space.to_pixels(inputs)[0].clamp(0, 1)
     files = {
         output / "sanity_curves.png": to_png(figures.curves(rows), dpi=110),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.evaluation.sanity import ParameterRandomization
 from captum_advise.visualization import overlay, style
 
@@ -17,6 +19,25 @@ if TYPE_CHECKING:
 _COLUMNS = 7  # of maps, which are those of steps evenly spread
 
 
+def table(runs: Mapping[tuple[str, int], ParameterRandomization]) -> pd.DataFrame:
+    """A row per step and method of runs by their mode and seed, with the means over the images."""
+    rows: pd.DataFrame = import_optional("pandas", "evaluation").DataFrame(
+        {
+            "mode": mode,
+            "seed": seed,
+            "step": step,
+            "block": block,
+            "method": method,
+            "absolute": float(run.absolute_correlation[method][step - 1].mean()),
+            "signed": float(run.signed_correlation[method][step - 1].mean()),
+        }
+        for (mode, seed), run in runs.items()
+        for method in run.maps
+        for step, block in enumerate(run.steps, start=1)
+    )
+    return rows
+
+
 def curves(rows: pd.DataFrame) -> Figure:
     """Rank correlation with the original map after each step, a column per mode.
 
@@ -24,7 +45,7 @@ def curves(rows: pd.DataFrame) -> Figure:
     are means for signed maps.
 
     Args:
-        rows: Columns mode, seed, step, block, method, absolute, signed.
+        rows: Of :func:`table`.
     """
     modes = rows["mode"].unique()
     figure = Figure(figsize=(6.2 * len(modes), 4.4), layout="constrained")

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from captum_advise import zoo
 from captum_advise.evaluation import Context, get_methods, randomize_parameters
-from captum_advise.evaluation.sanity_figures import curves, maps
+from captum_advise.evaluation.sanity_figures import curves, maps, table
 from captum_advise.visualization.style import to_png
 
 ROWS = Path(__file__).with_suffix(".csv")
@@ -45,22 +44,12 @@ def main() -> None:
         for mode in MODES
         for seed in range(N_SEEDS)
     }
-    rows = pd.DataFrame(
-        {
-            "mode": mode,
-            "seed": seed,
-            "step": step + 1,
-            "block": block,
-            "method": method,
-            "absolute": round(float(run.absolute_correlation[method][step]), 6),
-            "signed": round(float(run.signed_correlation[method][step]), 6),
-            # The map has no evidence.
-            "is_zero": bool((run.maps[method][step] == 0).all()),
-        }
-        for (mode, seed), run in runs.items()
-        for method in METHODS
-        for step, block in enumerate(run.steps)
-    )
+    rows = table(runs).round(6)
+    # Whether the map has no evidence.
+    rows["is_zero"] = [
+        bool((runs[row.mode, row.seed].maps[row.method][row.step - 1] == 0).all())
+        for row in rows.itertuples()
+    ]
     rows.to_csv(ROWS, index=False)
     pixels = network.pixel_space.to_pixels(inputs)[0].clamp(0, 1)
     (IMAGES / "sanity_curves.png").write_bytes(to_png(curves(rows), dpi=110))
