@@ -21,6 +21,7 @@ GATED_GRAD_CAM, LAYER_ADVISE, GRAD_CAM = "gated-grad-cam", "layer-advise", "grad
 
 _FILE = "an explanation of captum-advise, version 4"
 _MOST_SHOWN = 10  # examples, where an explanation is printed
+_MOST_PROBABLE = 5  # classes, where their confidences are shown
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -317,6 +318,22 @@ def avx_in_words(metrics: VisualExplainability | None) -> str:
     if metrics is None or metrics.avx.isnan():
         return ""
     return f", AVX {metrics.avx.item():.3f}"
+
+
+def metrics_in_words(metrics: VisualExplainability | None) -> dict[str, str]:
+    """The metrics of one example that apply to it, as texts."""
+    values = {} if metrics is None else metrics.to_dict()
+    return {
+        name: ("no", "yes")[value] if isinstance(value, bool) else f"{value:.3f}"
+        for name, value in values.items()
+        if value == value
+    }
+
+
+def most_probable(confidences: Tensor) -> list[int]:
+    """The most probable classes of one example, from its confidences (K,)."""
+    ordered: list[int] = confidences.argsort(descending=True, stable=True).tolist()
+    return ordered[:_MOST_PROBABLE]
 
 
 def candidates_of_examples(

@@ -18,8 +18,6 @@ from captum_advise.cli.image_sources import Source
 if TYPE_CHECKING:
     from captum_advise import Explanation
 
-_TOP = 5  # classes
-
 # How files of ours begin, within so many bytes.
 _MARKS = {
     ".png": b"Software\0captum-advise",
@@ -84,11 +82,13 @@ def show_result(
     explanation: Explanation, shown: str, *, verbose: bool, in_one_line: bool = False
 ) -> None:
     """Print the prediction and what was found; ``verbose`` adds the setup, groups and metrics."""
+    from captum_advise.explanation import metrics_in_words, most_probable
+
     setup, confidences, target = explanation.setup, explanation.confidences, explanation.target
     assert setup is not None
     assert confidences is not None
     assert target is not None
-    ordered = confidences[0].argsort(descending=True, stable=True)[:_TOP].tolist()
+    ordered = most_probable(confidences[0])
     shares, explained, classes = confidences[0].tolist(), int(target[0]), setup.class_names
     names = {index: f"class {index} ({classes[index]})" for index in (explained, *ordered)}
     units = f"LayerAdvise: {explanation.describe_units()}"
@@ -108,7 +108,6 @@ def show_result(
         show(f"  setup: {setup}")
         for candidate in explanation.candidates[0]:
             show(f"  {candidate.describe()}")
-        metrics = {} if explanation.metrics is None else explanation.metrics[0].to_dict()
-        for name, value in metrics.items():
-            text = ("no", "yes")[value] if isinstance(value, bool) else f"{value:.3f}"
+        metrics = None if explanation.metrics is None else explanation.metrics[0]
+        for name, text in metrics_in_words(metrics).items():
             show(f"  {name.replace('_', ' ')}: {text}")

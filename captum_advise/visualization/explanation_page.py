@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from captum_advise.explanation import metrics_in_words, most_probable
 from captum_advise.visualization.heat import heat_of, heat_picture
 from captum_advise.visualization.html import data_uri, filled
 from captum_advise.visualization.maps import images_of, shown_name, units_and_avx
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from captum_advise.explanation import Explanation
-    from captum_advise.metrics import VisualExplainability
     from captum_advise.visualization.style import Pixels
 
 _Parts: TypeAlias = dict[str, Any]
@@ -32,7 +32,6 @@ _METRICS = {
     "hit": "hit (top 5)",
 }
 
-_TOP = 5  # classes with their confidences
 _UNITS = 10  # of an image
 _MOST_POINTS = 128  # of a density's curve
 _BEYOND = 0.18  # of the range that counts, drawn on either side of it
@@ -92,7 +91,7 @@ def _example(explanation: Explanation, index: int, image: Pixels, name: str | No
             "name": shown_name(method),
             "note": units_and_avx(explanation, method, index),
             "heat": _heat(maps[index], size),
-            "metrics": _metrics(None if found is None else found[index]),
+            "metrics": metrics_in_words(None if found is None else found[index]),
         }
         for method, maps in explanation.maps.items()
         for found in [explanation.map_metrics.get(method)]
@@ -103,7 +102,7 @@ def _example(explanation: Explanation, index: int, image: Pixels, name: str | No
             "name": title,
             "note": note,
             "heat": _heat(candidate.attributions, size),
-            "metrics": _metrics(candidate.metrics),
+            "metrics": metrics_in_words(candidate.metrics),
             "is_selected": candidate.units.equal(selected),
         }
         for candidate in explanation.candidates[index]
@@ -129,25 +128,13 @@ def _most_probable(explanation: Explanation, index: int) -> list[tuple[str, floa
     if explanation.confidences is None or explanation.setup is None:
         return []
     of_classes, names = explanation.confidences[index], explanation.setup.class_names
-    values, classes = of_classes.topk(min(_TOP, len(of_classes)))
-    shown = [names[number] for number in classes.tolist()]
-    return list(zip(shown, values.tolist(), strict=True))
+    return [(names[one], of_classes[one].item()) for one in most_probable(of_classes)]
 
 
 def _heat(values: Tensor, size: tuple[int, ...]) -> str:
     """The address of a map (h, w), or with units before, which are summed, as heat."""
     values = values.sum(0) if values.dim() > 2 else values
     return data_uri(heat_picture(heat_of(values, size)), "PNG")
-
-
-def _metrics(metrics: VisualExplainability | None) -> dict[str, str]:
-    """Texts of the metrics, by their names; none where a metric does not apply."""
-    values = {} if metrics is None else {key: getattr(metrics, key).item() for key in _METRICS}
-    return {
-        key: ("no", "yes")[value] if isinstance(value, bool) else f"{value:.3f}"
-        for key, value in values.items()
-        if value == value
-    }
 
 
 # --- units
