@@ -21,6 +21,19 @@ def _seeded():
 
 
 @pytest.fixture
+def photos(tmp_path):
+    """A folder of three images."""
+    from PIL import Image
+    from skimage import data
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("chelsea", "astronaut", "coffee"):
+        Image.fromarray(getattr(data, name)()).resize((64, 64)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
 def told(monkeypatch):
     """What LayerAdvise and GatedGradCam warn of, but for what random weights lead to."""
     messages = []

@@ -4,8 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
-from skimage import data
 from squares import Squares, squares_network
 
 
@@ -31,16 +29,6 @@ def squares():
 @pytest.fixture
 def inputs(squares):
     return torch.stack(squares.inputs[:2])
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """A folder of three images."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in ("chelsea", "astronaut", "coffee"):
-        Image.fromarray(getattr(data, name)()).resize((64, 64)).save(folder / f"{name}.png")
-    return folder
 
 
 def labelled(*class_names):

@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 import torch
 from method_names import OF_CONVOLUTIONS
-from squares import SPACE, Squares, squares_network
-
-from captum_advise.evaluation import MetricSettings, evaluate, get_methods
+from quick_runs import run, table
+from squares import Squares, squares_network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -25,17 +24,7 @@ class SquaresOfDouble(Squares):
 
 def results(device, output, methods):
     network = squares_network().double().to(device)
-    evaluation = evaluate(
-        network,
-        network[3],
-        SquaresOfDouble(4),
-        get_methods(methods, SETTINGS),
-        output,
-        pixel_space=SPACE,
-        settings=MetricSettings(steps=3),
-        progress=False,
-    )
-    return evaluation.results.drop(columns=["seconds"])
+    return table(run(output, SquaresOfDouble(4), methods, network, SETTINGS))
 
 
 def test_the_table_of_the_cpu(tmp_path):

@@ -1,7 +1,7 @@
 """The evaluation tables are those of the committed rows, and a study's script runs."""
 
 import csv
-import importlib.util
+import importlib
 import json
 import re
 import subprocess
@@ -20,39 +20,29 @@ DOCS = Path(__file__).parents[2] / "docs"
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-\d+)?")
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(
-        f"measured_{name}", DOCS / "measured" / f"{name}.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def measured():
-    return script("evaluation")
+    return importlib.import_module("evaluation")
 
 
 @pytest.fixture(scope="module")
 def trusted():
-    return script("metric_checks")
+    return importlib.import_module("metric_checks")
 
 
 @pytest.fixture(scope="module")
 def several():
-    return script("several_layers")
+    return importlib.import_module("several_layers")
 
 
 @pytest.fixture(scope="module")
 def stability():
-    return script("relevance_stability")
+    return importlib.import_module("relevance_stability")
 
 
 @pytest.fixture(scope="module")
 def performance():
-    return script("performance")
+    return importlib.import_module("performance")
 
 
 def test_the_pages_show_the_rows(measured, trusted, several, stability):

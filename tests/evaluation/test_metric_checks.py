@@ -1,28 +1,19 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+import importlib
 
 import pytest
 import torch
 import torch.nn.functional as F
-from squares import SPACE, Squares, squares_network
+from quick_runs import run
+from squares import Squares
 
-from captum_advise.evaluation import MetricSettings, evaluate, get_methods
-
-DOCS = Path(__file__).parents[2] / "docs"
+from captum_advise.evaluation import MetricSettings, get_methods
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location(
-        "metric_checks_script", DOCS / "measured" / "metric_checks.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("metric_checks")
 
 
 def brightness(model, layer, inputs, target, context):
@@ -31,17 +22,8 @@ def brightness(model, layer, inputs, target, context):
 
 def results_of(script, output, method, steps):
     """The metrics of degraded maps on three squares."""
-    network = squares_network()
-    return evaluate(
-        network,
-        network[3],
-        Squares(3),
-        script.degraded(method),
-        output,
-        pixel_space=SPACE,
-        settings=MetricSettings(steps=steps),
-        progress=False,
-    ).results
+    settings = MetricSettings(steps=steps)
+    return run(output, Squares(3), script.degraded(method), settings=settings).results
 
 
 def table_of(script, *arguments):

@@ -1,4 +1,6 @@
-"""What an error's message must be like."""
+"""What errors and warnings say."""
+
+import warnings
 
 
 def one_sentence(error) -> str:
@@ -7,3 +9,11 @@ def one_sentence(error) -> str:
     assert "\n" not in text
     assert text.endswith(".")
     return text
+
+
+def said(call):
+    """The warnings of a call."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(warning.message) for warning in caught]

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from messages import said
 from torch import nn
 from toy_networks import Apply, Net, images, network
 
@@ -12,14 +13,6 @@ from captum_advise import GatedGradCam, LayerAdvise, PixelSpace
 from captum_advise._core.layer_pass import LayerCall
 from captum_advise._core.setting_warnings import suspicious_layout
 from captum_advise.layouts import Tokens, channels_last
-
-
-def said(call):
-    """The warnings of a call."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        call()
-    return [str(warning.message) for warning in caught]
 
 
 @pytest.mark.case(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import timm
 import torch
 import torchvision
 from captum.attr import LayerGradCam
-from messages import one_sentence
+from messages import one_sentence, said
 from torch import nn
 from toy_networks import Apply, Net, images, network
 
@@ -22,14 +21,6 @@ from captum_advise.layouts import Tokens
 from captum_advise.metrics import deletion_auc, insertion_auc, mu_fidelity, road
 
 SPACE = PixelSpace.identity()
-
-
-def said(call):
-    """The warnings of a call."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        call()
-    return [str(found.message) for found in caught]
 
 
 # --- inputs and pixel space

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+import quick_runs
 import torch
-from squares import SPACE, Squares, squares_network
+from squares import Squares
 
-from captum_advise.evaluation import MetricSettings, evaluate
+from captum_advise.evaluation import MetricSettings
 from captum_advise.metrics import energy_pointing_game, pointing_game, top_pixels
 
 
@@ -23,17 +24,8 @@ class WithRegions(Squares):
 
 
 def run(dataset, output):
-    network = squares_network()
-    return evaluate(
-        network,
-        network[3],
-        dataset,
-        ["grad-cam", "gaussian"],
-        output,
-        pixel_space=SPACE,
-        settings=MetricSettings(steps=1),
-        progress=False,
-    )
+    settings = MetricSettings(steps=1)
+    return quick_runs.run(output, dataset, ["grad-cam", "gaussian"], settings=settings)
 
 
 def test_the_columns_are_those_of_the_metrics(tmp_path):
