@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from captum_advise.explanation import metrics_in_words, most_probable
+from captum_advise.explanation import Explanation, metrics_in_words, most_probable
 from captum_advise.visualization.heat import heat_of, heat_picture
 from captum_advise.visualization.html import data_uri, filled
 from captum_advise.visualization.maps import images_of, shown_name, units_and_avx
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from captum_advise.explanation import Explanation
     from captum_advise.visualization.style import Pixels
 
 _Parts: TypeAlias = dict[str, Any]

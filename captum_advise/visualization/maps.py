@@ -12,14 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from captum_advise._utils.errors import warn_caller
-from captum_advise.explanation import avx_in_words
+from captum_advise.explanation import Explanation, avx_in_words
 from captum_advise.visualization.heat import draw_heat, evidence_bar
 from captum_advise.visualization.style import as_image, as_images
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from captum_advise.explanation import Explanation
     from captum_advise.visualization.style import Array, ManyAxes, Pixels
 
 _TITLE: dict[str, Any] = {"fontsize": "medium", "parse_math": False}
