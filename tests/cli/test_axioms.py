@@ -60,6 +60,7 @@ def test_arguments_of_attribute(capsys):
         (["no_such_module:Method"], "There is no module 'no_such_module'"),
         (["captum.attr:LayerGradCam", "--axiom", "truth"], "There is no axiom 'truth'"),
         (["captum.attr:LayerGradCam", "--axiom", "dead_unit"], "(did you mean dead_units"),
+        (["captum.attr:LayerGradCam", "--axiom", "Dead_Units"], "(did you mean dead_units"),
         (["gc:collect", "--axiom", "dead_units"], "a function (model, layer) that makes one."),
         (["captum.attr:LayerGradCam", "--argument", "n_steps"], "NAME=JSON"),
         (["captum.attr:LayerGradCam", "--channels", "many"], "'--channels'"),

@@ -13,6 +13,7 @@ import torch
 from captum.attr import LayerGradCam
 from messages import one_sentence
 from method_names import OF_ATTENTION
+from quick_runs import QUICK_SETTINGS
 from torch import nn
 from torchvision.transforms import v2
 
@@ -35,15 +36,6 @@ from captum_advise.targets import Output
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 CLASSES = torch.tensor([2, 4])
-CHEAP = {
-    "integrated_gradients_steps": 1,
-    "expected_gradients_samples": 1,
-    "smooth_grad_samples": 1,
-    "rise_masks": 2,
-    "lime_samples": 4,
-    "lime_grid": 2,
-    "occlusion_windows": 1,
-}
 
 
 @dataclass
@@ -135,7 +127,7 @@ def inputs():
 
 
 def maps_of(case, name, inputs):
-    method = get_methods([name], CHEAP)[name]
+    method = get_methods([name], QUICK_SETTINGS)[name]
     found = find_layers(case.model, case.module, method.layers, inputs)
     assert found.name == case.layer
     layer, transforms = found.modules[-1], found.reshape_transforms
@@ -266,7 +258,7 @@ def test_every_method_that_can_is_evaluated(case, inputs, tmp_path):
         case.model,
         case.module,
         dataset,
-        get_methods(names, CHEAP),
+        get_methods(names, QUICK_SETTINGS),
         tmp_path,
         metrics=["sparseness", "avx"],
         settings=MetricSettings(steps=1),

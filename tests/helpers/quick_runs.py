@@ -10,6 +10,8 @@ from captum_advise.evaluation.run.store import FILE
 
 QUICK_SETTINGS = {
     "integrated_gradients_steps": 1,
+    "expected_gradients_samples": 1,
+    "smooth_grad_samples": 1,
     "lime_samples": 4,
     "lime_grid": 2,
     "occlusion_windows": 1,
