@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,8 +124,8 @@ def _called(factory: Any, model: str) -> Any:
         ) from error
     try:
         return factory()
-    except Exception as error:
-        raise ValueError(f"{model} fails: {_where(error)}.") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{model} fails: {where(error)}.") from error
 
 
 def named_object(source: str, name: str) -> Any:
@@ -155,13 +156,16 @@ def _imported(source: str) -> ModuleType:
         sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
         if missing and f"{source}.".startswith(f"{missing}."):
             raise ValueError(
                 f"There is no module {missing!r}, here or among the installed packages."
             ) from error
-        raise ValueError(f"{source} cannot be imported: {_where(error)}.") from error
+        hint = ""
+        if is_file and "no known parent package" in str(error):
+            hint = "; a file with relative imports is named by its package, as in PACKAGE.MODULE"
+        raise ValueError(f"{source} cannot be imported: {where(error)}{hint}.") from error
 
 
 @contextmanager
@@ -176,11 +180,17 @@ def _importable(source: str) -> Iterator[None]:
         sys.path[:] = before
 
 
-def _where(error: Exception) -> str:
+def where(error: BaseException) -> str:
     """An error with its place in the caller's code, in words."""
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}, {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
-    last = [frame for frame in frames if "site-packages" not in frame.filename][-1]
+    inner = str(Path(__file__).parents[1]), "<"  # frozen modules are in files named <...>
+    outer = [frame for frame in frames if not frame.filename.startswith(inner)]
+    installed = [frame for frame in outer if "site-packages" in frame.filename]
+    standard = sysconfig.get_path("stdlib")
+    own = [at for at in outer if at not in installed and not at.filename.startswith(standard)]
+    if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():
+        imported = f" of {Path(str(error.filename)).name}" if own else ""
+        return f"line {error.lineno}{imported}, {error.msg}"
+    last = (own or installed or frames)[-1]
     place = f"{Path(last.filename).name}, line {last.lineno}"
     return f"{type(error).__name__} in {place}: {reason(error)}"

@@ -52,6 +52,9 @@ number = 3
 def sized(classes, /, depth=2): return small()
 def broken(): return 1 / 0
 def wrong(): return {"model": small()}
+def leaves(): raise SystemExit("no weights")
+def reads(): import json; json.loads("{")
+def describes(): return zoo.describe(Net())
 """
 
 
@@ -63,10 +66,20 @@ def models(tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "models.py").write_text(CODE)
     (tmp_path / "syntax.py").write_text("x = (")
+    (tmp_path / "imports_syntax.py").write_text("x = 1\nimport syntax")
+    (tmp_path / "arguments.py").write_text(
+        "import argparse\nparser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--rate', required=True)\nparser.parse_args([])"
+    )
+    (tmp_path / "package" / "relative.py").write_text("from .models import small")
+    installed = tmp_path / "site-packages" / "installed"
+    installed.mkdir(parents=True)
+    (installed / "models.py").write_text("def broken():\n    return 1 / 0")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
     (tmp_path / "needs.py").write_text("import a_package_that_is_not_there")
     (tmp_path / "raises.py").write_text("x = 1\nraise ValueError('two\\nlines')")
     monkeypatch.chdir(tmp_path)
-    for name in ("colours", "package", "package.models"):
+    for name in ("colours", "package", "package.models", "syntax"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
@@ -119,6 +132,22 @@ def test_a_network_is_taken_as_it_is(models):
             r"^mine.py:broken fails: ZeroDivisionError in mine.py, line 39: division by zero\.$",
         ),
         ("syntax.py:make", "syntax.py cannot be imported: line 1, '.' was never closed"),
+        (
+            "imports_syntax.py:make",
+            "imports_syntax.py cannot be imported: line 1 of syntax.py, '.' was",
+        ),
+        ("mine.py:leaves", "^mine.py:leaves fails: SystemExit in mine.py, line 41: no weights"),
+        ("mine.py:reads", "^mine.py:reads fails: JSONDecodeError in mine.py, line 42: Expecting"),
+        ("mine.py:describes", "^mine.py:describes fails: ValueError in mine.py, line 43: Net is"),
+        ("installed.models:broken", "^installed.models:broken fails: .* in models.py, line 2: div"),
+        (
+            "arguments.py:make",
+            "^arguments.py cannot be imported: SystemExit in arguments.py, line 4",
+        ),
+        (
+            "package/relative.py:small",
+            "a file with relative imports is named by its package, as in",
+        ),
         ("needs.py:make", "cannot be imported: .* No module named 'a_package_that_is_not_there'"),
         ("raises.py:make", r"^raises.py cannot be imported: ValueError in raises.py, line 2: two"),
         (
