@@ -17,6 +17,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
+from captum_advise._utils.errors import reason
 from captum_advise._utils.modes import in_eval_mode
 
 TOLERANCE = 1e-9
@@ -57,13 +58,14 @@ class Subject:
     ) -> Tensor:
         r"""Attributions of ``inputs`` (N, ...) for classes (N,): (N, 1 or units, \*spatial).
 
-        The target is not passed if ``attribute`` has no such parameter. Warnings are not part of
-        any axiom and are not shown.
+        The target is not passed if ``attribute`` takes no argument of that name. Warnings are not
+        part of any axiom and are not shown.
         """
         arguments, known = dict(self.arguments), inspect.signature(self.attribution).parameters
         made = {name: arguments.pop(name) for name in self.arguments if name in known}
         attribute = self.attribution(model, layer, **made).attribute
-        if "target" in inspect.signature(attribute).parameters:
+        takes = inspect.signature(attribute).parameters
+        if "target" in takes or any(one.kind is one.VAR_KEYWORD for one in takes.values()):
             arguments["target"] = target
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -83,6 +85,18 @@ class Subject:
         return attributions.detach()
 
 
+def repeated(
+    subject: Subject, model: nn.Module, layer: nn.Module, inputs: Tensor, target: Tensor, how: str
+) -> Tensor:
+    """Attributions that a call gives after one that did not fail: to fail is a violation."""
+    try:
+        return subject(model, layer, inputs, target)
+    except Exception as error:
+        raise AxiomViolation(
+            f"{subject.name} fails {how}: {type(error).__name__}: {reason(error)}."
+        ) from error
+
+
 def claim_of(function: Callable[..., Any]) -> str:
     """What a function of this package claims or does: the first line of its docstring."""
     return (function.__doc__ or "").partition("\n")[0].rstrip(".")
@@ -99,7 +113,7 @@ def determinism(
         torch.default_generator.manual_seed(1)
         first = subject(model, layer, inputs, target)
         torch.default_generator.manual_seed(2)
-        second = subject(model, layer, inputs, target)
+        second = repeated(subject, model, layer, inputs, target, "at the second call")
     require_equal(subject, second, first, "the same call gave different attributions")
 
 
@@ -112,8 +126,12 @@ def batch_invariance(
     module, because libraries multiply matrices of different sizes in different orders.
     """
     together = subject(model, layer, inputs, target)
+    how = "on one example of a batch"
     single = torch.cat(
-        [subject(model, layer, inputs[i : i + 1], target[i : i + 1]) for i in range(len(inputs))]
+        [
+            repeated(subject, model, layer, inputs[i : i + 1], target[i : i + 1], how)
+            for i in range(len(inputs))
+        ]
     )
     require_close(subject, together, single, "an example's attributions depend on its batch")
 
@@ -134,7 +152,7 @@ def caller_invariance(
     tensors = [*model.parameters(), tracked]
 
     def require_same(where: str, inputs: Tensor) -> None:
-        attributions = subject(model, layer, inputs, target)
+        attributions = repeated(subject, model, layer, inputs, target, where)
         require_equal(subject, attributions, expected, f"attributions differ {where}")
 
     for enabled in (True, False):
@@ -184,7 +202,9 @@ def model_unchanged(
 
 
 def _state(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
-    state: dict[str, Any] = {f"the value of {k}": v.clone() for k, v in model.state_dict().items()}
+    # Not the model's state_dict, which leaves out some buffers.
+    tensors = *model.named_parameters(), *model.named_buffers()
+    state: dict[str, Any] = {f"the value of {k}": v.detach().clone() for k, v in tensors}
     for name, parameter in model.named_parameters():
         state[f"requires_grad of {name}"] = parameter.requires_grad
         state[f".grad of {name}"] = None if parameter.grad is None else parameter.grad.clone()

@@ -80,7 +80,8 @@ def implementation_invariance(rewrite: Rewrite, subject: Subject, case: Case) ->
     """
     network, unit_map = rewrite(case.spec, case.rewrite_seed)
     original = _attributions(subject, case, SmallNetwork(case.spec))
-    rewritten = _attributions(subject, case, network)
+    name = rewrite.build.__name__
+    rewritten = _attributions(subject, case, network, f"on an equivalent network ({name})")
     expected = original
     if original.shape[1] > 1 or rewritten.shape[1] > 1:
         if rewritten.shape[1] != len(unit_map):
@@ -89,7 +90,6 @@ def implementation_invariance(rewrite: Rewrite, subject: Subject, case: Case) ->
             )
         zero = torch.zeros_like(original[:, 0])
         expected = torch.stack([zero if u is None else original[:, u] for u in unit_map], 1)
-    name = rewrite.build.__name__
     what = f"{name}: equivalent networks ({rewrite.reason}) have different attributions"
     require = checks.require_equal if rewrite.is_bitwise else checks.require_close
     require(subject, rewritten, expected, what)
@@ -120,7 +120,9 @@ def dummy_unit(subject: Subject, case: Case) -> None:
         f"attributions differ although the networks differ in unit {unit} only, which has no "
         "influence on the class scores"
     )
-    checks.require_close(subject, _attributions(subject, case, other), attributions, what)
+    how = f"where unit {unit}, which has no influence on the class scores, has other weights"
+    others = _attributions(subject, case, other, how)
+    checks.require_close(subject, others, attributions, what)
 
 
 def dummy_location(subject: Subject, case: Case) -> None:
@@ -216,9 +218,11 @@ def sensitivity(kind: str, subject: Subject, case: Case) -> None:
     with torch.no_grad():
         difference = network(inputs) - network(torch.zeros_like(inputs))
     assume(bool((difference.gather(1, case.target[:, None]).abs() > 1e-6).all()))
-    if bool((_attributions(subject, case, network).abs().flatten(1).amax(1) < 1e-12).any()):
+    largest = _attributions(subject, case, network).abs().flatten(1).amax(1)
+    if not bool((largest >= 1e-12).all()):
+        are = "not numbers" if bool(largest.isnan().any()) else "zero everywhere"
         raise AxiomViolation(
-            f"{subject.name}: attributions are zero everywhere, although the class score differs "
+            f"{subject.name}: attributions are {are}, although the class score differs "
             f"from that of zero feature maps, in a network that is {_WHERE[kind]}."
         )
 
@@ -261,8 +265,18 @@ class _UnitTerm(nn.Module):
         return term * self.factors
 
 
-def _attributions(subject: Subject, case: Case, network: SmallNetwork) -> Tensor:
-    return subject(network, network.layer, case.inputs, case.target)
+def _attributions(
+    subject: Subject, case: Case, network: SmallNetwork, repeats: str | None = None
+) -> Tensor:
+    """Attributions of a case. To fail is a violation if another call, which it repeats, did not."""
+    call = subject if repeats is None else partial(checks.repeated, subject, how=repeats)
+    attributions = call(network, network.layer, case.inputs, case.target)
+    if attributions.dim() != case.inputs.dim():
+        raise TypeError(
+            f"{subject.name} must return one tensor (N, 1 or units, *spatial), got "
+            f"{tuple(attributions.shape)} for inputs {tuple(case.inputs.shape)}."
+        )
+    return attributions
 
 
 @torch.no_grad()

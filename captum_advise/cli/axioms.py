@@ -11,7 +11,7 @@ from rich.table import Table
 from captum_advise import axioms as library
 from captum_advise._utils.errors import reason, require_known
 from captum_advise.cli.console import progress, show, show_message
-from captum_advise.cli.networks import named_object
+from captum_advise.cli.networks import named_object, where
 
 EXAMPLES = """\b
 Examples:
@@ -84,6 +84,11 @@ def axioms(
             raise ValueError(
                 f"{method} cannot be tried ({reason(error)}): give a layer attribution, or a "
                 "function (model, layer) that makes one."
+            ) from error
+        except Exception as error:
+            raise ValueError(
+                f"{method} fails on {one}: {where(error)}; --spatial-dims and --channels say which "
+                "inputs it takes."
             ) from error
         table.add_row(one, "no" if counterexample else "yes", known[one].claim)
         if counterexample:

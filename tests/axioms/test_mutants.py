@@ -162,6 +162,41 @@ class WithoutScale(LayerGradCam):
         return torch.where(maps[0] == 0, units, units / maps[0]).sum(1, keepdim=True)
 
 
+class NeedsGradients(LayerGradCam):
+    """Fails if the caller switched gradients off."""
+
+    def attribute(self, inputs, target):
+        if not torch.is_grad_enabled():
+            raise RuntimeError("a tensor does not require a gradient")
+        return super().attribute(inputs, target)
+
+
+class NeedsModules(LayerGradCam):
+    """Has rules for modules, and none for functions."""
+
+    def attribute(self, inputs, target):
+        if any(type(module).__name__ == "_Function" for module in self.forward_func.modules()):
+            raise TypeError("there is no rule for _Function")
+        return super().attribute(inputs, target)
+
+
+class NeedsBatches(LayerGradCam):
+    """Fails for a batch of one example."""
+
+    def attribute(self, inputs, target):
+        if len(inputs) == 1:
+            raise IndexError("too few examples")
+        return super().attribute(inputs, target)
+
+
+class NotANumber(LayerGradCam):
+    """Divides by the largest activation of the first unit, which can be zero."""
+
+    def attribute(self, inputs, target):
+        units = super().attribute(inputs, target, attr_dim_summation=False)
+        return units.sum(1, keepdim=True) / units[:, 0].ne(0).any()
+
+
 CAUGHT_BY = {
     WrongClass: "dummy_class",
     PredictedClass: "dummy_class",
@@ -175,6 +210,10 @@ CAUGHT_BY = {
     LeavesGradients: "model_unchanged",
     ReadsGradients: "caller_invariance",
     NeedsGradMode: "caller_invariance",
+    NeedsGradients: "caller_invariance",
+    NeedsModules: "functional_form",
+    NeedsBatches: "batch_invariance",
+    NotANumber: "sensitivity_pooled",
     TrainsDifferently: "caller_invariance",
     CountsParameters: "inserted_identity",
     Floor: "dummy_class",
@@ -213,6 +252,37 @@ def test_a_method_that_returns_something_else():
 
     with pytest.raises(TypeError, match="one tensor"):
         require(AXIOMS["determinism"], Subject("Lists", Lists), effort=0.1)
+
+    class Squeezed(LayerGradCam):
+        def attribute(self, inputs, target):
+            return super().attribute(inputs, target).squeeze(1)
+
+    with pytest.raises(TypeError, match=r"must return one tensor .N, 1 or units"):
+        require(AXIOMS["split_head"], Subject("Squeezed", Squeezed), effort=0.1)
+
+
+def test_a_method_that_passes_its_arguments_on_gets_the_target():
+    class PassesOn(LayerGradCam):
+        def attribute(self, inputs, **arguments):
+            return super().attribute(inputs, **arguments)
+
+    # Without its target, Grad-CAM refuses a network of several classes.
+    require(AXIOMS["dummy_class"], Subject("PassesOn", PassesOn), effort=0.25)
+
+
+def test_buffers_that_are_not_saved_are_compared():
+    from captum_advise.axioms.checks import model_unchanged
+
+    class Counts(LayerGradCam):
+        def attribute(self, inputs, target):
+            self.forward_func.calls += 1
+            return super().attribute(inputs, target)
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 4), torch.nn.Flatten()).double()
+    model.register_buffer("calls", torch.zeros(1), persistent=False)
+    inputs = torch.rand(1, 1, 4, 4, dtype=torch.float64)
+    with pytest.raises(AxiomViolation, match="Counts changed the value of calls"):
+        model_unchanged(Subject("Counts", Counts), model, model[0], inputs, torch.tensor([0]))
 
 
 def test_checks_take_any_model():

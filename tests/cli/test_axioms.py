@@ -77,6 +77,26 @@ def test_bad_input_to_axioms(arguments, message, capsys):
     assert captured.err.count("\n") == 1
 
 
+def test_a_method_that_fails(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "class Mine:\n"
+        "    def __init__(self, model, layer): pass\n"
+        "    def attribute(self, inputs, target): return self.weights\n"
+        "class Images(Mine):\n"
+        "    def attribute(self, inputs, target):\n"
+        "        raise RuntimeError(f'expected an image, got {inputs.dim()} dimensions')\n"
+    )
+    assert axioms(f"{file}:Mine", "--axiom", "linearity") == 2
+    message = capsys.readouterr().err
+    assert "Mine fails on linearity: AttributeError in mine.py, line 3: 'Mine' object" in message
+    assert axioms(f"{file}:Images", "--axiom", "dead_units") == 2
+    message = capsys.readouterr().err
+    assert "RuntimeError in mine.py, line 6: expected an image, got 3 dimensions" in message
+    assert "--spatial-dims and --channels" in message
+    assert message.count("\n") == 1
+
+
 def test_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     monkeypatch.delattr(library, "AXIOMS", raising=False)
