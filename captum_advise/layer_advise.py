@@ -222,7 +222,8 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         selection: Selection = how["selection"]
         form = {"summed": attr_dim_summation, "relu": relu_attributions}
         if not isinstance(selection, str):
-            return self._without_comparison(call.run(), selection, how, form)
+            layer_pass = call.run(whole_graph=selection is None)
+            return self._without_comparison(layer_pass, selection, how, form)
 
         # The layer pass, and what each unit contributes to a map: alpha_u A_u, as in Grad-CAM.
         layer_pass = call.run()

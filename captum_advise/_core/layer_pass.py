@@ -30,6 +30,11 @@ from captum_advise.layouts import ReshapeTransform, Tokens
 # Two models may share a layer, so there is one lock for all of them.
 _one_at_a_time = lock_of_threads()
 
+_OTHERWISE = (
+    *(torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer),
+    *(torch.nn.DataParallel, torch.jit.ScriptModule),
+)
+
 # A layer's tensors, one tuple per device in the order of the batch.
 _ByDevice: TypeAlias = tuple[tuple[Tensor, ...], ...]
 
@@ -171,11 +176,13 @@ class LayerCall:
     reshape_transforms: tuple[ReshapeTransform | None, ...] = (None,)
     layer_run: int | None = None
 
-    def run(self) -> LayerPass:
-        """Run the model with gradients enabled from the layers on."""
+    def run(self, *, whole_graph: bool = False) -> LayerPass:
+        """Run the model with gradients enabled from the layers on, or from its inputs on."""
         with torch.enable_grad():
             before = random_states(self.inputs)
-            leaves, outputs, runs = self._hooked()
+            late = not whole_graph and _may_begin_late(self.forward_func, self.inputs)
+            found = self._hooked_from_layers() if late else None
+            leaves, outputs, runs = found or self._hooked()
             draws = random_states(self.inputs) != before
             check_outputs(outputs)
             feature_maps = self._joined(leaves)
@@ -211,6 +218,28 @@ class LayerCall:
             for index, gradient in zip(floating, gradients, strict=True)
             if gradient is not None
         )
+
+    @torch.no_grad()
+    def _hooked_from_layers(self) -> tuple[tuple[_ByDevice, ...], Any, tuple[int, ...]] | None:
+        """:meth:`_hooked` with a graph that begins at the first run of a layer.
+
+        What runs before it keeps no activations. None where the model does not take that.
+        """
+        with ExitStack() as hooks:
+            for layer in self.layers:
+                register: Callable[..., Any] = layer.register_forward_hook
+                if self.attribute_to_layer_input:
+                    register = layer.register_forward_pre_hook
+                # It runs before Captum's hook, which then makes leaves of the layer's tensors.
+                hooks.enter_context(register(_begin_graph))
+            try:
+                found = self._hooked()
+            except RuntimeError as error:
+                if "leaf" in str(error):  # which the model changes in place
+                    return None
+                raise
+            # Else the model has restored what it found before the layer.
+            return found if torch.is_grad_enabled() else None
 
     def _hooked(self) -> tuple[tuple[_ByDevice, ...], Any, tuple[int, ...]]:
         """The tensors of each layer, the outputs, and how often each layer ran."""
@@ -302,6 +331,23 @@ _LAYER_ADVICE = {
         "inside it that returns a tensor."
     ),
 }
+
+
+def _begin_graph(*_of_hook: object) -> None:
+    torch.set_grad_enabled(True)
+
+
+def _may_begin_late(forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) -> bool:
+    """Whether a model without gradients computes the same, and may run twice.
+
+    Attention of torch takes another way without gradients, and so does a model in pieces.
+    """
+    return (
+        isinstance(forward_func, Module)
+        and not any(isinstance(m, _OTHERWISE) or m.training for m in forward_func.modules())
+        and not any(tensor.requires_grad for tensor in inputs)
+        and not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    )
 
 
 @contextmanager
