@@ -221,12 +221,13 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         arguments.check_examples(call.inputs)
         selection: Selection = how["selection"]
         form = {"summed": attr_dim_summation, "relu": relu_attributions}
+        # The layer pass. All units give the tensor of LayerGradCam, with its graph.
+        is_grad_cam = selection is None or how["grad_kwargs"].get("create_graph", False)
+        layer_pass = call.run(whole_graph=is_grad_cam)
         if not isinstance(selection, str):
-            layer_pass = call.run(whole_graph=selection is None)
             return self._without_comparison(layer_pass, selection, how, form)
 
-        # The layer pass, and what each unit contributes to a map: alpha_u A_u, as in Grad-CAM.
-        layer_pass = call.run()
+        # What each unit contributes to a map: alpha_u A_u, as in Grad-CAM.
         feature_map = layer_pass.only_feature_map()
         resolved = resolve_target(layer_pass.outputs, how["target"])
         scorer = self._scorer(layer_pass, resolved, how, compares_images=selection == "avx")

@@ -83,6 +83,7 @@ class Attention(Model):
         return self.layer(tokens.mT.reshape(stem.shape).relu())
 
 
+CREATE = {"create_graph": True}
 MODELS = (Model, UnderEnableGrad, Checkpointed, SkipsTheLayer, Attention)
 
 
@@ -128,3 +129,11 @@ def test_what_runs_before_the_layer_keeps_nothing(selection):
     in_graph.clear()
     LayerAdvise(model, model.layer).attribute(images, target=2, unit_selection=selection)
     assert in_graph[0]
+
+
+@pytest.mark.parametrize("options", [{"unit_selection": None}, {"grad_kwargs": CREATE}])
+def test_gradients_of_maps_reach_the_whole_model(options):
+    model, images = network(Model), torch.rand(2, 3, 20, 24)
+    maps = LayerAdvise(model, model.layer).attribute(images, target=2, **options)
+    maps.sum().backward()
+    assert model.stem.weight.grad.any()
