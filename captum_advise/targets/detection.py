@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_advise._utils.checks import check_real
 from captum_advise._utils.errors import warn_caller
 from captum_advise._utils.optional_dependencies import import_optional
 from captum_advise.targets._wrapper import Wrapper
@@ -44,7 +45,8 @@ class Detection(Wrapper):
         labels: int64 (K,) labels as the detector numbers them.
 
     Raises:
-        TypeError: When called, if the output is not of these two kinds.
+        TypeError: Boxes or labels are not tensors; when called, the output is not of these two
+            kinds.
         ValueError: Boxes and labels do not fit each other, a box is empty or outside of the image,
             or the detector is in training mode.
         ModuleNotFoundError: torchvision is missing.
@@ -78,6 +80,7 @@ class Detection(Wrapper):
         if (boxes is None) != (labels is None):
             raise ValueError("boxes and labels belong together: give both, or neither.")
         if boxes is not None and labels is not None:
+            check_real(boxes=boxes, labels=labels)
             boxes, labels = boxes.detach(), labels.detach()
             _check_targets(boxes[None], labels[None])
         self.register_buffer("boxes", boxes, persistent=False)
@@ -138,6 +141,7 @@ class Detection(Wrapper):
                 )
             boxes, labels = self.boxes[None], self.labels[None]
         else:
+            check_real(boxes=boxes, labels=labels)
             _check_targets(boxes, labels)
         if len(boxes) not in (1, len(inputs)):
             raise ValueError(
@@ -217,12 +221,12 @@ def _scores(found: Mapping[str, Tensor], boxes: Tensor, labels: Tensor) -> Tenso
 
 def _check_targets(boxes: Tensor, labels: Tensor) -> None:
     """Require boxes (N, K, 4) that are not empty, and labels (N, K)."""
-    if boxes.dim() != 3 or boxes.shape[2] != 4 or not boxes.numel() or boxes.is_complex():
+    if boxes.dim() != 3 or boxes.shape[2] != 4 or not boxes.numel():
         raise ValueError(
             "boxes must be (K, 4), or (N, K, 4) as additional_forward_args, with at least one box, "
             f"got {tuple(boxes.shape)}."
         )
-    if labels.shape != boxes.shape[:2] or labels.is_floating_point() or labels.is_complex():
+    if labels.shape != boxes.shape[:2] or labels.is_floating_point():
         raise ValueError(
             f"labels must be integers, one per box, got {labels.dtype} of shape "
             f"{tuple(labels.shape)} for boxes of shape {tuple(boxes.shape)}."

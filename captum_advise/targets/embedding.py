@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_advise._utils.checks import check_real
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
 
 
@@ -28,8 +29,8 @@ class Embedding(Wrapper):
             Default: the similarity, with 0 for negative ones
 
     Raises:
-        TypeError: The model has no such method; when called, the output that is meant is not a
-            tensor of real numbers.
+        TypeError: The model has no such method, or the references are not a tensor; when called,
+            the output that is meant is not a tensor of real numbers.
         ValueError: The references are not vectors; when called, they are missing or do not fit
             the images or the model's embeddings.
 
@@ -58,6 +59,7 @@ class Embedding(Wrapper):
         if method is not None and not callable(getattr(model, method, None)):
             raise TypeError(f"The {type(model).__name__} has no method {method!r}.")
         if references is not None:
+            check_real(references=references)
             references = references.detach()
             references = references[None] if references.dim() == 1 else references
             _check_vectors(references, "(K, D)", 2)
@@ -84,6 +86,7 @@ class Embedding(Wrapper):
                 "There is nothing to compare with: give `references` (K, D) to the constructor, or "
                 "(N, K, D) as additional_forward_args."
             )
+        check_real(references=references)
         _check_vectors(references, "(N, K, D)", 3)
         if references.shape[2] != embeddings.shape[1] or len(references) not in (1, len(inputs)):
             raise ValueError(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captum_advise._utils.checks import check_real
 from captum_advise._utils.probabilities import softmax_over_classes
 from captum_advise.targets._wrapper import OutputSelector, Wrapper, select_output
 
@@ -66,8 +67,7 @@ class Segmentation(Wrapper):
     ) -> None:
         super().__init__(model)
         if region is not None:
-            if not isinstance(region, Tensor):
-                raise TypeError(f"region must be a tensor or None, got {type(region).__name__}.")
+            check_real(region=region)
             _check_weights(region[None])
         self.register_buffer("region", region, persistent=False)
         self.output = output
@@ -146,6 +146,7 @@ class Segmentation(Wrapper):
         """Weights (N or 1, *spatial) of the inputs' size; None for the mean over all pixels."""
         size = tuple(inputs.shape[2:])
         if region is not None:
+            check_real(region=region)
             weights = region
         elif self.region is not None:
             weights = self.region[None]

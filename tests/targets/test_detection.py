@@ -528,6 +528,20 @@ def test_targets_of_the_images_that_do_not_fit():
         one_sentence(raised)
 
 
+def test_targets_that_are_no_tensors():
+    images, detection = torch.ones(1, 3, 20, 20), Detection(detector())
+    for boxes, labels, text in (
+        (BOX_TENSOR.tolist(), LABEL, "boxes must be a real tensor, got list"),
+        (BOX_TENSOR.numpy(), LABEL, "boxes must be a real tensor, got ndarray"),
+        (BOX_TENSOR, LABEL.tolist(), "labels must be a real tensor, got list"),
+    ):
+        with pytest.raises(TypeError, match=text) as raised:
+            Detection(detector(), boxes, labels)
+        one_sentence(raised)
+        with pytest.raises(TypeError, match=text):
+            detection(images, boxes, labels)
+
+
 def test_models_that_are_no_detectors():
     for model in (lambda x: x, lambda x: {"boxes": x}, lambda x: [{"boxes": x}]):
         with pytest.raises(TypeError, match="boxes, scores and labels") as raised:

@@ -140,6 +140,15 @@ def test_references_that_do_not_fit(made_with, called_with, text):
     one_sentence(raised)
 
 
+def test_references_that_are_no_tensors():
+    for references in (REFERENCES.tolist(), REFERENCES.numpy()):
+        with pytest.raises(TypeError, match="references must be a real tensor, got") as raised:
+            Embedding(network(), references)
+        one_sentence(raised)
+        with pytest.raises(TypeError, match="references must be a real tensor, got"):
+            Embedding(network())(images(), references)
+
+
 def test_other_errors():
     with pytest.raises(TypeError, match="no method 'embed_image'") as raised:
         Embedding(network(), REFERENCES, method="embed_image")

@@ -279,9 +279,12 @@ def test_regions_of_the_images_that_do_not_fit():
     with pytest.raises(ValueError, match="at least one pixel") as raised:
         segmentation(images(), one_is_empty)
     one_sentence(raised)
-    with pytest.raises(TypeError, match="got list") as raised:
-        Segmentation(network(Segmenter), [1, 2])
-    one_sentence(raised)
+    for region in ([1, 2], halves().numpy()):
+        with pytest.raises(TypeError, match="region must be a real tensor, got") as raised:
+            Segmentation(network(Segmenter), region)
+        one_sentence(raised)
+        with pytest.raises(TypeError, match="region must be a real tensor, got"):
+            segmentation(images(), region)
 
 
 def test_targets_that_match_nothing():
