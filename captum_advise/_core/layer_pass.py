@@ -30,11 +30,6 @@ from captum_advise.layouts import ReshapeTransform, Tokens
 # Two models may share a layer, so there is one lock for all of them.
 _one_at_a_time = lock_of_threads()
 
-_OTHERWISE = (
-    *(torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer),
-    *(torch.nn.DataParallel, torch.jit.ScriptModule),
-)
-
 # A layer's tensors, one tuple per device in the order of the batch.
 _ByDevice: TypeAlias = tuple[tuple[Tensor, ...], ...]
 
@@ -340,13 +335,18 @@ def _begin_graph(*_of_hook: object) -> None:
 def _may_begin_late(forward_func: Callable[..., Any], inputs: tuple[Tensor, ...]) -> bool:
     """Whether a model without gradients computes the same, and may run twice.
 
-    Attention of torch takes another way without gradients, and so does a model in pieces.
+    Attention takes another way without gradients, with other last digits. The pieces of a model on
+    several devices, and compiled scripts, have gradients of their own.
     """
-    return (
-        isinstance(forward_func, Module)
-        and not any(isinstance(m, _OTHERWISE) or m.training for m in forward_func.modules())
-        and not any(tensor.requires_grad for tensor in inputs)
-        and not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    if not isinstance(forward_func, Module) or any(tensor.requires_grad for tensor in inputs):
+        return False
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return False
+    return not any(
+        module.training
+        or isinstance(module, torch.nn.DataParallel | torch.jit.ScriptModule)
+        or "attention" in type(module).__name__.lower()
+        for module in forward_func.modules()
     )
 
 
