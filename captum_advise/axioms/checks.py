@@ -127,12 +127,8 @@ def batch_invariance(
     """
     together = subject(model, layer, inputs, target)
     how = "on one example of a batch"
-    single = torch.cat(
-        [
-            repeated(subject, model, layer, inputs[i : i + 1], target[i : i + 1], how)
-            for i in range(len(inputs))
-        ]
-    )
+    rows = [slice(i, i + 1) for i in range(len(inputs))]
+    single = torch.cat([repeated(subject, model, layer, inputs[i], target[i], how) for i in rows])
     require_close(subject, together, single, "an example's attributions depend on its batch")
 
 

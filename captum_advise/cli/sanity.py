@@ -48,6 +48,7 @@ def sanity(
 
     from captum_advise import evaluation
     from captum_advise.evaluation import sanity_figures as figures
+    from captum_advise.evaluation.run.keys import layer_name
     from captum_advise.visualization.style import to_png
 
     import_optional("pandas", "evaluation")  # before the networks run
@@ -64,7 +65,7 @@ def sanity(
         (mode, seed): evaluation.randomize_parameters(
             methods,
             network.model,
-            network.layer_name,
+            layer_name(network.model, network.layer),
             inputs,
             torch.tensor([explained]),
             mode=mode,

@@ -22,7 +22,10 @@ from captum_advise.evaluation.methods.interface import ClassMaps, Context
 from captum_advise.evaluation.methods.layers import find_layers
 from captum_advise.evaluation.methods.registry import MethodLike, as_method
 from captum_advise.evaluation.randomness import seeded
+from captum_advise.evaluation.run.keys import layer_name
 from captum_advise.layouts import ReshapeTransform
+from captum_advise.targets._wrapper import Wrapper
+from captum_advise.zoo.recognition import unwrapped
 
 Mode = Literal["cascading", "independent"]
 
@@ -155,8 +158,8 @@ def randomize_parameters(
 def parameter_blocks(model: nn.Module, inputs: Tensor) -> dict[str, tuple[str, ...]]:
     """Modules with parameters of their own, by block, from the top to the bottom of a network.
 
-    The top runs last in a forward pass. A block is a child of the model. If the child is a
-    ``Sequential`` or ``ModuleList``, its children are blocks instead.
+    The top runs last in a forward pass. A block is a child of the model, or of the model in a
+    wrapper. If the child is a ``Sequential`` or ``ModuleList``, its children are blocks instead.
     """
     called: list[str] = []
     network = copy.deepcopy(model)
@@ -174,12 +177,18 @@ def parameter_blocks(model: nn.Module, inputs: Tensor) -> dict[str, tuple[str, .
     network(inputs[:1])
     # Modules that are used without being called follow in the order of their registration.
     order = [*dict.fromkeys(called), *(name for name in owners if name not in called)]
+    inner = unwrapped(model)
+    if isinstance(inner, Wrapper) and isinstance(inner.model, nn.Module):
+        inner = unwrapped(inner.model)
+    prefix = layer_name(model, inner)
+    if not all(name.startswith(prefix) for name in owners):  # the wrapper has parameters, too
+        inner, prefix = model, ""
     blocks: dict[str, tuple[str, ...]] = {}
     for name in reversed(order):
-        head, _, rest = name.partition(".")
-        child = getattr(model, head) if head else model
+        head, _, rest = name.removeprefix(prefix).lstrip(".").partition(".")
+        child = getattr(inner, head) if head else inner
         is_container = isinstance(child, nn.Sequential | nn.ModuleList) and rest
-        block = f"{head}.{rest.partition('.')[0]}" if is_container else head or type(model).__name__
+        block = f"{head}.{rest.partition('.')[0]}" if is_container else head or type(inner).__name__
         blocks[block] = (*blocks.get(block, ()), name)
     return blocks
 

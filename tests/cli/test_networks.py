@@ -20,7 +20,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 import colours
-from captum_advise import zoo
+from captum_advise import targets, zoo
 
 @dataclass
 class Settings:
@@ -45,6 +45,16 @@ def network():
     return zoo.describe(
         Net(), transform=v2.Compose([*steps, v2.Normalize(colours.MEAN, colours.MEAN)]),
         class_names=["cat", "dog", "cow"], layer="1",
+    )
+
+class Named(Net):
+    def forward(self, x):
+        return {"scores": super().forward(x)}
+
+def wrapped():
+    return zoo.describe(
+        targets.Output(Named(), "scores"), transform=network().transform, layer="1",
+        class_names=["cat", "dog", "cow"],
     )
 
 instance = small()
@@ -129,16 +139,16 @@ def test_a_network_is_taken_as_it_is(models):
         ("mine.py:sized", "called without arguments and needs some .*'classes'"),
         (
             "mine.py:broken",
-            r"^mine.py:broken fails: ZeroDivisionError in mine.py, line 39: division by zero\.$",
+            r"^mine.py:broken fails: ZeroDivisionError in mine.py, line 49: division by zero\.$",
         ),
         ("syntax.py:make", "syntax.py cannot be imported: line 1, '.' was never closed"),
         (
             "imports_syntax.py:make",
             "imports_syntax.py cannot be imported: line 1 of syntax.py, '.' was",
         ),
-        ("mine.py:leaves", "^mine.py:leaves fails: SystemExit in mine.py, line 41: no weights"),
-        ("mine.py:reads", "^mine.py:reads fails: JSONDecodeError in mine.py, line 42: Expecting"),
-        ("mine.py:describes", "^mine.py:describes fails: ValueError in mine.py, line 43: Net is"),
+        ("mine.py:leaves", "^mine.py:leaves fails: SystemExit in mine.py, line 51: no weights"),
+        ("mine.py:reads", "^mine.py:reads fails: JSONDecodeError in mine.py, line 52: Expecting"),
+        ("mine.py:describes", "^mine.py:describes fails: ValueError in mine.py, line 53: Net is"),
         ("installed.models:broken", "^installed.models:broken fails: .* in models.py, line 2: div"),
         (
             "arguments.py:make",
@@ -175,8 +185,9 @@ def test_options_that_do_not_fit(models):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("factory", ["network", "wrapped"])
 @pytest.mark.parametrize("command", ["explain", "evaluate", "sanity", "layers"])
-def test_commands_take_it(command, models, cat, photos, capsys):
+def test_commands_take_it(command, factory, models, cat, photos, capsys):
     arguments = {
         "explain": [str(cat), "--target", "dog", "--output", "out"],
         "evaluate": [
@@ -186,13 +197,13 @@ def test_commands_take_it(command, models, cat, photos, capsys):
         "sanity": [str(cat), "--output", "out"],
         "layers": [],
     }
-    model = "package.models:network"
+    model = f"package.models:{factory}"
     assert cli.main([command, *arguments[command], "--model", model]) == 0
     out, err = capsys.readouterr()
     assert "%|" not in err  # no bar where there is no terminal
     if command == "explain":
         record = json.loads(next((models / "out").glob("*.json")).read_text())
-        assert record["setup"]["model"] == "package.models:network"
+        assert record["setup"]["model"] == model
         assert record["setup"]["class_names"][record["target"][0]] == "dog"
     elif command == "layers":
         assert "4 x 32 x 32" in out

@@ -13,6 +13,7 @@ from torch import nn
 
 from captum_advise.evaluation import Context, get_methods, randomize_parameters
 from captum_advise.evaluation.sanity import parameter_blocks, rank_correlation, reset_parameters
+from captum_advise.targets import Output, Segmentation
 
 METHODS = {"Grad-CAM": LayerGradCam, "edges": get_methods(["edge-detector"])["edge-detector"]}
 
@@ -65,6 +66,26 @@ def test_blocks_go_from_the_top_of_the_network_to_the_bottom(model, inputs):
         "stem.1": ("stem.1",),
         "stem.0": ("stem.0",),
     }
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (Output, "model."),
+        (torch.compile, "_orig_mod."),
+        (lambda model: Output(nn.DataParallel(model)), "model.module."),
+    ],
+)
+def test_a_wrapper_is_no_block(wrap, prefix, model, inputs):
+    assert parameter_blocks(wrap(model), inputs) == {
+        block: (f"{prefix}{block}",) for block in ("head.2", "scale", "stem.1", "stem.0")
+    }
+
+
+def test_a_model_that_is_segmented_has_its_blocks():
+    model = nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 4, 3), head=nn.Conv2d(4, 2, 1)))
+    found = parameter_blocks(Segmentation(model), torch.rand(1, 3, 8, 8))
+    assert found == {"head": ("model.head",), "stem": ("model.stem",)}
 
 
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
