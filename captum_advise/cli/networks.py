@@ -191,6 +191,7 @@ def where(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():
         imported = f" of {Path(str(error.filename)).name}" if own else ""
         return f"line {error.lineno}{imported}, {error.msg}"
-    last = (own or installed or frames)[-1]
-    place = f"{Path(last.filename).name}, line {last.lineno}"
-    return f"{type(error).__name__} in {place}: {reason(error)}"
+    ours = {"captum", "hypothesis", "torch"}  # packages that call their code, or that it calls
+    theirs = own or [at for at in installed if not ours & {*Path(at.filename).parts}]
+    place = f" in {Path(theirs[-1].filename).name}, line {theirs[-1].lineno}" if theirs else ""
+    return f"{type(error).__name__}{place}: {reason(error)}"

@@ -95,6 +95,9 @@ def test_a_method_that_fails(tmp_path, capsys):
     assert "RuntimeError in mine.py, line 6: expected an image, got 3 dimensions" in message
     assert "--spatial-dims and --channels" in message
     assert message.count("\n") == 1
+    assert axioms("captum_advise:LayerAdvise", "--axiom", "linearity", "--spatial-dims", "1") == 2
+    message = capsys.readouterr().err
+    assert "LayerAdvise fails on linearity: ValueError: unit_selection=" in message  # no place
 
 
 def test_the_extra_is_named(monkeypatch, capsys):
