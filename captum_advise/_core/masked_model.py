@@ -32,7 +32,9 @@ def maskable_inputs(layer_pass: LayerPass) -> tuple[int, ...]:
     """
     inputs, n_spatial = layer_pass.call.inputs, layer_pass.feature_maps[0].dim() - 2
     maskable = _maskable(inputs, n_spatial, range(len(inputs)))
-    if max(layer_pass.runs) > 1 and len(maskable) > 1:
+    others = layer_pass.call.additional_forward_args or ()
+    has_others = any(isinstance(one, Tensor) and one.is_floating_point() for one in others)
+    if max(layer_pass.runs) > 1 and (len(maskable) > 1 or has_others):
         return _maskable(inputs, n_spatial, layer_pass.call.inputs_seen())
     return maskable
 
@@ -68,6 +70,12 @@ def check_maskable(selection: str, layer_pass: LayerPass, maskable: tuple[int, .
         raise ValueError(
             f'unit_selection="{selection}" masks the image, and the inputs {shapes} hold integers: '
             "convert them to floating point, as the model's transform does."
+        )
+    if not maskable and max(layer_pass.runs) > 1 and layer_pass.call.additional_forward_args:
+        raise ValueError(
+            f'unit_selection="{selection}" masks the image, and the run of the layer that is '
+            "explained sees none of the inputs: pass what it sees as an input, as in "
+            "attribute((image, other)), not in additional_forward_args."
         )
     if selection == "avx" and images_of(layer_pass, maskable) is None:
         raise ValueError(

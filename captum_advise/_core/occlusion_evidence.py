@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_advise._core.layer_pass import LayerPass
-from captum_advise._core.masked_model import MaskedModel
+from captum_advise._core.masked_model import MaskedModel, maskable_inputs
 from captum_advise._core.targets import Target
 from captum_advise._utils.checks import check_count
 from captum_advise._utils.probabilities import softmax_over_classes
@@ -102,6 +102,11 @@ def corrected_by_occlusion(
         raise ValueError(
             f"n_occlusions needs one input that holds images, and {len(images)} do: use "
             "n_occlusions=0."
+        )
+    if images[0] not in maskable_inputs(layer_pass):
+        raise ValueError(
+            "n_occlusions hides parts of the image, which the run of the layer that is explained "
+            "does not see: use n_occlusions=0."
         )
     model = MaskedModel.of(
         layer_pass,

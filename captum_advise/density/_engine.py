@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_advise.density._blocks import Block, estimate_in_blocks
-from captum_advise.density._torch_engine import estimate_in_torch
-from captum_advise.density._torch_modes import count_in_torch
+from captum_advise.density._torch_engine import count_in_torch, estimate_in_torch
 
 _logger = logging.getLogger(__name__)
 # Elements of the largest temporary: so many that calls cost little, so few that memory is bounded.
@@ -73,8 +72,7 @@ def mode_counter_for(device: torch.device, n_points: int) -> ModeCounter:
 def compiled() -> tuple[Callable[[Block], Tensor], ModeCounter] | None:
     """The compiled kernels; None where numba is missing or cannot keep what it compiles."""
     try:
-        from captum_advise.density._numba_engine import estimate_compiled
-        from captum_advise.density._numba_modes import count_compiled
+        from captum_advise.density._numba_engine import count_compiled, estimate_compiled
     except (ImportError, RuntimeError):
         return None
     return estimate_compiled, count_compiled

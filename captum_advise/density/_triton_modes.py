@@ -14,7 +14,7 @@ _BLOCK = 32
 
 
 def count_in_triton(rows: Tensor, threshold: Tensor) -> Tensor:
-    """As :func:`captum_advise.density._torch_modes.count_in_torch`, without a wait for the GPU."""
+    """As :func:`captum_advise.density._torch_engine.count_in_torch`, without a wait for the GPU."""
     counts = torch.empty_like(threshold, dtype=torch.int64)
     # Threads side by side read numbers side by side.
     points = rows.T.contiguous()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from captum_advise import count_modes
 from captum_advise.density import _engine, _triton_engine, _triton_modes
-from captum_advise.density._torch_modes import count_in_torch
+from captum_advise.density._torch_engine import count_in_torch
 
 GOLDEN_KDE = np.load(Path(__file__).parents[1] / "golden" / "kde_reference.npz")
 CPU = torch.device("cpu")

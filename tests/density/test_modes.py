@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten
 
 from captum_advise import count_modes
 from captum_advise.density import _engine
-from captum_advise.density._torch_modes import count_in_torch
+from captum_advise.density._torch_engine import count_in_torch
 
 
 @given(st.lists(st.integers(0, 4), min_size=3, max_size=25))

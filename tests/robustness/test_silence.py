@@ -684,3 +684,24 @@ def test_inputs_of_different_rows(rows, selection):
     with pytest.raises(ValueError, match=rf"inputs\[0\] 3, inputs\[1\] {rows}\b") as caught:
         advise.attribute((images(), torch.rand(rows, 4)), 1, unit_selection=selection)
     one_sentence(caught)
+
+
+@pytest.mark.filterwarnings("ignore:.* no group")
+@pytest.mark.parametrize("selection", ["avx", "average_drop"])
+def test_an_image_among_the_further_arguments_is_not_mistaken_for_an_input(selection):
+    net = network(Siamese).eval()
+    first, second = images(2), images(4)[2:]
+    layer = net.encoder.layer
+
+    def of_run(run, inputs, arguments=None):
+        advise = LayerAdvise(net, layer, layer_run=run, pixel_space=SPACE)
+        return advise.attribute(inputs, 1, arguments, unit_selection=selection)
+
+    torch.testing.assert_close(of_run(0, first, second), of_run(0, (first, second)))
+    with pytest.raises(ValueError, match="sees none of the inputs: pass what it sees"):
+        of_run(1, first, second)
+    gated = GatedGradCam(net, [net.encoder.stem, layer], layer_run=1, pixel_space=SPACE)
+    both = gated.attribute((first, second), 1)
+    torch.testing.assert_close(gated.attribute(first, 1, second), both)
+    with pytest.raises(ValueError, match="does not see: use n_occlusions=0"):
+        gated.attribute(first, 1, second, n_occlusions=4)
