@@ -190,7 +190,8 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**: N x 1 x \*spatial for a layer
             N x C x \*spatial; a tuple if the layer has several tensors (then ``unit_selection`` is
-            None or relevances, which apply to each tensor separately).
+            None or relevances, which apply to each tensor separately). Their graph may begin at the
+            layer, unless unit_selection is None or grad_kwargs ask for create_graph.
 
         Raises:
             TypeError, ValueError: An argument is of the wrong type or out of its range.
@@ -222,8 +223,8 @@ class LayerAdvise(LayerSetup, LayerAttribution, GradientAttribution):
         selection: Selection = how["selection"]
         form = {"summed": attr_dim_summation, "relu": relu_attributions}
         # The layer pass. All units give the tensor of LayerGradCam, with its graph.
-        is_grad_cam = selection is None or how["grad_kwargs"].get("create_graph", False)
-        layer_pass = call.run(whole_graph=is_grad_cam)
+        whole_graph = selection is None or how["grad_kwargs"].get("create_graph", False)
+        layer_pass = call.run(whole_graph=whole_graph)
         if not isinstance(selection, str):
             return self._without_comparison(layer_pass, selection, how, form)
 
